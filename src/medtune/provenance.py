@@ -1,0 +1,66 @@
+"""What a run was made of: versions, hardware, commit; and what each stage cost."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medtune.hardware import PeakMemory, describe_hardware
+from medtune.progress import say
+from medtune.run_dir import RunDir, StageName
+
+LIBRARIES = (
+    "medtune", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers",
+    "huggingface_hub", "sacrebleu", "rouge-score", "bert-score", "sentencex", "numpy",
+)  # fmt: skip
+
+
+def record_environment(run: RunDir) -> None:
+    """Write versions, hardware and the commit of medtune's own checkout, where it runs from one."""
+    import platform
+
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    run.update_provenance(versions=versions, hardware=describe_hardware(), commit=_own_commit())
+
+
+@contextmanager
+def stage(run: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
+    """Run a stage and, if it ends well, record its seconds and peak memory, with whatever the caller adds."""
+    say(f"── {name}")
+    memory = PeakMemory()
+    memory.start()
+    began = time.monotonic()
+    extra: dict[str, Any] = {}
+    yield extra
+    run.complete(
+        name,
+        {
+            "seconds": round(time.monotonic() - began, 3),
+            "peak_rss_bytes": memory.rss_bytes(),
+            "peak_gpu_bytes": memory.gpu_bytes(),
+            **extra,
+        },
+    )
+
+
+def _own_commit() -> str | None:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

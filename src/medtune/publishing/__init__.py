@@ -1,0 +1,1 @@
+"""What people use: answers on demand."""

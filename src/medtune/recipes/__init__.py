@@ -1,0 +1,167 @@
+"""Recipes: finding, extending, overriding and resolving them into a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+
+from medtune.config import Config, parse_config
+from medtune.errors import ConfigError
+
+MAX_RECIPE_BYTES = 1 << 20
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name and one-line description (the first comment) of every recipe in the package."""
+    found = {}
+    for entry in sorted(files(__name__).iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".yaml"):
+            first = entry.read_text(encoding="utf-8").splitlines()[0]
+            found[entry.name.removesuffix(".yaml")] = first.removeprefix("#").strip()
+    return found
+
+
+def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
+    """Resolve a shipped recipe's name or a YAML file, with `key.path=value` overrides, into a checked Config.
+
+    Raises ConfigError, with a line for each problem.
+    """
+    values = _read_recipe(recipe, seen=())
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(values, origin=recipe)
+
+
+def recipe_name(recipe: str) -> str:
+    """The name a run directory takes from its recipe."""
+    return Path(recipe).stem if _is_file_name(recipe) else recipe
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, every key written out."""
+    stream = StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def read_config(path: Path) -> Config:
+    """Read back a resolved `config.yaml`."""
+    return parse_config(_parse_yaml(path.read_text(encoding="utf-8"), origin=str(path)), origin=str(path))
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Dotted keys whose values differ, as `key: old → new`."""
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    keys = sorted(before.keys() | after.keys())
+    return [f"{key}: {before.get(key)!r} → {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    text, where, identity = _find_recipe(recipe)
+    if identity in seen:
+        raise ConfigError(f"{recipe}: extends itself ({' → '.join([*seen, identity])}); remove one `extends`")
+    values = _parse_yaml(text, origin=recipe)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise ConfigError(f"{recipe}: extends: must be a recipe's name or file, got {parent!r}")
+    if where is not None and _is_file_name(parent):
+        parent = str(where.parent / parent)
+    return _merge(_read_recipe(parent, (*seen, identity)), values)
+
+
+def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
+    """Text, folder-giving path (None for shipped ones) and identity of a recipe."""
+    if _is_file_name(recipe):
+        path = Path(recipe)
+        if not path.is_file():
+            raise ConfigError(f"{recipe}: no such recipe file; `medtune recipes` lists the shipped ones")
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise ConfigError(f"{recipe}: larger than {MAX_RECIPE_BYTES} bytes; a recipe is a short YAML file")
+        try:
+            return path.read_text(encoding="utf-8"), path, str(path.resolve())
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{recipe}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+            ) from None
+    if recipe not in shipped_recipes():
+        names = ", ".join(shipped_recipes())
+        raise ConfigError(f"{recipe}: unknown recipe; shipped are {names}; a file's name must end in .yaml or .yml")
+    return (files(__name__) / f"{recipe}.yaml").read_text(encoding="utf-8"), None, recipe
+
+
+def _is_file_name(recipe: str) -> bool:
+    return recipe.endswith((".yaml", ".yml")) or "/" in recipe
+
+
+def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
+    values = _load_yaml(text, origin)
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{origin}: must be a mapping of sections such as model and data, got {type(values).__name__}"
+        )
+    return values
+
+
+def _load_yaml(text: str, origin: str) -> Any:
+    # The pure loader speaks YAML 1.2, in which 2e-4 is a number and `no` a string, and refuses duplicate keys.
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        problem = str(error.problem or "a key is given twice").split(" with")[0]
+        raise ConfigError(f"{origin}: {problem}{_at(error)}; keep one of them") from None
+    except ConstructorError as error:
+        raise ConfigError(f"{origin}: YAML tags are not allowed{_at(error)}; write plain values") from None
+    except YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{origin}: not valid YAML: {problem}{_at(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: nested too deeply; a recipe has sections and keys only") from None
+
+
+def _at(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {override}: must read key.path=value, such as --set training.epochs=2")
+    *parents, last = key.split(".")
+    node = values
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a section")
+        node = child
+    node[last] = _load_yaml(text, origin=f"--set {override}")
+
+
+def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in extra.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

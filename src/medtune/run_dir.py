@@ -1,0 +1,260 @@
+"""A run directory: the only owner of its file names, of atomic writes and of provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medtune.config import Config
+from medtune.errors import RunDirError
+from medtune.recipes import changed_keys, dump_config, read_config
+from medtune.records import ComparisonRow, ModelName, Prediction, QAPair, Score, Split, SplitName
+
+StageName = Literal["data", "baseline", "train", "tuned", "compare"]
+STAGES: tuple[StageName, ...] = ("data", "baseline", "train", "tuned", "compare")
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths and files of one run. Every file is written under a temporary name and renamed into place."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, config: Config, *, resume: bool) -> RunDir:
+        """Make `path` with its `config.yaml`, or with `resume` continue the run that is there.
+
+        Raises RunDirError if the directory is not empty and `resume` is false, or if the configuration there differs.
+        """
+        run = cls(path)
+        if path.exists() and not path.is_dir():
+            raise RunDirError(f"{path}: is a file, not a directory; choose another --run-dir")
+        if not path.is_dir() or not any(path.iterdir()):
+            path.mkdir(parents=True, exist_ok=True)
+            run.write_text(run.config_file, dump_config(config))
+            return run
+        if not resume:
+            raise RunDirError(f"{path}: not empty; add --resume to continue that run, or choose another --run-dir")
+        if not run.config_file.is_file():
+            raise RunDirError(f"{path}: not empty and not a medtune run (no config.yaml); choose another --run-dir")
+        changes = changed_keys(run.config(), config)
+        if changes:
+            raise RunDirError(
+                "\n".join(f"{path}: made with another {change}; choose another --run-dir" for change in changes)
+            )
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run. Raises RunDirError if `path` holds none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise RunDirError(f"{path}: not a medtune run (no config.yaml); make one with `medtune run RECIPE`")
+        return run
+
+    # Names --------------------------------------------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance_file(self) -> Path:
+        """Versions, hardware, fingerprints and what each stage cost."""
+        return self.path / "provenance.json"
+
+    @property
+    def history_file(self) -> Path:
+        """One JSON line for every logged training step."""
+        return self.path / "training" / "history.jsonl"
+
+    @property
+    def tracker_dir(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "training" / "tensorboard"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """The trainer's step checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter_dir(self) -> Path:
+        """The trained adapter in PEFT's format, with tokenizer and chat template."""
+        return self.path / "adapter"
+
+    @property
+    def comparison_file(self) -> Path:
+        """The comparison as a list of rows, one a metric."""
+        return self.path / "comparison.json"
+
+    @property
+    def comparison_text_file(self) -> Path:
+        """The comparison as Markdown."""
+        return self.path / "comparison.md"
+
+    def split_file(self, split: SplitName) -> Path:
+        """Rows of one split."""
+        return self.path / "data" / f"{split}.parquet"
+
+    @property
+    def data_report_file(self) -> Path:
+        """Counts of the data stage: rows read, cleaned away, split."""
+        return self.path / "data" / "report.json"
+
+    def predictions_file(self, model: ModelName) -> Path:
+        """Answers and reference losses of one model."""
+        return self.path / model / "predictions.jsonl"
+
+    def scores_file(self, model: ModelName) -> Path:
+        """Metrics of one model."""
+        return self.path / model / "scores.json"
+
+    # Reading and writing ------------------------------------------------------------------------------------------
+
+    def config(self) -> Config:
+        """The configuration that the run was made with."""
+        return read_config(self.config_file)
+
+    def write_split(self, split: Split) -> None:
+        """Write the three splits as Parquet."""
+        names = [field.name for field in fields(QAPair)]
+        schema = pa.schema([(name, pa.string()) for name in names])
+        for name in SPLITS:
+            table = pa.Table.from_pylist([asdict(pair) for pair in getattr(split, name)], schema=schema)
+            with self._replacing(self.split_file(name)) as temporary:
+                pq.write_table(table, temporary)
+
+    def read_split(self, name: SplitName) -> list[QAPair]:
+        """Rows of one split. Raises RunDirError if the data stage has not run."""
+        self.require("data", "medtune data prepare")
+        return [QAPair(**row) for row in pq.read_table(self.split_file(name)).to_pylist()]
+
+    def write_predictions(self, model: ModelName, predictions: Iterable[Prediction]) -> None:
+        """Write one JSON line a row."""
+        lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
+        self.write_text(self.predictions_file(model), "".join(f"{line}\n" for line in lines))
+
+    def read_predictions(self, model: ModelName) -> list[Prediction]:
+        """Rows of `predictions.jsonl`."""
+        # Split on "\n" alone: str.splitlines would also break at U+2028, which JSON leaves as it is inside a string.
+        text = self.predictions_file(model).read_text(encoding="utf-8")
+        return [Prediction(**json.loads(line)) for line in text.split("\n") if line]
+
+    def write_scores(self, model: ModelName, scores: Mapping[str, Score]) -> None:
+        """Write metric → value, n, signature."""
+        self.write_json(self.scores_file(model), {name: asdict(score) for name, score in scores.items()})
+
+    def read_scores(self, model: ModelName) -> dict[str, Score]:
+        """Scores of one model. Raises RunDirError if it has not been evaluated."""
+        self.require(model, f"medtune evaluate RUN --model {model}")
+        values = json.loads(self.scores_file(model).read_text(encoding="utf-8"))
+        return {name: Score(**score) for name, score in values.items()}
+
+    def write_comparison(self, rows: Iterable[ComparisonRow], markdown: str) -> None:
+        """Write the comparison as JSON and as Markdown."""
+        self.write_json(self.comparison_file, [asdict(row) for row in rows])
+        self.write_text(self.comparison_text_file, markdown)
+
+    def append_history(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to the training history."""
+        self.history_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.history_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The training history so far."""
+        if not self.history_file.is_file():
+            return []
+        return [json.loads(line) for line in self.history_file.read_text(encoding="utf-8").split("\n") if line]
+
+    def truncate_history(self, last_step: int) -> None:
+        """Drop what a resumed training will log again: every line after `last_step`."""
+        kept = [entry for entry in self.read_history() if entry["step"] <= last_step]
+        self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest step checkpoint, if there is one."""
+        found = [path for path in self.checkpoints_dir.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+    @contextmanager
+    def replacing_adapter(self) -> Iterator[Path]:
+        """Yields an empty folder that takes the adapter's place once the block has ended without an error."""
+        temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=".adapter-"))
+        temporary.chmod(0o755)
+        try:
+            yield temporary
+            if self.adapter_dir.exists():
+                shutil.rmtree(self.adapter_dir)
+            temporary.rename(self.adapter_dir)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write JSON, indented."""
+        self.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write UTF-8 text with "\\n" line ends."""
+        with self._replacing(path) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
+
+    @contextmanager
+    def _replacing(self, path: Path) -> Iterator[Path]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    # Provenance ---------------------------------------------------------------------------------------------------
+
+    def provenance(self) -> dict[str, Any]:
+        """What is recorded so far."""
+        if not self.provenance_file.is_file():
+            return {}
+        values: dict[str, Any] = json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        return values
+
+    def update_provenance(self, **values: Any) -> None:
+        """Set top-level entries of `provenance.json`."""
+        self.write_json(self.provenance_file, {**self.provenance(), **values})
+
+    def complete(self, stage: StageName, cost: Mapping[str, Any]) -> None:
+        """Record that `stage` is complete and what it cost. Comes last: the record is the proof that it ended."""
+        self.update_provenance(stages={**self.provenance().get("stages", {}), stage: dict(cost)})
+
+    def is_complete(self, stage: StageName) -> bool:
+        """Whether `stage` has ended and its artefacts still stand."""
+        if stage not in self.provenance().get("stages", {}):
+            return False
+        artefacts: dict[StageName, Callable[[], list[Path]]] = {
+            "data": lambda: [self.split_file(name) for name in SPLITS],
+            "baseline": lambda: [self.predictions_file("baseline"), self.scores_file("baseline")],
+            "train": lambda: [self.adapter_dir / "adapter_model.safetensors", self.adapter_dir / "adapter_config.json"],
+            "tuned": lambda: [self.predictions_file("tuned"), self.scores_file("tuned")],
+            "compare": lambda: [self.comparison_file, self.comparison_text_file],
+        }
+        return all(path.is_file() for path in artefacts[stage]())
+
+    def require(self, stage: StageName, command: str) -> None:
+        """Raises RunDirError, naming the command to run first, unless `stage` is complete."""
+        if not self.is_complete(stage):
+            raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first")

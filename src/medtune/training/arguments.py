@@ -1,0 +1,86 @@
+"""The trainer's arguments, as our configuration sets them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl import SFTConfig
+
+from medtune.config import Config
+from medtune.run_dir import RunDir
+from medtune.training.batching import steps_per_epoch
+
+VALIDATIONS_PER_RUN = 5
+
+
+class OneDeviceConfig(SFTConfig):  # type: ignore[misc]
+    """SFTConfig that never wraps the model in DataParallel: one process trains on one device, several through DDP."""
+
+    @property
+    def n_gpu(self) -> int:
+        """One, however many GPUs are visible; TRL refuses more."""
+        return min(1, int(super().n_gpu))
+
+
+def total_steps(config: Config, rows: int) -> int:
+    """Optimiser steps of the whole training."""
+    training = config.training
+    per_epoch = steps_per_epoch(rows, training.effective_batch_rows)
+    by_epochs = max(1, round(training.epochs * per_epoch))
+    return by_epochs if training.max_steps is None else training.max_steps
+
+
+def build_arguments(config: Config, run: RunDir, *, steps: int, device: str, dtype: str) -> OneDeviceConfig:
+    """Arguments for `steps` optimiser steps on `device` with autocast to `dtype`."""
+    training = config.training
+    save_steps = min(training.checkpoint_steps or max(1, -(-steps // VALIDATIONS_PER_RUN)), steps)
+    warmup = round(training.warmup_ratio * steps)
+    best: dict[str, Any] = {}
+    if training.keep == "best" or training.early_stopping_patience is not None:
+        best = {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    return OneDeviceConfig(
+        output_dir=str(run.checkpoints_dir),
+        seed=config.seed,
+        max_steps=steps,
+        # The data loader yields whole optimiser steps; see AnswerTrainer.
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim=optimizer_name(training.optimizer, device),
+        gradient_checkpointing=training.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
+        # Rows come encoded and cut; TRL's padding-free collator joins them, and nothing of its data preparation runs.
+        packing=False,
+        padding_free=True,
+        max_length=None,
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
+        use_cpu=device == "cpu",
+        eval_strategy="steps",
+        eval_steps=save_steps,
+        save_strategy="steps",
+        save_steps=save_steps,
+        save_total_limit=training.keep_checkpoints,
+        load_best_model_at_end=training.keep == "best",
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=[name for name in training.report_to if name != "tensorboard"],
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=device != "cpu",
+        ddp_find_unused_parameters=False,
+        **best,
+    )
+
+
+def optimizer_name(wanted: str, device: str) -> str:
+    """`auto` resolved for `device`."""
+    if wanted != "auto":
+        return wanted
+    return "adamw_torch" if device == "cpu" else "paged_adamw_8bit"

@@ -1,0 +1,68 @@
+"""Which rows make up each optimiser step, and the passes that a step is split into.
+
+A step is a fixed number of rows drawn from a seeded order; how many forward passes it takes depends on the token budget
+alone and changes neither its rows nor its gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+from medtune.model.answer_loss import fill_micro_batches
+
+Row = Mapping[str, Any]
+
+
+def steps_per_epoch(rows: int, rows_per_step: int) -> int:
+    """Optimiser steps of one pass over the rows; the last may be smaller."""
+    return math.ceil(rows / rows_per_step)
+
+
+class StepSampler(Sampler[list[int]]):
+    """Yields the row indices of every optimiser step of a whole training, each epoch in a fresh seeded order.
+
+    It is a function of its arguments: step k holds the same rows however training was interrupted, so skipping k
+    steps resumes it. With several processes each takes its share of every step's rows.
+    """
+
+    def __init__(self, rows: int, rows_per_step: int, steps: int, seed: int, rank: int = 0, world_size: int = 1):
+        self.rows, self.rows_per_step, self.steps, self.seed = rows, rows_per_step, steps, seed
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            yield self.step_rows(step)[self.rank :: self.world_size]
+
+    def step_rows(self, step: int) -> list[int]:
+        """Rows of optimiser step `step`, counted from 0, over all processes."""
+        epoch, place = divmod(step, steps_per_epoch(self.rows, self.rows_per_step))
+        order = self._epoch_order(epoch)
+        return order[place * self.rows_per_step : (place + 1) * self.rows_per_step]
+
+    def _epoch_order(self, epoch: int) -> list[int]:
+        if getattr(self, "_cached_epoch", None) != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._cached_order: list[int] = torch.randperm(self.rows, generator=generator).tolist()
+            self._cached_epoch = epoch
+        return self._cached_order
+
+
+def collate_step(
+    rows: Sequence[Row], *, collate: Callable[[list[Row]], dict[str, Any]], tokens_per_micro_batch: int
+) -> dict[str, Any]:
+    """One optimiser step: its padding-free passes, each as `collate` makes them, and its counts of tokens."""
+    passes = fill_micro_batches([len(row["input_ids"]) for row in rows], tokens_per_micro_batch)
+    micro_batches = [collate([rows[i] for i in indices]) for indices in passes]
+    return {
+        "micro_batches": micro_batches,
+        "answer_tokens": sum(int((batch["labels"] != -100).sum()) for batch in micro_batches),
+        "tokens": sum(len(row["input_ids"]) for row in rows),
+    }

@@ -1,0 +1,212 @@
+"""Supervised fine-tuning of an adapter on answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTTrainer
+
+from medtune.config import Config
+from medtune.errors import MedtuneError
+from medtune.model.adapters import lift_adapter
+from medtune.model.answer_loss import answer_losses
+from medtune.records import EncodedRow
+from medtune.run_dir import RunDir
+from medtune.training.arguments import build_arguments, total_steps
+from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.history import HistoryCallback
+
+
+class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer whose data loader yields one optimiser step at a time, split into padding-free passes.
+
+    The trainer's own accumulation has a fixed number of passes; here a step takes as many as its rows need under the
+    token budget, and the gradient is the mean over the answer tokens of the whole step.
+    """
+
+    def __init__(
+        self, *, config: Config, validation_rows: Sequence[EncodedRow], history: HistoryCallback, **kwargs: Any
+    ) -> None:
+        self.config, self.validation_rows, self.history = config, validation_rows, history
+        weights = {name: p.detach().clone() for name, p in kwargs["model"].named_parameters() if p.requires_grad}
+        super().__init__(**kwargs)
+        # TRL rounds the adapters of a 4-bit model to bfloat16 while it is built, which breaks the float16 gradient
+        # scaler and loses small updates. Put the float32 values back. (TRL 1.16; a no-op once it stops.)
+        lift_adapter(self.model)
+        for name, parameter in self.model.named_parameters():
+            if name in weights:
+                parameter.data.copy_(weights[name])
+        require_float32_adapter(self.model)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches that are whole optimiser steps, in an order that depends on the seed alone."""
+        training = self.config.training
+        sampler = StepSampler(
+            len(self.train_dataset),
+            training.effective_batch_rows,
+            self.args.max_steps,
+            self.config.seed,
+            self.args.process_index,
+            self.args.world_size,
+        )
+        collate = partial(
+            collate_step, collate=self.data_collator, tokens_per_micro_batch=training.tokens_per_micro_batch
+        )
+        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=collate)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward over every pass of a step. Returns the step's loss, a mean over its answer tokens."""
+        micro_batches = inputs["micro_batches"]
+        answer_tokens = torch.tensor(inputs["answer_tokens"], device=self.args.device)
+        if self.args.world_size > 1:
+            answer_tokens = self.accelerator.gather(answer_tokens).sum()
+        total = torch.zeros((), device=self.args.device)
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
+        self.history.count(inputs["tokens"])
+        return total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: transformers' figure ignores the frozen base."""
+        return 0
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Validation loss as Σ nll / Σ tokens over all rows, which a mean of batch means is not."""
+        training_mode = self.model.training
+        self.model.eval()
+        mixed = self.accelerator.autocast()
+        with mixed:
+            losses = answer_losses(
+                self.model,
+                self.validation_rows,
+                pad_token_id=self.processing_class.pad_token_id,
+                tokens_per_batch=self.config.training.tokens_per_micro_batch,
+            )
+        self.model.train(training_mode)
+        loss = math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self._metrics["eval"].clear()
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None for checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """How a training went."""
+
+    steps: int
+    best_step: int | None
+    validation_loss: float | None
+    train_loss: float
+    trainable_parameters: int
+    tokens: int
+
+
+def train_adapter(
+    model: Any,
+    tokenizer: Any,
+    train_rows: Sequence[EncodedRow],
+    validation_rows: Sequence[EncodedRow],
+    *,
+    config: Config,
+    run: RunDir,
+    dtype: str,
+    resume_from: Path | None = None,
+) -> tuple[Any, TrainingResult]:
+    """Train the adapter that `model` wears and return the model with the weights to keep, and how it went.
+
+    `model` is a PeftModel on one device. Raises MedtuneError if the adapter came out with NaN or infinite weights.
+    """
+    device = str(next(model.parameters()).device)
+    steps = total_steps(config, len(train_rows))
+    epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
+    run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
+    history = HistoryCallback(run, epoch_steps)
+    trainer = AnswerTrainer(
+        config=config,
+        validation_rows=validation_rows,
+        history=history,
+        model=model,
+        args=build_arguments(config, run, steps=steps, device=device, dtype=dtype),
+        train_dataset=_dataset(train_rows),
+        eval_dataset=_dataset(validation_rows),
+        processing_class=tokenizer,
+        callbacks=[history, *_callbacks(config, run)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    finally:
+        history.close()
+    require_float32_adapter(trainer.model)
+    _require_finite(trainer.model)
+    result = TrainingResult(
+        steps=trainer.state.global_step,
+        best_step=trainer.state.best_global_step,
+        validation_loss=_kept_loss(trainer, config),
+        train_loss=output.training_loss,
+        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        tokens=history.tokens,
+    )
+    return trainer.model, result
+
+
+def _dataset(rows: Sequence[EncodedRow]) -> Dataset:
+    return Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
+
+
+def require_float32_adapter(model: Any) -> None:
+    """Raises MedtuneError, naming the weight, if a trainable parameter is not float32."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32; this is a bug in medtune")
+
+
+def _require_finite(model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not torch.isfinite(parameter).all():
+            raise MedtuneError(
+                f"training ended with NaN or infinite weights ({name}) and nothing was saved; "
+                "lower training.learning_rate or set model.dtype to bfloat16 or float32"
+            )
+
+
+def _kept_loss(trainer: AnswerTrainer, config: Config) -> float | None:
+    losses: list[float] = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    if config.training.keep == "best" and trainer.state.best_metric is not None:
+        return float(trainer.state.best_metric)
+    return losses[-1] if losses else None
+
+
+def _callbacks(config: Config, run: RunDir) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = []
+    if config.training.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
+    if "tensorboard" in config.training.report_to:
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        callbacks.append(TensorBoardCallback(SummaryWriter(log_dir=str(run.tracker_dir))))
+    return callbacks
+
+
+def result_record(result: TrainingResult) -> dict[str, Any]:
+    """For the provenance."""
+    return asdict(result)
