@@ -154,6 +154,8 @@ class TrainingSection(Section):
     """Recompute activations in the backward pass to save memory."""
     checkpoint_steps: PositiveInt | None = None
     """Validate and save a checkpoint every so many steps; none does both about five times a run."""
+    validation_limit: PositiveInt | None = 256
+    """Measure the validation loss on a seeded random sample of this many validation rows; none takes them all."""
     keep_checkpoints: PositiveInt = 2
     """How many checkpoints stay on disk."""
     keep: Literal["best", "last"] = "best"
@@ -223,18 +225,28 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
 
 
 def _describe(problem: Any) -> str:
-    # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
-    path = ".".join(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
+        path = ".".join(map(str, problem["loc"]))
         return f"{path}: unknown key{_suggest(path)}"
+    # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
+    path = ".".join(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
     if kind == "missing":
         return f"{path}: missing; give it in the recipe or with --set {path}=…"
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
         message = f"must be {context['expected']}"
-    shown = repr(problem["input"])
-    return f"{path}: {message[0].lower()}{message[1:]}, got {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    return f"{path}: {message[0].lower()}{message[1:]}, got {_show(problem['input'])}"
+
+
+def _show(value: Any) -> str:
+    import reprlib
+
+    # Not repr: YAML aliases make a value whose text is exponentially longer than the file.
+    shortener = reprlib.Repr()
+    shortener.maxlevel, shortener.maxstring, shortener.maxother = 2, 80, 80
+    shown = shortener.repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _is_union_tag(part: str) -> bool:

@@ -120,6 +120,15 @@ def describe_hardware() -> dict[str, Any]:
     }
 
 
+def release_memory() -> None:
+    """Give back what finished models held: trainers and wrapped models stand in reference cycles."""
+    import gc
+
+    gc.collect()
+    if torch := _loaded_cuda():
+        torch.cuda.empty_cache()
+
+
 class PeakMemory:
     """Peak memory of this process since `start`: resident set in RAM, allocated by torch on the GPU."""
 

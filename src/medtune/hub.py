@@ -1,52 +1,134 @@
-"""The Hub: snapshots of models, data sets, and what goes wrong with them, said in one line."""
+"""The Hub: snapshots of models, adapters and data sets, and what goes wrong with them, said in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from medtune.errors import DataError, MedtuneError, ModelError
+from medtune.progress import say
 
-# Never a pickle (*.bin, *.pt), never code (*.py).
-CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
-WEIGHT_FILES = ["*.safetensors"]
-NEVER = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.py", "*.h5", "*.msgpack", "*.onnx", "original/*"]
+# Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
+# copy in the maker's own format.
+CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
+WEIGHT_FILES = ("*.safetensors",)
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+NEVER = (
+    "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.py", "*.h5", "*.msgpack", "*.onnx", "original/*",
+    "*/*.safetensors", "consolidated*.safetensors",
+)  # fmt: skip
 
 
 def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """The local folder of a Hub model's snapshot, downloaded where it is not cached; its name is the commit.
 
-    Only configuration, tokenizer and safetensors files are fetched. Raises ModelError.
+    Only configuration, tokenizer and safetensors files are fetched. Raises ModelError if it cannot be had or holds no
+    safetensors, which without `weights` is told from the Hub's list of files.
     """
-    from huggingface_hub import snapshot_download
-
+    wanted = (*CONFIG_FILES, *WEIGHT_FILES) if weights else CONFIG_FILES
     with _explained(ModelError, "model", repo, revision):
-        patterns = CONFIG_FILES + (WEIGHT_FILES if weights else [])
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=NEVER))
+        # What only the cache can give must be there whole: the weights will not come later.
+        folder, names = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
+    if not any(name.endswith(".safetensors") and "/" not in name for name in names):
+        raise ModelError(
+            f"model {repo}: no .safetensors weights in it; pickled weights are never loaded, so give a repository "
+            "that has .safetensors files, or convert them"
+        )
+    return folder
 
 
-def dataset_revision(name: str, revision: str | None = None) -> str | None:
-    """The commit of a Hub data set; None when offline. Raises DataError if it cannot be had."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.constants import is_offline_mode
+def fetch_adapter(repo: str) -> Path:
+    """The local folder of a Hub adapter's two files; of another repository nothing is fetched. Raises ModelError."""
+    with _explained(ModelError, "adapter", repo, None):
+        return _snapshot("model", repo, None, ADAPTER_FILES, cached=ADAPTER_FILES)[0]
 
-    if is_offline_mode():
-        return None
+
+def dataset_revision(name: str, revision: str | None = None) -> str:
+    """The commit of a Hub data set that this user may read. Raises DataError if it cannot be had."""
     with _explained(DataError, "data set", name, revision):
-        return HfApi().dataset_info(name, revision=revision).sha
+        # The card alone: what matters is that the cache remembers the commit of `revision`, for use offline.
+        return _snapshot("dataset", name, revision, ("README.md",), cached=("README.md",))[0].name
 
 
-def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[str, Any]], str | None]:
+def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[str, Any]], str]:
     """Every row of a Hub data set, all its splits in their order, and its commit. Raises DataError."""
     import datasets
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     commit = dataset_revision(name, revision)
     with _explained(DataError, "data set", name, revision):
-        loaded = datasets.load_dataset(name, revision=commit or revision)
-        table = datasets.concatenate_datasets([loaded[split] for split in loaded])
-    return table, commit
+        try:
+            builder = datasets.load_dataset_builder(name, revision=commit)
+            # Where the Hub cannot be had, datasets takes the newest rows in its cache, whatever their commit.
+            if builder.hash != commit:
+                raise DataError(
+                    f"data set {name}: its rows at commit {commit} are not in the local cache and the Hub cannot be "
+                    f"reached; check the network and HF_HUB_OFFLINE, or set data.revision: {builder.hash}"
+                )
+            builder.download_and_prepare()
+            loaded = builder.as_dataset()
+            return datasets.concatenate_datasets([loaded[split] for split in loaded]), commit
+        except LocalEntryNotFoundError:
+            raise
+        except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
+            # Of rows that break off half-way, the cause tells why; of files with unlike columns, the error does.
+            unlike = isinstance(error, datasets.exceptions.DatasetGenerationCastError)
+            reason = shorten(str(error if unlike else error.__cause__ or error), 300, placeholder=" …")
+            raise DataError(
+                f"data set {name}: cannot be loaded as it is ({reason}); download it and give its table as a CSV, "
+                "JSONL or Parquet file in data.source"
+            ) from None
+
+
+def _snapshot(
+    kind: str, repo: str, revision: str | None, wanted: Sequence[str], *, cached: Sequence[str]
+) -> tuple[Path, list[str]]:
+    """The snapshot's folder and the names of the repository's files; a model's from the cache if the Hub fails.
+
+    So that a run whose weights are here goes on when the Hub is down for an hour.
+    """
+    from huggingface_hub import HfApi, constants, errors, snapshot_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        # snapshot_download asks the same, but without a time limit.
+        info: Any = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        if kind == "dataset" and info.gated:
+            HfApi().auth_check(repo, repo_type=kind)  # its card may be public where its rows are not
+    except errors.RevisionNotFoundError:
+        raise
+    except (HTTPError, errors.OfflineModeIsEnabled, json.JSONDecodeError) as error:
+        offline = isinstance(error, errors.OfflineModeIsEnabled)
+        if kind == "dataset" and not offline:
+            raise  # datasets would go on asking for minutes before it looks into its cache
+        try:
+            folder = Path(
+                snapshot_download(
+                    repo,
+                    repo_type=kind,
+                    revision=revision,
+                    allow_patterns=list(cached),
+                    ignore_patterns=list(NEVER),
+                    local_files_only=True,
+                )
+            )
+        except errors.LocalEntryNotFoundError:
+            raise error from None
+        if not offline:
+            say(
+                f"{repo}: taken from the local cache at {folder.name}, for {_reason(error)}; HF_HUB_OFFLINE=1 asks none"
+            )
+        return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    folder = Path(
+        snapshot_download(
+            repo, repo_type=kind, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(NEVER)
+        )
+    )
+    return folder, [sibling.rfilename for sibling in info.siblings or []]
 
 
 @contextmanager
@@ -69,13 +151,44 @@ def _explained(error_class: type[MedtuneError], kind: str, name: str, revision: 
         ) from None
     except errors.HFValidationError:
         raise error_class(f"{where}: neither an existing path nor a Hub id of the form owner/name") from None
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
+    except errors.OfflineModeIsEnabled:
         raise error_class(
-            f"{where}: not in the local cache and the Hub cannot be reached; check the network, HF_ENDPOINT and "
-            "HF_HUB_OFFLINE"
+            f"{where}: not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub; unset it, or run once online"
         ) from None
-    except (HTTPError, ConnectionError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise error_class(f"{where}: the Hub did not answer as expected ({first}); try again later") from None
-    except FileNotFoundError as error:
-        raise error_class(f"{where}: {str(error).splitlines()[0]}") from None
+    except (HTTPError, json.JSONDecodeError) as error:
+        cache = "HF_HUB_OFFLINE=1 takes it from the local cache" if kind == "data set" else "the local cache lacks it"
+        raise error_class(f"{where}: {_reason(error)}; {cache}; {_remedy(error)}") from None
+    except errors.LocalEntryNotFoundError as error:
+        # The Hub answered first and then no more: the cause says why.
+        cause = error.__cause__ or error
+        raise error_class(f"{where}: the download broke off, for {_reason(cause)}; {_remedy(cause)}") from None
+    except OSError as error:
+        raise error_class(
+            f"{where}: cannot be fetched ({_first_line(error)}); check the network, the disk space and HF_HOME"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return f"the Hub answered {error.response.status_code} {error.response.reason_phrase}".rstrip()
+    if isinstance(error, json.JSONDecodeError):
+        return "what answered is not the Hub"
+    return f"the Hub cannot be reached ({_first_line(error)})"
+
+
+def _remedy(error: BaseException) -> str:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not isinstance(error, HfHubHTTPError):
+        return "check the network and HF_ENDPOINT"
+    status = error.response.status_code
+    if status in (401, 403):
+        return "check HF_TOKEN, or log in again with `hf auth login`"
+    return "wait a few minutes, or log in with `hf auth login`" if status == 429 else "try again later"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

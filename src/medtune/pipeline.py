@@ -128,6 +128,7 @@ def _score(predictions: list[Prediction], config: Config) -> dict[str, Score]:
 
 def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
     """The adapter, trained on the train split and chosen by the validation split."""
+    from medtune.data.splits import sample_rows
     from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
     from medtune.training.sft import result_record, train_adapter
 
@@ -143,14 +144,12 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
         )
     with provenance.stage(run_dir, "train") as record:
         loaded = _load_model(run_dir, config, for_training=True)
+        sampled = sample_rows(run_dir.read_split("validation"), config.training.validation_limit, config.seed)
         train, validation = (
             encode_for_training(
-                loaded.renderer,
-                run_dir.read_split(split),
-                max_length=config.training.max_length,
-                overlong=config.training.overlong,
+                loaded.renderer, pairs, max_length=config.training.max_length, overlong=config.training.overlong
             )
-            for split in ("train", "validation")
+            for pairs in (run_dir.read_split("train"), sampled)
         )
         say(
             f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from medtune.hardware import rank
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -14,10 +16,10 @@ if TYPE_CHECKING:
 
 @cache
 def console() -> Console:
-    """The console on stderr: stdout is for results."""
+    """The console on stderr: stdout is for results. Of several processes only the first speaks."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=rank() != 0)
 
 
 def say(message: str) -> None:

@@ -45,16 +45,17 @@ class PromptRenderer:
     def answer_ids(self, question: str, answer: str) -> list[int]:
         """Token ids of the answer, as they follow the generation prompt, and of the end token."""
         template = self._template
+        tail = [(template.before_answer, True), (answer.strip(), False)]
         parts = [
             (template.before_question, True),
             (self._fill(question), False),
             (template.after_question, True),
-            (answer.strip(), False),
+            *tail,
         ]
         prompt, whole = self.prompt_ids(question), self._with_one_bos(self._encode(parts))
         # Where a token would span the border, the answer is encoded by itself: the prompt must be what generation sees.
         fits = whole[: len(prompt)] == prompt
-        return (whole[len(prompt) :] if fits else self._encode([(answer.strip(), False)])) + [self.end_token_id]
+        return (whole[len(prompt) :] if fits else self._encode(tail)) + [self.end_token_id]
 
     def encode_pair(self, pair: QAPair) -> EncodedRow:
         """The whole row; labels are -100 on the prompt and the token ids on answer and end token."""
@@ -126,6 +127,8 @@ class PromptRenderer:
 class _Template:
     before_question: str
     after_question: str
+    # What the template writes before an answer that is not in its generation prompt, such as Mistral's blank.
+    before_answer: str
     end_token_id: int
     # Text, with the system placeholder, that goes before the question where the template knows no system role.
     system_in_question: str
@@ -161,14 +164,15 @@ def _read_template(tokenizer: Any, with_system: bool, encode: Any) -> _Template:
     if prompt is None or whole is None or prompt.count(_QUESTION) != 1 or whole.count(_ANSWER) != 1:
         raise ModelError(f"{tokenizer.name_or_path}: its chat template cannot render one question and one answer")
     before, after = prompt.split(_QUESTION)
-    tail = whole.split(_ANSWER)[1]
+    head, tail = whole.split(_ANSWER)
+    before_answer = head.removeprefix(prompt) if head.startswith(prompt) else ""
     end_ids = encode([(tail, True)])
     if not end_ids or end_ids[0] not in tokenizer.added_tokens_decoder:
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template puts no end token behind an answer (it puts {tail!r}); "
             "the model would never learn to stop"
         )
-    return _Template(before, after, end_ids[0], system_in_question)
+    return _Template(before, after, before_answer, end_ids[0], system_in_question)
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], *, generation_prompt: bool) -> str | None:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medtune.hardware import PeakMemory, describe_hardware
+from medtune.hardware import PeakMemory, describe_hardware, rank, release_memory
 from medtune.progress import say
 from medtune.run_dir import RunDir, StageName
 
@@ -37,11 +37,14 @@ def record_environment(run: RunDir) -> None:
 def stage(run: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
     """Run a stage and, if it ends well, record its seconds and peak memory, with whatever the caller adds."""
     say(f"── {name}")
+    release_memory()
     memory = PeakMemory()
     memory.start()
     began = time.monotonic()
     extra: dict[str, Any] = {}
     yield extra
+    if rank() != 0:
+        return
     run.complete(
         name,
         {

@@ -38,10 +38,13 @@ class RunDir:
         Raises RunDirError if the directory is not empty and `resume` is false, or if the configuration there differs.
         """
         run = cls(path)
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not path.is_dir():
             raise RunDirError(f"{path}: is a file, not a directory; choose another --run-dir")
-        if not path.is_dir() or not any(path.iterdir()):
-            path.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(path) or not any(path.iterdir()):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunDirError(f"{path}: cannot be made ({error.strerror}); choose another --run-dir") from None
             run.write_text(run.config_file, dump_config(config))
             return run
         if not resume:
@@ -59,7 +62,7 @@ class RunDir:
     def open(cls, path: Path) -> RunDir:
         """An existing run. Raises RunDirError if `path` holds none."""
         run = cls(path)
-        if not run.config_file.is_file():
+        if not os.path.isfile(run.config_file):
             raise RunDirError(f"{path}: not a medtune run (no config.yaml); make one with `medtune run RECIPE`")
         return run
 
@@ -150,8 +153,8 @@ class RunDir:
     def read_predictions(self, model: ModelName) -> list[Prediction]:
         """Rows of `predictions.jsonl`."""
         # Split on "\n" alone: str.splitlines would also break at U+2028, which JSON leaves as it is inside a string.
-        text = self.predictions_file(model).read_text(encoding="utf-8")
-        return [Prediction(**json.loads(line)) for line in text.split("\n") if line]
+        path = self.predictions_file(model)
+        return [Prediction(**_from_json(line, path)) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
     def write_scores(self, model: ModelName, scores: Mapping[str, Score]) -> None:
         """Write metric → value, n, signature."""
@@ -160,7 +163,8 @@ class RunDir:
     def read_scores(self, model: ModelName) -> dict[str, Score]:
         """Scores of one model. Raises RunDirError if it has not been evaluated."""
         self.require(model, f"medtune evaluate RUN --model {model}")
-        values = json.loads(self.scores_file(model).read_text(encoding="utf-8"))
+        path = self.scores_file(model)
+        values = _from_json(path.read_text(encoding="utf-8"), path)
         return {name: Score(**score) for name, score in values.items()}
 
     def write_comparison(self, rows: Iterable[ComparisonRow], markdown: str) -> None:
@@ -178,7 +182,8 @@ class RunDir:
         """The training history so far."""
         if not self.history_file.is_file():
             return []
-        return [json.loads(line) for line in self.history_file.read_text(encoding="utf-8").split("\n") if line]
+        lines = self.history_file.read_text(encoding="utf-8").split("\n")
+        return [_from_json(line, self.history_file) for line in lines if line]
 
     def truncate_history(self, last_step: int) -> None:
         """Drop what a resumed training will log again: every line after `last_step`."""
@@ -230,8 +235,7 @@ class RunDir:
         """What is recorded so far."""
         if not self.provenance_file.is_file():
             return {}
-        values: dict[str, Any] = json.loads(self.provenance_file.read_text(encoding="utf-8"))
-        return values
+        return _from_json(self.provenance_file.read_text(encoding="utf-8"), self.provenance_file)
 
     def update_provenance(self, **values: Any) -> None:
         """Set top-level entries of `provenance.json`."""
@@ -258,3 +262,11 @@ class RunDir:
         """Raises RunDirError, naming the command to run first, unless `stage` is complete."""
         if not self.is_complete(stage):
             raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first")
+
+
+def _from_json(text: str, path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RunDirError(f"{path}: damaged, not JSON ({error.msg}); restore it, or start another --run-dir") from None
+    return values

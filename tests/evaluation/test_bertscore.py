@@ -114,7 +114,7 @@ def test_says_nothing_and_restores_the_settings(
 ) -> None:
     folder = build_tiny_roberta(tmp_path / "tiny-roberta", tokenizer_config={"model_max_length": 512})
     capfd.readouterr()
-    transformers_logging.enable_progress_bar()
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", True)
     before = transformers_logging.get_verbosity()
     encoder = resolve_encoder(str(folder), refuse_to_fetch)
     bars: list[bool] = []

@@ -15,8 +15,8 @@ VERSION = 1
 _BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _REPEATED_MARK = re.compile(r"\?(?:\s*\?)+")
-# Tabs and line breaks are layout; every other control character, and half a surrogate pair, is damage.
-_DAMAGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+# Tabs, line breaks and U+0085 are layout; other control characters, and half a surrogate pair, are damage.
+_DAMAGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +46,24 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
             continue
         seen.add((question, answer))
         counts["text_changed"] += (question, answer) != (pair.question, pair.answer)
-        kept.append(replace(pair, question=question, answer=answer, qtype=clean_text(pair.qtype)))
+        labels = {name: clean_text(getattr(pair, name)) for name in ("qtype", "document_id", "focus", "source")}
+        kept.append(replace(pair, question=question, answer=answer, **labels))
     counts["rows_kept"] = len(kept)
     return Cleaned(kept, dict(counts))
 
 
 def clean_text(text: str) -> str:
     """NFC text without damage, with single blanks and at most one empty line in a row."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _BLANKS.sub(" ", _DAMAGE.sub("", text))
+    # Damage goes first: what it kept apart, such as a letter and its accent, NFC then composes.
+    text = unicodedata.normalize("NFC", _DAMAGE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    text = _BLANKS.sub(" ", text)
     text = "\n".join(line.strip() for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", text).strip()
 
 
 def clean_question(text: str) -> str:
     """Cleaned text on one line, "? ?" made "?"."""
-    return _REPEATED_MARK.sub("?", clean_text(text).replace("\n", " "))
+    return _REPEATED_MARK.sub("?", clean_text(text).replace("\n\n", " ").replace("\n", " "))
 
 
 def normalize_question(question: str) -> str:

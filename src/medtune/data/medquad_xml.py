@@ -18,11 +18,12 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
     A pair's id is its file and `pid`, since `qid` is not unique in MedQuAD. Entities, external references and DTDs
     are refused. Raises DataError naming the file.
     """
-    paths = sorted(folder.rglob("*.xml"))
+    paths = sorted(path for path in folder.rglob("*.xml") if path.is_file())
     if not paths:
         raise DataError(f"{folder}: no .xml files in it; give a folder of MedQuAD XML, or a table file")
     pairs: list[QAPair] = []
     unanswered = 0
+    seen: set[str] = set()
     for path in paths:
         root = _parse(path)
         name = path.relative_to(folder).with_suffix("").as_posix()
@@ -33,9 +34,13 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
             if not answer.strip():
                 unanswered += 1
                 continue
+            id = f"{name}#{pair.get('pid', '')}"
+            if id in seen:
+                raise DataError(f"{path}: pid {pair.get('pid', '')!r} stands in two pairs; give each its own")
+            seen.add(id)
             pairs.append(
                 QAPair(
-                    id=f"{name}#{pair.get('pid', '')}",
+                    id=id,
                     qtype=question.get("qtype", "") if question is not None else "",
                     question=_text(question),
                     answer=answer,
@@ -54,7 +59,7 @@ def _parse(path: Path) -> Element:
         root = parse(path, forbid_dtd=True).getroot()
     except DefusedXmlException as error:
         raise DataError(f"{path}: refused, {type(error).__name__}: MedQuAD's XML has no DTD and no entities") from None
-    except ParseError as error:
+    except (ParseError, LookupError, ValueError) as error:  # the last two: an encoding that expat does not know
         raise DataError(f"{path}: not well-formed XML ({error}); fetch the file again") from None
     if root is None:
         raise DataError(f"{path}: holds no XML element; fetch the file again")

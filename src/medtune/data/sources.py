@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config import ColumnsSection
+from medtune.data.cleaning import clean_text
 from medtune.errors import DataError
 from medtune.records import QAPair
 
@@ -48,12 +51,12 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
     revision_read = None
     if source == DEMO_SOURCE:
         records: Iterable[Mapping[str, Any]] = _read_jsonl(source, _demo_bytes())
-    elif path.is_dir():
+    elif os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         from medtune.data.medquad_xml import read_medquad_xml
 
         pairs, unanswered = read_medquad_xml(path)
         return SourceRows(pairs, unanswered)
-    elif path.is_file():
+    elif os.path.isfile(path):
         records = _read_table(path)
     elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
         raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
@@ -63,20 +66,30 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
     return SourceRows(rows.pairs, rows.unanswered, revision_read)
 
 
-def check_source(source: str, revision: str | None = None) -> None:
-    """Raises DataError if `source` clearly cannot be read, without reading its rows."""
+def check_source(source: str, revision: str | None = None, columns: ColumnsSection | None = None) -> None:
+    """Raises DataError if `source` clearly cannot be read or, given `columns`, if a table lacks them.
+
+    For that a Hub data set is downloaded, which the data stage then finds in the cache.
+    """
     path = Path(source)
-    if source == DEMO_SOURCE or path.is_dir():
+    if source == DEMO_SOURCE or os.path.isdir(path):
         return
-    if path.is_file():
+    if os.path.isfile(path):
         if not path.name.lower().endswith(TABLE_SUFFIXES):
             raise DataError(_unknown_kind(path))
-        return
-    if source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
+        records: Iterable[Mapping[str, Any]] = _read_table(path) if columns else ()
+    elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
         raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
-    from medtune.hub import dataset_revision
+    elif columns:
+        records, _ = _read_hub(source, revision)
+    else:
+        from medtune.hub import dataset_revision
 
-    dataset_revision(source, revision)
+        dataset_revision(source, revision)
+        return
+    first = next(iter(records), None)
+    if columns and first is not None:
+        _resolve_columns(list(first), columns, source)
 
 
 def _demo_bytes() -> bytes:
@@ -134,6 +147,9 @@ def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         first = str(error).splitlines()[0]
         raise DataError(f"{origin}: not a readable CSV file ({first}); check its header and quotes") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes surplus leading cells for row labels, which would shift every column by one.
+        raise DataError(f"{origin}: its first row has more cells than its header; check its header and quotes")
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
@@ -143,8 +159,8 @@ def _read_jsonl(origin: str, data: bytes) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = getattr(error, "msg", "nested too deeply")
+        except (ValueError, RecursionError) as error:  # ValueError alone: an integer of more than 4,300 digits
+            reason = getattr(error, "msg", "a number too long, or nested too deeply")
             raise DataError(f"{origin}: line {number} is not JSON ({reason}); one object a line is needed") from None
         if not isinstance(row, dict):
             raise DataError(f"{origin}: line {number} is a {type(row).__name__}; one object a line is needed")
@@ -171,7 +187,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         if not values["answer"].strip():
             unanswered += 1
             continue
-        values["id"] = values["id"] or f"{index:06d}"
+        values["id"] = clean_text(values["id"]) or f"{index:06d}"
         if values["id"] in seen:
             raise DataError(
                 f"{origin}: id {values['id']!r} stands in two rows; ids must be unique, or leave data.columns.id out"
@@ -201,7 +217,7 @@ def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -
 
 
 def _text(value: Any, key: str, index: int, origin: str) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
         return value

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from medtune.config import LoraSection
 from medtune.errors import ModelError
-from medtune.hub import fetch_snapshot
+from medtune.hub import fetch_adapter
 
 
 def resolve_adapter(adapter: str) -> Path:
     """The folder of an adapter given as a folder or a Hub id. Raises ModelError if it is none."""
     path = Path(adapter)
-    if not path.is_dir():
-        if path.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
+    if not os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
+        if os.path.exists(path) or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
             raise ModelError(f"{adapter}: no such adapter folder; give an existing folder or a Hub id")
-        path = fetch_snapshot(adapter)
+        path = fetch_adapter(adapter)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (path / name).is_file():
             raise ModelError(f"{adapter}: no {name} in it; a LoRA adapter in PEFT's safetensors format is needed")

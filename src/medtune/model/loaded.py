@@ -41,6 +41,8 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
 
     For training it sits on one device; otherwise `model.device_map` may spread it, and it can score answers.
     """
+    from transformers import GenerationConfig
+
     from medtune.model.answer_loss import add_answer_loss
     from medtune.model.attention import attention_path
 
@@ -54,6 +56,8 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
     model = load_base_model(files, config.model, device=device.value, dtype=dtype.value, split=not for_training)
     ends = end_token_ids(renderer.tokenizer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
+    # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=renderer.tokenizer.pad_token_id)
     if not for_training:
         add_answer_loss(model)
     return LoadedModel(model, renderer, ends, files.revision, choices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +34,13 @@ def resolve_base(base: str, revision: str | None = None, *, weights: bool = True
 
         return ModelFiles(build_demo_model(), None)
     path = Path(base)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         if not (path / "config.json").is_file():
             raise ModelError(f"{base}: a folder without config.json; give a model's folder or Hub id in model.base")
         if not any(path.glob("*.safetensors")):
             raise ModelError(f"{base}: no .safetensors weights in it; pickled weights are never loaded, convert them")
         return ModelFiles(path, None)
-    if path.exists() or base.startswith((".", "/", "~")) or base.count("/") > 1:
+    if os.path.exists(path) or base.startswith((".", "/", "~")) or base.count("/") > 1:
         raise ModelError(f"{base}: no such model folder; give an existing folder or a Hub id in model.base")
     folder = fetch_snapshot(base, revision, weights=weights)
     return ModelFiles(folder, folder.name)
@@ -50,6 +51,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
 
     It sits on `device`, or with `split` wherever `section.device_map` and `max_memory` put it. Raises ModelError.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     from medtune.hardware import torch_dtype
@@ -70,7 +72,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
             trust_remote_code=False,
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{section.base}: cannot be loaded ({first})") from None
     _set_compute_dtype(model, dtype)

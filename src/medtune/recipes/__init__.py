@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from io import StringIO
@@ -50,13 +51,16 @@ def dump_config(config: Config) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(config.model_dump(mode="json"), stream)
+    values = config.model_dump(mode="json")
+    # ruamel writes U+0085 as it is and reads it back as a blank; escaped it survives.
+    yaml.allow_unicode = "\\x85" not in repr(values)
+    yaml.dump(values, stream)
     return stream.getvalue()
 
 
 def read_config(path: Path) -> Config:
     """Read back a resolved `config.yaml`."""
-    return parse_config(_parse_yaml(path.read_text(encoding="utf-8"), origin=str(path)), origin=str(path))
+    return parse_config(_parse_yaml(_read_text(path, str(path)), origin=str(path)), origin=str(path))
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -85,20 +89,23 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
     """Text, folder-giving path (None for shipped ones) and identity of a recipe."""
     if _is_file_name(recipe):
         path = Path(recipe)
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
             raise ConfigError(f"{recipe}: no such recipe file; `medtune recipes` lists the shipped ones")
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise ConfigError(f"{recipe}: larger than {MAX_RECIPE_BYTES} bytes; a recipe is a short YAML file")
-        try:
-            return path.read_text(encoding="utf-8"), path, str(path.resolve())
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{recipe}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-            ) from None
+        return _read_text(path, recipe), path, str(path.resolve())
     if recipe not in shipped_recipes():
         names = ", ".join(shipped_recipes())
         raise ConfigError(f"{recipe}: unknown recipe; shipped are {names}; a file's name must end in .yaml or .yml")
     return (files(__name__) / f"{recipe}.yaml").read_text(encoding="utf-8"), None, recipe
+
+
+def _read_text(path: Path, origin: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise ConfigError(f"{origin}: not UTF-8 text ({reason}); save it as UTF-8") from None
 
 
 def _is_file_name(recipe: str) -> bool:
@@ -122,10 +129,15 @@ def _load_yaml(text: str, origin: str) -> Any:
         problem = str(error.problem or "a key is given twice").split(" with")[0]
         raise ConfigError(f"{origin}: {problem}{_at(error)}; keep one of them") from None
     except ConstructorError as error:
-        raise ConfigError(f"{origin}: YAML tags are not allowed{_at(error)}; write plain values") from None
+        problem = str(error.problem)
+        problem = "YAML tags are not allowed" if "tag" in problem else f"not valid YAML: {problem}"
+        raise ConfigError(f"{origin}: {problem}{_at(error)}; write plain values") from None
     except YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{origin}: not valid YAML: {problem}{_at(error)}") from None
+    except (ValueError, TypeError) as error:
+        # The constructors' own: a date of month 99, an integer of 5,000 digits, a list as a key.
+        raise ConfigError(f"{origin}: not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: nested too deeply; a recipe has sections and keys only") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from trl import SFTConfig
@@ -42,8 +43,8 @@ def build_arguments(config: Config, run: RunDir, *, steps: int, device: str, dty
         output_dir=str(run.checkpoints_dir),
         seed=config.seed,
         max_steps=steps,
-        # The data loader yields whole optimiser steps; see AnswerTrainer.
-        per_device_train_batch_size=1,
+        # The data loader yields whole optimiser steps (see AnswerTrainer), so nothing is left to accumulate.
+        per_device_train_batch_size=training.effective_batch_rows,
         gradient_accumulation_steps=1,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
@@ -51,8 +52,6 @@ def build_arguments(config: Config, run: RunDir, *, steps: int, device: str, dty
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         optim=optimizer_name(training.optimizer, device),
-        gradient_checkpointing=training.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
         # Rows come encoded and cut; TRL's padding-free collator joins them, and nothing of its data preparation runs.
         packing=False,
         padding_free=True,
@@ -75,8 +74,20 @@ def build_arguments(config: Config, run: RunDir, *, steps: int, device: str, dty
         log_level="error",
         dataloader_pin_memory=device != "cpu",
         ddp_find_unused_parameters=False,
+        **_checkpointing(training.gradient_checkpointing),
         **best,
     )
+
+
+def _checkpointing(enabled: bool) -> dict[str, Any]:
+    # transformers 5.23 renamed these and warns of the old names; 5.17 knows only those. Drop when 5.23 is the oldest
+    # supported release.
+    names = {field.name for field in fields(SFTConfig)}
+    word = "activation" if "activation_checkpointing" in names else "gradient"
+    options: dict[str, Any] = {f"{word}_checkpointing": enabled}
+    if enabled:
+        options[f"{word}_checkpointing_kwargs"] = {"use_reentrant": False}
+    return options
 
 
 def optimizer_name(wanted: str, device: str) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Sampler
 
 from medtune.model.answer_loss import fill_micro_batches
+from medtune.prompts import IGNORED
 
 Row = Mapping[str, Any]
 
@@ -56,13 +57,20 @@ class StepSampler(Sampler[list[int]]):
 
 
 def collate_step(
-    rows: Sequence[Row], *, collate: Callable[[list[Row]], dict[str, Any]], tokens_per_micro_batch: int
+    rows: Sequence[Row], *, collate: Callable[[list[Row]], dict[str, Any]], tokens_per_micro_batch: int, filler: Row
 ) -> dict[str, Any]:
-    """One optimiser step: its padding-free passes, each as `collate` makes them, and its counts of tokens."""
+    """One optimiser step: its padding-free passes, each as `collate` makes them, and its counts of tokens.
+
+    A process whose share of a small last step is empty passes `filler` with every label masked: it has to take part
+    in the exchange of gradients, and adds nothing to them.
+    """
+    if not rows:
+        masked = {**filler, "labels": [IGNORED] * len(filler["labels"])}
+        return {"micro_batches": [collate([masked])], "answer_tokens": 0, "tokens": 0}
     passes = fill_micro_batches([len(row["input_ids"]) for row in rows], tokens_per_micro_batch)
     micro_batches = [collate([rows[i] for i in indices]) for indices in passes]
     return {
         "micro_batches": micro_batches,
-        "answer_tokens": sum(int((batch["labels"] != -100).sum()) for batch in micro_batches),
+        "answer_tokens": sum(int((batch["labels"] != IGNORED).sum()) for batch in micro_batches),
         "tokens": sum(len(row["input_ids"]) for row in rows),
     }

@@ -43,6 +43,8 @@ class HistoryCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Append what the trainer logs."""
+        if not state.is_world_process_zero:
+            return
         logs = logs or {}
         epoch = round(state.global_step / self.epoch_steps, 4)
         if "eval_loss" in logs:

@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
+from medtune import hardware
 from medtune.config import Config
 from medtune.errors import MedtuneError
 from medtune.model.adapters import lift_adapter
@@ -61,22 +62,24 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             self.args.world_size,
         )
         collate = partial(
-            collate_step, collate=self.data_collator, tokens_per_micro_batch=training.tokens_per_micro_batch
+            collate_step,
+            collate=self.data_collator,
+            tokens_per_micro_batch=training.tokens_per_micro_batch,
+            filler=self.train_dataset[0],
         )
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=collate)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over every pass of a step. Returns the step's loss, a mean over its answer tokens."""
         micro_batches = inputs["micro_batches"]
-        answer_tokens = torch.tensor(inputs["answer_tokens"], device=self.args.device)
-        if self.args.world_size > 1:
-            answer_tokens = self.accelerator.gather(answer_tokens).sum()
+        counts = torch.tensor([[inputs["answer_tokens"], inputs["tokens"]]], device=self.args.device)
+        answer_tokens, tokens = self.accelerator.gather(counts).sum(dim=0)
         total = torch.zeros((), device=self.args.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(model):
                 total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
-        self.history.count(inputs["tokens"])
+        self.history.count(int(tokens))
         return total
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -137,7 +140,8 @@ def train_adapter(
     device = str(next(model.parameters()).device)
     steps = total_steps(config, len(train_rows))
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
-    run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
+    if hardware.rank() == 0:
+        run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
     history = HistoryCallback(run, epoch_steps)
     trainer = AnswerTrainer(
         config=config,

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtune.config import Config, parse_config
+from medtune.data.cleaning import normalize_question
+from medtune.data.prepare import prepare_data
+from medtune.data.sources import DEMO_SOURCE
+from medtune.errors import DataError
+from medtune.records import QAPair, Split
+
+PARTS = ("train", "validation", "test")
+
+
+def configure(source: Path | str, **data: Any) -> Config:
+    seed = data.pop("seed", 0)
+    values = {"seed": seed, "model": {"base": "owner/model"}, "data": {"source": str(source), **data}}
+    return parse_config(values, origin="test")
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def numbered(count: int, **more: str) -> list[dict[str, str]]:
+    return [{"key": f"k{i}", "Question": f"Q{i} ?", "Answer": f"A{i}.", **more} for i in range(count)]
+
+
+def ids(rows: tuple[QAPair, ...]) -> set[str]:
+    return {row.id for row in rows}
+
+
+def test_the_demo_rows_are_prepared() -> None:
+    prepared = prepare_data(configure(DEMO_SOURCE, split={"test": 0.2}))
+    assert prepared.report == {
+        "cleaning_version": 1,
+        "source": {
+            "unanswered": 0, "rows_read": 280, "text_changed": 0, "dropped_empty": 0, "dropped_duplicate": 0,
+            "rows_kept": 280,
+        },
+        "rows": {"train": 196, "validation": 28, "test": 56},
+    }  # fmt: skip
+    assert prepared.provenance["source"] == DEMO_SOURCE
+    assert prepared.provenance["revision"] is None
+    assert len(prepared.provenance["fingerprint"]) == 64
+    focuses = [{row.focus for row in getattr(prepared.split, name)} for name in PARTS]
+    assert sum(map(len, focuses)) == len(set().union(*focuses))
+    assert prepare_data(configure(DEMO_SOURCE, split={"test": 0.2})) == prepared
+
+
+def test_every_row_that_leaves_is_counted(tmp_path: Path) -> None:
+    rows = numbered(40)
+    rows += [{"Question": "Q0 ?", "Answer": "A0. "}, {"Question": "No answer ?", "Answer": " "}]
+    rows += [{"Question": "\u0000", "Answer": "No question."}]
+    prepared = prepare_data(configure(write_rows(tmp_path / "rows.jsonl", rows)))
+    assert prepared.report["source"] == {
+        "unanswered": 1, "rows_read": 42, "text_changed": 0, "dropped_empty": 1, "dropped_duplicate": 1,
+        "rows_kept": 40,
+    }  # fmt: skip
+    assert prepared.report["rows"] == {"train": 32, "validation": 4, "test": 4}
+
+
+def test_the_split_follows_the_ids_and_not_the_order_of_the_file(tmp_path: Path) -> None:
+    rows = numbered(60)
+    mixed = random.Random(3).sample(rows, len(rows))
+    first, second = (
+        prepare_data(configure(write_rows(tmp_path / f"{n}.jsonl", r), columns={"id": "key"})).split
+        for n, r in enumerate((rows, mixed))
+    )
+    assert first == second
+
+
+def test_a_training_limit_takes_a_nested_sample_and_leaves_the_rest(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", numbered(100))
+    whole, half, few = (prepare_data(configure(path, train_limit=limit)).split for limit in (None, 40, 5))
+    assert [len(split.train) for split in (whole, half, few)] == [80, 40, 5]
+    assert whole.train[:40] == half.train
+    assert half.train[:5] == few.train
+    assert whole.test == half.test == few.test
+    assert whole.validation == few.validation
+
+
+def test_a_limit_beyond_the_rows_takes_them_all(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", numbered(20))
+    assert len(prepare_data(configure(path, train_limit=1000)).split.train) == 16
+
+
+def test_another_seed_makes_another_split(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", numbered(100))
+    first, second = (prepare_data(configure(path, seed=seed)).split for seed in (0, 1))
+    assert ids(first.test) != ids(second.test)
+
+
+# A test source ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_test_source(tmp_path: Path) -> Config:
+    source = numbered(50, focus="")
+    source[0] |= {"focus": "Gout"}
+    source[1] |= {"focus": "gout", "Question": "Q2 ?"}  # and so row 2 goes with it
+    test = [
+        {"Question": "About gout ?", "Answer": "T0.", "focus": "GOUT "},
+        {"Question": "q7", "Answer": "T1.", "focus": ""},
+        {"Question": "Q9 ?", "Answer": "A9.", "focus": ""},  # question and answer of a training row
+        {"Question": "New ?", "Answer": "T3.", "focus": ""},
+        {"Question": "New ?", "Answer": "", "focus": ""},
+    ]
+    return configure(
+        write_rows(tmp_path / "rows.jsonl", source),
+        test_source=str(write_rows(tmp_path / "test.jsonl", test)),
+        split={"validation": 0.2, "test": 0.5},
+    )
+
+
+def test_a_test_source_takes_the_place_of_the_test_split(with_test_source: Config) -> None:
+    prepared = prepare_data(with_test_source)
+    assert [row.answer for row in prepared.split.test] == ["T0.", "T1.", "A9.", "T3."]
+    assert prepared.report["test_source"]["unanswered"] == 1
+    assert prepared.report["removed_for_test_source"] == 5
+    assert prepared.report["rows"] == {"train": 36, "validation": 9, "test": 4}
+    assert prepared.provenance["test_source"] == with_test_source.data.test_source
+    assert prepared.provenance["test_fingerprint"] != prepared.provenance["fingerprint"]
+
+
+def test_nothing_of_the_test_source_is_left_in_training(with_test_source: Config) -> None:
+    split = prepare_data(with_test_source).split
+    seen = {row.id for row in (*split.train, *split.validation)}
+    assert seen == {f"{i:06}" for i in range(50)} - {f"{i:06}" for i in (0, 1, 2, 7, 9)}
+    assert ids(split.test) == {f"test-{i:06}" for i in range(4)}
+
+
+def test_a_test_source_that_is_the_source_leaves_nothing(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", numbered(20))
+    with pytest.raises(DataError, match="the train split is empty"):
+        prepare_data(configure(path, test_source=str(path)))
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (numbered(1), "split is empty (1 rows in all)"),
+        (numbered(30, focus="gout"), "the validation split is empty (30 rows in all)"),
+        ([{"Question": "", "Answer": f"A{i}."} for i in range(30)], "the train split is empty (0 rows in all)"),
+        ([{"Question": "Q ?", "Answer": "A."}] * 30, "split is empty (1 rows in all)"),
+        ([{"Question": "Q ?", "Answer": " "}] * 3, "no rows with an answer (3 without)"),
+    ],
+    ids=["one row", "one group", "no questions", "one row many times", "no answers"],
+)
+def test_rows_that_cannot_be_split(tmp_path: Path, rows: list[dict[str, str]], expected: str) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare_data(configure(write_rows(tmp_path / "rows.jsonl", rows)))
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_test_source_is_named(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", numbered(20))
+    with pytest.raises(DataError, match=r"absent\.csv: no such file or folder"):
+        prepare_data(configure(path, test_source="absent.csv"))
+
+
+# MedQuAD ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hub_split(shared_data: Path) -> Split:
+    """The split that a user of the public Hub set gets, which has neither documents nor topics."""
+    return prepare_data(configure(shared_data / "medquad_hub_shape.csv.gz", train_limit=100)).split
+
+
+def test_the_hub_shape_of_medquad_has_no_question_on_two_sides(hub_split: Split) -> None:
+    assert len(hub_split.train) == 100
+    assert abs(len(hub_split.test) / 15_603 - 0.1) < 0.01
+    assert abs(len(hub_split.validation) / 15_603 - 0.1) < 0.01
+    questions = [{normalize_question(row.question) for row in getattr(hub_split, name)} for name in PARTS]
+    assert sum(map(len, questions)) == len(set().union(*questions))
+
+
+def test_a_small_training_sample_is_of_all_kinds(hub_split: Split) -> None:
+    assert len({row.qtype for row in hub_split.train}) >= 8
+    assert max(int(row.id) for row in hub_split.train) > 14_000
+
+
+def test_the_xml_sample_of_medquad_is_prepared(shared_data: Path) -> None:
+    prepared = prepare_data(configure(shared_data / "medquad_xml_sample"))
+    assert prepared.report["source"]["unanswered"] == 101
+    assert prepared.report["source"]["rows_read"] == 218
+    documents = [{row.document_id for row in getattr(prepared.split, name)} for name in PARTS]
+    assert sum(map(len, documents)) == len(set().union(*documents)) == 35

@@ -1,0 +1,92 @@
+"""Loading: real NF4 with double quantisation, k-bit preparation, and refusals."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from medtune.config import LoraSection, ModelSection
+from medtune.errors import ModelError
+from medtune.model.adapters import attach_new_adapter
+from medtune.model.answer_loss import add_answer_loss, answer_losses
+from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
+from medtune.prompts import PromptRenderer
+from medtune.records import QAPair
+
+
+def load(folder, **section):
+    files = resolve_base(str(folder))
+    return load_base_model(files, ModelSection(base=str(folder), **section), device="cpu", dtype="float32")
+
+
+def test_nf4_with_double_quantisation(tiny):
+    model = load(tiny.path)
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert len(layers) == 2 * 7
+    for layer in layers:
+        assert layer.weight.quant_state.quant_type == "nf4"
+        assert layer.weight.quant_state.nested
+        assert layer.compute_dtype == torch.float32
+    assert not isinstance(model.lm_head, Linear4bit)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_plain_weights(tiny):
+    model = load(tiny.path, quantization="none")
+    assert not any(isinstance(module, Linear4bit) for module in model.modules())
+
+
+def test_a_stored_nf4_model_loads_as_it_is(tiny, tmp_path):
+    load(tiny.path).save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    again = load(tmp_path)
+    ids = torch.tensor([[0, 7, 8, 9]])
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, load(tiny.path)(ids).logits)
+    with pytest.raises(ModelError, match="give the 16-bit model"):
+        load(tmp_path, quantization="none")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lean_preparation_gives_peft_preparations_loss(tiny, dtype):
+    files = resolve_base(str(tiny.path))
+    row = PromptRenderer(tiny.tokenizer).encode_pair(QAPair("1", "q", "What causes gout ?", "Uric acid in a joint."))
+    losses = {}
+    for kind in ("lean", "peft"):
+        model = load_base_model(files, ModelSection(base=str(tiny.path)), device="cpu", dtype=dtype)
+        prepared = prepare_for_training(model, kind, gradient_checkpointing=False)
+        norm = prepared.model.norm.weight.dtype
+        assert norm == (torch.float32 if kind == "peft" or dtype == "float32" else torch.bfloat16)
+        prepared = attach_new_adapter(prepared, LoraSection(), seed=0)
+        add_answer_loss(prepared.get_base_model())
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            (loss,) = answer_losses(prepared, [row], pad_token_id=2, tokens_per_batch=512)
+        losses[kind] = loss.nll / loss.tokens
+    assert losses["lean"] == pytest.approx(losses["peft"], rel=1e-5 if dtype == "float32" else 2e-2)
+
+
+def test_refusals(tiny, tmp_path):
+    with pytest.raises(ModelError, match="no such model folder"):
+        resolve_base(str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match=r"without config\.json"):
+        resolve_base(str(tmp_path))
+    pickled = tmp_path / "pickled"
+    shutil.copytree(tiny.path, pickled)
+    for weights in pickled.glob("*.safetensors"):
+        weights.rename(pickled / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="never loaded"):
+        resolve_base(str(pickled))
+    torn = tmp_path / "torn"
+    shutil.copytree(tiny.path, torn)
+    weights = next(torn.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(torn)
+    strange = tmp_path / "strange"
+    shutil.copytree(tiny.path, strange)
+    config = json.loads((strange / "config.json").read_text())
+    (strange / "config.json").write_text(json.dumps({**config, "model_type": "no-such-architecture"}))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(strange)

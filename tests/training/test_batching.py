@@ -1,0 +1,59 @@
+"""The rows of a step depend on the seed alone."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+
+SIZES = {"rows": st.integers(1, 60), "rows_per_step": st.integers(1, 20), "seed": st.integers(0, 5)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES, epochs=st.integers(1, 3))
+def test_every_epoch_holds_every_row_once(rows, rows_per_step, seed, epochs):
+    per_epoch = steps_per_epoch(rows, rows_per_step)
+    steps = list(StepSampler(rows, rows_per_step, per_epoch * epochs, seed))
+    assert len(steps) == per_epoch * epochs
+    for epoch in range(epochs):
+        seen = [row for step in steps[epoch * per_epoch : (epoch + 1) * per_epoch] for row in step]
+        assert sorted(seen) == list(range(rows))
+    assert all(len(step) <= rows_per_step for step in steps)
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES, world_size=st.integers(1, 4))
+def test_processes_share_a_steps_rows(rows, rows_per_step, seed, world_size):
+    steps = steps_per_epoch(rows, rows_per_step)
+    whole = list(StepSampler(rows, rows_per_step, steps, seed))
+    shares = [list(StepSampler(rows, rows_per_step, steps, seed, rank, world_size)) for rank in range(world_size)]
+    for step, expected in enumerate(whole):
+        assert sorted(row for share in shares for row in share[step]) == sorted(expected)
+
+
+def test_seeds_and_epochs_shuffle():
+    orders = [list(StepSampler(50, 50, 2, seed)) for seed in (0, 1)]
+    assert orders[0][0] != orders[0][1]
+    assert orders[0][0] != orders[1][0]
+    assert list(StepSampler(50, 50, 2, 0)) == orders[0]
+
+
+def test_a_step_is_split_by_its_token_budget():
+    rows = [{"input_ids": [1] * n, "labels": [-100] + [1] * (n - 1)} for n in (5, 30, 10, 7)]
+
+    def collate(chosen):
+        import torch
+
+        return {"labels": torch.tensor([[label for row in chosen for label in row["labels"]]])}
+
+    step = collate_step(rows, collate=collate, tokens_per_micro_batch=20, filler=rows[0])
+    sizes = sorted(batch["labels"].shape[1] for batch in step["micro_batches"])
+    assert sizes == [5, 17, 30]
+    assert step["answer_tokens"] == 4 + 29 + 9 + 6
+    assert step["tokens"] == 52
+
+
+def test_an_empty_share_takes_part_and_counts_for_nothing():
+    filler = {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
+    step = collate_step([], collate=list, tokens_per_micro_batch=20, filler=filler)
+    assert step["answer_tokens"] == step["tokens"] == 0
+    assert step["micro_batches"] == [[{"input_ids": [1, 2, 3], "labels": [-100] * 3}]]

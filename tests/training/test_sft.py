@@ -1,0 +1,265 @@
+"""Trust tests of the training step: what must not change the trajectory does not, and what must be caught is."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medtune.config import Config
+from medtune.errors import MedtuneError
+from medtune.model.adapters import attach_adapter, attach_new_adapter
+from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
+from medtune.prompts import PromptRenderer, encode_for_training
+from medtune.records import EncodedRow, QAPair
+from medtune.run_dir import RunDir
+from medtune.training import sft
+
+
+def rows(tiny, count=24, start=0):
+    renderer = PromptRenderer(tiny.tokenizer, "Be kind.")
+    pairs = [
+        QAPair(str(i), "causes", f"What causes number {i} ?", f"Nobody knows what causes number {i}. " * (1 + i % 5))
+        for i in range(start, start + count)
+    ]
+    return encode_for_training(renderer, pairs, max_length=512, overlong="cut").rows
+
+
+def make_config(tiny, *, model=None, lora=None, **training):
+    settings = {
+        "effective_batch_rows": 8,
+        "learning_rate": 1e-2,
+        "max_steps": 4,
+        "checkpoint_steps": 2,
+        "gradient_checkpointing": False,
+        **training,
+    }
+    values = {"model": {"base": str(tiny.path), **(model or {})}, "data": {"source": "x"}, "training": settings}
+    return Config.model_validate({**values, "lora": {"rank": 4, **(lora or {})}})
+
+
+def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="float32", adapter=None):
+    run = RunDir(tmp_path)
+    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype=dtype)
+    checkpointing = config.training.gradient_checkpointing
+    base = prepare_for_training(base, config.model.kbit_preparation, gradient_checkpointing=checkpointing)
+    model = (
+        attach_new_adapter(base, config.lora, config.seed)
+        if adapter is None
+        else attach_adapter(base, adapter, trainable=True)
+    )
+    model, result = sft.train_adapter(
+        model,
+        tiny.tokenizer,
+        train_rows or rows(tiny),
+        rows(tiny, 6, start=100),
+        config=config,
+        run=run,
+        dtype=dtype,
+        resume_from=resume_from,
+    )
+    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return weights, run.read_history(), result
+
+
+def losses(history, key="loss"):
+    return [entry[key] for entry in history if key in entry]
+
+
+def assert_same(first, second, **tolerance):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], **tolerance)
+
+
+def test_one_pass_of_eight_rows_equals_eight_passes_of_one(tiny, tmp_path):
+    together, history, _ = train(tiny, tmp_path / "a", make_config(tiny, tokens_per_micro_batch=100_000))
+    apart, other, _ = train(tiny, tmp_path / "b", make_config(tiny, tokens_per_micro_batch=16))
+    assert losses(history) == pytest.approx(losses(other), rel=1e-5)
+    assert losses(history, "grad_norm") == pytest.approx(losses(other, "grad_norm"), rel=1e-4)
+    assert losses(history, "validation_loss") == pytest.approx(losses(other, "validation_loss"), rel=1e-5)
+    assert_same(together, apart, atol=2e-5, rtol=1e-3)
+    assert losses(history)[-1] < losses(history)[0]
+
+
+def test_first_gradient_is_the_token_weighted_mean_over_the_step(tiny, tmp_path):
+    """Against plain autograd: rows by themselves, summed, divided by the answer tokens of all."""
+    config = make_config(tiny, max_steps=1, checkpoint_steps=1, max_grad_norm=1e9, effective_batch_rows=24)
+    _, history, _ = train(tiny, tmp_path, config)
+    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype="float32")
+    model = attach_new_adapter(base, config.lora, config.seed)
+    total = sum(label != -100 for row in rows(tiny) for label in row.labels)
+    loss = torch.zeros(())
+    for row in rows(tiny):
+        logits = model(torch.tensor([row.input_ids])).logits[0, :-1]
+        loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor(row.labels[1:]), reduction="sum")
+    (loss / total).backward()
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert losses(history)[0] == pytest.approx(loss.item() / total, rel=1e-5)
+    assert losses(history, "grad_norm")[0] == pytest.approx(norm.item(), rel=1e-4)
+
+
+def test_gradient_checkpointing_changes_nothing(tiny, tmp_path):
+    plain, history, _ = train(tiny, tmp_path / "a", make_config(tiny))
+    saving, other, _ = train(tiny, tmp_path / "b", make_config(tiny, gradient_checkpointing=True))
+    assert losses(history) == pytest.approx(losses(other), rel=1e-6)
+    assert_same(plain, saving, atol=1e-6, rtol=1e-5)
+
+
+def test_a_planted_leak_across_rows_shows_in_the_trajectory(tiny, tmp_path, monkeypatch):
+    """The comparison of 1 x 8 and 8 x 1 is what catches attention that crosses rows."""
+    from transformers import AttentionInterface
+
+    from medtune.model import attention
+
+    def leaking(module, query, key, value, mask, **kwargs):
+        for bound in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"):
+            kwargs.pop(bound, None)
+        return attention.sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+
+    monkeypatch.setattr(attention, "packed_attention", leaking)
+    try:
+        _, history, _ = train(tiny, tmp_path / "a", make_config(tiny, tokens_per_micro_batch=100_000))
+        _, other, _ = train(tiny, tmp_path / "b", make_config(tiny, tokens_per_micro_batch=16))
+    finally:
+        monkeypatch.undo()
+        AttentionInterface.register(attention.NAME, attention.packed_attention)
+    assert losses(history) != pytest.approx(losses(other), rel=1e-3)
+
+
+def test_a_wrong_mask_shows_in_the_loss(tiny, tmp_path):
+    """Rows that also learn their prompts give another loss than the renderer's labels."""
+    right = rows(tiny)
+    wrong = [EncodedRow(row.id, row.input_ids, list(row.input_ids)) for row in right]
+    _, history, _ = train(tiny, tmp_path / "a", make_config(tiny, max_steps=1, checkpoint_steps=1), train_rows=right)
+    _, other, _ = train(tiny, tmp_path / "b", make_config(tiny, max_steps=1, checkpoint_steps=1), train_rows=wrong)
+    assert losses(history)[0] != pytest.approx(losses(other)[0], rel=1e-3)
+
+
+def test_prompt_tokens_carry_no_gradient(tiny):
+    """Changing what stands behind a masked label changes nothing; changing a learned one does."""
+    from medtune.model.answer_loss import add_answer_loss, answer_losses
+
+    model = tiny.load()
+    add_answer_loss(model)
+    row = rows(tiny, 1)[0]
+    labels = list(row.labels)
+    assert labels[: row.prompt_length] == [-100] * row.prompt_length
+    (before,) = answer_losses(model, [row], pad_token_id=2, tokens_per_batch=512)
+    labels[row.prompt_length] = -100
+    (after,) = answer_losses(model, [EncodedRow("x", row.input_ids, labels)], pad_token_id=2, tokens_per_batch=512)
+    assert after.tokens == before.tokens - 1
+    assert after.nll < before.nll
+
+
+@pytest.mark.parametrize("preparation", ["lean", "peft"])
+def test_adapters_stay_float32_and_keep_their_first_weights(tiny, tmp_path, preparation):
+    """TRL rounds the adapters of a 4-bit model to bfloat16 while it is built; ours come back unrounded."""
+    config = make_config(tiny, model={"kbit_preparation": preparation}, max_steps=1, checkpoint_steps=1)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": 1e-30})})
+    trained, _, _ = train(tiny, tmp_path, config)
+    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype="float32")
+    fresh = attach_new_adapter(base, config.lora, config.seed)
+    assert all(value.dtype == torch.float32 for value in trained.values())
+    assert_same(trained, {n: p.detach() for n, p in fresh.named_parameters() if p.requires_grad}, atol=1e-12, rtol=0)
+    saved = load_file(next((tmp_path / "checkpoints").glob("checkpoint-*")) / "adapter_model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+
+
+def test_a_bfloat16_adapter_is_refused(tiny):
+    model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
+    sft.require_float32_adapter(model)
+    next(p for p in model.parameters() if p.requires_grad).data = torch.zeros(1, dtype=torch.bfloat16)
+    with pytest.raises(MedtuneError, match="not float32"):
+        sft.require_float32_adapter(model)
+
+
+def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
+    config = make_config(tiny, learning_rate=1.0, max_grad_norm=1e30)
+    with pytest.raises(MedtuneError, match=r"NaN or infinite.*learning_rate"):
+        train(tiny, tmp_path, config, adapter=_nan_adapter(tiny, tmp_path))
+
+
+def _nan_adapter(tiny, tmp_path):
+    model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "nan")
+    return tmp_path / "nan"
+
+
+def test_resumed_training_equals_the_uninterrupted_one(tiny, tmp_path):
+    config = make_config(tiny, max_steps=6, checkpoint_steps=2, keep_checkpoints=9, keep="last", epochs=2)
+    whole, history, _ = train(tiny, tmp_path / "a", config)
+    checkpoint = tmp_path / "a" / "checkpoints" / "checkpoint-2"
+    again, resumed, _ = train(tiny, tmp_path / "a", config, resume_from=checkpoint)
+    assert losses(resumed) == losses(history)
+    assert losses(resumed, "learning_rate") == losses(history, "learning_rate")
+    assert [entry["step"] for entry in resumed] == [entry["step"] for entry in history]
+    assert [entry.get("tokens") for entry in resumed] == [entry.get("tokens") for entry in history]
+    assert_same(whole, again, atol=0, rtol=0)
+
+
+def test_keep_best_takes_the_best_validation_loss(tiny, tmp_path):
+    # A rate so high that the second step undoes the first.
+    options = {"learning_rate": 0.3, "max_steps": 2, "checkpoint_steps": 1, "schedule": "constant"}
+    _, history, result = train(tiny, tmp_path / "a", make_config(tiny, **options))
+    validation = losses(history, "validation_loss")
+    assert validation[0] < validation[1]
+    assert (result.best_step, result.validation_loss) == (1, validation[0])
+    last, history, result = train(tiny, tmp_path / "b", make_config(tiny, keep="last", **options))
+    assert result.validation_loss == losses(history, "validation_loss")[1]
+    stored = load_file(tmp_path / "b" / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
+    assert sorted(float(v.sum()) for v in stored.values()) == sorted(float(v.sum()) for v in last.values())
+
+
+def test_early_stopping(tiny, tmp_path):
+    options = {"learning_rate": 0.5, "max_steps": 30, "checkpoint_steps": 1, "schedule": "constant"}
+    _, history, result = train(tiny, tmp_path, make_config(tiny, early_stopping_patience=2, **options))
+    assert result.steps < 30
+    assert history[-1]["step"] == result.steps
+
+
+def test_checkpoints_are_limited(tiny, tmp_path):
+    train(tiny, tmp_path, make_config(tiny, max_steps=4, checkpoint_steps=1, keep_checkpoints=1, keep="last"))
+    assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-4"]
+
+
+def test_tensorboard(tiny, tmp_path):
+    train(tiny, tmp_path, make_config(tiny, max_steps=1, report_to=["tensorboard"]))
+    assert list((tmp_path / "training" / "tensorboard").glob("events.*"))
+
+
+def test_history_and_schedule(tiny, tmp_path):
+    config = make_config(tiny, max_steps=4, warmup_ratio=0.5, checkpoint_steps=2)
+    _, history, result = train(tiny, tmp_path, config)
+    steps = [entry for entry in history if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
+    rates = [entry["learning_rate"] for entry in steps]
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[-1] < rates[-2]
+    assert steps[-1]["tokens"] == result.tokens
+    assert all(entry["tokens_per_second"] > 0 for entry in steps)
+    expected = sum(len(row.input_ids) for row in rows(tiny))
+    assert steps[2]["tokens"] == expected  # three steps of eight rows are the whole epoch of 24
+    lines = (tmp_path / "training" / "history.jsonl").read_text().splitlines()
+    assert all(json.loads(line) for line in lines)
+
+
+def test_bfloat16_autocast_trains_on_a_cpu(tiny, tmp_path):
+    _, history, _ = train(tiny, tmp_path / "a", make_config(tiny), dtype="bfloat16")
+    _, exact, _ = train(tiny, tmp_path / "b", make_config(tiny))
+    assert losses(history) == pytest.approx(losses(exact), rel=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_gpu_training_follows_the_cpu(tiny, tmp_path, dtype):
+    config = make_config(tiny, optimizer="paged_adamw_8bit")
+    run = RunDir(tmp_path / "gpu")
+    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
+    model = attach_new_adapter(base, config.lora, config.seed)
+    sft.train_adapter(model, tiny.tokenizer, rows(tiny), rows(tiny, 6, start=100), config=config, run=run, dtype=dtype)
+    _, exact, _ = train(tiny, tmp_path / "cpu", make_config(tiny))
+    assert losses(run.read_history()) == pytest.approx(losses(exact), rel=0.03)
