@@ -111,6 +111,16 @@ def test_an_unknown_key_is_refused_with_a_suggestion(path: str, suggestion: str)
     assert problems(with_key(path, 3)) == [f"here.yaml: {path}: unknown key; {suggestion}"]
 
 
+@pytest.mark.parametrize("key", ["a.b", ".", "..", "lora.rank", "", "two\nlines", "\x1b[31m"])
+@pytest.mark.parametrize("section", ["", "lora"])
+def test_a_key_of_any_shape_is_refused_in_one_line(section: str, key: str) -> None:
+    values = {**MINIMAL, section: {key: 1}} if section else {**MINIMAL, key: 1}
+    (line,) = problems(values)
+    shown = key if key.isprintable() else repr(key)
+    assert line.startswith(f"here.yaml: {'lora.' if section else ''}{shown}: unknown key; ")
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [

@@ -115,7 +115,7 @@ ONLINE_PROBLEMS: dict[str, tuple[list[str], list[str]]] = {
     "data set without a table": (["data.source=owner/empty"], ["data set owner/empty: cannot be loaded", "CSV"]),
     "ragged data set": (
         ["data.source=owner/ragged"],
-        ["data set owner/ragged: cannot be loaded", "same columns", "CSV"],
+        ["data set owner/ragged: cannot be loaded", "column names don't match", "CSV"],
     ),
     "two configurations": (
         ["data.source=owner/two"],
@@ -220,9 +220,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         # Served while it is checked and first loaded (5 requests), then gone.
         server.add("models", "owner/leaving", server.repos["models", "owner/tiny"].commits[commits["model"]])
         server.fail("/api/models/owner/leaving", 503, after=5)
-        # A hiccup that huggingface_hub's own retries get over.
+        # What huggingface_hub's own retries get over.
         server.fail("/owner/leaving/resolve/", 500, times=1)
-        server.fail("/owner/leaving/resolve/", "hang up", times=1, after=3)
         server.fail("owner/broken", 500)
         server.fail("owner/busy", 429)
         server.fail("owner/rude", "hang up")
@@ -249,8 +248,12 @@ OFFLINE_PROBLEMS: dict[str, tuple[list[str], list[str]]] = {
         ["data set owner/two: not in the local cache", "HF_HUB_OFFLINE", "unset it"],
     ),
     "offline, uncached revision": (
+        ["data.revision=v9"],
+        ["data set owner/medqa at v9: not in the local cache", "HF_HUB_OFFLINE"],
+    ),
+    "offline, rows of another revision": (
         ["data.revision=old"],
-        ["data set owner/medqa at old: not in the local cache", "HF_HUB_OFFLINE"],
+        ["data set owner/medqa: its rows at commit", "not in the local cache", "HF_HUB_OFFLINE", "data.revision"],
     ),
 }
 
@@ -272,9 +275,17 @@ def outcomes(session: Session) -> Outcomes:
         unreachable = pool.submit(session.medtune, "unreachable", home="empty", HF_ENDPOINT="http://127.0.0.1:9")
         found = problems.result()
         session.server.stop()
+        know_revision(session.folder / "cache", "old", session.commits["old data"])
         offline = pool.submit(session.medtune, "offline", "model.base=owner/leaving", home="cache", HF_HUB_OFFLINE="1")
         found |= session.medtune_many(overrides_of(OFFLINE_PROBLEMS), home="cache", HF_HUB_OFFLINE="1")
         return Outcomes(online, offline.result(), unreachable.result(), found)
+
+
+def know_revision(home: Path, revision: str, commit: str) -> None:
+    """Let the cache know a revision of the data set whose rows it lacks."""
+    cache = home / "hub" / "datasets--owner--medqa"
+    (cache / "refs" / revision).write_text(commit)
+    (cache / "snapshots" / commit).mkdir()
 
 
 def overrides_of(problems: dict[str, tuple[list[str], list[str]]]) -> dict[str, list[str]]:
@@ -323,10 +334,13 @@ def test_a_problem_is_one_line_that_names_the_thing_and_the_fix(name, outcomes):
     problem = outcomes.problems[name].problem
     for part in ({**ONLINE_PROBLEMS, **OFFLINE_PROBLEMS})[name][1]:
         assert part in problem
-    assert outcomes.problems[name].seconds < 20
+
+
+def test_a_hub_that_never_answers_is_given_up_after_its_time_limit(outcomes):
+    assert 3 <= outcomes.problems["Hub that never answers"].seconds < 12
 
 
 def test_an_unreachable_hub_is_said_at_once(outcomes):
     assert "data set owner/medqa: the Hub cannot be reached" in outcomes.unreachable.problem
     assert "check the network and HF_ENDPOINT" in outcomes.unreachable.problem
-    assert outcomes.unreachable.seconds < 20
+    assert outcomes.unreachable.seconds < 30, "a new process on a busy machine; by itself it takes 5 s"

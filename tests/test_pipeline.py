@@ -39,13 +39,10 @@ def recipe(tiny, folder: Path, **sections) -> Path:
 
 def medtune(*arguments, status=0):
     """Run the command in this process: what it prints is for capsys, a failure exits as it would in a shell."""
-    old, sys.argv = sys.argv, ["medtune", *map(str, arguments)]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["medtune", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()
-            raise SystemExit(0)
-    finally:
-        sys.argv = old
     assert (stopped.value.code or 0) == status
 
 

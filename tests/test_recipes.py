@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from medtune.config import Config, parse_config
@@ -100,6 +100,7 @@ def test_words_of_yaml_1_1_are_text(recipe: Path, word: str) -> None:
         ("? [[1]]\n: 2\n", "not valid YAML: unhashable type"),
         ("? {a: 1}\n: 2\n", "not valid YAML: found unhashable key"),
         ("<<: 3\n", "not valid YAML: expected a mapping"),
+        ("seed: !!int ''\n", "not valid YAML: "),
         ("seed: 2020-99-99\n", "not valid YAML: month must be in 1..12"),
         (f"seed: {'9' * 5000}\n", "not valid YAML: Exceeds the limit (4300 digits)"),
         ("seed: 1\nseed: 2\n", 'found duplicate key "seed" (line 2, column 1); keep one of them'),
@@ -124,6 +125,7 @@ def test_a_tag_runs_nothing(tmp_path: Path, recipe: Path) -> None:
     assert not mark.exists()
 
 
+@example(text="a.b: 1")
 @given(text=st.text(alphabet=st.sampled_from("ab01.:-?!&*{}[],<>|'\"#%@\n\t ~_exo"), max_size=40))
 def test_whatever_a_recipe_holds_it_resolves_or_is_refused(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"

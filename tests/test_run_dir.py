@@ -73,12 +73,14 @@ def test_resume_makes_a_run_where_there_is_none(tmp_path: Path, config: Config) 
 
 
 def test_a_run_that_is_there_needs_resume(run: RunDir, config: Config) -> None:
+    finish(run, "data")
     with pytest.raises(RunDirError, match="not empty; add --resume to continue that run"):
         RunDir.create(run.path, config, resume=False)
     assert RunDir.create(run.path, config, resume=True) == run
 
 
 def test_resume_refuses_another_config_key_by_key(run: RunDir) -> None:
+    finish(run, "data")
     other = load_recipe("demo", ["seed=1", "lora.rank=8"])
     with pytest.raises(RunDirError) as caught:
         RunDir.create(run.path, other, resume=True)
@@ -87,6 +89,13 @@ def test_resume_refuses_another_config_key_by_key(run: RunDir) -> None:
         f"{run.path}: made with another seed: 0 → 1; choose another --run-dir",
     ]
     assert run.config().seed == 0
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_failed_before_its_first_artefact_starts_again(run: RunDir, resume: bool) -> None:
+    run.update_provenance(versions={})
+    other = load_recipe("demo", ["seed=1"])
+    assert RunDir.create(run.path, other, resume=resume).config() == other
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -225,6 +234,15 @@ def test_text_is_utf8_with_plain_line_ends_and_leaves_no_temporary_file(run: Run
         run.write_text(path, text)
         assert path.read_bytes() == text.encode("utf-8")
     assert contents(run.path / "a") == ["note.txt"]
+
+
+def test_who_reads_while_a_file_is_replaced_reads_the_old_one_whole(run: RunDir) -> None:
+    path = run.path / "note.txt"
+    run.write_text(path, "old")
+    with path.open(encoding="utf-8") as reader:
+        run.write_text(path, "new and longer")
+        assert reader.read() == "old"
+    assert path.read_text(encoding="utf-8") == "new and longer"
 
 
 def test_a_write_that_fails_keeps_the_old_file(run: RunDir) -> None:

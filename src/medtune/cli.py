@@ -28,7 +28,7 @@ app.add_typer(data_app, name="data")
 Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name (see `medtune recipes`) or a YAML file.")]
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 RunDirOption = Annotated[
-    Path | None, typer.Option("--run-dir", help="Where the run's files go.", show_default="runs/<recipe>")
+    Path | None, typer.Option("--run-dir", help="Where the run's files go.", show_default="runs/NAME")
 ]
 Overrides = Annotated[
     list[str] | None,

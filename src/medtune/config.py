@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -227,10 +228,9 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
 def _describe(problem: Any) -> str:
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        path = ".".join(map(str, problem["loc"]))
-        return f"{path}: unknown key{_suggest(path)}"
+        return f"{_dotted(problem['loc'])}: unknown key{_suggest(problem['loc'])}"
     # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
-    path = ".".join(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
+    path = _dotted(part for part in problem["loc"] if not _is_union_tag(str(part)))
     if kind == "missing":
         return f"{path}: missing; give it in the recipe or with --set {path}=…"
     message = problem["msg"].removeprefix("Value error, ")
@@ -249,14 +249,19 @@ def _show(value: Any) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
+def _dotted(parts: Iterable[int | str]) -> str:
+    # A key may hold anything, line breaks too; a problem is one line.
+    return ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
+
+
 def _is_union_tag(part: str) -> bool:
     return part in {"str", "int", "float", "constrained-int"} or "[" in part
 
 
-def _suggest(path: str) -> str:
+def _suggest(path: Sequence[str]) -> str:
     import difflib
 
-    *parents, key = path.split(".")
+    *parents, key = path
     section: Any = Config
     for parent in parents:
         section = section.model_fields[parent].annotation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,6 @@ from textwrap import shorten
 from typing import Any
 
 from medtune.errors import DataError, MedtuneError, ModelError
-from medtune.progress import say
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
 # copy in the maker's own format.
@@ -21,6 +21,9 @@ NEVER = (
     "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.py", "*.h5", "*.msgpack", "*.onnx", "original/*",
     "*/*.safetensors", "consolidated*.safetensors",
 )  # fmt: skip
+
+# Not progress.say: progress stands above this module.
+_log = logging.getLogger(__name__)
 
 
 def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = True) -> Path:
@@ -75,9 +78,7 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
         except LocalEntryNotFoundError:
             raise
         except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
-            # Of rows that break off half-way, the cause tells why; of files with unlike columns, the error does.
-            unlike = isinstance(error, datasets.exceptions.DatasetGenerationCastError)
-            reason = shorten(str(error if unlike else error.__cause__ or error), 300, placeholder=" …")
+            reason = shorten(str(error.__cause__ or error), 300, placeholder=" …")
             raise DataError(
                 f"data set {name}: cannot be loaded as it is ({reason}); download it and give its table as a CSV, "
                 "JSONL or Parquet file in data.source"
@@ -119,9 +120,7 @@ def _snapshot(
         except errors.LocalEntryNotFoundError:
             raise error from None
         if not offline:
-            say(
-                f"{repo}: taken from the local cache at {folder.name}, for {_reason(error)}; HF_HUB_OFFLINE=1 asks none"
-            )
+            _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, _reason(error))
         return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
     folder = Path(
         snapshot_download(
@@ -161,7 +160,7 @@ def _explained(error_class: type[MedtuneError], kind: str, name: str, revision: 
     except errors.LocalEntryNotFoundError as error:
         # The Hub answered first and then no more: the cause says why.
         cause = error.__cause__ or error
-        raise error_class(f"{where}: the download broke off, for {_reason(cause)}; {_remedy(cause)}") from None
+        raise error_class(f"{where}: the download broke off: {_reason(cause)}; {_remedy(cause)}") from None
     except OSError as error:
         raise error_class(
             f"{where}: cannot be fetched ({_first_line(error)}); check the network, the disk space and HF_HOME"

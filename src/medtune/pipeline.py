@@ -54,13 +54,13 @@ def check_inputs(config: Config) -> None:
     from medtune.hub import fetch_snapshot
     from medtune.model.adapters import resolve_adapter
 
-    check_source(config.data.source, config.data.revision)
+    check_source(config.data.source, config.data.revision, config.data.columns)
     if config.data.test_source is not None:
-        check_source(config.data.test_source)
+        check_source(config.data.test_source, columns=config.data.columns)
     files = resolve_base(config.model.base, config.model.revision, weights=False)
-    load_renderer(config, files.path)
     if config.model.adapter is not None:
         resolve_adapter(config.model.adapter)
+    load_renderer(config, files.path)
     if "bertscore_f1" in config.evaluation.metrics:
         resolve_encoder(config.evaluation.bertscore_model, lambda name: fetch_snapshot(name, weights=False))
     for name in config.training.report_to:
@@ -213,7 +213,12 @@ def comparison_rows(run_dir: RunDir) -> list[ComparisonRow]:
 
 
 def _load_model(run_dir: RunDir, config: Config, *, for_training: bool) -> LoadedModel:
-    loaded = load_model(config, for_training=for_training)
+    # Every stage takes the commit that the first one found, wherever the branch has moved since.
+    known = run_dir.provenance().get("model", {}).get("revision")
+    pinned = (
+        config.model_copy(update={"model": config.model.model_copy(update={"revision": known})}) if known else config
+    )
+    loaded = load_model(pinned, for_training=for_training)
     if rank() == 0:
         run_dir.update_provenance(
             model={"base": config.model.base, "revision": loaded.revision},

@@ -40,7 +40,8 @@ class RunDir:
         run = cls(path)
         if os.path.exists(path) and not path.is_dir():
             raise RunDirError(f"{path}: is a file, not a directory; choose another --run-dir")
-        if not os.path.isdir(path) or not any(path.iterdir()):
+        # A run that failed before its first artefact (an unreadable source, an empty split) leaves nothing to lose.
+        if not os.path.isdir(path) or {file.name for file in path.iterdir()} <= {"config.yaml", "provenance.json"}:
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:

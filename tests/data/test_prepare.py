@@ -11,6 +11,7 @@ from medtune.config import Config, parse_config
 from medtune.data.cleaning import normalize_question
 from medtune.data.prepare import prepare_data
 from medtune.data.sources import DEMO_SOURCE
+from medtune.data.splits import sample_rows
 from medtune.errors import DataError
 from medtune.records import QAPair, Split
 
@@ -84,6 +85,12 @@ def test_a_training_limit_takes_a_nested_sample_and_leaves_the_rest(tmp_path: Pa
     assert half.train[:5] == few.train
     assert whole.test == half.test == few.test
     assert whole.validation == few.validation
+
+
+def test_the_sample_follows_the_seed(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", numbered(100))
+    train = prepare_data(configure(path, seed=5)).split.train
+    assert list(train) == sample_rows(train, None, 5) != sample_rows(train, None, 0)
 
 
 def test_a_limit_beyond_the_rows_takes_them_all(tmp_path: Path) -> None:

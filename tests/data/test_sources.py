@@ -296,6 +296,11 @@ def test_all_missing_columns_are_reported_together(tmp_path: Path) -> None:
     ]
 
 
+def test_a_header_with_a_line_break_is_shown_in_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", 'Question,"Answer\n(text)"\nq,a\n')
+    assert refused(path).startswith("no column 'Answer'; it has Question, 'Answer\\n(text)'; name yours")
+
+
 def test_a_column_that_two_could_be_is_not_guessed(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", "question,QUESTION,Answer\n1,2,3\n")
     assert refused(path).startswith("no column 'Question'; it has question, QUESTION, Answer;")

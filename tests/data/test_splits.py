@@ -161,6 +161,12 @@ def test_a_group_that_fits_nowhere_is_for_training() -> None:
     assert {row.focus for row in split.train} == {"gout"}
 
 
+def test_a_group_that_overshoots_by_half_is_taken() -> None:
+    pairs = assign_groups([pair(f"{i}{side}", focus=str(i)) for i in range(5) for side in "ab"])
+    split = split_grouped(pairs, validation=0.1, test=0.1, seed=0)
+    assert [len(getattr(split, name)) for name in PARTS] == [6, 2, 2]
+
+
 def test_a_new_row_of_its_own_moves_few_others() -> None:
     before = [pair(str(i)) for i in range(1000)]
     old, new = (

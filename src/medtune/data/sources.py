@@ -208,9 +208,8 @@ def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -
         resolved[key] = matches[0] if len(matches) == 1 else None
         required = key in ("question", "answer") or (key == "id" and wanted is not None)
         if resolved[key] is None and required:
-            missing.append(
-                f"{origin}: no column {wanted!r}; it has {', '.join(present)}; name yours in data.columns.{key}"
-            )
+            shown = ", ".join(name if name.isprintable() else repr(name) for name in present)
+            missing.append(f"{origin}: no column {wanted!r}; it has {shown}; name yours in data.columns.{key}")
     if missing:
         raise DataError("\n".join(missing))
     return resolved

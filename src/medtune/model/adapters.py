@@ -27,7 +27,10 @@ def resolve_adapter(adapter: str) -> Path:
 
 def adapter_base(path: Path) -> str:
     """The base model that an adapter names. Raises ModelError if it names none."""
-    base = json.loads((path / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    try:
+        base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        raise ModelError(f"{path}: its adapter_config.json is damaged; fetch or save the adapter again") from None
     if not base:
         raise ModelError(f"{path}: its adapter_config.json names no base model; give the run directory instead")
     return str(base)

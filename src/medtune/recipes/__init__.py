@@ -135,8 +135,8 @@ def _load_yaml(text: str, origin: str) -> Any:
     except YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{origin}: not valid YAML: {problem}{_at(error)}") from None
-    except (ValueError, TypeError) as error:
-        # The constructors' own: a date of month 99, an integer of 5,000 digits, a list as a key.
+    except (ValueError, TypeError, LookupError) as error:
+        # The constructors' own: a date of month 99, an integer of 5,000 digits, a list as a key, `!!int` of nothing.
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: nested too deeply; a recipe has sections and keys only") from None
