@@ -10,7 +10,7 @@ from medtune.config import Config
 from medtune.errors import ModelError, RunDirError
 from medtune.hardware import choose_device, rank, world_size
 from medtune.model.loaded import LoadedModel, load_model, load_renderer
-from medtune.model.loading import prepare_for_training, resolve_base
+from medtune.model.loading import DEMO_MODEL, prepare_for_training, resolve_base
 from medtune.progress import say
 from medtune.prompts import encode_for_training
 from medtune.records import ComparisonRow, ModelName, Prediction, Score
@@ -39,6 +39,7 @@ def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
 
 def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
     """Check what can be checked cheaply, then make or reopen the run directory."""
+    RunDir(path).check(config, resume=resume)
     check_inputs(config)
     run_dir = RunDir.create(path, config, resume=resume)
     provenance.record_environment(run_dir)
@@ -57,10 +58,10 @@ def check_inputs(config: Config) -> None:
     check_source(config.data.source, config.data.revision, config.data.columns)
     if config.data.test_source is not None:
         check_source(config.data.test_source, columns=config.data.columns)
-    files = resolve_base(config.model.base, config.model.revision, weights=False)
     if config.model.adapter is not None:
         resolve_adapter(config.model.adapter)
-    load_renderer(config, files.path)
+    if config.model.base != DEMO_MODEL:
+        load_renderer(config, resolve_base(config.model.base, config.model.revision, weights=False).path)
     if "bertscore_f1" in config.evaluation.metrics:
         resolve_encoder(config.evaluation.bertscore_model, lambda name: fetch_snapshot(name, weights=False))
     for name in config.training.report_to:
@@ -128,10 +129,6 @@ def _score(predictions: list[Prediction], config: Config) -> dict[str, Score]:
 
 def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
     """The adapter, trained on the train split and chosen by the validation split."""
-    from medtune.data.splits import sample_rows
-    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
-    from medtune.training.sft import result_record, train_adapter
-
     if _skip(run_dir, "train"):
         return
     run_dir.require("data", "medtune data prepare")
@@ -142,6 +139,10 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
             f"or delete {run_dir.checkpoints_dir} to start over"
         )
+    from medtune.data.splits import sample_rows
+    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
+    from medtune.training.sft import result_record, train_adapter
+
     with provenance.stage(run_dir, "train") as record:
         loaded = _load_model(run_dir, config, for_training=True)
         sampled = sample_rows(run_dir.read_split("validation"), config.training.validation_limit, config.seed)
@@ -218,7 +219,7 @@ def _load_model(run_dir: RunDir, config: Config, *, for_training: bool) -> Loade
     pinned = (
         config.model_copy(update={"model": config.model.model_copy(update={"revision": known})}) if known else config
     )
-    loaded = load_model(pinned, for_training=for_training)
+    loaded = load_model(config.model_copy(update={"model": pinned}), for_training=for_training)
     if rank() == 0:
         run_dir.update_provenance(
             model={"base": config.model.base, "revision": loaded.revision},

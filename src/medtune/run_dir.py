@@ -38,26 +38,41 @@ class RunDir:
         Raises RunDirError if the directory is not empty and `resume` is false, or if the configuration there differs.
         """
         run = cls(path)
+        run.check(config, resume=resume)
+        if not run._is_unused():
+            return run
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunDirError(f"{path}: cannot be made ({error.strerror}); choose another --run-dir") from None
+        run.provenance_file.unlink(missing_ok=True)
+        run.write_text(run.config_file, dump_config(config))
+        return run
+
+    def check(self, config: Config, *, resume: bool) -> None:
+        """Raises what `create` would, and makes nothing."""
+        path = self.path
         if os.path.exists(path) and not path.is_dir():
             raise RunDirError(f"{path}: is a file, not a directory; choose another --run-dir")
-        # A run that failed before its first artefact (an unreadable source, an empty split) leaves nothing to lose.
-        if not os.path.isdir(path) or {file.name for file in path.iterdir()} <= {"config.yaml", "provenance.json"}:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RunDirError(f"{path}: cannot be made ({error.strerror}); choose another --run-dir") from None
-            run.write_text(run.config_file, dump_config(config))
-            return run
+        if self._is_unused():
+            return
         if not resume:
             raise RunDirError(f"{path}: not empty; add --resume to continue that run, or choose another --run-dir")
-        if not run.config_file.is_file():
+        if not self.config_file.is_file():
             raise RunDirError(f"{path}: not empty and not a medtune run (no config.yaml); choose another --run-dir")
-        changes = changed_keys(run.config(), config)
+        changes = changed_keys(self.config(), config)
         if changes:
             raise RunDirError(
                 "\n".join(f"{path}: made with another {change}; choose another --run-dir" for change in changes)
             )
-        return run
+
+    def _is_unused(self) -> bool:
+        """Whether nothing stands here, or only what a run wrote that failed before its first artefact."""
+        if not os.path.isdir(self.path) or not any(self.path.iterdir()):
+            return True
+        names = {file.name for file in self.path.iterdir()}
+        # The provenance tells a failed run's config.yaml from a user's own file of that name.
+        return names == {"config.yaml", "provenance.json"} and not self.provenance().get("stages")
 
     @classmethod
     def open(cls, path: Path) -> RunDir:

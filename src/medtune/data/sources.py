@@ -8,9 +8,10 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ class SourceRows:
     revision: str | None = None
 
     def fingerprint(self) -> str:
-        """SHA-256 over every row's id, question and answer."""
+        """SHA-256 over every field of every row."""
         digest = hashlib.sha256()
         for pair in self.pairs:
-            digest.update(json.dumps([pair.id, pair.question, pair.answer]).encode("utf-8", "surrogatepass"))
+            digest.update(json.dumps(asdict(pair)).encode("utf-8"))
         return digest.hexdigest()
 
 
@@ -106,7 +107,10 @@ def _read_table(path: Path) -> Iterable[Mapping[str, Any]]:
         raise DataError(_unknown_kind(path))
     if name.endswith(".parquet"):
         return _read_parquet(path)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from None
     if name.endswith(".gz"):
         try:
             data = gzip.decompress(data)
@@ -177,26 +181,39 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
     pairs: list[QAPair] = []
     unanswered = 0
     seen: set[str] = set()
-    names: dict[str, str | None] | None = None
+    records = list(records)
+    # Of all rows: in JSONL a first row without a focus must not hide the others'.
+    present = list(dict.fromkeys(name for record in records for name in record))
+    names = _resolve_columns(present, columns, origin) if records else {}
     for index, record in enumerate(records):
-        if names is None:
-            names = _resolve_columns(list(record), columns, origin)
         values = {
             key: _text(record.get(column) if column else None, key, index, origin) for key, column in names.items()
         }
         if not values["answer"].strip():
             unanswered += 1
             continue
-        values["id"] = clean_text(values["id"]) or f"{index:06d}"
+        given = clean_text(values["id"])
+        values["id"] = given or row_id(values["question"], values["answer"], taken=seen)
         if values["id"] in seen:
             raise DataError(
-                f"{origin}: id {values['id']!r} stands in two rows; ids must be unique, or leave data.columns.id out"
+                f"{origin}: id {given!r} stands in two rows; ids must be unique, or leave data.columns.id out"
             )
         seen.add(values["id"])
         pairs.append(QAPair(**values))
     if not pairs:
         raise DataError(f"{origin}: no rows with an answer ({unanswered} without); there is nothing to train on")
     return SourceRows(pairs, unanswered)
+
+
+def row_id(question: str, answer: str, taken: Collection[str] = ()) -> str:
+    """An id for a row that brings none: a hash of its text, so that it is the same wherever the row stands.
+
+    Equal rows are told apart by a number.
+    """
+    text = json.dumps([question, answer]).encode("utf-8")
+    name = hashlib.sha256(text).hexdigest()[:12]
+    copies = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(candidate for candidate in copies if candidate not in taken)
 
 
 def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -> dict[str, str | None]:

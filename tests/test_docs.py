@@ -1,0 +1,83 @@
+"""README and docs stay true: their commands parse, their recipes resolve, their generated pages are current."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from medtune import reference
+from medtune.cli import app
+from medtune.config import Config
+from medtune.recipes import load_recipe, shipped_recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HAND_WRITTEN = [page for page in PAGES if page.name not in ("cli.md", "config.md")]
+
+
+def blocks(page, kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+COMMANDS = [
+    (page.name, line.split("-m medtune ")[-1].removeprefix("medtune "))
+    for page in HAND_WRITTEN
+    for block in blocks(page, "console")
+    for line in block.splitlines()
+    if line.startswith("medtune ") or "-m medtune " in line
+]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_commands_parse(page, command):
+    """Every argument and option of a shown command exists, and its recipe and overrides resolve."""
+    context = typer.main.get_command(app)
+    arguments = shlex.split(command)
+    while hasattr(context, "commands"):
+        name = arguments.pop(0)
+        assert name in context.commands, f"{page}: no command {name}"
+        context = context.commands[name]
+    parsed = context.make_context("medtune", arguments).params
+    if "recipe" in parsed:
+        load_recipe(parsed["recipe"], parsed.get("overrides") or [])
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: page.name)
+def test_yaml_examples_resolve(page, tmp_path):
+    for number, text in enumerate(blocks(page, "yaml")):
+        recipe = tmp_path / f"{number}.yaml"
+        recipe.write_text(text)
+        assert isinstance(load_recipe(str(recipe)), Config)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_generated_pages_are_current(tmp_path):
+    reference.write_pages(tmp_path)
+    for name in ("config.md", "cli.md"):
+        assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), f"run `make docs`: {name} is stale"
+
+
+def test_readme_lists_every_recipe_and_make_target():
+    text = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"^\| `([\w.-]+)` \|", text, re.M)) == set(shipped_recipes())
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    used = {line.split()[1] for block in blocks(ROOT / "README.md", "console") for line in block.splitlines()
+            if line.startswith("make ")}  # fmt: skip
+    assert {"demo", "test"} <= used <= targets
+
+
+def test_readme_shows_a_demo_table_of_this_recipe():
+    text = (ROOT / "README.md").read_text().split("<!-- demo -->")[1].split("<!-- /demo -->")[0]
+    metrics = load_recipe("demo").evaluation.metrics
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("│ ")] == list(metrics)
