@@ -216,9 +216,7 @@ def comparison_rows(run_dir: RunDir) -> list[ComparisonRow]:
 def _load_model(run_dir: RunDir, config: Config, *, for_training: bool) -> LoadedModel:
     # Every stage takes the commit that the first one found, wherever the branch has moved since.
     known = run_dir.provenance().get("model", {}).get("revision")
-    pinned = (
-        config.model_copy(update={"model": config.model.model_copy(update={"revision": known})}) if known else config
-    )
+    pinned = config.model.model_copy(update={"revision": known or config.model.revision})
     loaded = load_model(config.model_copy(update={"model": pinned}), for_training=for_training)
     if rank() == 0:
         run_dir.update_provenance(
