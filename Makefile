@@ -1,5 +1,6 @@
 # The two commands of the README. Each makes .venv, installs the pinned versions and does its job.
-PYTHON ?= python3
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -22,6 +23,7 @@ docs: $(VENV)/.installed
 
 # torch comes first and by itself: the wheel that the pin selects decides between CPU and CUDA builds.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "medtune needs Python 3.11 or 3.12; name it with PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"

@@ -78,7 +78,6 @@ def test_a_whole_number_will_do_where_a_fraction_is_meant() -> None:
     [
         ("model.device_map", "auto", "auto"),
         ("model.device_map", {"": 0}, {"": 0}),
-        ("model.max_memory", {"0": "14GiB", "cpu": "24GiB"}, {"0": "14GiB", "cpu": "24GiB"}),
         ("generation.batch_size", "auto", "auto"),
         ("generation.batch_size", 4, 4),
         ("data.columns.qtype", None, None),
@@ -136,7 +135,6 @@ def test_a_key_of_any_shape_is_refused_in_one_line(section: str, key: str) -> No
         ("lora", 3, "input should be a valid dictionary"),
         ("lora", None, "input should be a valid dictionary"),
         ("lora.targets", "q_proj", "input should be a valid tuple, got 'q_proj'"),
-        ("model.max_memory", {0: "14GiB"}, "0: input should be a valid string, got 0"),
         # Ranges
         ("seed", -1, "input should be greater than or equal to 0, got -1"),
         ("seed", 2**32, "input should be less than 4294967296, got 4294967296"),
@@ -224,3 +222,14 @@ def test_a_config_error_is_one_that_the_user_can_mend() -> None:
 def test_a_section_refuses_unknown_keywords_from_python_too() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         LoraSection(r=8)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("limits", [{0: "14GiB", "cpu": "24GiB"}, {"0": "14GiB", "cpu": "24GiB"}])
+def test_memory_limits_need_a_device_map(limits: dict[int | str, str]) -> None:
+    def parse(**model: object) -> Config:
+        values = {"model": {"base": "owner/model", "max_memory": limits, **model}, "data": {"source": "rows.csv"}}
+        return parse_config(values, origin="here.yaml")
+
+    assert parse(device_map="auto").model.max_memory == limits
+    with pytest.raises(ConfigError, match=r"model: max_memory limits a device_map; set model\.device_map too"):
+        parse()

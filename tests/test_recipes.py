@@ -328,13 +328,13 @@ def test_a_dump_writes_every_key_out() -> None:
 def test_changed_keys_name_the_key_and_both_values() -> None:
     old = load_recipe("demo")
     new = load_recipe(
-        "demo", ["lora.rank=8", "model.revision=main", "lora.targets=[q_proj]", "model.max_memory={'0': 1GiB}"]
+        "demo", ["lora.rank=8", "model.revision=main", "lora.targets=[q_proj]", "model.device_map={'': cpu}"]
     )
     assert changed_keys(old, old) == []
     assert changed_keys(old, new) == [
         "lora.rank: 16 → 8",
         "lora.targets: ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] → ['q_proj']",
-        "model.max_memory.0: None → '1GiB'",
+        "model.device_map.: None → 'cpu'",
         "model.revision: None → 'main'",
     ]
 

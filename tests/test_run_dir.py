@@ -199,9 +199,17 @@ def test_the_history_grows_line_by_line_and_is_cut_back_for_a_resumed_training(r
 
 def test_the_newest_checkpoint_is_the_one_with_the_highest_step(run: RunDir) -> None:
     assert run.last_checkpoint() is None
+    files = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
     for name in ("checkpoint-9", "checkpoint-100", "checkpoint-20", "checkpoint-tmp", "other"):
         (run.checkpoints_dir / name).mkdir(parents=True)
+        for file in files:
+            (run.checkpoints_dir / name / file).write_bytes(b"x")
     assert run.last_checkpoint() == run.checkpoints_dir / "checkpoint-100"
+    for file in files:
+        torn = run.checkpoints_dir / "checkpoint-100" / file
+        torn.unlink()
+        assert run.last_checkpoint() == run.checkpoints_dir / "checkpoint-20", file
+        torn.write_bytes(b"x")
 
 
 def test_an_adapter_takes_its_place_whole(run: RunDir) -> None:
@@ -290,14 +298,33 @@ def test_provenance_gathers_and_replaces(run: RunDir) -> None:
     assert run.provenance() == {}
     run.update_provenance(versions={"python": "3.11"}, data={"rows": 1})
     run.complete("data", {"seconds": 1.5})
-    run.complete("train", {"seconds": 2})
     run.complete("data", {"seconds": 3})
+    run.complete("train", {"seconds": 2})
     run.update_provenance(data={"rows": 2})
     assert run.provenance() == {
         "versions": {"python": "3.11"},
         "data": {"rows": 2},
         "stages": {"data": {"seconds": 3}, "train": {"seconds": 2}},
     }
+
+
+@pytest.mark.parametrize(
+    ("again", "left"),
+    [
+        ("data", {"data"}),
+        ("baseline", {"data", "baseline", "train", "tuned"}),
+        ("train", {"data", "baseline", "train"}),
+        ("tuned", {"data", "baseline", "train", "tuned"}),
+        ("compare", set(STAGES)),
+    ],
+)
+def test_what_was_made_from_earlier_artefacts_is_complete_no_longer(
+    run: RunDir, again: StageName, left: set[str]
+) -> None:
+    for stage in STAGES:
+        run.complete(stage, {"seconds": 1})
+    run.complete(again, {"seconds": 2})
+    assert set(run.provenance()["stages"]) == left
 
 
 def test_a_damaged_record_is_named(run: RunDir) -> None:

@@ -170,6 +170,10 @@ def _show_comparison(finished: RunDir) -> None:
     from rich.console import Console
 
     from medtune.evaluation.tables import print_comparison
-    from medtune.pipeline import comparison_rows
+    from medtune.pipeline import comparison
 
-    print_comparison(comparison_rows(finished), Console())
+    rows, sentences = comparison(finished)
+    console = Console()
+    print_comparison(rows, console)
+    for sentence in sentences:
+        console.print(f"- {sentence}", highlight=False, markup=False)

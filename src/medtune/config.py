@@ -47,8 +47,14 @@ class ModelSection(Section):
     device_map: str | dict[str, int | str] | None = None
     """Placement for inference, as in transformers (`auto`, `balanced` … or module to device). None puts the model on
     one device. Training always keeps it on one device a process."""
-    max_memory: dict[str, str] | None = None
-    """Per-device limit for `device_map`, such as `{"0": "14GiB", "cpu": "24GiB"}`."""
+    max_memory: dict[int | str, str] | None = None
+    """Per-device limit for `device_map`, such as `{0: 14GiB, cpu: 24GiB}`."""
+
+    @model_validator(mode="after")
+    def _limit_only_what_is_mapped(self) -> ModelSection:
+        if self.max_memory is not None and self.device_map is None:
+            raise ValueError("max_memory limits a device_map; set model.device_map too, for example to auto")
+        return self
 
 
 class ColumnsSection(Section):
@@ -129,9 +135,7 @@ class TrainingSection(Section):
     """Stop after this many optimiser steps, whatever `epochs` says."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """Peak learning rate."""
-    schedule: Literal[
-        "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "inverse_sqrt", "polynomial"
-    ] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = "cosine"
     """Learning-rate schedule, by its name in transformers."""
     warmup_ratio: Fraction = 0.03
     """Share of the steps over which the learning rate rises to its peak."""
@@ -144,8 +148,8 @@ class TrainingSection(Section):
     effective_batch_rows: PositiveInt = 16
     """Rows of one optimiser step, over all devices."""
     tokens_per_micro_batch: Annotated[int, Field(ge=16)] = 4096
-    """Token budget of one forward and backward pass; a longer row gets a pass of its own. It bounds memory and
-    changes nothing else: the rows of a step and the gradient stay the same."""
+    """Token budget of one pass, in training and in scoring; a longer row gets a pass of its own. It bounds memory:
+    the rows of a step and the gradient stay the same."""
     max_length: Annotated[int, Field(ge=16)] = 1024
     """Longest row in tokens, prompt included."""
     overlong: Literal["cut", "drop"] = "cut"

@@ -8,6 +8,12 @@ class MedtuneError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class ConfigError(MedtuneError):
     """A recipe, a `--set` override or the pair of them does not make a valid configuration."""
 

@@ -90,12 +90,22 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
 
 
+def input_device(model: Any) -> torch.device:
+    """Where a model takes its inputs: its first parameter's device, or the CPU for one that is kept off the GPU."""
+    import torch
+
+    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    assert isinstance(device, torch.device)
+    return device
+
+
 def free_bytes(device: str) -> int:
     """Memory that a new allocation on `device` may take: free on the card and cached by torch, or available RAM."""
+    import psutil
     import torch
 
     if device == "cpu":
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(psutil.virtual_memory().available)
     free, total = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     # A process may be held to a fraction of the card (set_per_process_memory_fraction); what is beyond is not ours.
@@ -142,7 +152,8 @@ class PeakMemory:
         else:
             self._resettable = True
         if torch := _loaded_cuda():
-            torch.cuda.reset_peak_memory_stats()
+            for device in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(device)
 
     def rss_bytes(self) -> int:
         """Peak resident set."""
@@ -154,9 +165,11 @@ class PeakMemory:
         return peak if sys.platform == "darwin" else peak * 1024
 
     def gpu_bytes(self) -> int | None:
-        """Peak of torch's allocator on the current GPU; None without one."""
+        """Peak of torch's allocator, summed over the GPUs; None without one."""
         torch = _loaded_cuda()
-        return int(torch.cuda.max_memory_allocated()) if torch else None
+        if not torch:
+            return None
+        return sum(int(torch.cuda.max_memory_allocated(device)) for device in range(torch.cuda.device_count()))
 
 
 def _loaded_cuda() -> Any:

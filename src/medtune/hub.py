@@ -16,7 +16,9 @@ from medtune.errors import DataError, MedtuneError, ModelError
 # copy in the maker's own format.
 CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
 WEIGHT_FILES = ("*.safetensors",)
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# Written beside an adapter's weights: the system prompt it was trained with, and the like.
+ADAPTER_SETTINGS = "medtune.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", ADAPTER_SETTINGS)
 NEVER = (
     "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.py", "*.h5", "*.msgpack", "*.onnx", "original/*",
     "*/*.safetensors", "consolidated*.safetensors",

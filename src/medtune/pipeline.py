@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from medtune import provenance
 from medtune.config import Config
-from medtune.errors import ModelError, RunDirError
-from medtune.hardware import choose_device, rank, world_size
-from medtune.model.loaded import LoadedModel, load_model, load_renderer
-from medtune.model.loading import DEMO_MODEL, prepare_for_training, resolve_base
+from medtune.errors import RunDirError
+from medtune.hardware import choose_device, rank, release_memory, world_size
+from medtune.model.loaded import LoadedModel, load_model
+from medtune.model.loading import DEMO_MODEL, prepare_for_training
+from medtune.preflight import check_inputs, check_rows
 from medtune.progress import say
 from medtune.prompts import encode_for_training
 from medtune.records import ComparisonRow, ModelName, Prediction, Score
-from medtune.run_dir import STAGES, RunDir, StageName
+from medtune.run_dir import STAGES, RunDir, StageName, pin_revision
 
 
 def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
@@ -34,6 +36,8 @@ def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
     }
     for name in STAGES:
         stages[name]()
+        if name == "data" and config.model.base != DEMO_MODEL:
+            check_rows(config, run_dir)
     return run_dir
 
 
@@ -44,29 +48,6 @@ def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
     run_dir = RunDir.create(path, config, resume=resume)
     provenance.record_environment(run_dir)
     return run_dir
-
-
-def check_inputs(config: Config) -> None:
-    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder or tracker that is not there."""
-    from importlib.util import find_spec
-
-    from medtune.data.sources import check_source
-    from medtune.evaluation.bertscore import resolve_encoder
-    from medtune.hub import fetch_snapshot
-    from medtune.model.adapters import resolve_adapter
-
-    check_source(config.data.source, config.data.revision, config.data.columns)
-    if config.data.test_source is not None:
-        check_source(config.data.test_source, columns=config.data.columns)
-    if config.model.adapter is not None:
-        resolve_adapter(config.model.adapter)
-    if config.model.base != DEMO_MODEL:
-        load_renderer(config, resolve_base(config.model.base, config.model.revision, weights=False).path)
-    if "bertscore_f1" in config.evaluation.metrics:
-        resolve_encoder(config.evaluation.bertscore_model, lambda name: fetch_snapshot(name, weights=False))
-    for name in config.training.report_to:
-        if find_spec(name) is None:
-            raise ModelError(f"training.report_to: {name} is not installed; `pip install {name}` or leave it out")
 
 
 def prepare_stage(run_dir: RunDir) -> None:
@@ -93,18 +74,19 @@ def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
     if which == "tuned" and config.model.adapter is None:
         run_dir.require("train", f"medtune train {run_dir.path}")
     with provenance.stage(run_dir, which) as record:
-        predictions = _predict(run_dir, which, config)
+        predictions, precision = _predict(run_dir, which, config, record)
         run_dir.write_predictions(which, predictions)
-        run_dir.write_scores(which, _score(predictions, config))
-        record["rows"] = len(predictions)
+        # The model is gone, but stands in reference cycles: BERTScore's encoder wants its memory.
+        release_memory()
+        run_dir.write_scores(which, _score(predictions, config, precision))
 
 
-def _predict(run_dir: RunDir, which: ModelName, config: Config) -> list[Prediction]:
+def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str, Any]) -> tuple[list[Prediction], str]:
     from medtune.data.splits import sample_rows
     from medtune.inference.predictions import predict
     from medtune.model.adapters import attach_adapter, resolve_adapter
 
-    loaded = _load_model(run_dir, config, for_training=False)
+    loaded = _load_model(run_dir, config, record, for_training=False)
     model = loaded.model
     if which == "tuned":
         trained = run_dir.is_complete("train")
@@ -113,10 +95,22 @@ def _predict(run_dir: RunDir, which: ModelName, config: Config) -> list[Predicti
     test = run_dir.read_split("test")
     chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
     pairs = [pair for pair in test if pair.id in chosen]
-    return predict(model, loaded.renderer, pairs, end_token_ids=loaded.end_token_ids, config=config)
+    # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
+    stages = run_dir.provenance().get("stages", {})
+    sizes = [stages[name]["batch_size"] for name in ("baseline", "tuned") if name in stages and name != which]
+    predictions, batch_size = predict(
+        model,
+        loaded.renderer,
+        pairs,
+        end_token_ids=loaded.end_token_ids,
+        batch_size=sizes[0] if sizes else None,
+        config=config,
+    )
+    record |= {"rows": len(predictions), "batch_size": batch_size}
+    return predictions, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
 
 
-def _score(predictions: list[Prediction], config: Config) -> dict[str, Score]:
+def _score(predictions: list[Prediction], config: Config, precision: str) -> dict[str, Score]:
     from medtune.evaluation.bertscore import resolve_encoder
     from medtune.evaluation.scores import score_predictions
     from medtune.hub import fetch_snapshot
@@ -124,7 +118,9 @@ def _score(predictions: list[Prediction], config: Config) -> dict[str, Score]:
     metrics = config.evaluation.metrics
     encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if "bertscore_f1" in metrics else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
-    return score_predictions(predictions, metrics, encoder=encoder, device=choose_device().value, caps=caps)
+    return score_predictions(
+        predictions, metrics, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
+    )
 
 
 def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
@@ -140,11 +136,12 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"or delete {run_dir.checkpoints_dir} to start over"
         )
     from medtune.data.splits import sample_rows
-    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
+    from medtune.hub import ADAPTER_SETTINGS
+    from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_adapter, resolve_adapter
     from medtune.training.sft import result_record, train_adapter
 
     with provenance.stage(run_dir, "train") as record:
-        loaded = _load_model(run_dir, config, for_training=True)
+        loaded = _load_model(run_dir, config, record, for_training=True)
         sampled = sample_rows(run_dir.read_split("validation"), config.training.validation_limit, config.seed)
         train, validation = (
             encode_for_training(
@@ -176,8 +173,10 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
         if rank() == 0:
             with run_dir.replacing_adapter() as folder:
                 model.peft_config["default"].base_model_name_or_path = config.model.base
-                model.save_pretrained(folder, safe_serialization=True)
+                model.peft_config["default"].revision = loaded.revision
+                model.save_pretrained(folder)
                 loaded.renderer.tokenizer.save_pretrained(folder)
+                run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(config))
         record["training"] = result_record(result)
         record["rows"] = {
             "train": len(train.rows),
@@ -205,24 +204,22 @@ def compare_stage(run_dir: RunDir) -> None:
         run_dir.write_comparison(rows, title + comparison_markdown(rows, sentences))
 
 
-def comparison_rows(run_dir: RunDir) -> list[ComparisonRow]:
-    """Rows of a finished comparison."""
+def comparison(run_dir: RunDir) -> tuple[list[ComparisonRow], list[str]]:
+    """Rows of a finished comparison and their reading in plain sentences."""
     import json
 
+    from medtune.evaluation.reading import read_comparison
+
     run_dir.require("compare", f"medtune compare {run_dir.path}")
-    return [ComparisonRow(**row) for row in json.loads(run_dir.comparison_file.read_text(encoding="utf-8"))]
+    rows = [ComparisonRow(**row) for row in json.loads(run_dir.comparison_file.read_text(encoding="utf-8"))]
+    return rows, read_comparison(run_dir.read_predictions("baseline"), run_dir.read_predictions("tuned"), rows)
 
 
-def _load_model(run_dir: RunDir, config: Config, *, for_training: bool) -> LoadedModel:
-    # Every stage takes the commit that the first one found, wherever the branch has moved since.
-    known = run_dir.provenance().get("model", {}).get("revision")
-    pinned = config.model.model_copy(update={"revision": known or config.model.revision})
-    loaded = load_model(config.model_copy(update={"model": pinned}), for_training=for_training)
+def _load_model(run_dir: RunDir, config: Config, record: dict[str, Any], *, for_training: bool) -> LoadedModel:
+    loaded = load_model(pin_revision(run_dir, config), for_training=for_training)
     if rank() == 0:
-        run_dir.update_provenance(
-            model={"base": config.model.base, "revision": loaded.revision},
-            choices={name: {"value": choice.value, "reason": choice.reason} for name, choice in loaded.choices.items()},
-        )
+        run_dir.update_provenance(model={"base": config.model.base, "revision": loaded.revision})
+    record["choices"] = {name: {"value": c.value, "reason": c.reason} for name, c in loaded.choices.items()}
     return loaded
 
 

@@ -14,9 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from medtune.errors import DataError, ModelError
-from medtune.records import EncodedRow, QAPair
-
-IGNORED = -100
+from medtune.records import IGNORED, EncodedRow, QAPair
 
 # Plain words, so that no template and no tokenizer treats them specially; long, so that no other text holds them.
 _SYSTEM, _QUESTION, _ANSWER = "MEDTUNESYSTEMPLACE", "MEDTUNEQUESTIONPLACE", "MEDTUNEANSWERPLACE"

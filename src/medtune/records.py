@@ -10,6 +10,10 @@ SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
 
 
+# The label of a token that the loss does not look at; torch's own default.
+IGNORED = -100
+
+
 @dataclass(frozen=True, slots=True)
 class QAPair:
     """One question and its reference answer.
@@ -39,7 +43,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """One row as the model sees it: token ids, and labels that are -100 wherever the loss does not look."""
+    """One row as the model sees it: token ids, and labels that are `IGNORED` wherever the loss does not look."""
 
     id: str
     input_ids: list[int]
@@ -48,7 +52,7 @@ class EncodedRow:
     @property
     def prompt_length(self) -> int:
         """Tokens before the first one that carries a label."""
-        return next((i for i, label in enumerate(self.labels) if label != -100), len(self.labels))
+        return next((i for i, label in enumerate(self.labels) if label != IGNORED), len(self.labels))
 
 
 @dataclass(frozen=True, slots=True)

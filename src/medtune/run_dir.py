@@ -22,7 +22,23 @@ from medtune.records import ComparisonRow, ModelName, Prediction, QAPair, Score,
 
 StageName = Literal["data", "baseline", "train", "tuned", "compare"]
 STAGES: tuple[StageName, ...] = ("data", "baseline", "train", "tuned", "compare")
+_DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
+    "data": ("baseline", "train", "tuned", "compare"),
+    "baseline": ("compare",),
+    "train": ("tuned", "compare"),
+    "tuned": ("compare",),
+    "compare": (),
+}
+# What the trainer writes into a checkpoint, its state last; one that lacks any of them was cut off.
+_CHECKPOINT_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+def pin_revision(run: RunDir, config: Config) -> Config:
+    """`config` with the base model's commit that the first stage found, wherever the branch has moved since."""
+    known = run.provenance().get("model", {}).get("revision")
+    model = config.model.model_copy(update={"revision": known or config.model.revision})
+    return config.model_copy(update={"model": model})
 
 
 @dataclass(frozen=True)
@@ -207,8 +223,12 @@ class RunDir:
         self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def last_checkpoint(self) -> Path | None:
-        """The newest step checkpoint, if there is one."""
-        found = [path for path in self.checkpoints_dir.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+        """The newest whole step checkpoint, if there is one; a half-written one is passed over."""
+        found = [
+            path
+            for path in self.checkpoints_dir.glob("checkpoint-*")
+            if path.name.split("-")[1].isdigit() and all((path / name).is_file() for name in _CHECKPOINT_FILES)
+        ]
         return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
     @contextmanager
@@ -258,8 +278,13 @@ class RunDir:
         self.write_json(self.provenance_file, {**self.provenance(), **values})
 
     def complete(self, stage: StageName, cost: Mapping[str, Any]) -> None:
-        """Record that `stage` is complete and what it cost. Comes last: the record is the proof that it ended."""
-        self.update_provenance(stages={**self.provenance().get("stages", {}), stage: dict(cost)})
+        """Record that `stage` is complete and what it cost. Comes last: the record is the proof that it ended.
+
+        Stages that were made from an earlier version of its artefacts are complete no longer.
+        """
+        stages = self.provenance().get("stages", {})
+        kept = {name: record for name, record in stages.items() if name not in _DEPENDENTS[stage]}
+        self.update_provenance(stages={**kept, stage: dict(cost)})
 
     def is_complete(self, stage: StageName) -> bool:
         """Whether `stage` has ended and its artefacts still stand."""

@@ -28,6 +28,7 @@ def refuse_to_fetch(name: str) -> Path:
 def write_config(folder: Path, **config: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", **config}), encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"")
     return folder
 
 
@@ -226,6 +227,10 @@ def test_unfit_folders_are_model_errors(tmp_path: Path) -> None:
         resolve_encoder(str(folder), refuse_to_fetch)
     folder = write_config(tmp_path / "my-t5-work" / "encoder", num_hidden_layers=2)
     with pytest.raises(ModelError, match=r"mistakes .* for a T5"):
+        resolve_encoder(str(folder), refuse_to_fetch)
+    folder = write_config(tmp_path / "pickled", num_hidden_layers=2)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="never loaded"):
         resolve_encoder(str(folder), refuse_to_fetch)
     folder = write_config(tmp_path / "weightless", num_hidden_layers=2)
     with pytest.raises(ModelError, match="cannot load weightless at layer 2"):

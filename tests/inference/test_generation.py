@@ -91,3 +91,21 @@ def test_batch_size_follows_free_memory(model, monkeypatch):
     # 2 layers x 2 (key, value) x 2 heads x 16 x 4 bytes x 200 tokens, and 400 logits of 4 + 4 bytes.
     a_row = 2 * 2 * 2 * 16 * 4 * 200 + model.config.vocab_size * 8
     assert sizes == {1: 1, 2_000_000: 1_000_000 // a_row, 10**15: 32}
+
+
+def test_out_of_memory_halves_the_batch_and_loses_no_row(model, tiny, prompts, monkeypatch):
+    straight = batched(model, tiny, prompts, 4)
+    generate, sizes = model.generate, []
+
+    def scarce(**inputs):
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", scarce)
+    assert batched(model, tiny, prompts, 8) == straight
+    assert sizes[:3] == [8, 4, 2]
+    monkeypatch.setattr(model, "generate", lambda **inputs: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    with pytest.raises(torch.OutOfMemoryError):
+        batched(model, tiny, prompts, 8)

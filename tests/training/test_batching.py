@@ -56,4 +56,5 @@ def test_an_empty_share_takes_part_and_counts_for_nothing():
     filler = {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
     step = collate_step([], collate=list, tokens_per_micro_batch=20, filler=filler)
     assert step["answer_tokens"] == step["tokens"] == 0
-    assert step["micro_batches"] == [[{"input_ids": [1, 2, 3], "labels": [-100] * 3}]]
+    assert step["micro_batches"] == []
+    assert step["filler"] == [{"input_ids": [1, 2, 3], "labels": [-100] * 3}]

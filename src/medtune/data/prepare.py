@@ -36,7 +36,10 @@ def prepare_data(config: Config) -> Prepared:
         split = split_grouped(grouped, validation=data.split.validation, test=data.split.test, seed=config.seed)
     else:
         test_read = read_source(data.test_source, data.columns)
-        test_cleaned = cleaning.clean_pairs(replace(pair, id=f"test-{pair.id}") for pair in test_read.pairs)
+        taken = {pair.id for pair in cleaned.pairs}
+        test_cleaned = cleaning.clean_pairs(
+            replace(pair, id=f"test-{pair.id}") if pair.id in taken else pair for pair in test_read.pairs
+        )
         report["test_source"] = {"unanswered": test_read.unanswered, **test_cleaned.counts}
         provenance |= {"test_source": data.test_source, "test_fingerprint": test_read.fingerprint()}
         grouped = assign_groups([*cleaned.pairs, *test_cleaned.pairs])

@@ -88,9 +88,9 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
 
         dataset_revision(source, revision)
         return
-    first = next(iter(records), None)
-    if columns and first is not None:
-        _resolve_columns(list(first), columns, source)
+    present = _column_names(records)
+    if columns and present:
+        _resolve_columns(present, columns, source)
 
 
 def _demo_bytes() -> bytes:
@@ -182,9 +182,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
     unanswered = 0
     seen: set[str] = set()
     records = list(records)
-    # Of all rows: in JSONL a first row without a focus must not hide the others'.
-    present = list(dict.fromkeys(name for record in records for name in record))
-    names = _resolve_columns(present, columns, origin) if records else {}
+    names = _resolve_columns(_column_names(records), columns, origin) if records else {}
     for index, record in enumerate(records):
         values = {
             key: _text(record.get(column) if column else None, key, index, origin) for key, column in names.items()
@@ -205,6 +203,11 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
     return SourceRows(pairs, unanswered)
 
 
+def _column_names(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    # Of all rows: in JSONL a first row without a focus must not hide the others'.
+    return list(dict.fromkeys(name for record in records for name in record))
+
+
 def row_id(question: str, answer: str, taken: Collection[str] = ()) -> str:
     """An id for a row that brings none: a hash of its text, so that it is the same wherever the row stands.
 
@@ -223,7 +226,9 @@ def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -
         matches = [name for name in present if name == wanted]
         matches = matches or [name for name in present if wanted is not None and name.lower() == wanted.lower()]
         resolved[key] = matches[0] if len(matches) == 1 else None
-        required = key in ("question", "answer") or (key == "id" and wanted is not None)
+        # A default name may be absent; another must be there, or grouping would be lost silently.
+        default = ColumnsSection.model_fields[key].default
+        required = key in ("question", "answer") or wanted not in (None, default)
         if resolved[key] is None and required:
             shown = ", ".join(name if name.isprintable() else repr(name) for name in present)
             missing.append(f"{origin}: no column {wanted!r}; it has {shown}; name yours in data.columns.{key}")

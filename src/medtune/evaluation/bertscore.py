@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
     """
     folder, display_name = _find_folder(name, fetch)
     config = _read_config(display_name, folder)
+    if name != BUNDLED_ENCODER and os.path.isdir(name) and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"evaluation.bertscore_model: no .safetensors weights in {name}; pickled weights are never loaded"
+        )
     if "t5" in str(folder) and "t5" not in str(config.get("model_type", "")):
         # bert-score takes any such path for a T5 and would score with random weights, without a word.
         raise ModelError(
@@ -129,11 +134,12 @@ def _load_scorer(encoder: Encoder, device: str) -> Any:
     To be dropped once bert-score (0.3.13 is of 2023) sets the same itself.
     """
     from bert_score import BERTScorer
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
     try:
         scorer = BERTScorer(model_type=encoder.path, num_layers=encoder.layer, device=device)
-    except (OSError, ValueError, AssertionError) as error:
+    except (OSError, ValueError, AssertionError, SafetensorError) as error:
         raise ModelError(
             f"evaluation.bertscore_model: bert-score cannot load {encoder.name} at layer {encoder.layer}: {error}"
         ) from error

@@ -53,14 +53,15 @@ def score_predictions(
     encoder: Encoder | None,
     device: str = "cpu",
     caps: str,
+    precision: str = "",
 ) -> dict[str, Score]:
     """Score one model's predictions under every metric named, in the order named.
 
     `encoder` is for BERTScore alone. `caps` says how answers were cut (`max_new_tokens:512|decoding:greedy`) and joins
-    the signature of each metric that reads them. Raises DataError if there is nothing to score, ConfigError for an
-    unknown metric or a missing encoder.
+    the signature of each metric that reads them; `precision` (`model:nf4|dtype:float16`) joins every one. Raises
+    DataError if there is nothing to score, ConfigError for an unknown metric or a missing encoder.
     """
-    measured = measure_rows(predictions, metrics, encoder=encoder, device=device, caps=caps)
+    measured = measure_rows(predictions, metrics, encoder=encoder, device=device, caps=caps, precision=precision)
     return {
         metric: Score(value=rows.value(), n=len(predictions), signature=rows.signature)
         for metric, rows in measured.items()
@@ -74,6 +75,7 @@ def measure_rows(
     encoder: Encoder | None,
     device: str = "cpu",
     caps: str,
+    precision: str = "",
 ) -> dict[str, MetricRows]:
     """Measure each prediction under every metric named; `score_predictions` documents arguments and errors."""
     _check_request(predictions, metrics, encoder)
@@ -94,8 +96,9 @@ def measure_rows(
             rows, signature = _one_column(exact_match_rows(texts, references)), EXACT_MATCH_SIGNATURE
         else:
             rows, signature = perplexity_rows(predictions), PERPLEXITY_SIGNATURE
-        if metric != "perplexity" and caps:  # perplexity reads the reference, which no cap cuts
-            signature = f"{signature}|{caps}"
+        # Perplexity reads the reference, which no cap cuts.
+        settings = [signature, "" if metric == "perplexity" else caps, precision]
+        signature = "|".join(setting for setting in settings if setting)
         measured[metric] = MetricRows(metric, rows, signature)
     return measured
 

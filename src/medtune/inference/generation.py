@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from medtune.hardware import free_bytes
+from medtune.hardware import free_bytes, input_device
+from medtune.progress import say
 from medtune.records import Answer
 
 MAX_BATCH = {"cpu": 32, "cuda": 256}
@@ -30,21 +31,31 @@ def generate_answers(
     other: in float32 the tokens are those of one-by-one generation.
     """
     answers: dict[int, Answer] = {}
-    device = next(model.parameters()).device
+    device = input_device(model)
     # Longest first: what does not fit in memory fails at once, and rows of a batch need little padding.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     ends = frozenset(end_token_ids)
-    for start in range(0, len(order), batch_size):
+    start = 0
+    while start < len(order):
         chosen = order[start : start + batch_size]
         longest = max(len(prompts[i]) for i in chosen)
         padding = [longest - len(prompts[i]) for i in chosen]
         ids = [[tokenizer.pad_token_id] * pad + prompts[i] for pad, i in zip(padding, chosen, strict=True)]
         mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
-        output = model.generate(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            generation_config=greedy_config(tokenizer, end_token_ids, max_new_tokens),
-        )
+        try:
+            output = model.generate(
+                input_ids=torch.tensor(ids, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                generation_config=greedy_config(tokenizer, end_token_ids, max_new_tokens),
+            )
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size = max(1, len(chosen) // 2)
+            torch.cuda.empty_cache()
+            say(f"out of memory with {len(chosen)} questions at once; going on with {batch_size}")
+            continue
+        start += len(chosen)
         for i, tokens in zip(chosen, output[:, longest:].tolist(), strict=True):
             answers[i] = _answer(tokenizer, tokens, ends)
         on_rows(len(chosen))
@@ -66,7 +77,7 @@ def greedy_config(tokenizer: Any, end_token_ids: Sequence[int], max_new_tokens: 
 
 def choose_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -> int:
     """The most questions whose key-value cache and logits fit in half of the memory that is free on the device."""
-    device = str(next(model.parameters()).device)
+    device = str(input_device(model))
     text = model.config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

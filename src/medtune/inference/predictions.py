@@ -14,10 +14,17 @@ from medtune.records import Prediction, QAPair
 
 
 def predict(
-    model: Any, renderer: PromptRenderer, pairs: Sequence[QAPair], *, end_token_ids: Sequence[int], config: Config
-) -> list[Prediction]:
+    model: Any,
+    renderer: PromptRenderer,
+    pairs: Sequence[QAPair],
+    *,
+    end_token_ids: Sequence[int],
+    batch_size: int | None,
+    config: Config,
+) -> tuple[list[Prediction], int]:
     """Answer every question and measure every reference answer; rows come back in the order of `pairs`.
 
+    Also returns the batch size: `batch_size` if it is given, else what the configuration says or the memory allows.
     Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
     """
     tokenizer = renderer.tokenizer
@@ -31,10 +38,14 @@ def predict(
         )
     prompts = [renderer.prompt_ids(pair.question) for pair in pairs]
     cap = config.generation.max_new_tokens
-    batch_size = config.generation.batch_size
-    if batch_size == "auto":
-        batch_size = choose_batch_size(model, longest_prompt=max(map(len, prompts)), max_new_tokens=cap)
-        say(f"batch size {batch_size}: fits half of the free memory at {cap} new tokens")
+    wanted = config.generation.batch_size
+    if batch_size is None:
+        fits = choose_batch_size(model, longest_prompt=max(map(len, prompts)), max_new_tokens=cap)
+        batch_size = fits if wanted == "auto" else wanted
+        reason = f"half of the free memory at {cap} new tokens" if wanted == "auto" else "asked for"
+        say(f"batch size: {batch_size} ({reason})")
+    else:
+        say(f"batch size: {batch_size} (that of the other model)")
     with progress_bar("Answering questions", len(pairs)) as advance:
         answers = generate_answers(
             model,
@@ -45,7 +56,7 @@ def predict(
             batch_size=batch_size,
             on_rows=advance,
         )
-    return [
+    predictions = [
         Prediction(
             id=pair.id,
             question=pair.question,
@@ -58,3 +69,4 @@ def predict(
         )
         for pair, answer, loss in zip(pairs, answers, losses, strict=True)
     ]
+    return predictions, batch_size

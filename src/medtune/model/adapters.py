@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from medtune.config import LoraSection
-from medtune.errors import ModelError
-from medtune.hub import fetch_adapter
+from medtune.config import DEFAULT_SYSTEM_PROMPT, Config, LoraSection
+from medtune.errors import ModelError, first_line
+from medtune.hub import ADAPTER_SETTINGS, fetch_adapter
 
 
 def resolve_adapter(adapter: str) -> Path:
@@ -25,15 +25,49 @@ def resolve_adapter(adapter: str) -> Path:
     return path
 
 
+def adapter_settings(config: Config) -> dict[str, Any]:
+    """What an adapter was trained with and needs for its answers, kept beside its weights."""
+    return {
+        "system_prompt": config.data.system_prompt,
+        "quantization": config.model.quantization,
+        "max_new_tokens": config.generation.max_new_tokens,
+    }
+
+
+def adapter_config(path: Path) -> Config:
+    """The configuration for answers with a bare adapter: its base, and its settings where medtune wrote them.
+
+    Raises ModelError if the adapter names no base model or its settings are damaged.
+    """
+    stored = _read_adapter_config(path)
+    file = path / ADAPTER_SETTINGS
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        quantization = settings.get("quantization", "nf4")
+        model = {"base": adapter_base(path), "revision": stored.get("revision"), "quantization": quantization}
+        data = {"source": "none", "system_prompt": settings.get("system_prompt", DEFAULT_SYSTEM_PROMPT)}
+        generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}
+        return Config.model_validate({"model": model, "data": data, "generation": generation})
+    except (ValueError, AttributeError):
+        raise ModelError(f"{file}: damaged; delete it to use the default settings") from None
+
+
 def adapter_base(path: Path) -> str:
     """The base model that an adapter names. Raises ModelError if it names none."""
-    try:
-        base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError):
-        raise ModelError(f"{path}: its adapter_config.json is damaged; fetch or save the adapter again") from None
+    base = _read_adapter_config(path).get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{path}: its adapter_config.json names no base model; give the run directory instead")
     return str(base)
+
+
+def _read_adapter_config(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise ModelError(f"{path}: its adapter_config.json is damaged; fetch or save the adapter again")
+    return stored
 
 
 def attach_new_adapter(model: Any, lora: LoraSection, seed: int) -> Any:
@@ -64,8 +98,7 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
     try:
         wrapped = PeftModel.from_pretrained(model, path, is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: this adapter does not fit the base model ({first})") from None
+        raise ModelError(f"{path}: this adapter does not fit the base model ({first_line(error)})") from None
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 
 

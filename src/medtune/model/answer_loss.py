@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from medtune.records import AnswerLoss, EncodedRow
+from medtune.hardware import input_device
+from medtune.records import IGNORED, AnswerLoss, EncodedRow
 
 
 def add_answer_loss(model: Any) -> None:
@@ -57,7 +58,7 @@ def answer_losses(
 
     collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=True)
     losses: list[AnswerLoss | None] = [None] * len(rows)
-    device = next(model.parameters()).device
+    device = input_device(model)
     for indices in fill_micro_batches([len(row.input_ids) for row in rows], tokens_per_batch):
         batch = collate([{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in indices])
         batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
@@ -67,7 +68,7 @@ def answer_losses(
         sums = torch.zeros(len(indices), dtype=torch.float64, device=owner.device)
         sums.index_add_(0, owner, -output.log_probs[0].double())
         for index, nll in zip(indices, sums.tolist(), strict=True):
-            tokens = sum(label != -100 for label in rows[index].labels)
+            tokens = sum(label != IGNORED for label in rows[index].labels)
             losses[index] = AnswerLoss(nll, tokens)
         on_rows(len(indices))
     return [loss for loss in losses if loss is not None]

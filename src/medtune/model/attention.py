@@ -73,17 +73,19 @@ def _one_row(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None, window: int | None, softcap: float | None
 ) -> torch.Tensor:
     length = q.shape[2]
+    groups = q.shape[1] // k.shape[1]
+    # Not `enable_gqa`: the memory-efficient kernel, which is what a T4 has, refuses it, and the math kernel that
+    # would take its place keeps length x length scores in float32.
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     reach = length if window is None else min(window, length)
     if softcap is None and reach == length:
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
     position = torch.arange(length, device=q.device)
     distance = position[:, None] - position[None, :]
     allowed = (distance >= 0) & (distance < reach)
     if softcap is None:
-        return scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scaling, enable_gqa=True)
+        return scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scaling)
     # Gemma 2 squashes its scores, which no fused kernel of torch does.
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
     weights = scores.masked_fill(~allowed, float("-inf")).softmax(-1, dtype=torch.float32).to(q.dtype)

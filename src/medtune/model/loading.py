@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config import ModelSection
-from medtune.errors import ModelError
+from medtune.errors import ModelError, first_line
 from medtune.hub import fetch_snapshot
 
 DEMO_MODEL = "medtune:demo"
@@ -73,8 +73,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{section.base}: cannot be loaded ({first})") from None
+        raise ModelError(f"{section.base}: cannot be loaded ({first_line(error)})") from None
     _set_compute_dtype(model, dtype)
     model.requires_grad_(False)
     return model.eval()
@@ -138,5 +137,6 @@ def _set_compute_dtype(model: Any, dtype: str) -> None:
             module.compute_type_is_set = True
 
 
-def _max_memory(limits: Mapping[str, str] | None) -> dict[int | str, str] | None:
-    return None if limits is None else {int(key) if key.isdigit() else key: value for key, value in limits.items()}
+def _max_memory(limits: Mapping[int | str, str] | None) -> dict[int | str, str] | None:
+    # A mapping that went through JSON has text for keys; accelerate wants GPUs by number.
+    return None if limits is None else {int(k) if str(k).isdigit() else k: value for k, value in limits.items()}

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from medtune.errors import ModelError
+from medtune.errors import ModelError, first_line
 from medtune.prompts import PromptRenderer
 
 _RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
@@ -21,8 +21,9 @@ def load_tokenizer(path: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: no usable tokenizer ({first}); give a model with its tokenizer files") from None
+        raise ModelError(
+            f"{path}: no usable tokenizer ({first_line(error)}); give a model with its tokenizer files"
+        ) from None
     if not tokenizer.is_fast:
         raise ModelError(f"{path}: only fast tokenizers are supported; convert it to tokenizer.json")
     return tokenizer

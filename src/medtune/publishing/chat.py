@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
-from medtune.config import Config, DataSection, ModelSection
+from medtune.config import Config
 from medtune.errors import DataError, ModelError
-from medtune.run_dir import RunDir
+from medtune.run_dir import RunDir, pin_revision
 
 
 def read_questions(path: Path) -> list[str]:
@@ -64,14 +64,14 @@ def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO
 
 def _find(target: str) -> tuple[Config, Any]:
     """Configuration and adapter folder of a run directory, or of an adapter given as a folder or a Hub id."""
-    from medtune.model.adapters import adapter_base, resolve_adapter
+    from medtune.model.adapters import adapter_config, resolve_adapter
 
     path = Path(target)
     if (path / "config.yaml").is_file():
         run = RunDir.open(path)
         run.require("train", f"medtune train {path}")
-        return run.config(), run.adapter_dir
+        return pin_revision(run, run.config()), run.adapter_dir
     if path.is_dir() and not (path / "adapter_config.json").is_file():
         raise ModelError(f"{target}: neither a run directory (no config.yaml) nor an adapter (no adapter_config.json)")
     adapter = resolve_adapter(target)
-    return Config(model=ModelSection(base=adapter_base(adapter)), data=DataSection(source="medtune:demo")), adapter
+    return adapter_config(adapter), adapter

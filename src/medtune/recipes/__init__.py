@@ -35,9 +35,19 @@ def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
     Raises ConfigError, with a line for each problem.
     """
     values = _read_recipe(recipe, seen=())
+    problems: list[str] = []
     for override in overrides:
-        _apply_override(values, override)
-    return parse_config(values, origin=recipe)
+        try:
+            _apply_override(values, override)
+        except ConfigError as error:
+            problems.append(str(error))
+    try:
+        config = parse_config(values, origin=recipe)
+    except ConfigError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
 
 
 def recipe_name(recipe: str) -> str:

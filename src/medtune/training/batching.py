@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Sampler
 
 from medtune.model.answer_loss import fill_micro_batches
-from medtune.prompts import IGNORED
+from medtune.records import IGNORED
 
 Row = Mapping[str, Any]
 
@@ -61,15 +61,14 @@ def collate_step(
 ) -> dict[str, Any]:
     """One optimiser step: its padding-free passes, each as `collate` makes them, and its counts of tokens.
 
-    A process whose share of a small last step is empty passes `filler` with every label masked: it has to take part
-    in the exchange of gradients, and adds nothing to them.
+    `filler`, with every label masked, is for a process that has fewer passes than another: all have to take part in
+    every exchange between processes, and this one adds nothing to it.
     """
-    if not rows:
-        masked = {**filler, "labels": [IGNORED] * len(filler["labels"])}
-        return {"micro_batches": [collate([masked])], "answer_tokens": 0, "tokens": 0}
+    masked = {**filler, "labels": [IGNORED] * len(filler["labels"])}
     passes = fill_micro_batches([len(row["input_ids"]) for row in rows], tokens_per_micro_batch)
     micro_batches = [collate([rows[i] for i in indices]) for indices in passes]
     return {
+        "filler": collate([masked]),
         "micro_batches": micro_batches,
         "answer_tokens": sum(int((batch["labels"] != IGNORED).sum()) for batch in micro_batches),
         "tokens": sum(len(row["input_ids"]) for row in rows),

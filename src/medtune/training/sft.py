@@ -72,8 +72,14 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over every pass of a step. Returns the step's loss, a mean over its answer tokens."""
         micro_batches = inputs["micro_batches"]
-        counts = torch.tensor([[inputs["answer_tokens"], inputs["tokens"]]], device=self.args.device)
-        answer_tokens, tokens = self.accelerator.gather(counts).sum(dim=0)
+        counts = torch.tensor(
+            [[inputs["answer_tokens"], inputs["tokens"], len(micro_batches)]], device=self.args.device
+        )
+        counts = self.accelerator.gather(counts)
+        answer_tokens, tokens, _ = counts.sum(dim=0)
+        most_passes = int(counts[:, 2].max())
+        # Every pass ends in an exchange between the processes: all of them make equally many.
+        micro_batches = micro_batches + [inputs["filler"]] * (most_passes - len(micro_batches))
         total = torch.zeros((), device=self.args.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)

@@ -1,0 +1,107 @@
+"""What can be checked before any long work: inputs that are not there, and rows that will not fit."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from medtune.config import Config
+from medtune.errors import ConfigError, ModelError, first_line
+from medtune.model.loading import DEMO_MODEL, resolve_base
+from medtune.run_dir import RunDir
+
+# How many of the longest questions are encoded: characters tell tokens well enough to find the longest among them.
+LONGEST_QUESTIONS = 50
+
+
+def check_inputs(config: Config) -> None:
+    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
+    from medtune.data.sources import check_source
+    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.hub import fetch_snapshot
+    from medtune.model.adapters import resolve_adapter
+
+    for name in config.training.report_to:
+        if find_spec(name) is None:
+            raise ModelError(f"training.report_to: {name} is not installed; `pip install {name}` or leave it out")
+    check_source(config.data.source, config.data.revision, config.data.columns)
+    if config.data.test_source is not None:
+        check_source(config.data.test_source, columns=config.data.columns)
+    if config.model.adapter is not None:
+        resolve_adapter(config.model.adapter)
+    if "bertscore_f1" in config.evaluation.metrics:
+        resolve_encoder(config.evaluation.bertscore_model, lambda name: fetch_snapshot(name, weights=False))
+    _check_optimizer(config.training.optimizer)
+    if config.model.base != DEMO_MODEL:
+        _check_model(config)
+
+
+def check_rows(config: Config, run_dir: RunDir) -> None:
+    """Raises MedtuneError if the longest questions leave no room for an answer, in training or in generation."""
+    from medtune.model.loaded import load_renderer
+    from medtune.prompts import encode_for_training
+
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    renderer = load_renderer(config, path)
+    train = sorted(run_dir.read_split("train"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
+    encode_for_training(renderer, train, max_length=config.training.max_length, overlong="cut")
+    test = sorted(run_dir.read_split("test"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
+    longest = max(len(renderer.prompt_ids(pair.question)) for pair in test)
+    positions, cap = _positions(path), config.generation.max_new_tokens
+    if positions is not None and longest + cap > positions:
+        raise ConfigError(
+            f"generation.max_new_tokens: {cap} and the longest prompt of {longest} tokens exceed the model's context "
+            f"of {positions}; lower it to {positions - longest} or less"
+        )
+
+
+def _check_optimizer(name: str) -> None:
+    from transformers.training_args import OptimizerNames
+
+    known = [optimizer.value for optimizer in OptimizerNames]
+    if name != "auto" and name not in known:
+        raise ConfigError(f"training.optimizer: {name} is unknown; transformers has {', '.join(known)}")
+
+
+def _check_model(config: Config) -> None:
+    from medtune.model.loaded import load_renderer
+
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    load_renderer(config, path)
+    positions = _positions(path)
+    if positions is not None and config.training.max_length > positions:
+        raise ConfigError(
+            f"training.max_length: {config.training.max_length} exceeds the model's context of {positions} tokens"
+        )
+    _check_targets(config, path)
+
+
+def _positions(path: Path) -> int | None:
+    from transformers import AutoConfig
+
+    try:
+        text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)})") from None
+    positions = getattr(text, "max_position_embeddings", None)
+    return int(positions) if positions else None
+
+
+def _check_targets(config: Config, path: Path) -> None:
+    """The layers that get an adapter, looked up in the model's shape: no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{config.model.base}: no causal language model ({first_line(error)})") from None
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
+    if missing:
+        raise ModelError(
+            f"lora.targets: {', '.join(missing)} not in {config.model.base}, whose linear layers are "
+            f"{', '.join(sorted(names))}"
+        )
