@@ -217,9 +217,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
             "owner/two",
             {"a.csv": table, "b.csv": table, "README.md": f"---\nconfigs:\n{configurations}---\n".encode()},
         )
-        # Served while it is checked and first loaded (5 requests), then gone.
+        # Served while it is checked and first loaded (7 requests), then gone.
         server.add("models", "owner/leaving", server.repos["models", "owner/tiny"].commits[commits["model"]])
-        server.fail("/api/models/owner/leaving", 503, after=5)
+        server.fail("/api/models/owner/leaving", 503, after=7)
         # What huggingface_hub's own retries get over.
         server.fail("/owner/leaving/resolve/", 500, times=1)
         server.fail("owner/broken", 500)

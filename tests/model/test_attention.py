@@ -99,3 +99,24 @@ def test_left_padding_and_cache_go_the_usual_way():
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     ours = model.generate(ids, attention_mask=mask, **options)
     assert torch.equal(ours, plain.generate(ids, attention_mask=mask, **options))
+
+
+@pytest.mark.gpu
+def test_row_wise_attention_needs_no_more_than_the_memory_efficient_kernel():
+    """What a T4 runs: float16, shared key heads, 8,192 tokens, no flash kernel, no length x length scores."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from medtune.model.attention import _one_row, _varlen
+
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 8192, 128, dtype=torch.float16, device="cuda") for heads in (32, 8, 8))
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
+        rows = _one_row(q, k, v, None, None, None)
+    # Query, keys and values spread to all heads, and the output: 64 MiB each. One matrix of scores would be 4 GiB.
+    assert torch.cuda.max_memory_allocated() - before < 512 * 2**20
+    bounds = torch.tensor([0, 8192], dtype=torch.int32, device="cuda")
+    varlen = _varlen(q, k, v, bounds, 8192, None, None)
+    torch.testing.assert_close(rows[0].transpose(0, 1), varlen, atol=2e-3, rtol=2e-2)

@@ -93,7 +93,8 @@ def _read_bleu_parts(before: BleuParts, after: BleuParts) -> str:
         f"the brevity penalty went from {before.brevity_penalty:.3f} to {after.brevity_penalty:.3f} (1 is none), and "
         f"the answers' length from {before.length_ratio:.2f} to {after.length_ratio:.2f} times the references'"
     )
-    if before.score <= 0 or after.score <= 0:
+    # Below what is shown of BLEU its factors are noise: a penalty of 1e-14 would be recovered 1e13-fold.
+    if min(before.score, after.score) < 0.01:
         return f"{sentence}; a BLEU of 0 cannot be split into factors."
     length = after.brevity_penalty / before.brevity_penalty
     match = (after.score / before.score) / length
