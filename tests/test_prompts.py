@@ -98,7 +98,7 @@ def test_exactly_one_bos():
 def test_bos_is_added_once_where_the_tokenizer_adds_it_and_the_template_does_not():
     from tokenizers.processors import TemplateProcessing
 
-    from tiny_model import CHAT_TEMPLATE
+    from medtune.model.demo_model import CHAT_TEMPLATE
 
     for template in (CHAT_TEMPLATE, CHAT_TEMPLATE.replace("{{ bos_token }}", "")):
         tokenizer = build_tokenizer(chat_template=template)

@@ -8,19 +8,8 @@ from typing import Any
 
 import pytest
 
-SPECIAL_TOKENS = [
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|finetune_right_pad_id|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-]
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
-    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
+from medtune.model.demo_model import CHAT_TEMPLATE, SPECIAL_TOKENS
+
 CORPUS = [
     "What causes gout ? Gout happens when uric acid builds up in the blood and forms crystals in a joint.",
     "What are the symptoms of asthma ? Wheezing, coughing and shortness of breath, often at night.",
@@ -40,7 +29,7 @@ def build_tokenizer(special_tokens: list[str] | None = None, chat_template: str 
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=special_tokens or SPECIAL_TOKENS,
+        special_tokens=special_tokens or list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -136,8 +136,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"or delete {run_dir.checkpoints_dir} to start over"
         )
     from medtune.data.splits import sample_rows
-    from medtune.hub import ADAPTER_SETTINGS
-    from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_adapter, resolve_adapter
+    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
     from medtune.training.sft import result_record, train_adapter
 
     with provenance.stage(run_dir, "train") as record:
@@ -171,12 +170,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             resume_from=checkpoint,
         )
         if rank() == 0:
-            with run_dir.replacing_adapter() as folder:
-                model.peft_config["default"].base_model_name_or_path = config.model.base
-                model.peft_config["default"].revision = loaded.revision
-                model.save_pretrained(folder)
-                loaded.renderer.tokenizer.save_pretrained(folder)
-                run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(config))
+            _save_adapter(run_dir, model, loaded, config)
         record["training"] = result_record(result)
         record["rows"] = {
             "train": len(train.rows),
@@ -184,6 +178,18 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             "dropped": train.dropped,
             "tokens_lost": train.tokens_lost,
         }
+
+
+def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Config) -> None:
+    from medtune.hub import ADAPTER_SETTINGS
+    from medtune.model.adapters import adapter_settings
+
+    with run_dir.replacing_adapter() as folder:
+        model.peft_config["default"].base_model_name_or_path = config.model.base
+        model.peft_config["default"].revision = loaded.revision
+        model.save_pretrained(folder)
+        loaded.renderer.tokenizer.save_pretrained(folder)
+        run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(config))
 
 
 def compare_stage(run_dir: RunDir) -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from medtune.errors import ModelError
+from medtune.model.demo_model import CHAT_TEMPLATE, SPECIAL_TOKENS
 from medtune.model.tokenizer import set_pad_token
-from tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tokenizer
+from tiny_model import build_tokenizer
 
 BOS, EOT = "<|begin_of_text|>", "<|eot_id|>"
 WITHOUT_PAD = [token for token in SPECIAL_TOKENS if token != "<|finetune_right_pad_id|>"]
@@ -31,7 +32,7 @@ def test_llama_3_1_pads_with_its_padding_token():
 
 def test_padding_with_the_end_token_is_replaced():
     # The usual `tokenizer.pad_token = tokenizer.eos_token`: the end token would never be learned.
-    tokenizer = build_tokenizer(SPECIAL_TOKENS, CHAT_TEMPLATE, bos_token=BOS, eos_token=EOT, pad_token=EOT)
+    tokenizer = build_tokenizer(list(SPECIAL_TOKENS), CHAT_TEMPLATE, bos_token=BOS, eos_token=EOT, pad_token=EOT)
     assert chosen(tokenizer) == "<|finetune_right_pad_id|>"
 
 
