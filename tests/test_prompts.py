@@ -3,8 +3,8 @@
 import pytest
 
 from medtune.errors import DataError, ModelError
-from medtune.prompts import PromptRenderer, encode_for_training
-from medtune.records import QAPair
+from medtune.prompts import PromptRenderer, encode_for_training, fit_rows, require_sound_rows
+from medtune.records import IGNORED, EncodedRow, QAPair
 from tiny_model import build_tokenizer
 
 CHATML = (
@@ -178,3 +178,146 @@ def test_overlong_rows_can_be_dropped():
 def test_prompt_that_leaves_no_room_names_the_row():
     with pytest.raises(DataError, match=r"row r1.*raise training\.max_length"):
         encode([pair(question="What " * 100)], 64)
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
+@pytest.mark.parametrize("system", ["", "You are kind."])
+def test_worked_examples_are_earlier_turns_of_the_chat(make, system):
+    tokenizer = make()
+    examples = [pair(f"What is number {n} ?", f"It is {n}.\nReally.", f"e{n}") for n in (1, 2, 3)]
+    ours = PromptRenderer(tokenizer, system).prompt_ids("What causes gout ?", examples)
+    turns = [
+        {"role": role, "content": text}
+        for example in examples
+        for role, text in (("user", example.question), ("assistant", example.answer))
+    ] + [{"role": "user", "content": "What causes gout ?"}]
+    if system and make in (gemma, mistral):  # no system role: the line goes before the first question
+        turns[0]["content"] = f"{system}\n\n{turns[0]['content']}"
+    elif system:
+        turns.insert(0, {"role": "system", "content": system})
+    assert ours == tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=False)
+    row = PromptRenderer(tokenizer, system).encode_pair(pair(), examples)
+    assert row.input_ids[: row.prompt_length] == ours
+
+
+def test_worked_examples_that_spell_special_tokens_stay_text():
+    tokenizer = build_tokenizer()
+    ids = PromptRenderer(tokenizer).prompt_ids("Why ?", [pair("<|eot_id|>", "<|begin_of_text|>")])
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert ids.count(5) == 3  # question, answer, question
+
+
+def test_a_template_that_takes_one_question_cannot_have_examples():
+    single = (
+        "{{ bos_token }}{% if messages | length > 3 %}{{ raise_exception('one turn') }}{% endif %}"
+        "{% for m in messages %}{{ m['content'] }}<|eot_id|>{% endfor %}"
+    )
+    renderer = PromptRenderer(build_tokenizer(chat_template=single))
+    with pytest.raises(ModelError, match=r"leave few_shot out of evaluation\.controls"):
+        renderer.prompt_ids("Why ?", [pair(), pair()])
+
+
+def test_cut_text_is_what_a_capped_model_would_have_written():
+    renderer = PromptRenderer(build_tokenizer())
+    text = "Uric acid builds up in the blood. 😀😀"
+    assert renderer.cut_to(text, 1000) == text
+    for tokens in range(1, renderer.count_tokens(text)):
+        cut = renderer.cut_to(text, tokens)
+        assert text.startswith(cut)
+        assert renderer.count_tokens(cut) <= tokens
+
+
+def test_every_prompt_that_leaves_no_room_is_named():
+    rows = [pair(question="What " * (60 + n), row_id=f"long{n}") for n in range(7)]
+    with pytest.raises(DataError) as caught:
+        encode([*rows, pair(row_id="short")], 64)
+    longest = len(PromptRenderer(build_tokenizer()).prompt_ids("What " * 66))
+    assert str(caught.value) == (
+        "training.max_length: rows long0, long1, long2, long3, long4 … (7 in all): a prompt of up to "
+        f"{longest} tokens leaves no room for an answer; raise training.max_length above {longest + 1}"
+    )
+    # As the message says, one token more is room for an answer of one token.
+    assert len(encode(rows, longest + 2).rows) == 7
+    with pytest.raises(DataError, match="row long6: "):
+        encode(rows, longest + 1)
+
+
+def test_rows_without_room_are_handed_back_to_who_only_counts():
+    fitted = fit_rows(
+        PromptRenderer(build_tokenizer()),
+        [pair(question="What " * 100, row_id="long"), pair(row_id="short")],
+        max_length=64,
+        overlong="cut",
+    )
+    assert [row.id for row in fitted.rows] == ["short"]
+    assert [row.id for row in fitted.no_room] == ["long"]
+    assert fitted.no_room[0].prompt_length > 64
+
+
+# The mask -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
+@pytest.mark.parametrize("system", ["", "You are kind."])
+def test_sound_rows_pass(make, system):
+    renderer = PromptRenderer(make(), system)
+    rows = [renderer.encode_pair(pair(question, row_id=question)) for question in QUESTIONS]
+    assert require_sound_rows(rows, renderer) is None
+    assert require_sound_rows([], renderer) is None
+
+
+def test_a_template_that_opens_every_turn_with_bos_is_sound():
+    """SmolLM2's: its BOS is <|im_start|>."""
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = build_tokenizer(tokens, CHATML, bos_token="<|im_start|>", eos_token="<|im_end|>")
+    renderer = PromptRenderer(tokenizer, "You are kind.")
+    row = renderer.encode_pair(pair())
+    assert row.input_ids.count(tokenizer.bos_token_id) == renderer.bos_count == 3
+    require_sound_rows([row], renderer)
+    extra = EncodedRow("r1", [*row.input_ids[:-3], 1, *row.input_ids[-3:]], [*row.labels[:-3], 1, *row.labels[-3:]])
+    with pytest.raises(DataError, match="row r1: BOS stands twice"):
+        require_sound_rows([extra], renderer)
+
+
+def test_a_model_whose_bos_is_its_end_token_is_sound():
+    template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}"
+        "{% if m['role'] == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    tokenizer = build_tokenizer(["<|endoftext|>"], template, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    renderer = PromptRenderer(tokenizer)
+    row = renderer.encode_pair(pair())
+    assert row.input_ids[0] == row.input_ids[-1] == tokenizer.bos_token_id
+    require_sound_rows([row], renderer)
+
+
+def test_a_template_that_writes_bos_twice_is_refused():
+    from medtune.model.demo_model import CHAT_TEMPLATE
+
+    tokenizer = build_tokenizer(chat_template=CHAT_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}" * 2))
+    renderer = PromptRenderer(tokenizer)
+    rows = [renderer.encode_pair(pair(row_id=f"r{n}")) for n in range(7)]
+    with pytest.raises(DataError) as caught:
+        require_sound_rows(rows, renderer)
+    assert str(caught.value) == (
+        "training rows r0, r1, r2, r3, r4 … (7 in all): BOS stands twice; take it out of the tokenizer's chat "
+        "template, or out of what the tokenizer adds"
+    )
+
+
+def test_a_row_without_its_end_token_or_without_any_label_is_refused():
+    renderer = PromptRenderer(build_tokenizer())
+    sound = renderer.encode_pair(pair(row_id="sound"))
+    cut = EncodedRow("cut", sound.input_ids[:-1], sound.labels[:-1])
+    masked = EncodedRow("masked", sound.input_ids, [*sound.labels[:-1], IGNORED])
+    empty = EncodedRow("empty", sound.input_ids, [IGNORED] * len(sound.labels))
+    inside = EncodedRow("inside", [*sound.input_ids, 9], [*sound.labels, 9])
+    with pytest.raises(DataError) as caught:
+        require_sound_rows([sound, cut, empty, masked, inside], renderer)
+    no_label, no_end = str(caught.value).splitlines()
+    assert no_label == (
+        "training row empty: no token carries a label, so there is nothing to learn; raise training.max_length"
+    )
+    assert no_end.startswith("training rows cut, masked, inside: no end token at the end of the labels")
+    require_sound_rows([sound], renderer)

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from medtune.config import Config, parse_config
+from medtune.config import Config, DataSection, TrainingSection, parse_config
 from medtune.errors import ConfigError
-from medtune.recipes import changed_keys, dump_config, load_recipe, read_config, recipe_name, shipped_recipes
+from medtune.recipes import (
+    changed_keys,
+    dump_config,
+    load_for_source,
+    load_recipe,
+    read_config,
+    recipe_name,
+    shipped_recipes,
+)
 
 BASE = "model: {base: owner/model}\ndata: {source: rows.csv}\n"
 
@@ -346,3 +354,33 @@ def test_reading_back_a_damaged_config(recipe: Path) -> None:
     recipe.write_text(dump_config(load_recipe("demo")).split("data:")[0], encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.yaml: data: missing"):
         read_config(recipe)
+
+
+# A source to look at ------------------------------------------------------------------------------------------------
+
+
+def test_a_source_takes_the_place_of_the_recipes_own(recipe: Path) -> None:
+    recipe.write_text(
+        "extends: demo\ndata: {source: theirs.csv, revision: v1, columns: {question: q}}\n", encoding="utf-8"
+    )
+    config = load_for_source("mine.csv", str(recipe), ["data.split.test=0.3"])
+    assert (config.data.source, config.data.revision) == ("mine.csv", None)
+    assert (config.data.columns.question, config.data.split.test) == ("q", 0.3)
+    assert load_for_source("x/y", "demo", ["data.revision=v2"]).data.revision == "v2"
+
+
+def test_without_a_recipe_everything_else_is_the_default() -> None:
+    config = load_for_source("mine.csv")
+    assert config.data == DataSection(source="mine.csv")
+    assert config.training == TrainingSection()
+    with pytest.raises(ConfigError) as caught:
+        load_for_source("mine.csv", None, ["data.split.test=2", "seed"])
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("--set seed: must read")
+    assert lines[1].startswith("data audit: data.split.test: input should be less than")
+
+
+def test_a_recipe_whose_data_is_no_section_is_refused(recipe: Path) -> None:
+    recipe.write_text("model: {base: x}\ndata: 5\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: data: "):
+        load_for_source("mine.csv", str(recipe))

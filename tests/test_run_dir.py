@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 from medtune.config import Config
 from medtune.errors import RunDirError
 from medtune.recipes import load_recipe
-from medtune.records import ComparisonRow, ModelName, Prediction, QAPair, Score, Split
+from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir import STAGES, RunDir, StageName
 
 ODD_TEXT = 'two\nlines, "quotes", naïve — \u2028 \x85 \x1f and a 😀'
@@ -47,10 +51,15 @@ def finish(run: RunDir, stage: StageName) -> None:
             for name in ("adapter_model.safetensors", "adapter_config.json"):
                 (folder / name).write_text("{}", encoding="utf-8")
     elif stage == "compare":
-        run.write_comparison([], "")
+        for path in (run.comparison_file, run.controls_file, run.strata_file, run.lengths_file):
+            run.write_json(path, [])
+        run.write_text(run.comparison_text_file, "")
     else:
-        run.write_predictions(stage, [prediction("a")])
-        run.write_scores(stage, {"bleu": Score(1.0, 1, "signature")})
+        systems: tuple[SystemName, ...] = get_args(ControlName) if stage == "controls" else (stage,)  # type: ignore[assignment]
+        for system in systems:
+            run.write_predictions(system, [prediction("a")])
+            run.write_table(run.row_statistics_file(system), pa.table({"id": ["a"]}))
+            run.write_scores(system, {"bleu": Score(1.0, 1, "signature", 1, (0.5, 1.5))})
     run.complete(stage, {"seconds": 1.0})
 
 
@@ -143,6 +152,32 @@ def test_splits_come_back_as_they_were_written(run: RunDir) -> None:
     assert run.read_split("test") == []
 
 
+def test_templates_and_raw_text_come_back_too(run: RunDir) -> None:
+    marked = replace(pair("a", split="dev", raw_question="Q  ? ?", raw_answer=f" {ODD_TEXT} "), template=True)
+    run.write_split(Split((marked, pair("b")), (), ()))
+    run.complete("data", {})
+    assert run.read_split("train") == [marked, pair("b")]
+    assert pq.read_schema(run.split_file("train")).field("template").type == pa.bool_()
+
+
+def test_a_split_of_an_older_version_is_read_without_the_newer_columns(run: RunDir) -> None:
+    run.write_split(Split((pair("a"),), (), ()))
+    run.complete("data", {})
+    table = pq.read_table(run.split_file("train"))
+    pq.write_table(table.drop_columns(["template", "split", "raw_question"]), run.split_file("train"))
+    assert run.read_split("train") == [pair("a")]
+
+
+def test_dropped_rows_are_kept_aside(run: RunDir) -> None:
+    run.write_dropped([("dropped_short", pair("a", raw_question="Q ?", raw_answer="é\u2028 no"))])
+    (line,) = run.dropped_file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    assert json.loads(line) == {
+        "id": "a", "rule": "dropped_short", "raw_question": "Q ?", "raw_answer": "é\u2028 no",
+    }  # fmt: skip
+    run.write_dropped([])
+    assert run.dropped_file.read_text(encoding="utf-8") == ""
+
+
 def test_reading_a_split_before_the_data_stage(run: RunDir) -> None:
     with pytest.raises(RunDirError, match="the data stage is not complete; run `medtune data prepare` first"):
         run.read_split("train")
@@ -163,8 +198,9 @@ def test_predictions_are_readable_utf8(run: RunDir) -> None:
 
 
 def test_scores_keep_every_digit(run: RunDir) -> None:
-    scores = {"bleu": Score(1 / 3, 7, "nrefs:1"), "perplexity": Score(1e-300, 7, "base")}
+    scores = {"bleu": Score(1 / 3, 7, "nrefs:1", 3, (0.1, 1 / 7)), "perplexity": Score(1e-300, 7, "base", 7, None)}
     run.write_predictions("baseline", [])
+    run.write_table(run.row_statistics_file("baseline"), pa.table({"id": []}))
     run.write_scores("baseline", scores)
     run.complete("baseline", {})
     assert run.read_scores("baseline") == scores
@@ -172,16 +208,18 @@ def test_scores_keep_every_digit(run: RunDir) -> None:
 
 @pytest.mark.parametrize("model", ["baseline", "tuned"])
 def test_scores_of_a_model_that_was_not_evaluated(run: RunDir, model: ModelName) -> None:
-    with pytest.raises(RunDirError, match=f"run `medtune evaluate RUN --model {model}` first"):
+    with pytest.raises(RunDirError, match=f"run `medtune evaluate .* --model {model}` first"):
         run.read_scores(model)
 
 
-def test_a_comparison_is_written_as_json_and_text(run: RunDir) -> None:
-    run.write_comparison([ComparisonRow("bleu", 1.0, 2.5, 1.5, 7, "s")], "# Title\n")
-    assert json.loads(run.comparison_file.read_text(encoding="utf-8")) == [
-        {"metric": "bleu", "baseline": 1.0, "tuned": 2.5, "difference": 1.5, "n": 7, "signature": "s"}
-    ]
-    assert run.comparison_text_file.read_bytes() == b"# Title\n"
+def test_controls_stand_in_a_folder_of_their_own(run: RunDir) -> None:
+    assert run.scores_file("tuned") == run.path / "tuned" / "scores.json"
+    assert run.predictions_file("few_shot") == run.path / "controls" / "few_shot" / "predictions.jsonl"
+
+
+def test_json_that_is_missing_is_named(run: RunDir) -> None:
+    with pytest.raises(RunDirError, match=r"lengths\.json: missing"):
+        run.read_json(run.lengths_file)
 
 
 # Training -----------------------------------------------------------------------------------------------------------
@@ -312,9 +350,10 @@ def test_provenance_gathers_and_replaces(run: RunDir) -> None:
     ("again", "left"),
     [
         ("data", {"data"}),
-        ("baseline", {"data", "baseline", "train", "tuned"}),
-        ("train", {"data", "baseline", "train"}),
-        ("tuned", {"data", "baseline", "train", "tuned"}),
+        ("baseline", {"data", "baseline", "controls", "train", "tuned"}),
+        ("controls", {"data", "baseline", "controls", "train", "tuned"}),
+        ("train", {"data", "baseline", "controls", "train"}),
+        ("tuned", {"data", "baseline", "controls", "train", "tuned"}),
         ("compare", set(STAGES)),
     ],
 )

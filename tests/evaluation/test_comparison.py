@@ -1,93 +1,183 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from medtune.errors import DataError
-from medtune.evaluation.comparison import compare_scores, judge, lower_is_better, require_same_rows
-from medtune.evaluation.formatting import format_difference, format_value
-from medtune.evaluation.scores import METRICS
-from medtune.records import ComparisonRow, Prediction, Score
+from medtune.evaluation.comparison import common_metrics, compare_measured, require_like_scores, require_same_rows
+from medtune.evaluation.perplexity import PERPLEXITY_COLUMNS
+from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.significance import Resamples, holm, paired_p_value
+from medtune.records import MetricTable, Prediction, Score
+
+ROWS = 200
+DRAWN = Resamples.draw([f"topic {row // 2}" for row in range(ROWS)], resamples=1000, seed=0)  # 100 topics of two rows
 
 
-def score(value: float, *, n: int = 10, signature: str = "one-way") -> Score:
-    return Score(value=value, n=n, signature=signature)
+def mean_rows(
+    metric: str, shift: float = 0.0, *, seed: int = 0, table: MetricTable = "standard", signature: str = "one-way"
+) -> MetricRows:
+    values = np.random.default_rng(seed).normal(0.5 + shift, 0.1, size=ROWS)
+    return MetricRows(metric, ("value", "rows"), np.column_stack([values, np.ones(ROWS)]), signature, table)
 
 
-def row(metric: str, baseline: float, tuned: float) -> ComparisonRow:
-    return ComparisonRow(metric, baseline, tuned, tuned - baseline, 10, "one-way")
+def losses(nats: float, *, seed: int = 0) -> MetricRows:
+    values = np.random.default_rng(seed).normal(nats, 0.1, size=ROWS) * 10
+    return MetricRows("perplexity", PERPLEXITY_COLUMNS, np.column_stack([values, np.full(ROWS, 10.0)]), "one-way")
 
 
-def test_pairs_the_scores_in_order() -> None:
-    rows = compare_scores(
-        {"bleu": score(5.0), "perplexity": score(9.0)}, {"perplexity": score(3.0), "bleu": score(7.5)}
-    )
-    assert rows == [
-        ComparisonRow("bleu", 5.0, 7.5, 2.5, 10, "one-way"),
-        ComparisonRow("perplexity", 9.0, 3.0, -6.0, 10, "one-way"),
-    ]
-    assert compare_scores({}, {}) == []
+def test_a_row_holds_both_sides_their_difference_and_what_it_rests_on() -> None:
+    before, after = mean_rows("rougeL"), mean_rows("rougeL", 0.05, seed=1)
+    (row,) = compare_measured([before], [after], DRAWN)
+    assert (row.metric, row.n, row.groups, row.signature, row.table) == ("rougeL", 200, 100, "one-way", "standard")
+    assert row.baseline == pytest.approx(before.rows[:, 0].mean())
+    assert row.tuned == pytest.approx(after.rows[:, 0].mean())
+    assert row.difference == pytest.approx(row.tuned - row.baseline)
+    assert row.difference > 0.03
+    assert row.ci95 is not None
+    assert row.ci95[0] < row.difference < row.ci95[1]
+    assert (row.p_value, row.p_adjusted, row.verdict) == (pytest.approx(1 / 1001), pytest.approx(1 / 1001), "better")
 
 
-def test_infinities_are_kept() -> None:
-    (only,) = compare_scores({"perplexity": score(math.inf)}, {"perplexity": score(3.0)})
-    assert only.difference == -math.inf
-    (only,) = compare_scores({"perplexity": score(math.inf)}, {"perplexity": score(math.inf)})
-    assert math.isnan(only.difference)
-
-
-def test_unlike_scores_are_refused_by_name_all_at_once() -> None:
-    baseline = {"bleu": score(1), "rougeL": score(1), "rouge1": score(1), "rouge2": score(1)}
-    tuned = {"bleu": score(1, signature="other"), "rougeL": score(1, n=9), "rouge2": score(1), "perplexity": score(1)}
-    with pytest.raises(DataError) as error:
-        compare_scores(baseline, tuned)
-    lines = str(error.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["bleu", "rougeL", "rouge1", "perplexity"]
-    assert "one-way" in lines[0]
-    assert "other" in lines[0]
-    assert "10 rows" in lines[1]
-    assert "the tuned model has no such score" in lines[2]
-    assert "the baseline has no such score" in lines[3]
-
-
-def test_only_perplexity_is_better_when_lower() -> None:
-    assert [metric for metric in METRICS if lower_is_better(metric)] == ["perplexity"]
+def test_interval_and_p_are_those_of_paired_resamples() -> None:
+    """Both sides are resampled alike, so that what is hard for both cancels out."""
+    before, after = mean_rows("rougeL"), mean_rows("rougeL", 0.01, seed=1)
+    before.rows[:, 0] += 3 * np.arange(ROWS)
+    after.rows[:, 0] += 3 * np.arange(ROWS)
+    (row,) = compare_measured([before], [after], DRAWN)
+    assert row.ci95 is not None
+    assert row.ci95[1] - row.ci95[0] < 0.1
+    differences = after.values(DRAWN.sums(after.rows)) - before.values(DRAWN.sums(before.rows))
+    assert row.ci95 == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
+    assert row.p_value == paired_p_value(differences, row.difference)
 
 
 @pytest.mark.parametrize(
-    ("metric", "baseline", "tuned", "verdict"),
+    ("before", "after", "verdict"),
     [
-        ("bleu", 5.0, 6.0, "better"),
-        ("bleu", 6.0, 5.0, "worse"),
-        ("bleu", 5.0, 5.004, "equal"),
-        ("rougeL", 0.5, 0.5004, "better"),
-        ("rougeL", 0.5, 0.50004, "equal"),
-        ("perplexity", 9.0, 3.0, "better"),
-        ("perplexity", 3.0, 9.0, "worse"),
-        ("perplexity", math.inf, 3.0, "better"),
-        ("perplexity", 3.0, math.inf, "worse"),
-        ("perplexity", math.inf, math.inf, "undefined"),
-        ("perplexity", math.nan, 3.0, "undefined"),
+        (mean_rows("bleu_like"), mean_rows("bleu_like", 0.05, seed=1), "better"),
+        (mean_rows("bleu_like", 0.05, seed=1), mean_rows("bleu_like"), "worse"),
+        (mean_rows("bleu_like"), mean_rows("bleu_like", seed=2), "not distinguishable"),
+        (mean_rows("bleu_like"), mean_rows("bleu_like"), "not distinguishable"),
+        (losses(2.0), losses(1.0, seed=1), "better"),
+        (losses(1.0, seed=1), losses(2.0), "worse"),
+        (losses(1.0), losses(1.0, seed=2), "not distinguishable"),
+        (mean_rows("bits_per_byte", 0.05, seed=1), mean_rows("bits_per_byte"), "better"),
+        (losses(math.inf), losses(1.0), "undefined"),
+        (losses(1.0), losses(1e9), "undefined"),
+        (losses(math.inf), losses(math.inf), "undefined"),
+        (losses(math.nan), losses(1.0), "undefined"),
     ],
 )
-def test_judge(metric: str, baseline: float, tuned: float, verdict: str) -> None:
-    assert judge(row(metric, baseline, tuned)) == verdict
+def test_verdicts(before: MetricRows, after: MetricRows, verdict: str) -> None:
+    (row,) = compare_measured([before], [after], DRAWN)
+    assert row.verdict == verdict
+    if verdict == "undefined":
+        assert (row.ci95, row.p_value, row.p_adjusted, row.rows_needed) == (None, None, None, None)
 
 
-def test_numbers_as_they_are_written() -> None:
-    assert format_value("bleu", 5.126) == "5.13"
-    assert format_value("rougeL", 0.12346) == "0.1235"
-    assert format_value("perplexity", 1234567.0) == "1.235e+06"
-    assert [format_value("perplexity", value) for value in (math.inf, math.nan)] == ["inf", "nan"]
-    assert [format_difference("bleu", value) for value in (1.0, -1.0, 0.0, -0.004)] == [
-        "+1.00",
-        "-1.00",
-        "0.00",
-        "0.00",
+def test_a_model_beside_itself() -> None:
+    (row,) = compare_measured([losses(1.0)], [losses(1.0)], DRAWN)
+    assert (row.difference, row.ci95, row.p_value, row.rows_needed) == (0.0, (0.0, 0.0), 1.0, None)
+
+
+def test_infinities_are_kept() -> None:
+    (row,) = compare_measured([losses(math.inf)], [losses(1.0)], DRAWN)
+    assert (row.baseline, row.difference) == (math.inf, -math.inf)
+    (row,) = compare_measured([losses(math.inf)], [losses(math.inf)], DRAWN)
+    assert math.isnan(row.difference)
+
+
+def test_one_group_gets_no_verdict() -> None:
+    """However large the difference, rows of a single topic say nothing about another topic."""
+    drawn = Resamples.draw(["topic"] * ROWS, resamples=1000, seed=0)
+    (row,) = compare_measured([mean_rows("rougeL")], [mean_rows("rougeL", 0.3)], drawn)
+    assert (row.groups, row.ci95, row.p_value, row.verdict) == (1, None, None, "undefined")
+    assert row.difference == pytest.approx(0.3)
+
+
+def borderline(count: int, table: MetricTable) -> list[tuple[MetricRows, MetricRows]]:
+    names = [f"{table} {number}" for number in range(count)]
+    return [
+        (mean_rows(name, table=table), mean_rows(name, 0.02, seed=number + 1, table=table))
+        for number, name in enumerate(names)
     ]
-    assert [format_difference("bleu", value) for value in (math.inf, -math.inf, math.nan)] == ["+inf", "-inf", "nan"]
+
+
+def test_holm_corrects_within_each_table_and_the_verdict_goes_by_it() -> None:
+    pairs = [*borderline(6, "standard"), *borderline(3, "compat")]
+    rows = compare_measured([before for before, _ in pairs], [after for _, after in pairs], DRAWN)
+    for table, count in (("standard", 6), ("compat", 3)):
+        family = [row for row in rows if row.table == table]
+        p_values = [row.p_value for row in family if row.p_value is not None]
+        assert len(p_values) == count
+        assert [row.p_adjusted for row in family] == pytest.approx(holm(p_values))
+        assert [row.verdict for row in family] == [
+            "better" if row.p_adjusted is not None and row.p_adjusted < 0.05 else "not distinguishable"
+            for row in family
+        ]
+    # The same pair of systems, in a smaller family, is corrected less.
+    assert rows[0].p_value == rows[6].p_value
+    assert (rows[0].p_adjusted or 0) > (rows[6].p_adjusted or 1)
+    lost_by_correction = [row for row in rows if row.p_value and row.p_value < 0.05 and row.verdict != "better"]
+    assert lost_by_correction
+
+
+def test_an_undefined_metric_is_no_test_in_the_family() -> None:
+    pairs = [(losses(math.inf), losses(1.0)), *borderline(1, "standard")]
+    rows = compare_measured([before for before, _ in pairs], [after for _, after in pairs], DRAWN)
+    assert rows[1].p_adjusted == rows[1].p_value
+
+
+def test_what_is_not_distinguishable_names_a_larger_n() -> None:
+    """In a family of ten, a difference that correction alone takes away still needs more rows than there are."""
+    unclear = 0
+    for count in (1, 10):
+        pairs = borderline(count, "standard")
+        for row in compare_measured([before for before, _ in pairs], [after for _, after in pairs], DRAWN):
+            if row.verdict == "not distinguishable":
+                unclear += 1
+                assert row.rows_needed is not None
+                assert row.rows_needed > row.n
+    assert unclear > 3
+
+
+def test_rows_come_in_the_baselines_order() -> None:
+    names = ["rougeL", "bleu_like", "exact_match"]
+    before = [mean_rows(name) for name in names]
+    rows = compare_measured(before, before[::-1], DRAWN)
+    assert [row.metric for row in rows] == names
+    assert compare_measured([], [], DRAWN) == []
+
+
+def test_unlike_scores_are_refused_by_name_all_at_once() -> None:
+    baseline = {"bleu": ("one-way", 10), "rougeL": ("one-way", 10), "rouge1": ("one-way", 10), "rouge2": ("one-way", 9)}
+    tuned = {"bleu": ("other", 10), "rougeL": ("one-way", 9), "rouge2": ("one-way", 9), "perplexity": ("one-way", 10)}
+    with pytest.raises(DataError) as error:
+        require_like_scores(baseline, tuned, ("first", "second"))
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["bleu", "rougeL", "rouge1", "perplexity"]
+    assert "first one-way, second other" in lines[0]
+    assert "first has 10 rows, second has 9" in lines[1]
+    assert "the second has no such score" in lines[2]
+    assert "the first has no such score" in lines[3]
+    require_like_scores(baseline, dict(baseline), ("first", "second"))
+
+
+def test_measured_scores_of_unlike_signatures_never_compare() -> None:
+    with pytest.raises(DataError, match="measured in two ways, which never compare"):
+        compare_measured([mean_rows("rougeL")], [mean_rows("rougeL", signature="other")], DRAWN)
+    with pytest.raises(DataError, match="the tuned model has no such score"):
+        compare_measured([mean_rows("rougeL")], [], DRAWN)
+
+
+def test_common_metrics() -> None:
+    measured = [mean_rows("rougeL"), losses(1.0)]
+    scores = {"rougeL": Score(0.5, 200, "one-way", 100, None)}
+    assert common_metrics(measured, scores) == measured[:1]
 
 
 def test_the_same_rows_are_required(make_prediction: Callable[..., Prediction]) -> None:
@@ -98,3 +188,16 @@ def test_the_same_rows_are_required(make_prediction: Callable[..., Prediction]) 
     for changes in ({"id": "row-9"}, {"reference": "Other."}, {"question": "Other?"}):
         with pytest.raises(DataError, match="row-0"):
             require_same_rows([one], [make_prediction(**changes)])
+    with pytest.raises(DataError, match="baseline row row-0 stands beside few_shot row row-9"):
+        require_same_rows([one], [make_prediction(id="row-9")], ("baseline", "few_shot"))
+
+
+def test_swapping_the_sides_swaps_the_signs() -> None:
+    sides: Sequence[MetricRows] = (mean_rows("rougeL"), mean_rows("rougeL", 0.02, seed=1))
+    (there,) = compare_measured([sides[0]], [sides[1]], DRAWN)
+    (back,) = compare_measured([sides[1]], [sides[0]], DRAWN)
+    assert there.ci95 is not None
+    assert back.ci95 is not None
+    assert back.difference == -there.difference
+    assert back.ci95 == pytest.approx((-there.ci95[1], -there.ci95[0]))
+    assert back.p_value == pytest.approx(there.p_value)

@@ -3,6 +3,8 @@ from __future__ import annotations
 from importlib.metadata import version
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from medtune.evaluation.rouge import ROUGE_METRICS, one_sentence_a_line, rouge_f1, rouge_signature
@@ -18,6 +20,47 @@ def official_mean(
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+# Inflections for the stemmer, repeated words for clipping, what the tokenizer drops, and breaks of lines and sentences.
+PIECES = [
+    "heart",
+    "hearts",
+    "running",
+    "runs",
+    "a",
+    "the",
+    "the",
+    "naïve",
+    "日本",
+    "38",
+    "x-ray",
+    ". ",
+    "? ",
+    "\n",
+    "\r\n",
+]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=30).map(" ".join) | st.text(max_size=40)
+
+
+@given(TEXTS, TEXTS)
+def test_stemmed_rows_equal_rouge_score_exactly(prediction: str, reference: str) -> None:
+    ours = rouge_f1([prediction], [reference], ROUGE_METRICS)
+    flat = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(reference, prediction)
+    lines = one_sentence_a_line(reference), one_sentence_a_line(prediction)
+    official = flat | RougeScorer(["rougeLsum"], use_stemmer=True).score(*lines)
+    assert {metric: values[0] for metric, values in ours.items()} == {
+        metric: score.fmeasure for metric, score in official.items()
+    }
+
+
+@given(TEXTS, TEXTS)
+def test_unstemmed_rows_equal_rouge_score_exactly_on_raw_lines(prediction: str, reference: str) -> None:
+    ours = rouge_f1([prediction], [reference], ROUGE_METRICS, stemmer=False)
+    official = RougeScorer(list(ROUGE_METRICS), use_stemmer=False).score(reference, prediction)
+    assert {metric: values[0] for metric, values in ours.items()} == {
+        metric: score.fmeasure for metric, score in official.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -54,6 +97,28 @@ def test_lsum_reads_sentences_and_not_raw_text(predictions: list[str], reference
     assert value == pytest.approx(0.6363636363636365, abs=1e-9)
     assert value > official_mean("rougeLsum", predictions, references) + 0.05
     assert value != pytest.approx(official_mean("rougeLsum", by_hand, references_by_hand, stemmer=False), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "literal"),
+    [("rouge1", 0.5), ("rouge2", 0.375), ("rougeL", 0.4772727272727273), ("rougeLsum", 0.4772727272727273)],
+)
+def test_the_form_of_public_write_ups(
+    metric: str, literal: float, predictions: list[str], references: list[str]
+) -> None:
+    """Neither stems nor split sentences: what rouge-score says of the raw text."""
+    value = mean(rouge_f1(predictions, references, [metric], stemmer=False)[metric])
+    assert value == pytest.approx(official_mean(metric, predictions, references, stemmer=False), abs=1e-12)
+    assert value == pytest.approx(literal, abs=1e-9)
+
+
+def test_lsum_of_write_ups_breaks_at_newlines_alone() -> None:
+    lines = "cough follows\nfever rises", "fever rises\ncough follows"
+    values = rouge_f1(list(lines), list(lines[::-1]), ["rougeL", "rougeLsum"], stemmer=False)
+    assert values == {"rougeL": [0.5, 0.5], "rougeLsum": [1.0, 1.0]}
+    sentences = "Cough follows. Fever rises.", "Fever rises. Cough follows."
+    values = rouge_f1(list(sentences), list(sentences[::-1]), ["rougeL", "rougeLsum"], stemmer=False)
+    assert values == {"rougeL": [0.5, 0.5], "rougeLsum": [0.5, 0.5]}
 
 
 def test_lsum_splits_the_reference_and_the_prediction() -> None:
@@ -99,6 +164,10 @@ def test_bad_requests_are_refused() -> None:
 
 
 def test_signatures() -> None:
-    own = version("rouge-score")
-    assert rouge_signature("rougeL") == f"rouge-score:{own}|metric:rougeL|stemmer:yes|aggregate:mean-f1"
-    assert rouge_signature("rougeLsum").endswith(f"|aggregate:mean-f1|sentences:sentencex:{version('sentencex')}")
+    own, sentences = version("rouge-score"), version("sentencex")
+    assert rouge_signature("rougeL") == f"rouge-score:{own}|metric:rougeL|tok:a-z0-9|stemmer:yes|aggregate:mean-f1"
+    assert rouge_signature("rougeLsum").endswith(f"|stemmer:yes|sentences:sentencex:{sentences}|aggregate:mean-f1")
+    assert rouge_signature("rougeL", stemmer=False).endswith("|stemmer:no|aggregate:mean-f1")
+    assert rouge_signature("rougeLsum", stemmer=False).endswith("|stemmer:no|sentences:lines|aggregate:mean-f1")
+    signatures = {rouge_signature(metric, stemmer=stemmer) for metric in ROUGE_METRICS for stemmer in (True, False)}
+    assert len(signatures) == 2 * len(ROUGE_METRICS)

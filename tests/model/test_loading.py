@@ -67,6 +67,28 @@ def test_lean_preparation_gives_peft_preparations_loss(tiny, dtype):
     assert losses["lean"] == pytest.approx(losses["peft"], rel=1e-5 if dtype == "float32" else 2e-2)
 
 
+def test_a_forward_pass_in_eval_mode_changes_neither_weights_nor_gradients(tiny):
+    """On CPUs with AVX512-BF16 bitsandbytes would pack the weights for a kernel that has no backward pass."""
+    model = load(tiny.path)
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert layers
+    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    ids = torch.tensor([tiny.tokenizer("What causes gout ?").input_ids])
+
+    def gradient():
+        embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model.train()
+        model(inputs_embeds=embedded, use_cache=False).logits.square().mean().backward()
+        return embedded.grad
+
+    before, weights = gradient(), [layer.weight.data.clone() for layer in layers]
+    model.eval()
+    with torch.no_grad():
+        model(ids)
+    assert all(torch.equal(layer.weight.data, old) for layer, old in zip(layers, weights, strict=True))
+    assert torch.equal(gradient(), before)
+
+
 def test_refusals(tiny, tmp_path):
     with pytest.raises(ModelError, match="no such model folder"):
         resolve_base(str(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""Cleaning: a pure step, each rule with its count. Line breaks stay."""
+"""Cleaning: a pure step, each rule with its count. Line breaks stay, and the raw text stays beside the clean one."""
 
 from __future__ import annotations
 
@@ -10,62 +10,161 @@ from dataclasses import dataclass, replace
 
 from medtune.records import QAPair
 
-VERSION = 1
+# Raise it when a rule changes: it stands in every report, so that two runs' rows can be told apart.
+VERSION = 2
+MIN_ANSWER_WORDS = 5
+
+CHANGES = (
+    "line_ends_unified",
+    "damage_removed",
+    "characters_composed",
+    "blanks_collapsed",
+    "question_marks_merged",
+    "question_repeat_removed",
+)
+DROPS = ("dropped_empty", "dropped_question_repeat", "dropped_short", "dropped_duplicate")
 
 _BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _REPEATED_MARK = re.compile(r"\?(?:\s*\?)+")
 # Tabs, line breaks and U+0085 are layout; other control characters, and half a surrogate pair, are damage.
 _DAMAGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
+# In scripts without blanks between words (Thai to Khmer, kana, Han) each character stands for a word.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+# What closes a repeated question: its mark, after an abbreviation in brackets at most; or the end of its line.
+_REPEAT_END = re.compile(r"(?:[^\S\n]*\([^()\n]{1,40}\))?[^\S\n]*\?(?:\s*\?)*[\"'\u201d\u2019]*|[^\S\n]*(?=\n|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """Cleaned rows, and how many rows each rule changed or dropped."""
+    """Cleaned rows; how many rows each rule changed or dropped; and each dropped row, as it was read, by rule."""
 
     pairs: list[QAPair]
     counts: dict[str, int]
+    dropped: list[tuple[str, QAPair]]
 
 
 def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
-    """Clean questions and answers; drop rows left without either, and exact duplicates of an earlier row."""
-    counts: Counter[str] = Counter(
-        {"rows_read": 0, "text_changed": 0, "dropped_empty": 0, "dropped_duplicate": 0, "rows_kept": 0}
-    )
+    """Clean questions and answers and drop rows that are not worth a place.
+
+    Those are rows without a question or an answer, rows whose answer is nothing but the question, rows with fewer
+    than `MIN_ANSWER_WORDS` words of answer, and exact duplicates of an earlier row. Duplicates that the source itself
+    puts in different parts stay: what its split leaks is for the audit to say.
+    """
+    counts: Counter[str] = Counter(dict.fromkeys(("rows_read", *CHANGES, *DROPS, "rows_kept"), 0))
     kept: list[QAPair] = []
-    seen: set[tuple[str, str]] = set()
-    for pair in pairs:
+    dropped: list[tuple[str, QAPair]] = []
+    seen: set[tuple[str, str, str]] = set()
+    for read in pairs:
+        pair = _with_raw_text(read)
         counts["rows_read"] += 1
-        question = clean_question(pair.question)
-        answer = clean_text(pair.answer)
-        if not question or not answer:
-            counts["dropped_empty"] += 1
+        question, changes = _clean_question(pair.question)
+        answer, more = _clean_text(pair.answer)
+        rest = _without_question(question, answer)
+        repeats = {"question_repeat_removed"} if rest and rest != answer else set()
+        counts.update(changes | more | repeats)
+        key = (question, rest, pair.split)
+        if rule := "dropped_duplicate" if key in seen else _reason_to_drop(question, answer, rest):
+            counts[rule] += 1
+            dropped.append((rule, pair))
             continue
-        if (question, answer) in seen:
-            counts["dropped_duplicate"] += 1
-            continue
-        seen.add((question, answer))
-        counts["text_changed"] += (question, answer) != (pair.question, pair.answer)
-        labels = {name: clean_text(getattr(pair, name)) for name in ("qtype", "document_id", "focus", "source")}
-        kept.append(replace(pair, question=question, answer=answer, **labels))
+        seen.add(key)
+        kept.append(
+            replace(
+                pair,
+                question=question,
+                answer=rest,
+                qtype=clean_text(pair.qtype),
+                document_id=clean_text(pair.document_id),
+                focus=clean_text(pair.focus),
+                source=clean_text(pair.source),
+            )
+        )
     counts["rows_kept"] = len(kept)
-    return Cleaned(kept, dict(counts))
+    return Cleaned(kept, dict(counts), dropped)
+
+
+def _with_raw_text(pair: QAPair) -> QAPair:
+    question, answer = pair.raw_question or pair.question, pair.raw_answer or pair.answer
+    # Half a surrogate pair, which no UTF-8 file can hold, is the one thing that raw text loses.
+    return replace(pair, raw_question=_HALF_PAIR.sub("\ufffd", question), raw_answer=_HALF_PAIR.sub("\ufffd", answer))
+
+
+def _reason_to_drop(question: str, answer: str, rest: str) -> str | None:
+    if not question or not answer:
+        return "dropped_empty"
+    if not rest:
+        return "dropped_question_repeat"
+    return "dropped_short" if len(words(rest)) < MIN_ANSWER_WORDS else None
 
 
 def clean_text(text: str) -> str:
     """NFC text without damage, with single blanks and at most one empty line in a row."""
-    # Damage goes first: what it kept apart, such as a letter and its accent, NFC then composes.
-    text = unicodedata.normalize("NFC", _DAMAGE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
-    text = _BLANKS.sub(" ", text)
-    text = "\n".join(line.strip() for line in text.split("\n"))
-    return _BLANK_LINES.sub("\n\n", text).strip()
+    return _clean_text(text)[0]
 
 
 def clean_question(text: str) -> str:
     """Cleaned text on one line, "? ?" made "?"."""
-    return _REPEATED_MARK.sub("?", clean_text(text).replace("\n\n", " ").replace("\n", " "))
+    return _clean_question(text)[0]
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` in lower case, without punctuation. Where a script has no blanks, its characters."""
+    return [match.casefold() for match in _WORD.findall(text)]
 
 
 def normalize_question(question: str) -> str:
     """What two spellings of one question share: its words in lower case."""
-    return " ".join(re.findall(r"\w+", question.casefold()))
+    return " ".join(words(question))
+
+
+def normalize_answer(answer: str) -> str:
+    """What two spellings of one answer share: its words in lower case, or the text itself where it has no words."""
+    return " ".join(words(answer)) or answer
+
+
+def _clean_text(text: str) -> tuple[str, set[str]]:
+    changes = set()
+
+    def changed(rule: str, before: str, after: str) -> str:
+        if after != before:
+            changes.add(rule)
+        return after
+
+    text = changed("line_ends_unified", text, text.replace("\r\n", "\n").replace("\r", "\n"))
+    # Damage goes first: what it kept apart, such as a letter and its accent, NFC then composes.
+    text = changed("damage_removed", text, _DAMAGE.sub("", text))
+    text = changed("characters_composed", text, unicodedata.normalize("NFC", text))
+    lines = "\n".join(line.strip() for line in _BLANKS.sub(" ", text).split("\n"))
+    return changed("blanks_collapsed", text, _BLANK_LINES.sub("\n\n", lines).strip()), changes
+
+
+def _clean_question(text: str) -> tuple[str, set[str]]:
+    text, changes = _clean_text(text)
+    line = text.replace("\n\n", " ").replace("\n", " ")
+    question = _REPEATED_MARK.sub("?", line)
+    return question, changes | ({"question_marks_merged"} if question != line else set())
+
+
+def _without_question(question: str, answer: str) -> str:
+    """The answer behind the question that it begins with, if it does; empty if there is nothing else in it.
+
+    Compared word by word, cut in the text itself. A question's words that go on as a sentence ("Gout is …" to the
+    question "Gout") are no repeat: a question mark or the end of the line must close them.
+    """
+    asked, rest = words(question), answer
+    while asked:
+        if words(rest) == asked:
+            return ""
+        matches: list[re.Match[str]] = []
+        for match in _WORD.finditer(rest):
+            if len(matches) == len(asked) or match.group().casefold() != asked[len(matches)]:
+                break
+            matches.append(match)
+        closing = _REPEAT_END.match(rest, matches[-1].end()) if len(matches) == len(asked) else None
+        if closing is None:
+            break
+        rest = rest[closing.end() :].strip()
+    return rest if rest == answer or words(rest) else ""

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medtune.config import Config
 from medtune.data import cleaning
-from medtune.data.sources import read_source
-from medtune.data.splits import assign_groups, remove_groups, require_rows, sample_rows, split_grouped
-from medtune.records import Split
+from medtune.data.focus import FocusOrigin, fill_focus
+from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
+from medtune.data.sources import SourceRows, read_source
+from medtune.data.splits import (
+    assign_groups,
+    named_part,
+    remove_groups,
+    require_rows,
+    sample_rows,
+    split_by_column,
+    split_grouped,
+    split_random,
+)
+from medtune.progress import progress_bar
+from medtune.records import QAPair, Split
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The splits, the counts behind them, and the identity of the data they came from."""
+    """The splits, the counts behind them, and the identity of the data they came from.
+
+    `rows` are all rows that cleaning kept, those of a test source last; `similar` says which of them answer alike, in
+    the same order. `dropped` are the others as they were read, each with the rule that dropped it.
+    """
 
     split: Split
     report: dict[str, Any]
     provenance: dict[str, Any]
+    rows: list[QAPair]
+    similar: SimilarAnswers
+    dropped: list[tuple[str, QAPair]]
 
 
 def prepare_data(config: Config) -> Prepared:
@@ -26,29 +46,49 @@ def prepare_data(config: Config) -> Prepared:
     data = config.data
     read = read_source(data.source, data.columns, data.revision)
     cleaned = cleaning.clean_pairs(read.pairs)
-    report: dict[str, Any] = {
-        "cleaning_version": cleaning.VERSION,
-        "source": {"unanswered": read.unanswered, **cleaned.counts},
-    }
+    pairs, focus = fill_focus(cleaned.pairs)
+    report = {"cleaning_version": cleaning.VERSION, "source": _counts(read, cleaned, focus)}
     provenance = {"source": data.source, "revision": read.revision, "fingerprint": read.fingerprint()}
-    if data.test_source is None:
-        grouped = assign_groups(cleaned.pairs)
-        split = split_grouped(grouped, validation=data.split.validation, test=data.split.test, seed=config.seed)
-    else:
+    dropped = cleaned.dropped
+    test: list[QAPair] = []
+    if data.test_source is not None:
         test_read = read_source(data.test_source, data.columns)
-        taken = {pair.id for pair in cleaned.pairs}
-        test_cleaned = cleaning.clean_pairs(
-            replace(pair, id=f"test-{pair.id}") if pair.id in taken else pair for pair in test_read.pairs
-        )
-        report["test_source"] = {"unanswered": test_read.unanswered, **test_cleaned.counts}
+        taken = {pair.id for pair in read.pairs}
+        renamed = [replace(pair, id=f"test-{pair.id}") if pair.id in taken else pair for pair in test_read.pairs]
+        test_cleaned = cleaning.clean_pairs(renamed)
+        test, test_focus = fill_focus(test_cleaned.pairs)
+        report["test_source"] = _counts(test_read, test_cleaned, test_focus)
         provenance |= {"test_source": data.test_source, "test_fingerprint": test_read.fingerprint()}
-        grouped = assign_groups([*cleaned.pairs, *test_cleaned.pairs])
-        source, test = grouped[: len(cleaned.pairs)], grouped[len(cleaned.pairs) :]
-        left = remove_groups(source, {pair.group for pair in test})
-        report["removed_for_test_source"] = len(source) - len(left)
-        kept = split_grouped(left, validation=data.split.validation, test=0.0, seed=config.seed)
-        split = Split(kept.train, kept.validation, tuple(test))
+        dropped = [*dropped, *test_cleaned.dropped]
+    similar = _compare([*pairs, *test])
+    rows = assign_groups([*pairs, *test], similar)
+    split = _split(rows[: len(pairs)], rows[len(pairs) :], config, report)
     split = Split(tuple(sample_rows(split.train, data.train_limit, config.seed)), split.validation, split.test)
     require_rows(split)
     report["rows"] = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
-    return Prepared(split, report, provenance)
+    return Prepared(split, report, provenance, rows, similar, dropped)
+
+
+def _counts(read: SourceRows, cleaned: cleaning.Cleaned, focus: FocusOrigin) -> dict[str, Any]:
+    return {"unanswered": read.unanswered, **cleaned.counts, "focus": focus}
+
+
+def _compare(pairs: Sequence[QAPair]) -> SimilarAnswers:
+    with progress_bar("Comparing answers", len(pairs)) as advance:
+        return find_similar_answers([pair.answer for pair in pairs], advance)
+
+
+def _split(source: Sequence[QAPair], test: Sequence[QAPair], config: Config, report: dict[str, Any]) -> Split:
+    settings = config.data.split
+    report["split"] = {"method": settings.method}
+    if settings.method == "column":
+        split = split_by_column(source, validation=settings.validation, seed=config.seed)
+        report["split"]["validation_from_train"] = all(named_part(pair) != "validation" for pair in source)
+        return split
+    deal = split_random if settings.method == "random" else split_grouped
+    if config.data.test_source is None:
+        return deal(source, validation=settings.validation, test=settings.test, seed=config.seed)
+    left = remove_groups(source, {pair.group for pair in test})
+    report["removed_for_test_source"] = len(source) - len(left)
+    kept = deal(left, validation=settings.validation, test=0.0, seed=config.seed)
+    return Split(kept.train, kept.validation, tuple(test))

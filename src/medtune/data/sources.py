@@ -58,7 +58,7 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
         pairs, unanswered = read_medquad_xml(path)
         return SourceRows(pairs, unanswered)
     elif os.path.isfile(path):
-        records = _read_table(path)
+        records = read_table(path)
     elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
         raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
     else:
@@ -78,7 +78,7 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
     if os.path.isfile(path):
         if not path.name.lower().endswith(TABLE_SUFFIXES):
             raise DataError(_unknown_kind(path))
-        records: Iterable[Mapping[str, Any]] = _read_table(path) if columns else ()
+        records: Iterable[Mapping[str, Any]] = read_table(path) if columns else ()
     elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
         raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
     elif columns:
@@ -101,7 +101,8 @@ def _unknown_kind(path: Path) -> str:
     return f"{path}: unknown kind of file; medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
 
 
-def _read_table(path: Path) -> Iterable[Mapping[str, Any]]:
+def read_table(path: Path) -> Iterable[Mapping[str, Any]]:
+    """Records of a CSV, JSONL or Parquet file. Raises DataError, in one line, if it cannot be read."""
     name = path.name.lower()
     if not name.endswith(TABLE_SUFFIXES):
         raise DataError(_unknown_kind(path))
@@ -197,7 +198,18 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
                 f"{origin}: id {given!r} stands in two rows; ids must be unique, or leave data.columns.id out"
             )
         seen.add(values["id"])
-        pairs.append(QAPair(**values))
+        pairs.append(
+            QAPair(
+                id=values["id"],
+                qtype=values["qtype"],
+                question=values["question"],
+                answer=values["answer"],
+                document_id=values["document_id"],
+                focus=values["focus"],
+                source=values["source"],
+                split=values["split"],
+            )
+        )
     if not pairs:
         raise DataError(f"{origin}: no rows with an answer ({unanswered} without); there is nothing to train on")
     return SourceRows(pairs, unanswered)

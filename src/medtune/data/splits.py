@@ -1,57 +1,191 @@
-"""Splits and samples: pure, deterministic, and blind to the order of the rows."""
+"""Groups, splits and samples: pure, deterministic, and blind to the order of the rows."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from medtune.data.cleaning import normalize_question
+from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
 from medtune.errors import DataError
-from medtune.records import QAPair, Split
+from medtune.records import QAPair, Split, SplitName
+
+PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
+# What a source may call its parts, in any case.
+PART_NAMES: Mapping[str, SplitName] = {
+    "train": "train", "validation": "validation", "val": "validation", "valid": "validation", "dev": "validation",
+    "test": "test",
+}  # fmt: skip
+
+# An answer that serves this many topics is boilerplate ("This condition is inherited in an autosomal recessive
+# pattern …"). Among MedQuAD's clusters of equal and near-duplicate answers those that carry a topic's own content, the
+# types of one syndrome say, span six topics at most; the others span 7, 7, 11, 15, 24, 43, 68, 343 and 454.
+TEMPLATE_TOPICS = 7
+# Where rows name no topic, their questions are weaker evidence: a data set may ask one thing in twenty ways.
+TEMPLATE_QUESTIONS = 50
+# On MedQuAD the types settle within twenty rounds; more would only polish.
+_ROUNDS = 20
 
 
-def assign_groups(pairs: Sequence[QAPair]) -> list[QAPair]:
-    """Give each row the group of all rows that it shares a question, a document or a focus with, however indirectly.
+def assign_groups(pairs: Sequence[QAPair], similar: SimilarAnswers | None = None) -> list[QAPair]:
+    """Give each row its group, named after the group's first row in id order, and mark the templates.
 
-    A group is named after its first row in id order.
+    A group is all rows that share a question (normalised), a document, a focus or an answer (equal or near-duplicate),
+    however indirectly. Answers whose wording serves many topics are templates: their rows are marked and are joined by
+    question, document and focus alone. `similar` is what `find_similar_answers` makes of the rows' answers, if that is
+    known already.
     """
+    similar = similar or find_similar_answers([pair.answer for pair in pairs])
+    keys = [[("question", normalize_question(pair.question)), *_topics(pair)] for pair in pairs]
+    clusters = _components([[answer] for answer in similar.answer_of], similar.edges)
+    templates = _template_clusters(pairs, _components(keys), clusters)
+    own = [[] if cluster in templates else [("answers", cluster)] for cluster in clusters]
+    labels = _components([[*row, *more] for row, more in zip(keys, own, strict=True)])
+    first: dict[int, str] = {}
+    for pair, label in sorted(zip(pairs, labels, strict=True), key=lambda item: item[0].id):
+        first.setdefault(label, pair.id)
+    return [
+        replace(pair, group=first[label], template=cluster in templates)
+        for pair, label, cluster in zip(pairs, labels, clusters, strict=True)
+    ]
+
+
+def focus_key(focus: str) -> str:
+    """What two spellings of one focus share: case and blanks aside."""
+    return " ".join(focus.casefold().split())
+
+
+def _components(keys: Sequence[Sequence[Hashable]], links: Iterable[tuple[Hashable, Hashable]] = ()) -> list[int]:
+    """A label for each row; rows that share a key, or whose keys are linked, however indirectly, share a label."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    keys: dict[tuple[str, str], int] = {}
-    edges = [(row, keys.setdefault(key, len(keys))) for row, pair in enumerate(pairs) for key in _keys(pair)]
-    rows, columns = [row for row, _ in edges], [len(pairs) + column for _, column in edges]
-    size = len(pairs) + len(keys)
-    _, labels = connected_components(coo_array(([1] * len(edges), (rows, columns)), shape=(size, size)), directed=False)
-    first: dict[int, str] = {}
-    for pair, label in sorted(zip(pairs, labels[: len(pairs)].tolist(), strict=True), key=lambda item: item[0].id):
-        first.setdefault(label, pair.id)
-    return [replace(pair, group=first[int(label)]) for pair, label in zip(pairs, labels[: len(pairs)], strict=True)]
+    nodes: dict[Hashable, int] = {}
+    edges = [(row, len(keys) + nodes.setdefault(key, len(nodes))) for row, own in enumerate(keys) for key in own]
+    edges += [(len(keys) + nodes[first], len(keys) + nodes[second]) for first, second in links]
+    size = len(keys) + len(nodes)
+    ends = [first for first, _ in edges], [second for _, second in edges]
+    _, labels = connected_components(coo_array(([1] * len(edges), ends), shape=(size, size)), directed=False)
+    return [int(label) for label in labels[: len(keys)]]
 
 
-def _keys(pair: QAPair) -> Iterable[tuple[str, str]]:
-    yield "question", normalize_question(pair.question)
+def _topics(pair: QAPair) -> Iterable[tuple[str, str]]:
     if pair.document_id:
         yield "document", pair.document_id
     if pair.focus:
-        yield "focus", " ".join(pair.focus.casefold().split())
+        yield "focus", focus_key(pair.focus)
+
+
+def _template_clusters(pairs: Sequence[QAPair], base: Sequence[int], clusters: Sequence[int]) -> set[int]:
+    """Clusters of answers that span so many groups, as they are without any answer, that they glue nothing."""
+    with_topic = {group for pair, group in zip(pairs, base, strict=True) if any(_topics(pair))}
+    spans: dict[int, set[int]] = defaultdict(set)
+    for group, cluster in zip(base, clusters, strict=True):
+        spans[cluster].add(group)
+    return {
+        cluster
+        for cluster, groups in spans.items()
+        if len(groups & with_topic) >= TEMPLATE_TOPICS or len(groups) >= TEMPLATE_QUESTIONS
+    }
 
 
 def split_grouped(pairs: Sequence[QAPair], *, validation: float, test: float, seed: int) -> Split:
-    """Whole groups into test, validation and train, near these shares of the rows."""
-    grouped: dict[str, list[QAPair]] = defaultdict(list)
+    """Whole groups into test, validation and train, near these shares of the rows and of every question type.
+
+    Groups come in seeded order. A part takes a group if at least half of it still fits and if that brings the part's
+    question types nearer to their quotas; what no part takes is for training. Where a few large groups hold nearly all
+    rows, the quotas shrink to what the others can fill.
+    """
+    groups: dict[str, list[QAPair]] = defaultdict(list)
     for pair in sorted(pairs, key=lambda pair: pair.id):
-        grouped[pair.group].append(pair)
-    quotas = {"test": test * len(pairs), "validation": validation * len(pairs)}
-    parts: dict[str, list[QAPair]] = {"test": [], "validation": [], "train": []}
-    for name in sorted(grouped, key=lambda name: seeded_order(seed, name)):
-        rows = grouped[name]
-        # A group goes where it brings the part nearer to its quota; what fits nowhere is for training.
-        part = next((p for p in ("test", "validation") if len(parts[p]) + len(rows) / 2 <= quotas[p]), "train")
-        parts[part] += rows
-    return Split(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]))
+        groups[pair.group].append(pair)
+    order = sorted(groups, key=lambda name: seeded_order(seed, name))
+    types = Counter(pair.qtype for pair in sorted(pairs, key=lambda pair: pair.id))
+    wanted = (validation + test) * len(pairs)
+    fitting = sum(len(rows) for rows in groups.values() if len(rows) / 2 <= max(validation, test) * len(pairs))
+    scale = min(1.0, fitting / wanted) if wanted else 1.0
+    chosen: dict[str, list[str]] = {}
+    for part, share in (("test", test), ("validation", validation)):
+        chosen[part] = _take(order, groups, {qtype: share * scale * count for qtype, count in types.items()})
+        order = [name for name in order if name not in set(chosen[part])]
+    chosen["train"] = order
+    return Split(**{part: tuple(row for name in chosen[part] for row in groups[name]) for part in PARTS})
+
+
+def _take(order: Sequence[str], groups: Mapping[str, Sequence[QAPair]], quotas: Mapping[str, float]) -> list[str]:
+    """Names of groups that together come near `quotas`, rows by question type.
+
+    Groups are taken and given back, each time lowering Σ (rows - quota)² / quota over the types, the chi-square
+    distance, until nothing helps any more.
+    """
+    room = sum(quotas.values())
+    types = {name: Counter(pair.qtype for pair in groups[name]) for name in order}
+    have = Counter(dict.fromkeys(quotas, 0))
+    chosen: dict[str, None] = {}
+
+    def move(name: str, sign: int) -> None:
+        have.update({qtype: sign * rows for qtype, rows in types[name].items()})
+        if sign > 0:
+            chosen[name] = None
+        else:
+            del chosen[name]
+
+    def gain(name: str, sign: int) -> float:
+        return -sum((2 * sign * n * (have[t] - quotas[t]) + n * n) / quotas[t] for t, n in types[name].items())
+
+    def fits(name: str) -> bool:
+        return name not in chosen and have.total() + types[name].total() / 2 <= room
+
+    for _ in range(_ROUNDS):
+        before = dict(have)
+        for name in order:
+            if fits(name) and gain(name, 1) >= 0:
+                move(name, 1)
+        for name in reversed(list(chosen)):
+            if gain(name, -1) > 0:
+                move(name, -1)
+        if have == before:
+            break
+    # Few rows of many types: quotas below half a row each would leave the part empty.
+    for name in order:
+        if fits(name):
+            move(name, 1)
+    return list(chosen)
+
+
+def split_random(pairs: Sequence[QAPair], *, validation: float, test: float, seed: int) -> Split:
+    """Single rows, whatever they share, dealt in seeded order. For comparison: it leaks."""
+    ordered = sample_rows(pairs, None, seed)
+    first = round(test * len(pairs))
+    second = first + round(validation * len(pairs))
+    return Split(tuple(ordered[second:]), tuple(ordered[first:second]), tuple(ordered[:first]))
+
+
+def split_by_column(pairs: Sequence[QAPair], *, validation: float, seed: int) -> Split:
+    """The parts that the source itself puts its rows in.
+
+    If it names no validation rows, whole groups that hold this share of its training rows become them. Raises
+    DataError, naming them, for values that are none of `PART_NAMES`.
+    """
+    unknown = Counter(pair.split for pair in pairs if named_part(pair) is None)
+    if unknown:
+        shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
+        raise DataError(
+            f"data.columns.split: {shown}: no part of a split; that column may say train, validation (or val, valid, "
+            "dev) and test"
+        )
+    parts = {part: tuple(pair for pair in sample_rows(pairs, None, seed) if named_part(pair) == part) for part in PARTS}
+    if not parts["validation"]:
+        divided = split_grouped(parts["train"], validation=validation, test=0.0, seed=seed)
+        return replace(divided, test=parts["test"])
+    return Split(**parts)
+
+
+def named_part(pair: QAPair) -> SplitName | None:
+    """The part that the source puts the row in, if it names one that is known."""
+    return PART_NAMES.get(pair.split.strip().lower())
 
 
 def remove_groups(pairs: Iterable[QAPair], groups: set[str]) -> list[QAPair]:
@@ -72,7 +206,7 @@ def seeded_order(seed: int, key: str) -> bytes:
 
 def require_rows(split: Split) -> None:
     """Raises DataError if one of the three splits is empty."""
-    for name in ("train", "validation", "test"):
+    for name in PARTS:
         if not getattr(split, name):
             total = len(split.train) + len(split.validation) + len(split.test)
             raise DataError(

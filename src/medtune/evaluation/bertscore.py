@@ -1,6 +1,7 @@
-"""BERTScore F1, raw (no idf, no baseline rescaling), by the bert-score package (Zhang et al. 2020, arXiv:1904.09675).
+"""BERTScore F1 without idf, by the bert-score package (Zhang et al. 2020, arXiv:1904.09675).
 
-An encoder reads as many tokens as it has positions, mostly 512; the rest of a longer answer does not count.
+Raw values are cosines that crowd near 1; where bert-score ships a baseline for encoder and layer, they can be rescaled
+with it. An encoder reads as many tokens as it has positions, mostly 512; the rest of a longer answer does not count.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,16 @@ class Encoder:
     name: str
     path: str
     layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class BertScores:
+    """Each row's raw F1, and the shares of predictions and references longer than the encoder's `limit` in tokens."""
+
+    f1: list[float]
+    cut_predictions: float
+    cut_references: float
+    limit: int
 
 
 def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
@@ -58,16 +70,35 @@ def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
     return Encoder(name=display_name, path=str(folder), layer=_choose_layer(display_name, config))
 
 
-def bertscore_signature(encoder: Encoder) -> str:
+def bertscore_signature(encoder: Encoder, *, rescaled: bool = False) -> str:
     """Return how BERTScore is measured; a Hub id's slash becomes `--`, as in the Hub's cache."""
     name = encoder.name.replace("/", "--")
-    return f"bert-score:{version('bert-score')}|encoder:{name}|layer:{encoder.layer}|idf:no|rescaled:no"
+    rescaling = "yes" if rescaled else "no"
+    return f"bert-score:{version('bert-score')}|encoder:{name}|layer:{encoder.layer}|idf:no|rescaled:{rescaling}"
 
 
-def bertscore_f1(
+def rescaling_baseline(encoder: Encoder) -> float | None:
+    """The F1 of unrelated English sentences that bert-score ships for this encoder and layer; none where it has none.
+
+    Rescaled F1 is (raw - baseline) / (1 - baseline), 0 for unrelated text.
+    """
+    import csv
+
+    from bert_score.utils import model2layers
+
+    if model2layers.get(encoder.name) != encoder.layer:
+        return None  # a folder that bears a known name and holds another model
+    table = files("bert_score") / "rescale_baseline" / "en" / f"{encoder.name}.tsv"
+    if not table.is_file():
+        return None
+    rows = {int(row["LAYER"]): float(row["F"]) for row in csv.DictReader(table.read_text().splitlines())}
+    return rows.get(encoder.layer)
+
+
+def bertscore_rows(
     predictions: Sequence[str], references: Sequence[str], encoder: Encoder, device: str, batch_size: int
-) -> list[float]:
-    """Return each row's raw F1, about 0 to 1 (a cosine); 0 where either side is empty or white space.
+) -> BertScores:
+    """Measure each row's raw F1, about 0 to 1 (a cosine); 0 where either side is empty or white space.
 
     `batch_size` is texts a forward pass. Raises ValueError if the two lists differ in length, ModelError if the
     encoder does not load.
@@ -76,10 +107,11 @@ def bertscore_f1(
     # bert-score 0.3.13 crashes on empty text under transformers 5: `build_inputs_with_special_tokens` is gone.
     filled = [index for index, (prediction, reference) in enumerate(pairs) if prediction.strip() and reference.strip()]
     values = [0.0] * len(pairs)
-    if not filled:
-        return values
     with _quiet_libraries():
         scorer = _load_scorer(encoder, device)
+        limit = int(scorer._tokenizer.model_max_length)
+        cut_predictions = _share_over(limit, scorer._tokenizer, predictions)
+        cut_references = _share_over(limit, scorer._tokenizer, references)
         for start in range(0, len(filled), _ROWS_PER_CALL):
             chunk = filled[start : start + _ROWS_PER_CALL]
             _, _, f1 = scorer.score(
@@ -87,7 +119,19 @@ def bertscore_f1(
             )
             for index, value in zip(chunk, f1.tolist(), strict=True):
                 values[index] = float(value)
-    return values
+    return BertScores(values, cut_predictions, cut_references, limit)
+
+
+def _share_over(limit: int, tokenizer: Any, texts: Sequence[str]) -> float:
+    # A token is a byte at least, and at most three are added (a start, an end, a leading space): short texts need no
+    # counting.
+    stripped = (text.strip() for text in texts)  # as bert-score does
+    lengths = (len(tokenizer(text, verbose=False).input_ids) for text in stripped if _byte_count(text) + 3 > limit)
+    return sum(length > limit for length in lengths) / len(texts) if texts else 0.0
+
+
+def _byte_count(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _find_folder(name: str, fetch: Callable[[str], Path]) -> tuple[Path, str]:

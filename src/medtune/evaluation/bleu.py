@@ -1,13 +1,25 @@
-"""Corpus BLEU, 0 to 100, as sacrebleu computes it by default (13a tokens, cased, exponential smoothing)."""
+"""Corpus BLEU by sacrebleu: its own defaults (0 to 100, exponential smoothing), and the form of public write-ups.
+
+Both come from the same counts (13a tokens, cased), which are kept row by row: a resample is a sum, not a new count.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU, MAX_NGRAM_ORDER, BLEUScore
+
+Smoothing = Literal["exp", "none"]
+
+BLEU_COLUMNS = (
+    "predicted_tokens", "reference_tokens",
+    *(f"matched_{order}grams" for order in range(1, MAX_NGRAM_ORDER + 1)),
+    *(f"predicted_{order}grams" for order in range(1, MAX_NGRAM_ORDER + 1)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +38,32 @@ class BleuParts:
     reference_length: int
 
 
-def bleu_signature() -> str:
-    """Return sacrebleu's own signature for one reference a row and its default settings."""
-    return str(BLEU(references=[[""]]).get_signature())
+def bleu_signature(smoothing: Smoothing = "exp") -> str:
+    """Return sacrebleu's own signature for one reference a row."""
+    return str(BLEU(smooth_method=smoothing, references=[[""]]).get_signature())
 
 
 def bleu_rows(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
     """Count each row's matches: shape (n, 10), whose column sums determine the corpus score.
 
-    Columns: prediction tokens, reference tokens, matched 1- to 4-grams, predicted 1- to 4-grams.
-    Raises ValueError if the two lists differ in length.
+    Columns are BLEU_COLUMNS. Raises ValueError if the two lists differ in length.
     """
     metric = BLEU()
-    rows = np.zeros((len(predictions), 2 + 2 * MAX_NGRAM_ORDER), dtype=np.float64)
+    rows = np.zeros((len(predictions), len(BLEU_COLUMNS)), dtype=np.float64)
     for row, prediction, reference in zip(rows, predictions, references, strict=True):
         score = metric.corpus_score([prediction], [[reference]])
         row[:] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
     return rows
 
 
-def bleu_from_rows(rows: NDArray[np.float64]) -> float:
-    """Return corpus BLEU, 0 to 100, of the rows that `bleu_rows` counted, or of any resample of them."""
-    return float(_corpus_score(rows).score)
+def bleu_from_sums(sums: NDArray[np.float64], smoothing: Smoothing = "exp") -> float:
+    """Return corpus BLEU, 0 to 100, of column sums, shape (10,), of what `bleu_rows` counted."""
+    return float(_corpus_score(sums, smoothing).score)
 
 
-def bleu_parts(rows: NDArray[np.float64]) -> BleuParts:
-    """Return what corpus BLEU of these rows is made of."""
-    corpus = _corpus_score(rows)
+def bleu_parts(sums: NDArray[np.float64], smoothing: Smoothing = "exp") -> BleuParts:
+    """Return what corpus BLEU of these column sums, shape (10,), is made of."""
+    corpus = _corpus_score(sums, smoothing)
     first, second, third, fourth = (float(precision) for precision in corpus.precisions)
     return BleuParts(
         score=float(corpus.score),
@@ -64,17 +75,13 @@ def bleu_parts(rows: NDArray[np.float64]) -> BleuParts:
     )
 
 
-def _corpus_score(rows: NDArray[np.float64]) -> BLEUScore:
-    """Sum the counts, then score once: the mean of row BLEUs is another, undefined quantity."""
-    totals = [int(total) for total in rows.sum(axis=0)]
-    metric = BLEU()
-    return metric.compute_bleu(
+def _corpus_score(sums: NDArray[np.float64], smoothing: Smoothing) -> BLEUScore:
+    """Score summed counts once: the mean of row BLEUs is another, undefined quantity."""
+    totals = [int(total) for total in sums]
+    return BLEU.compute_bleu(
         correct=totals[2 : 2 + MAX_NGRAM_ORDER],
         total=totals[2 + MAX_NGRAM_ORDER :],
         sys_len=totals[0],
         ref_len=totals[1],
-        smooth_method=metric.smooth_method,
-        smooth_value=metric.smooth_value,
-        effective_order=metric.effective_order,
-        max_ngram_order=metric.max_ngram_order,
+        smooth_method=smoothing,
     )

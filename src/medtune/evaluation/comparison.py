@@ -1,84 +1,134 @@
-"""Two sets of scores side by side, refused unless they were measured alike on the same rows."""
+"""Two systems side by side on the same rows, with a paired test; refused unless they were measured alike."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+
+import numpy as np
 
 from medtune.errors import DataError
-from medtune.records import ComparisonRow, Prediction, Score
+from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.significance import (
+    SIGNIFICANCE_LEVEL,
+    Resamples,
+    holm,
+    rows_needed,
+)
+from medtune.records import ComparisonRow, Prediction, Score, Verdict
 
-Verdict = Literal["better", "worse", "equal", "undefined"]
+_LOWER_IS_BETTER = ("perplexity", "bits_per_byte")
 
 
-def compare_scores(baseline: Mapping[str, Score], tuned: Mapping[str, Score]) -> list[ComparisonRow]:
-    """Pair the scores of both models, in the baseline's order.
+def compare_measured(
+    baseline: Sequence[MetricRows],
+    tuned: Sequence[MetricRows],
+    resamples: Resamples,
+    names: tuple[str, str] = ("baseline", "tuned model"),
+) -> list[ComparisonRow]:
+    """Compare both systems metric by metric, in the baseline's order, by a paired bootstrap over the same groups.
+
+    The rows of both stand in one order. p-values are Holm-corrected within each table, and verdicts go by the
+    corrected ones. Raises DataError as `require_like_scores` does.
+    """
+    after = {rows.metric: rows for rows in tuned}
+    require_like_scores(
+        {rows.metric: (rows.signature, len(rows.rows)) for rows in baseline},
+        {rows.metric: (rows.signature, len(rows.rows)) for rows in tuned},
+        names,
+    )
+    tests = Counter(rows.table for rows in baseline)
+    pairs = [_compare_metric(rows, after[rows.metric], resamples, tests[rows.table]) for rows in baseline]
+    compared: dict[str, ComparisonRow] = {}
+    for table in dict.fromkeys(row.table for row in pairs):
+        family = [row for row in pairs if row.table == table]
+        p_values = [math.nan if row.p_value is None else row.p_value for row in family]
+        for row, p in zip(family, holm(p_values), strict=True):
+            compared[row.metric] = replace(row, p_adjusted=None if math.isnan(p) else p, verdict=_judge(row, p))
+    return [compared[row.metric] for row in pairs]
+
+
+def require_like_scores(
+    baseline: Mapping[str, tuple[str, int]], tuned: Mapping[str, tuple[str, int]], names: tuple[str, str]
+) -> None:
+    """Check signature and n of each metric of two systems called `names`.
 
     Raises DataError, one line a metric, where a metric is missing on one side or its signature or n differs.
     """
     problems = []
     for metric in [*baseline, *(metric for metric in tuned if metric not in baseline)]:
         if metric not in baseline or metric not in tuned:
-            lacking = "baseline" if metric not in baseline else "tuned model"
+            lacking = names[0] if metric not in baseline else names[1]
             problems.append(f"{metric}: the {lacking} has no such score; evaluate both with the same metrics")
-        elif (before := baseline[metric]).signature != (after := tuned[metric]).signature:
+            continue
+        (before, before_n), (after, after_n) = baseline[metric], tuned[metric]
+        if before != after:
             problems.append(
-                f"{metric}: measured in two ways, which never compare; baseline {before.signature}, "
-                f"tuned {after.signature}; evaluate both again with the same settings"
+                f"{metric}: measured in two ways, which never compare; {names[0]} {before}, {names[1]} {after}; "
+                "evaluate both again with the same settings"
             )
-        elif before.n != after.n:
+        elif before_n != after_n:
             problems.append(
-                f"{metric}: baseline has {before.n} rows, tuned has {after.n}; evaluate both on the same rows"
+                f"{metric}: {names[0]} has {before_n} rows, {names[1]} has {after_n}; evaluate both on the same rows"
             )
     if problems:
         raise DataError("\n".join(problems))
-    return [_pair(metric, score, tuned[metric]) for metric, score in baseline.items()]
 
 
-def require_same_rows(baseline: Sequence[Prediction], tuned: Sequence[Prediction]) -> None:
-    """Raise DataError unless both models answered the same questions, in one order, against the same references."""
+def require_same_rows(
+    baseline: Sequence[Prediction], tuned: Sequence[Prediction], names: tuple[str, str] = ("baseline", "tuned")
+) -> None:
+    """Raise DataError unless both systems answered the same questions, in one order, against the same references."""
     if len(baseline) != len(tuned):
         raise DataError(
-            f"baseline has {len(baseline)} predictions, tuned has {len(tuned)}; evaluate both on the same rows"
+            f"{names[0]} has {len(baseline)} predictions, {names[1]} has {len(tuned)}; evaluate both on the same rows"
         )
     for before, after in zip(baseline, tuned, strict=True):
         if (before.id, before.question, before.reference) != (after.id, after.question, after.reference):
             raise DataError(
-                f"baseline row {before.id} stands beside tuned row {after.id}, and id, question or reference differ; "
-                "evaluate both on the same rows"
+                f"{names[0]} row {before.id} stands beside {names[1]} row {after.id}, and id, question or reference "
+                "differ; evaluate both on the same rows"
             )
 
 
+def common_metrics(measured: Sequence[MetricRows], scores: Mapping[str, Score]) -> list[MetricRows]:
+    """Those of `measured` that `scores` has too: an answer that no model wrote has no perplexity."""
+    return [rows for rows in measured if rows.metric in scores]
+
+
 def lower_is_better(metric: str) -> bool:
-    """Say whether a smaller value of `metric` is the better one: perplexity alone."""
-    return metric == "perplexity"
+    """Say whether a smaller value of `metric` is the better one: likelihoods alone."""
+    return metric in _LOWER_IS_BETTER
 
 
-def shown_digits(metric: str) -> int:
-    """Return the decimals that `metric` is shown with: 2 for BLEU (0-100) and perplexity, 4 for shares and F1."""
-    return 2 if metric in ("bleu", "perplexity") else 4
-
-
-def judge(row: ComparisonRow) -> Verdict:
-    """Say which way a row went, at the digits that are shown; `undefined` where the difference is no number.
-
-    Not a test of significance: the interval is.
-    """
-    if math.isnan(row.difference):
-        return "undefined"
-    difference = round(row.difference, shown_digits(row.metric))
-    if difference == 0:
-        return "equal"
-    return "better" if (difference < 0) == lower_is_better(row.metric) else "worse"
-
-
-def _pair(metric: str, before: Score, after: Score) -> ComparisonRow:
+def _compare_metric(before: MetricRows, after: MetricRows, resamples: Resamples, tests: int) -> ComparisonRow:
+    with np.errstate(invalid="ignore"):  # inf - inf, of perplexities that overflow
+        differences = after.values(resamples.sums(after.rows)) - before.values(resamples.sums(before.rows))
+    baseline, tuned = before.value(), after.value()
+    observed = tuned - baseline  # NaN where both are infinite: no number says which is larger
+    p_value = resamples.p_value(differences, observed)
     return ComparisonRow(
-        metric=metric,
-        baseline=before.value,
-        tuned=after.value,
-        difference=after.value - before.value,  # NaN where both are infinite: no number says which is larger
-        n=before.n,
+        metric=before.metric,
+        baseline=baseline,
+        tuned=tuned,
+        difference=observed,
+        ci95=resamples.interval(differences),
+        p_value=None if math.isnan(p_value) else p_value,
+        p_adjusted=None,
+        verdict="undefined",
+        rows_needed=rows_needed(differences, observed, len(before.rows), tests=tests),
+        n=len(before.rows),
+        groups=resamples.group_count,
         signature=before.signature,
+        table=before.table,
     )
+
+
+def _judge(row: ComparisonRow, p_adjusted: float) -> Verdict:
+    if math.isnan(p_adjusted):
+        return "undefined"
+    if p_adjusted >= SIGNIFICANCE_LEVEL:
+        return "not distinguishable"
+    return "better" if (row.difference < 0) == lower_is_better(row.metric) else "worse"

@@ -1,12 +1,30 @@
-"""How a metric's number is written, the same in the table, the terminal and the reading."""
+"""How metrics are called and their numbers written, the same in the tables, the terminal and the reading."""
 
 from __future__ import annotations
 
 import math
 
-from medtune.evaluation.comparison import shown_digits
-
+METRIC_NAMES = {
+    "bleu": "BLEU",
+    "rouge1": "ROUGE-1 F1",
+    "rouge2": "ROUGE-2 F1",
+    "rougeL": "ROUGE-L F1",
+    "rougeLsum": "ROUGE-Lsum F1",
+    "bertscore_f1": "BERTScore F1",
+    "bertscore_f1_rescaled": "rescaled BERTScore F1",
+    "exact_match": "exact match",
+    "perplexity": "perplexity",
+    "bits_per_byte": "bits per byte",
+}
+# One metric of each kind, for verdicts and for tables of many systems: exact match is next to never anything but zero,
+# and the other ROUGEs say what ROUGE-L says.
+HEADLINE_METRICS = ("bleu", "rougeL", "bertscore_f1", "perplexity")
 _LARGEST_PLAIN = 1e6  # beyond it, digits after the point say nothing and columns grow too wide
+
+
+def shown_digits(metric: str) -> int:
+    """Return the decimals that `metric` is shown with: 2 for BLEU (0-100) and perplexity, 4 for all others."""
+    return 2 if metric in ("bleu", "perplexity") else 4
 
 
 def format_value(metric: str, value: float) -> str:
@@ -23,3 +41,23 @@ def format_difference(metric: str, difference: float) -> str:
     if round(difference, shown_digits(metric)) == 0:
         return format_value(metric, 0.0)
     return ("+" if difference > 0 else "") + format_value(metric, difference)
+
+
+def format_interval(metric: str, interval: tuple[float, float] | None, *, signed: bool = True) -> str:
+    """Write a 95 % interval as `[low, high]`; a dash where there is none."""
+    if interval is None:
+        return "-"
+    write = format_difference if signed else format_value
+    return f"[{write(metric, interval[0])}, {write(metric, interval[1])}]"
+
+
+def format_p(p_value: float | None) -> str:
+    """Write a p-value; below a thousandth, as that."""
+    if p_value is None:
+        return "-"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Write how many there are: `1 row`, `1,600 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -5,38 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from medtune.evaluation.bleu import BleuParts, bleu_parts, bleu_rows
-from medtune.evaluation.comparison import judge, require_same_rows
-from medtune.evaluation.formatting import format_value
-from medtune.records import ComparisonRow, Prediction
+from medtune.evaluation.bleu import BleuParts
+from medtune.evaluation.controls import CEILING
+from medtune.evaluation.formatting import (
+    HEADLINE_METRICS,
+    METRIC_NAMES,
+    format_count,
+    format_difference,
+    format_interval,
+    format_value,
+)
+from medtune.evaluation.significance import FEW_GROUPS
+from medtune.records import Comparison, ComparisonRow, Control, ModelName, Verdict
 
-# Above this share of cut answers the overlap metrics measure the cap as much as the model.
+# Above this share of cut references or answers, overlap scores measure the cap as much as the model.
 CUT_SHARE_WARNING = 0.05
+_LIKELIHOOD = "perplexity"
 
-_NAMES = {"bleu": "BLEU", "rougeL": "ROUGE-L F1", "bertscore_f1": "BERTScore F1"}
 
-
-def read_comparison(
-    baseline: Sequence[Prediction], tuned: Sequence[Prediction], rows: Sequence[ComparisonRow]
-) -> list[str]:
-    """Return the reading of `rows`, which compare the two models' predictions, a sentence or two an entry.
-
-    Metrics that `rows` lacks are passed over. Raises DataError if the two sides are not the same questions.
-    """
-    require_same_rows(baseline, tuned)
-    by_metric = {row.metric: row for row in rows}
-    n = len(baseline)
-    sentences = [f"Both models answered the same {n} question{'' if n == 1 else 's'}."]
-    if row := by_metric.get("perplexity"):
-        sentences.append(_read_perplexity(row))
-    if row := by_metric.get("bleu"):
-        sentences.append(_read_direction(row))
-        sentences.append(_read_bleu_parts(_parts(baseline), _parts(tuned)))
-    sentences += [_read_direction(by_metric[metric]) for metric in ("rougeL", "bertscore_f1") if metric in by_metric]
-    if row := by_metric.get("exact_match"):
-        sentences.append(_read_exact_match(row))
-    if n:
-        sentences += _read_lengths(baseline, tuned)
+def read_comparison(comparison: Comparison) -> list[str]:
+    """Return the reading, most important first, a sentence or two an entry: verdict, controls, warnings, details."""
+    rows = {row.metric: row for row in comparison.rows}
+    names = _with_article(comparison.names[0]), _with_article(comparison.names[1])
+    sentences = [
+        *_read_verdict(comparison),
+        *_read_controls(comparison.controls),
+        *_read_unclear(comparison.rows),
+        *_warnings(comparison),
+    ]
+    if _LIKELIHOOD in rows:
+        sentences.append(_read_perplexity(rows[_LIKELIHOOD], names))
+    if "bleu" in rows:
+        before, after = _parts(comparison, "baseline"), _parts(comparison, "tuned")
+        if before and after:
+            sentences.append(_read_bleu_parts(before, after))
+    if "exact_match" in rows:
+        sentences.append(_read_exact_match(rows["exact_match"], names))
+    sentences += _read_lengths(comparison)
     sentences.append(
         "These scores measure similarity to the reference answers: overlap rewards the references' register and stock "
         "phrases, and is no measure of medical correctness."
@@ -44,37 +49,129 @@ def read_comparison(
     return sentences
 
 
-def _read_direction(row: ComparisonRow) -> str:
-    name = _NAMES[row.metric]
-    before, after = format_value(row.metric, row.baseline), format_value(row.metric, row.tuned)
-    verdict = judge(row)
-    if verdict == "undefined":
-        return f"{name} cannot be compared: {before} for the baseline, {after} for the tuned model."
-    if verdict == "equal":
-        return f"{name} did not change at the digits shown ({after})."
-    return f"{name} {'rose' if row.difference > 0 else 'fell'} from {before} to {after}."
+def _read_verdict(comparison: Comparison) -> list[str]:
+    rows = [row for row in comparison.rows if row.table == "standard"]
+    if not rows:
+        return []
+    before, after = map(_with_article, comparison.names)
+    where = f"On {format_count(rows[0].n, 'question')} in {format_count(rows[0].groups, 'group')}"
+    parts = []
+    words: dict[Verdict, str] = {
+        "better": "better by",
+        "worse": "worse by",
+        "not distinguishable": "not distinguishable by",
+        "undefined": "not comparable by",
+    }
+    for verdict, phrase in words.items():
+        if metrics := [METRIC_NAMES[row.metric] for row in rows if row.verdict == verdict]:
+            parts.append(f"{phrase} {_listed(metrics)}")
+    return [f"{where} {after}, against {before}, is {'; '.join(parts)} (Holm-corrected p < 0.05)."]
 
 
-def _read_perplexity(row: ComparisonRow) -> str:
+def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
+    """For every headline metric without a verdict: the difference, its interval, and the n that it would take."""
+    sentences = []
+    for row in _headline([row for row in rows if row.table == "standard"]):
+        if row.verdict != "not distinguishable":
+            continue
+        interval = f", 95 % interval {format_interval(row.metric, row.ci95)}" if row.ci95 else ""
+        needed = ""
+        if row.rows_needed is not None and row.rows_needed > row.n:
+            needed = f"; a true difference of that size would take about {row.rows_needed:,} rows to find"
+        difference = format_difference(row.metric, row.difference)
+        sentences.append(
+            f"{_capital(METRIC_NAMES[row.metric])} differs by {difference}{interval}, "
+            f"which {format_count(row.n, 'row')} cannot tell from chance{needed}."
+        )
+    return sentences
+
+
+def _read_controls(controls: Sequence[Control]) -> list[str]:
+    """What tuning did not beat comes first; a control that it beats by every headline metric is named last."""
+    lost, beaten = [], []
+    for control in controls:
+        rows = _headline([row for row in control.against_tuned if row.table == "standard"])
+        if control.name == CEILING or not rows:
+            continue
+        unbeaten = [row for row in rows if row.verdict != "better"]
+        if unbeaten:
+            figures = ", ".join(
+                f"{METRIC_NAMES[row.metric]} {format_value(row.metric, row.tuned)} against "
+                f"{format_value(row.metric, row.baseline)} ({row.verdict})"
+                for row in unbeaten
+            )
+            lost.append(f"Tuning does not beat {control.description}: {figures}.")
+        else:
+            beaten.append(control.description)
+    sentences = lost
+    if beaten:
+        sentences.append(f"By every headline metric tuning beats {_listed(beaten)}.")
+    for control in controls:
+        rows = _headline([row for row in control.against_tuned if row.table == "standard"])
+        if control.name == CEILING and rows:
+            ceiling = _listed([f"{METRIC_NAMES[row.metric]} {format_value(row.metric, row.baseline)}" for row in rows])
+            sentences.append(f"The ceiling under this cap, {control.description}, scores {ceiling}.")
+    return sentences
+
+
+def _warnings(comparison: Comparison) -> list[str]:
+    warnings = []
+    rows = comparison.rows
+    if rows and rows[0].groups < FEW_GROUPS:
+        warnings.append(
+            f"Warning: the rows fall into {format_count(rows[0].groups, 'group')}, which is few for a bootstrap; take "
+            "intervals and p-values as rough, and test on more topics."
+        )
+    references = comparison.references
+    if references is not None and references.share_over_cap > CUT_SHARE_WARNING:
+        warnings.append(
+            f"Warning: the cap of {references.cap} new tokens cuts {references.share_over_cap:.1%} of the references, "
+            "so the overlap scores measure the cap too; raise generation.max_new_tokens and evaluate again."
+        )
+    if comparison.leaking_rows and rows:
+        shares = [
+            f"{kind.replace('_', ' ')} {count / rows[0].n:.1%}" for kind, count in comparison.leaking_rows.items()
+        ]
+        free = any(stratum.value == "does not leak" for stratum in comparison.strata)
+        where = "strata.json has the scores without them" if free else "no test row is free of them"
+        warnings.append(
+            f"Warning: test rows share things with training rows ({_listed(shares)} of the test rows), so that "
+            f"remembering passes for answering; {where}."
+        )
+    return warnings
+
+
+def _read_perplexity(row: ComparisonRow, names: tuple[str, str]) -> str:
     name = "Perplexity of the reference answers"
     before, after = format_value(row.metric, row.baseline), format_value(row.metric, row.tuned)
-    verdict = judge(row)
-    if verdict == "undefined":
-        return f"{name} cannot be compared: {before} for the baseline, {after} for the tuned model."
-    if verdict == "equal":
+    if math.isnan(row.difference):
+        return f"{name} cannot be compared: {before} for {names[0]}, {after} for {names[1]}."
+    if before == after:
         return f"{name} did not change at the digits shown ({after})."
     smaller, larger = sorted((row.baseline, row.tuned))
     # Without a factor where one side overflowed: the ratio of a number and infinity is neither.
     factor = f", by a factor of {larger / smaller:.2f}" if smaller > 0 and math.isfinite(larger) else ""
-    verb, likelihood = ("fell", "more") if verdict == "better" else ("rose", "less")
+    verb, likelihood = ("fell", "more") if row.difference < 0 else ("rose", "less")
     return (
-        f"{name} {verb} from {before} to {after}{factor}: the tuned model gives the references' wording {likelihood} "
+        f"{name} {verb} from {before} to {after}{factor}: {names[1]} gives the references' wording {likelihood} "
         "probability, with no generated text involved."
     )
 
 
-def _parts(predictions: Sequence[Prediction]) -> BleuParts:
-    return bleu_parts(bleu_rows([row.prediction for row in predictions], [row.reference for row in predictions]))
+def _parts(comparison: Comparison, side: ModelName) -> BleuParts | None:
+    score = comparison.scores[side].get("bleu")
+    if score is None or "precisions" not in score.details:
+        return None
+    details = score.details
+    first, second, third, fourth = (100 * float(precision) for precision in details["precisions"])
+    return BleuParts(
+        score.value,
+        (first, second, third, fourth),
+        details["brevity_penalty"],
+        details["length_ratio"],
+        details["prediction_length"],
+        details["reference_length"],
+    )
 
 
 def _read_bleu_parts(before: BleuParts, after: BleuParts) -> str:
@@ -105,32 +202,57 @@ def _percents(parts: BleuParts) -> str:
     return "/".join(f"{precision:.1f}" for precision in parts.precisions) + " %"
 
 
-def _read_exact_match(row: ComparisonRow) -> str:
-    if not (math.isfinite(row.baseline) and math.isfinite(row.tuned)):
-        return f"Exact matches cannot be compared: {row.baseline} for the baseline, {row.tuned} for the tuned model."
+def _read_exact_match(row: ComparisonRow, names: tuple[str, str]) -> str:
     before, after = round(row.baseline * row.n), round(row.tuned * row.n)
     if before == after == 0:
         return "No answer of either model equals its reference, case, punctuation and articles aside."
     return (
-        f"{before} of the baseline's and {after} of the tuned model's {row.n} answers equal their reference, case, "
-        "punctuation and articles aside."
+        f"{before} of {names[0]}'s and {after} of {names[1]}'s {format_count(row.n, 'answer')} "
+        f"{'equals its' if row.n == 1 else 'equal their'} reference, case, punctuation and articles aside."
     )
 
 
-def _read_lengths(baseline: Sequence[Prediction], tuned: Sequence[Prediction]) -> list[str]:
+def _read_lengths(comparison: Comparison) -> list[str]:
     """Say how long the answers are and how many the cap cut; warn where that is too many to trust overlap."""
-    tokens = [sum(row.new_tokens for row in side) / len(side) for side in (baseline, tuned)]
-    cut = [sum(row.finish_reason == "length" for row in side) / len(side) for side in (baseline, tuned)]
-    sentences = [
-        f"Answers took {tokens[0]:.1f} new tokens on average before and {tokens[1]:.1f} after.",
-        f"The cap on new tokens cut {cut[0]:.1%} of the answers before and {cut[1]:.1%} after.",
-    ]
-    if max(cut) > CUT_SHARE_WARNING:
-        sides = [
-            name for name, share in zip(("baseline", "tuned model"), cut, strict=True) if share > CUT_SHARE_WARNING
-        ]
+    before, after = comparison.lengths["baseline"], comparison.lengths["tuned"]
+    sentences = []
+    if before.mean_tokens is not None and after.mean_tokens is not None:
+        wanted = f"; the references have {comparison.references.mean_tokens:.1f}" if comparison.references else ""
         sentences.append(
-            f"Warning: the cap cut more than {CUT_SHARE_WARNING:.0%} of the answers of the {' and the '.join(sides)}, "
+            f"Answers took {before.mean_tokens:.1f} new tokens on average before and {after.mean_tokens:.1f} "
+            f"after{wanted}."
+        )
+    if before.share_at_cap is not None and after.share_at_cap is not None:
+        sentences.append(
+            f"The cap on new tokens cut {before.share_at_cap:.1%} of the answers before and {after.share_at_cap:.1%} "
+            "after; the others stopped by themselves."
+        )
+    shares = zip(comparison.names, (before.share_at_cap, after.share_at_cap), strict=True)
+    over = [_with_article(name) for name, share in shares if share is not None and share > CUT_SHARE_WARNING]
+    if over:
+        sentences.append(
+            f"Warning: the cap cut more than {CUT_SHARE_WARNING:.0%} of the answers of {' and '.join(over)}, "
             "so the overlap scores measure the cap too; raise generation.max_new_tokens and evaluate again."
         )
     return sentences
+
+
+def _headline(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """The headline metrics among `rows`; all of them where none was measured."""
+    return [row for row in rows if row.metric in HEADLINE_METRICS] or list(rows)
+
+
+def _listed(items: Sequence[str]) -> str:
+    if len(items) < 2:
+        return "".join(items)
+    separator = "; " if any("," in item for item in items) else ", "
+    return f"{separator.join(items[:-1])} and {items[-1]}"
+
+
+def _with_article(name: str) -> str:
+    """A model has one; a file, which may be called anything, has none."""
+    return f"the {name}" if name in ("baseline", "tuned model") else name
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from medtune.config import Config
@@ -21,9 +22,11 @@ def predict(
     end_token_ids: Sequence[int],
     batch_size: int | None,
     config: Config,
+    examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({}),
 ) -> tuple[list[Prediction], int]:
     """Answer every question and measure every reference answer; rows come back in the order of `pairs`.
 
+    `examples` maps a row's id to the worked examples that stand before its question.
     Also returns the batch size: `batch_size` if it is given, else what the configuration says or the memory allows.
     Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
     """
@@ -31,12 +34,12 @@ def predict(
     with progress_bar("Scoring reference answers", len(pairs)) as advance:
         losses = answer_losses(
             model,
-            [renderer.encode_pair(pair) for pair in pairs],
+            [renderer.encode_pair(pair, examples.get(pair.id, ())) for pair in pairs],
             pad_token_id=tokenizer.pad_token_id,
             tokens_per_batch=config.training.tokens_per_micro_batch,
             on_rows=advance,
         )
-    prompts = [renderer.prompt_ids(pair.question) for pair in pairs]
+    prompts = [renderer.prompt_ids(pair.question, examples.get(pair.id, ())) for pair in pairs]
     cap = config.generation.max_new_tokens
     wanted = config.generation.batch_size
     if batch_size is None:
@@ -66,6 +69,8 @@ def predict(
             finish_reason=answer.finish_reason,
             reference_nll=loss.nll,
             reference_tokens=loss.tokens,
+            group=pair.group,
+            qtype=pair.qtype,
         )
         for pair, answer, loss in zip(pairs, answers, losses, strict=True)
     ]

@@ -57,6 +57,11 @@ def build_demo_model() -> Path:
     return folder
 
 
+def build_demo_tokenizer() -> Any:
+    """The demo model's tokenizer alone, in a second: looking at rows needs no weights."""
+    return _train_tokenizer(background_passages())
+
+
 def cache_dir() -> Path:
     """Where medtune keeps what it builds: `MEDTUNE_CACHE`, or `medtune` in the user's cache folder."""
     if chosen := os.environ.get("MEDTUNE_CACHE"):

@@ -31,6 +31,12 @@ class LoadedModel:
         return self.choices["device"].value
 
     @property
+    def positions(self) -> int | None:
+        """How many tokens the model can read, where its configuration says."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(positions) if positions else None
+
+    @property
     def dtype(self) -> str:
         """The compute dtype."""
         return self.choices["dtype"].value

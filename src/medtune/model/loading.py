@@ -74,7 +74,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{section.base}: cannot be loaded ({first_line(error)})") from None
-    _set_compute_dtype(model, dtype)
+    _settle_4bit_layers(model, dtype)
     model.requires_grad_(False)
     return model.eval()
 
@@ -125,16 +125,20 @@ def _check_quantization(path: Path, section: ModelSection) -> None:
         )
 
 
-def _set_compute_dtype(model: Any, dtype: str) -> None:
-    # A checkpoint that was stored quantised brings its own compute dtype, which need not suit this hardware.
+def _settle_4bit_layers(model: Any, dtype: str) -> None:
     from bitsandbytes.nn import Linear4bit
 
     from medtune.hardware import torch_dtype
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
+            # A checkpoint that was stored quantised brings its own compute dtype, which need not suit this hardware.
             module.compute_dtype = torch_dtype(dtype)
             module.compute_type_is_set = True
+            # On CPUs with AVX512-BF16 the first forward pass in eval mode packs the weights for a bfloat16 kernel, for
+            # good. It has no backward pass: every step after a validation would lose most of its gradient, in silence.
+            # (bitsandbytes 0.50; to go once that kernel can train.)
+            module.support_avx512bf16_for_cpu = False
 
 
 def _max_memory(limits: Mapping[int | str, str] | None) -> dict[int | str, str] | None:

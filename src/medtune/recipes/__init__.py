@@ -34,7 +34,23 @@ def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
 
     Raises ConfigError, with a line for each problem.
     """
-    values = _read_recipe(recipe, seen=())
+    return _resolve(_read_recipe(recipe, seen=()), overrides, origin=recipe)
+
+
+def load_for_source(source: str, recipe: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """A configuration to look at `source` with: the recipe's, whose own source it replaces, or else the defaults.
+
+    Raises ConfigError, as `load_recipe` does.
+    """
+    values: dict[str, Any] = {"model": {"base": "medtune:demo"}} if recipe is None else _read_recipe(recipe, seen=())
+    data = values.get("data") or {}
+    if isinstance(data, dict):  # anything else is for the schema to refuse
+        # The revision is that of the recipe's own source.
+        values["data"] = {**data, "source": source, "revision": None}
+    return _resolve(values, overrides, origin=recipe or "data audit")
+
+
+def _resolve(values: dict[str, Any], overrides: Iterable[str], origin: str) -> Config:
     problems: list[str] = []
     for override in overrides:
         try:
@@ -42,7 +58,7 @@ def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
         except ConfigError as error:
             problems.append(str(error))
     try:
-        config = parse_config(values, origin=recipe)
+        config = parse_config(values, origin=origin)
     except ConfigError as error:
         problems.append(str(error))
     if problems:

@@ -1,0 +1,103 @@
+"""One thin command a stage. Heavy imports stay inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtune.cli import scores
+from medtune.cli.data import data_app
+from medtune.cli.human import human_app
+from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe
+from medtune.process import prepare_process
+
+app = typer.Typer(
+    name="medtune",
+    help="Fine-tune a chat model for medical question answering with QLoRA, and prove what that changed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data_app, name="data")
+app.add_typer(human_app, name="human")
+
+
+@app.command()
+def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = None, resume: Resume = False) -> None:
+    """The whole job: data, baseline, training, evaluation, comparison."""
+    config, path = resolve_recipe(recipe, overrides, run_dir)
+    prepare_process()
+    from medtune import pipeline
+
+    finished = pipeline.run(config, path, resume=resume)
+    scores.show_run_comparison(finished)
+    print(finished.path)
+
+
+@app.command()
+def train(run: Run, resume: Resume = False) -> None:
+    """Train the adapter of a run whose data is prepared."""
+    opened = open_run(run)
+    prepare_process()
+    from medtune import pipeline
+
+    pipeline.train_stage(opened, resume=resume)
+    print(opened.adapter_dir)
+
+
+app.command()(scores.evaluate)
+app.command()(scores.compare)
+app.command()(scores.score)
+
+
+@app.command()
+def ask(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|ADAPTER", help="A run directory, or an adapter's folder or Hub id.")
+    ],
+    question: Annotated[str | None, typer.Argument(help="The question; leave it out with --file.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="Answer with the adapter off.")] = False,
+    file: Annotated[Path | None, typer.Option("--file", help="A text file with one question a line.")] = None,
+) -> None:
+    """Answer a question with the tuned model, as it is written. Not medical advice."""
+    from medtune.errors import ConfigError
+
+    if (question is None) == (file is None):
+        raise ConfigError('ask: give either a question or --file, such as `medtune ask RUN "What causes gout ?"`')
+    prepare_process()
+    from medtune.publishing import chat
+
+    questions = [question] if question is not None else chat.read_questions(file) if file is not None else []
+    chat.ask(target, questions, use_adapter=not base, out=sys.stdout)
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes."""
+    from medtune.recipes import shipped_recipes
+
+    found = shipped_recipes()
+    width = max(map(len, found))
+    for name, description in found.items():
+        print(f"{name:<{width}}  {description}")
+
+
+@app.command()
+def config(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Print the configuration that a recipe resolves to, every key written out."""
+    from medtune.recipes import dump_config, load_recipe
+
+    print(dump_config(load_recipe(recipe, overrides or [])), end="")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from medtune import __version__
+
+        print(__version__)
+        raise typer.Exit

@@ -1,0 +1,80 @@
+"""`medtune data …`: rows, before any model sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtune.cli.options import Overrides, Recipe, Resume, RunDirOption, resolve_recipe
+from medtune.process import prepare_process
+
+data_app = typer.Typer(help="Question-answer rows.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = None, resume: Resume = False
+) -> None:
+    """Read, clean and split the rows of a recipe into a run directory."""
+    config, path = resolve_recipe(recipe, overrides, run_dir)
+    prepare_process()
+    from medtune import pipeline
+
+    started = pipeline.start_run(config, path, resume=resume)
+    pipeline.prepare_stage(started)
+    print(started.path)
+
+
+@data_app.command("audit")
+def data_audit(
+    source: Annotated[str, typer.Argument(help="What `data.source` takes: a Hub data set, a table, a folder of XML.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Columns, split and model of this recipe; without it, the defaults."),
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the audit there as JSON.")] = None,
+) -> None:
+    """What rows hold and what their split leaks: counts, lengths, duplicates, conflicts, truncation."""
+    from medtune.errors import ConfigError
+    from medtune.recipes import load_for_source
+
+    config = load_for_source(source, recipe, overrides or [])
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise ConfigError(f"--out {out}: must be a file in a folder that exists")
+    prepare_process()
+    from rich.console import Console
+
+    from medtune.data.audit_tables import print_audit
+    from medtune.data.prepare import prepare_data
+    from medtune.inspection import audit_prepared, renderer_of, write_audit
+
+    renderer = renderer_of(config) if recipe is not None else None
+    audit = audit_prepared(prepare_data(config), config, renderer)
+    if out is not None:
+        write_audit(audit, out)
+    print_audit(audit, Console())
+
+
+@data_app.command("show")
+def data_show(
+    recipe: Recipe,
+    rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="How many training rows.")] = 3,
+    row_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The row of this id instead.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print rows as the model sees them, the tokens that the loss looks at in colour."""
+    from medtune.recipes import load_recipe
+
+    config = load_recipe(recipe, overrides or [])
+    prepare_process()
+    from rich.console import Console
+
+    from medtune.data.prepare import prepare_data
+    from medtune.inspection import print_rows, renderer_of, rows_to_show
+
+    renderer = renderer_of(config)
+    shown = rows_to_show(prepare_data(config), config, renderer, count=rows, row_id=row_id)
+    print_rows(shown, renderer, Console())

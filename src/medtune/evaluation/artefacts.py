@@ -1,0 +1,132 @@
+"""What evaluation keeps in a run directory, written and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medtune.errors import RunDirError, first_line
+from medtune.evaluation.scores import MetricRows
+from medtune.records import (
+    Comparison,
+    ComparisonRow,
+    Control,
+    Lengths,
+    ModelName,
+    Prediction,
+    ReferenceLengths,
+    Score,
+    Stratum,
+    StratumMetric,
+    SystemName,
+)
+from medtune.run_dir import RunDir, restore_interval
+
+_SEPARATOR = "."
+
+
+def write_system(
+    run: RunDir,
+    system: SystemName,
+    predictions: Sequence[Prediction],
+    measured: Sequence[MetricRows],
+    scores: dict[str, Score],
+) -> None:
+    """Write one system's predictions, its statistics a row (columns such as `bleu.matched_1grams`) and its scores."""
+    columns = {"id": pa.array([row.id for row in predictions])}
+    for rows in measured:
+        for number, column in enumerate(rows.columns):
+            columns[f"{rows.metric}{_SEPARATOR}{column}"] = pa.array(rows.rows[:, number])
+    run.write_predictions(system, predictions)
+    run.write_table(run.row_statistics_file(system), pa.table(columns))
+    run.write_scores(system, scores)
+
+
+def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
+    """One system's statistics a row. Raises RunDirError if they are missing or do not fit its scores."""
+    scores = run.read_scores(system)
+    path = run.row_statistics_file(system)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunDirError(f"{path}: not readable ({first_line(error)}); evaluate that model again") from None
+    measured = []
+    for metric, score in scores.items():
+        names = [name for name in table.column_names if name.split(_SEPARATOR)[0] == metric]
+        if not names or table.num_rows != score.n:
+            raise RunDirError(f"{path}: does not fit the scores beside it ({metric}); evaluate that model again")
+        rows = np.column_stack([table[name].to_numpy() for name in names])
+        columns = tuple(name.split(_SEPARATOR)[1] for name in names)
+        measured.append(MetricRows(metric, columns, rows, score.signature, score.table, score.details))
+    return measured
+
+
+def write_comparison(run: RunDir, comparison: Comparison, markdown: str) -> None:
+    """Write comparison.json, controls.json, strata.json, lengths.json and comparison.md."""
+    run.write_json(
+        run.lengths_file,
+        {
+            "references": asdict(comparison.references) if comparison.references else None,
+            **{name: asdict(lengths) for name, lengths in comparison.lengths.items()},
+        },
+    )
+    run.write_json(run.controls_file, {control.name: _control_to_json(control) for control in comparison.controls})
+    strata = {"leaking_rows": comparison.leaking_rows, "strata": [asdict(stratum) for stratum in comparison.strata]}
+    run.write_json(run.strata_file, strata)
+    run.write_json(run.comparison_file, [asdict(row) for row in comparison.rows])
+    run.write_text(run.comparison_text_file, markdown)
+
+
+def read_comparison(run: RunDir) -> Comparison:
+    """A finished comparison. Raises RunDirError if there is none, or if this version cannot read it."""
+    run.require("compare", f"medtune compare {run.path}")
+    try:
+        return _comparison_from_json(run)
+    except (AttributeError, KeyError, TypeError):
+        raise RunDirError(
+            f"{run.comparison_file}: it or a file beside it is damaged, or from another version of medtune; delete it "
+            f"and run `medtune compare {run.path}`"
+        ) from None
+
+
+def _comparison_from_json(run: RunDir) -> Comparison:
+    lengths = run.read_json(run.lengths_file)
+    references = lengths.pop("references")
+    strata = run.read_json(run.strata_file)
+    models: tuple[ModelName, ...] = get_args(ModelName)
+    return Comparison(
+        rows=tuple(ComparisonRow(**restore_interval(row)) for row in run.read_json(run.comparison_file)),
+        scores={name: run.read_scores(name) for name in models},
+        lengths={name: Lengths(**values) for name, values in lengths.items()},
+        references=ReferenceLengths(**references) if references else None,
+        controls=tuple(_control_from_json(name, values) for name, values in run.read_json(run.controls_file).items()),
+        strata=tuple(_stratum_from_json(values) for values in strata["strata"]),
+        leaking_rows=strata["leaking_rows"],
+    )
+
+
+def _control_to_json(control: Control) -> dict[str, Any]:
+    against = []
+    for row in control.against_tuned:
+        values = asdict(row)
+        against.append({"metric": values.pop("metric"), "control": values.pop("baseline"), **values})
+    scores = {metric: asdict(score) for metric, score in control.scores.items()}
+    return {"description": control.description, "scores": scores, "against_tuned": against}
+
+
+def _control_from_json(name: Any, values: dict[str, Any]) -> Control:
+    rows = [ComparisonRow(baseline=row.pop("control"), **restore_interval(row)) for row in values["against_tuned"]]
+    scores = {metric: Score(**restore_interval(score)) for metric, score in values["scores"].items()}
+    return Control(name, values["description"], scores, tuple(rows))
+
+
+def _stratum_from_json(values: dict[str, Any]) -> Stratum:
+    stratum = Stratum(**values)
+    return replace(
+        stratum, metrics={name: StratumMetric(**restore_interval(metric)) for name, metric in values["metrics"].items()}
+    )

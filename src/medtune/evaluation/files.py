@@ -1,0 +1,109 @@
+"""Scores of any tool's predictions, and two files of them side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from medtune.errors import ConfigError, DataError
+from medtune.evaluation.bertscore import Encoder, resolve_encoder
+from medtune.evaluation.comparison import compare_measured
+from medtune.evaluation.lengths import answer_lengths
+from medtune.evaluation.prediction_files import align, read_predictions
+from medtune.evaluation.scores import METRICS, MetricRows, measure_rows, score_rows
+from medtune.evaluation.significance import Resamples
+from medtune.hardware import choose_device
+from medtune.hub import fetch_snapshot
+from medtune.records import Comparison, Prediction, Score
+
+# Not a run's seed: the files come from anywhere.
+SEED = 0
+
+
+def score_file(
+    path: Path,
+    references: Path | None,
+    *,
+    metrics: Sequence[str] | None,
+    encoder: str | None,
+    resamples: int,
+    out: Path | None,
+) -> dict[str, Score]:
+    """Scores of the predictions in `path`, written to `out` as JSON if it is given. Raises MedtuneError."""
+    rows = read_predictions(path, references)
+    scores = score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, resamples))
+    _write(out, {metric: asdict(score) for metric, score in scores.items()})
+    return scores
+
+
+def compare_files(
+    first: Path,
+    second: Path,
+    *,
+    metrics: Sequence[str] | None,
+    encoder: str | None,
+    resamples: int,
+    out: Path | None,
+) -> Comparison:
+    """The second file's predictions against the first's, on the same rows. Raises MedtuneError."""
+    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
+    before = read_predictions(first)
+    after = align(before, read_predictions(second), names)
+    first_measured, second_measured = _measure([before, after], metrics, encoder)
+    # Either file may bring the groups.
+    grouped = [replace(row, group=row.group or other.group) for row, other in zip(before, after, strict=True)]
+    drawn = _draw(grouped, resamples)
+    rows = compare_measured(first_measured, second_measured, drawn, names)
+    _write(out, [asdict(row) for row in rows])
+    return Comparison(
+        rows=tuple(rows),
+        scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
+        lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
+        names=names,
+    )
+
+
+def _measure(
+    files: Sequence[Sequence[Prediction]], metrics: Sequence[str] | None, encoder_name: str | None
+) -> list[list[MetricRows]]:
+    unlike_tokens = any(len({row.reference_tokens for row in rows}) > 1 for rows in zip(*files, strict=True))
+    _check_metrics(metrics or (), encoder_name, unlike_tokens)
+    encoder: Encoder | None = None if encoder_name is None else resolve_encoder(encoder_name, fetch_snapshot)
+    possible = set(METRICS)
+    if encoder is None:
+        possible.discard("bertscore_f1")
+    if any(row.reference_nll is None or row.reference_tokens is None for rows in files for row in rows):
+        possible.discard("perplexity")
+    wanted = list(metrics) if metrics else [metric for metric in METRICS if metric in possible]
+    measured = [measure_rows(rows, wanted, encoder=encoder, device=choose_device().value, caps="") for rows in files]
+    if unlike_tokens:  # a perplexity is a token's; bits per byte still compare
+        return [[rows for rows in system if rows.metric != "perplexity"] for system in measured]
+    return measured
+
+
+def _check_metrics(metrics: Sequence[str], encoder_name: str | None, unlike_tokens: bool) -> None:
+    if unknown := [metric for metric in metrics if metric not in METRICS]:
+        raise ConfigError(f"--metric {unknown[0]}: unknown; known are {', '.join(METRICS)}")
+    if "bertscore_f1" in metrics and encoder_name is None:
+        raise ConfigError("--metric bertscore_f1 needs an encoder; name one with --bertscore-model")
+    if "perplexity" in metrics and unlike_tokens:
+        raise ConfigError(
+            "--metric perplexity: the files count unlike tokens of the same references, and perplexities of unlike "
+            "tokenizers never compare; leave --metric out to get bits per byte"
+        )
+
+
+def _draw(rows: Sequence[Prediction], resamples: int) -> Resamples:
+    return Resamples.draw([row.group for row in rows], resamples=resamples, seed=SEED)
+
+
+def _write(out: Path | None, value: Any) -> None:
+    if out is None:
+        return
+    try:
+        out.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None

@@ -1,0 +1,114 @@
+"""Takes the models' names off their answers, and keeps what was taken off in a key of its own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter, ValidationError
+
+from medtune.errors import DataError
+from medtune.evaluation.human.rubric import SIDES, Side
+from medtune.records import Prediction
+
+KEY_FILE = "key.json"
+
+# Consonants: a spreadsheet takes no such word for a number or a date, and it spells nothing.
+_SHEET_LETTERS = "bcdfghjkmnpqrstvwxz"
+_SHEET_LENGTH = 8
+_EMPTY_ANSWER = "(empty answer)"
+
+# The system's randomness: a seed that stands in a run's configuration must not tell the sides.
+_random = secrets.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPair:
+    """Both models' answers to one test row, with the row's question type and group."""
+
+    baseline: Prediction
+    tuned: Prediction
+    qtype: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a rater sees of one row. `name` is its place on the sheet, "1" first, and tells nothing about the row."""
+
+    name: str
+    question: str
+    reference: str
+    answer_a: str
+    answer_b: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """What a rater must not see of one item: the row, and the side that the tuned model's answer stands on."""
+
+    row: str
+    qtype: str
+    group: str
+    tuned: Side
+    identical: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Opens one sheet. `seed` chose the rows; `predictions_sha256` names the files that the answers come from."""
+
+    sheet: str
+    items: dict[str, KeyEntry]
+    seed: int
+    predictions_sha256: dict[str, str] = field(default_factory=dict)
+
+
+def blind(pairs: Sequence[AnswerPair], seed: int) -> tuple[list[Item], Key]:
+    """Put `pairs` in a random order, each with a random side for the tuned model's answer.
+
+    The tuned model stands on each side equally often (an odd item's side is drawn), so that raters who lean to one
+    side favour neither model.
+    """
+    shuffled = list(pairs)
+    _random.shuffle(shuffled)
+    items, entries = [], {}
+    for number, (pair, tuned) in enumerate(zip(shuffled, _sides(len(shuffled)), strict=True), start=1):
+        answers = [_shown(pair.tuned.prediction), _shown(pair.baseline.prediction)]
+        first, second = answers if tuned == "a" else reversed(answers)
+        name = str(number)
+        items.append(Item(name, pair.tuned.question.strip(), pair.tuned.reference.strip(), first, second))
+        entries[name] = KeyEntry(pair.tuned.id, pair.qtype, pair.group, tuned, identical=first == second)
+    sheet = "".join(_random.choices(_SHEET_LETTERS, k=_SHEET_LENGTH))
+    return items, Key(sheet=sheet, items=entries, seed=seed)
+
+
+def key_json(key: Key) -> str:
+    """The key as JSON, indented."""
+    return TypeAdapter(Key).dump_json(key, indent=2).decode() + "\n"
+
+
+def parse_key(text: str | bytes, name: str) -> Key:
+    """Read what `key_json` wrote. Raises DataError, with the file's `name`, for anything else."""
+    try:
+        return TypeAdapter(Key).validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        what = f"{place}: {problem['msg']}" if place else problem["msg"]
+        raise DataError(
+            f"{name}: not a key of `medtune human export` ({what}); restore it from where it was written"
+        ) from None
+
+
+def _sides(n: int) -> list[Side]:
+    odd = _random.sample(SIDES, k=n % 2)
+    sides = [*SIDES * (n // 2), *odd]
+    _random.shuffle(sides)
+    return sides
+
+
+def _shown(answer: str) -> str:
+    # White space at the ends cannot be seen, and could tell one model from the other.
+    return answer.strip() or _EMPTY_ANSWER

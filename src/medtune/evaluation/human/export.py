@@ -1,0 +1,90 @@
+"""A finished run's answers as a sheet, a page and a key."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medtune.errors import RunDirError
+from medtune.evaluation.comparison import require_same_rows
+from medtune.evaluation.human.blinding import KEY_FILE, AnswerPair, blind, key_json
+from medtune.evaluation.human.rating_page import rating_page
+from medtune.evaluation.human.selection import Stratified, select_rows
+from medtune.evaluation.human.spreadsheet import sheet_csv
+from medtune.records import ModelName
+from medtune.run_dir import RunDir
+
+SHEET_FILE = "sheet.csv"
+PAGE_FILE = "rate.html"
+_MODELS: tuple[ModelName, ...] = ("baseline", "tuned")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written: `sheet` and `page` are for raters, `key` is not. `identical` items have one text twice."""
+
+    sheet: Path
+    page: Path
+    key: Path
+    items: int
+    identical: int
+
+
+def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None = None) -> Export:
+    """Write `n` rows of a run that is evaluated before and after to `out`, `RUN/human` unless named.
+
+    `seed`, the run's unless given, chooses the rows; the order and the sides are random each time. Raises RunDirError
+    if either model is not evaluated or the folder holds anything, DataError if `n` does not fit or the models
+    answered other rows.
+    """
+    for model in _MODELS:
+        run.require(model, f"medtune evaluate {run.path} --model {model}")
+    folder = out or run.human_dir
+    _require_unused(folder, run.path)
+    pairs = _answer_pairs(run)
+    seed = run.config().seed if seed is None else seed
+    chosen = select_rows([Stratified(pair.qtype, pair.group) for pair in pairs], n, seed)
+    items, key = blind([pairs[position] for position in chosen], seed)
+    digests = {str(model): hashlib.sha256(run.predictions_file(model).read_bytes()).hexdigest() for model in _MODELS}
+    texts = {
+        # The key comes first: without it the other two are worth nothing.
+        KEY_FILE: key_json(replace(key, predictions_sha256=digests)),
+        SHEET_FILE: sheet_csv(key.sheet, items),
+        PAGE_FILE: rating_page(key.sheet, items),
+    }
+    try:
+        for name, text in texts.items():
+            run.write_text(folder / name, text)
+    except OSError as error:
+        raise RunDirError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out") from None
+    identical = sum(entry.identical for entry in key.items.values())
+    return Export(folder / SHEET_FILE, folder / PAGE_FILE, folder / KEY_FILE, n, identical)
+
+
+def _require_unused(folder: Path, run: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunDirError(f"{folder}: is a file, not a folder; name another with --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise RunDirError(
+            f"{folder}: not empty, and a new key would make its sheet and ratings worthless; "
+            f"name another folder with --out, such as --out {run / 'human-2'}"
+        )
+
+
+def _answer_pairs(run: RunDir) -> list[AnswerPair]:
+    before, after = (run.read_predictions(model) for model in _MODELS)
+    require_same_rows(before, after)
+    if any(prediction.qtype or prediction.group for prediction in after):
+        known = {prediction.id: (prediction.qtype, prediction.group) for prediction in after}
+    else:
+        # Predictions of older versions bear neither; the test rows do.
+        known = _from_test_rows(run)
+    return [
+        AnswerPair(baseline, tuned, *known.get(tuned.id, ("", "")))
+        for baseline, tuned in zip(before, after, strict=True)
+    ]
+
+
+def _from_test_rows(run: RunDir) -> dict[str, tuple[str, str]]:
+    return {pair.id: (pair.qtype, pair.group) for pair in run.read_split("test")}

@@ -1,0 +1,170 @@
+"""Filled sheets and the page's exports, checked and gathered into one judgement a rater and item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medtune.errors import DataError
+from medtune.evaluation.human.rubric import PREFERENCES, RATING_COLUMNS, SCALE, Preference
+from medtune.evaluation.human.spreadsheet import Table, read_table, rearm
+
+_MAX_PROBLEMS = 20
+_ANSWERS = ("preference", *RATING_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one rater says of one item. `ratings` maps a column such as `accuracy_a` to 1 to 5; gaps are left out."""
+
+    rater: str
+    item: str
+    ratings: dict[str, int] = field(default_factory=dict)
+    preference: Preference | None = None
+    comment: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every criterion of both answers is rated and a preference given."""
+        return self.preference is not None and len(self.ratings) == len(RATING_COLUMNS)
+
+
+@dataclass
+class _Gathering:
+    """The judgements so far, where each rater's name comes from, and what is wrong."""
+
+    judgements: dict[tuple[str, str], Judgement] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)  # casefolded → as first written
+    unnamed: dict[str, Path] = field(default_factory=dict)  # rater named after a file → that file
+    problems: list[str] = field(default_factory=list)
+
+
+def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> list[Judgement]:
+    """Read filled sheets of the sheet called `sheet` with these `items`; rows that nobody filled in are passed over.
+
+    A rater's name is the `rater` column's, or else the file's. Raises DataError, one line a problem, for another
+    sheet's rows, unknown items, values off the scale and two answers of one rater to one question, or if nothing is
+    rated.
+    """
+    gathering = _Gathering()
+    for path in files:
+        _read_file(path, sheet, frozenset(items), gathering)
+    if not gathering.problems and not gathering.judgements:
+        names = ", ".join(map(str, files))
+        gathering.problems.append(f"{names}: nothing is rated; fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
+    if len(gathering.problems) > _MAX_PROBLEMS:
+        rest = len(gathering.problems) - _MAX_PROBLEMS
+        gathering.problems[_MAX_PROBLEMS:] = [f"and {rest} further problems like these"]
+    if gathering.problems:
+        raise DataError("\n".join(gathering.problems))
+    order = {item: i for i, item in enumerate(items)}
+    return sorted(gathering.judgements.values(), key=lambda judgement: (judgement.rater, order[judgement.item]))
+
+
+def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gathering) -> None:
+    table = read_table(path)
+    if problem := _column_problem(table):
+        gathering.problems.append(f"{path}: {problem}")
+        return
+    filled = [row for row in table.rows if any(row.get(column) for column in (*_ANSWERS, "comment"))]
+    strangers = {row.get("sheet", "") for row in filled} - {sheet}
+    if strangers:
+        other = ", ".join(repr(name) for name in sorted(strangers))
+        gathering.problems.append(f"{path}: belongs to sheet {other}, the key to {sheet!r}; give the key of that sheet")
+        return
+    rater = _rater_of_file(path, sheet, filled, gathering)
+    for row in filled:
+        judgement = _judge(row, row.get("rater") or rater, items, path, gathering)
+        if judgement:
+            _add(judgement, path, gathering)
+
+
+def _column_problem(table: Table) -> str:
+    missing = [name for name in ("sheet", "item") if name not in table.columns]
+    if missing:
+        return f"no column {' and no column '.join(missing)}; give a filled sheet or the page's export"
+    twice = sorted({name for name in table.columns if name in _ANSWERS and table.columns.count(name) > 1})
+    if twice:
+        return f"two columns {twice[0]}; take one of them out"
+    if not set(_ANSWERS) & set(table.columns):
+        return "no column of ratings; give a filled sheet or the page's export"
+    return ""
+
+
+def _rater_of_file(path: Path, sheet: str, rows: Sequence[dict[str, str]], gathering: _Gathering) -> str:
+    """Who filled in the rows without a name: the one whose name stands in the others, or else the file's own name."""
+    if all(row.get("rater") for row in rows):
+        return ""
+    named = {row["rater"].casefold(): row["rater"] for row in rows if row.get("rater")}
+    if len(named) > 1:
+        gathering.problems.append(f"{path}: several raters' rows, and some without a name; fill in the rater column")
+    if named:
+        return next(iter(named.values()))
+    rater = path.stem.removeprefix(f"ratings-{sheet}-")
+    other = gathering.unnamed.setdefault(rater.casefold(), path)
+    if other != path:
+        gathering.problems.append(
+            f"{path}: its rater would be called {rater!r} after the file, as that of {other}; fill in the rater column"
+        )
+    return rater
+
+
+def _judge(
+    row: dict[str, str], rater: str, items: frozenset[str], path: Path, gathering: _Gathering
+) -> Judgement | None:
+    number = _whole_number(row.get("item", ""))
+    item = row.get("item", "") if number is None else str(number)
+    if item not in items:
+        gathering.problems.append(f"{path}: item {item!r} is not on the sheet, which has 1 to {len(items)}")
+        return None
+    ratings = {}
+    for column, value in _filled_ratings(row):
+        rating = _whole_number(value)
+        if rating not in SCALE:
+            gathering.problems.append(
+                f"{path}: item {item}: {column} is {value!r}; must be {SCALE[0]} to {SCALE[-1]}, or empty"
+            )
+        else:
+            ratings[column] = rating
+    preference = row.get("preference", "").lower()
+    if preference and preference not in PREFERENCES:
+        gathering.problems.append(
+            f"{path}: item {item}: preference is {row['preference']!r}; must be A, B or tie, or empty"
+        )
+    known = next((choice for choice in PREFERENCES if choice == preference), None)
+    name = gathering.names.setdefault(rater.casefold(), rater)
+    return Judgement(name, item, ratings, known, rearm(row.get("comment", "")))
+
+
+def _filled_ratings(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    return ((column, row[column]) for column in RATING_COLUMNS if row.get(column))
+
+
+def _whole_number(text: str) -> int | None:
+    """`4`, and `4.0` or `4,0` as a spreadsheet may write it."""
+    whole, _, decimals = text.replace(",", ".").partition(".")
+    return int(whole) if whole.isdecimal() and not decimals.strip("0") else None
+
+
+def _add(new: Judgement, path: Path, gathering: _Gathering) -> None:
+    """Join `new` with what the rater said of the item before, in an earlier export of the same work perhaps."""
+    old = gathering.judgements.get((new.rater, new.item))
+    if old is None:
+        gathering.judgements[new.rater, new.item] = new
+        return
+    before = {**old.ratings, **({"preference": old.preference} if old.preference else {})}
+    after = {**new.ratings, **({"preference": new.preference} if new.preference else {})}
+    for column in sorted(before.keys() & after.keys()):
+        if before[column] != after[column]:
+            gathering.problems.append(
+                f"{path}: item {new.item}: {new.rater} gives {column} {after[column]} here and {before[column]} "
+                "elsewhere; take one of them out"
+            )
+    gathering.judgements[new.rater, new.item] = Judgement(
+        new.rater,
+        new.item,
+        old.ratings | new.ratings,
+        new.preference or old.preference,
+        new.comment or old.comment,
+    )

@@ -1,0 +1,63 @@
+"""Filled sheets and their key, from files to scores on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from medtune.errors import RunDirError
+from medtune.evaluation.human.blinding import KEY_FILE, Key, parse_key
+from medtune.evaluation.human.ratings import read_judgements
+from medtune.evaluation.human.scoring import HumanScores, score_judgements
+from medtune.evaluation.human.tables import read_scores
+from medtune.run_dir import RunDir
+
+SCORES_FILE = "scores.json"
+
+
+def find_key(files: Sequence[Path], key: Path | None) -> Path:
+    """The key of filled sheets: `key`, which may be a file, an export's folder or a run, or one beside `files`.
+
+    Raises RunDirError if there is none.
+    """
+    if key is not None:
+        candidates = [key, key / KEY_FILE, RunDir(key).human_dir / KEY_FILE]
+        lacking = f"{key}: holds no {KEY_FILE} of `medtune human export`"
+    else:
+        candidates = [path.parent / KEY_FILE for path in files]
+        lacking = f"no {KEY_FILE} beside {', '.join(map(str, files))}; name it, or the run, with --key"
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise RunDirError(lacking)
+    return found
+
+
+def score_files(files: Sequence[Path], key_file: Path) -> HumanScores:
+    """Read, check, unblind and summarise `files`. Raises DataError, one line a problem."""
+    key = read_key(key_file)
+    return score_judgements(read_judgements(files, key.sheet, list(key.items)), key)
+
+
+def read_key(path: Path) -> Key:
+    """The key at `path`. Raises DataError if it is none."""
+    return parse_key(path.read_bytes(), str(path))
+
+
+def write_scores(scores: HumanScores, key_file: Path, out: Path | None = None) -> Path:
+    """Write the scores and their reading as JSON, to `scores.json` beside the key unless `out` is named; say where.
+
+    An earlier `scores.json` is replaced: raters come in one by one. Raises RunDirError if it cannot be written, or if
+    `out` is the key itself.
+    """
+    path = out or key_file.parent / SCORES_FILE
+    if path.resolve() == key_file.resolve():
+        raise RunDirError(f"{path}: is the key; name another file with --out")
+    values = {"reading": read_scores(scores), **asdict(scores)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunDirError(f"{path}: cannot be written ({error.strerror}); name another file with --out") from None
+    return path

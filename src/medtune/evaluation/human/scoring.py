@@ -1,0 +1,186 @@
+"""What the ratings say once the key has opened them: win rate, criteria, agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from medtune.evaluation.human.agreement import Agreement, measure_agreement
+from medtune.evaluation.human.blinding import Key
+from medtune.evaluation.human.ratings import Judgement
+from medtune.evaluation.human.resampling import mean_interval, sign_flip_p_value
+from medtune.evaluation.human.rubric import CRITERIA, Side, rating_column
+from medtune.evaluation.significance import SIGNIFICANCE_LEVEL
+
+Verdict = Literal["better", "worse", "not distinguishable"]
+
+
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """Preferences for the tuned model; a judgement is one rater's preference on one item.
+
+    `rate` counts a tie as half a win, `rate_without_ties` leaves ties out (None where there is nothing else). The
+    interval is `rate`'s, at 95 %. `preferred_a` counts the judgements for whatever stood on side A.
+    """
+
+    wins: int
+    losses: int
+    ties: int
+    rate: float
+    rate_without_ties: float | None
+    low: float
+    high: float
+    p_value: float
+    verdict: Verdict
+    items: int
+    groups: int
+    preferred_a: int
+    identical: int
+
+    @property
+    def n(self) -> int:
+        """Judgements in all."""
+        return self.wins + self.losses + self.ties
+
+
+@dataclass(frozen=True, slots=True)
+class CriterionScore:
+    """Mean ratings, 1 to 5, over the `n` judgements that rate both answers; the interval is the difference's."""
+
+    baseline: float
+    tuned: float
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaterCount:
+    """How many items a rater touched, and how many of them in full."""
+
+    items: int
+    complete: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A rater's words on an item. A and B in them are the sheet's sides; `tuned` says which was the tuned model's."""
+
+    rater: str
+    item: str
+    row: str
+    tuned: Side
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HumanScores:
+    """Everything that `medtune human score` says about one sheet. Criteria and win rate are absent where unrated."""
+
+    sheet: str
+    sheet_items: int
+    raters: dict[str, RaterCount]
+    win_rate: WinRate | None
+    criteria: dict[str, CriterionScore]
+    agreement: dict[str, Agreement]
+    comments: list[Comment]
+
+
+def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
+    """Unblind `judgements` with `key` and summarise them. The items of the judgements must be the key's.
+
+    Intervals resample the groups of rows, with all of their judgements: they speak of other questions of this kind
+    rated by the same people, and not of other raters.
+    """
+    raters = {
+        name: RaterCount(len(own), sum(judgement.is_complete for judgement in own))
+        for name, own in _by_rater(judgements).items()
+    }
+    criteria = {criterion.name: _criterion_score(criterion.name, judgements, key) for criterion in CRITERIA}
+    return HumanScores(
+        sheet=key.sheet,
+        sheet_items=len(key.items),
+        raters=raters,
+        win_rate=_win_rate([judgement for judgement in judgements if judgement.preference], key),
+        criteria={name: score for name, score in criteria.items() if score},
+        agreement=measure_agreement(judgements),
+        comments=[
+            Comment(judgement.rater, judgement.item, entry.row, entry.tuned, judgement.comment)
+            for judgement in judgements
+            if judgement.comment and (entry := key.items[judgement.item])
+        ],
+    )
+
+
+def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
+    if not judgements:
+        return None
+    # 1 a win of the tuned model, -1 a loss, 0 a tie.
+    outcomes = [
+        0 if judgement.preference == "tie" else 1 if judgement.preference == key.items[judgement.item].tuned else -1
+        for judgement in judgements
+    ]
+    wins, losses, ties = (outcomes.count(value) for value in (1, -1, 0))
+    groups = _groups(judgements, key)
+    low, high = mean_interval([(outcome + 1) / 2 for outcome in outcomes], groups)
+    p_value = sign_flip_p_value(outcomes, groups)
+    return WinRate(
+        wins=wins,
+        losses=losses,
+        ties=ties,
+        rate=(wins + ties / 2) / len(outcomes),
+        rate_without_ties=wins / (wins + losses) if wins + losses else None,
+        low=low,
+        high=high,
+        p_value=p_value,
+        verdict=_verdict(low, high, p_value),
+        items=len({judgement.item for judgement in judgements}),
+        groups=len(set(groups)),
+        preferred_a=sum(judgement.preference == "a" for judgement in judgements),
+        identical=len({judgement.item for judgement in judgements if key.items[judgement.item].identical}),
+    )
+
+
+def _verdict(low: float, high: float, p_value: float) -> Verdict:
+    """Both the interval and the test must tell the models apart.
+
+    The bootstrap alone would not do: of three wins in three it makes an interval from 1 to 1. The test cannot fall
+    below 5 % with fewer than six groups.
+    """
+    if p_value >= SIGNIFICANCE_LEVEL or low <= 0.5 <= high:
+        return "not distinguishable"
+    return "better" if low > 0.5 else "worse"
+
+
+def _criterion_score(criterion: str, judgements: Sequence[Judgement], key: Key) -> CriterionScore | None:
+    pairs, groups = [], []
+    for judgement, group in zip(judgements, _groups(judgements, key), strict=True):
+        tuned: Side = key.items[judgement.item].tuned
+        other: Side = "b" if tuned == "a" else "a"
+        before = judgement.ratings.get(rating_column(criterion, other))
+        after = judgement.ratings.get(rating_column(criterion, tuned))
+        if before is not None and after is not None:
+            pairs.append((before, after))
+            groups.append(group)
+    if not pairs:
+        return None
+    n = len(pairs)
+    baseline, tuned_mean = (sum(side) / n for side in zip(*pairs, strict=True))
+    differences = [after - before for before, after in pairs]
+    low, high = mean_interval(differences, groups)
+    return CriterionScore(baseline, tuned_mean, sum(differences) / n, low, high, n)
+
+
+def _groups(judgements: Sequence[Judgement], key: Key) -> list[str]:
+    """The group of each judgement's row; a row without one is a group by itself."""
+    entries = [(judgement.item, key.items[judgement.item]) for judgement in judgements]
+    return [f"group {entry.group}" if entry.group else f"item {item}" for item, entry in entries]
+
+
+def _by_rater(judgements: Sequence[Judgement]) -> Mapping[str, list[Judgement]]:
+    found: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        found.setdefault(judgement.rater, []).append(judgement)
+    return found

@@ -1,0 +1,106 @@
+"""The sheet as CSV, safe to open in a spreadsheet, and what comes back from one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtune.errors import DataError
+from medtune.evaluation.human.blinding import Item
+from medtune.evaluation.human.rubric import CRITERIA, RATING_COLUMNS, SCALE, SIDES, rating_column
+
+# A spreadsheet takes a cell for a formula that begins with one of =, +, - and @ (or their full-width forms), and some
+# pass over white space before it. One that splits at semicolons or tabs makes cells out of the middle of ours, where a
+# quotation mark may come first.
+_FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+_BEFORE = rf'(?:[^\S\r\n]|")*[{_FORMULA}]'
+_FORMULA_START = re.compile(rf"(^|[;\t\r\n])(?={_BEFORE})|^(?=[\t\r\n])")
+_DISARMED_START = re.compile(rf"(^|[;\t\r\n])'(?={_BEFORE})|^'(?=[\t\r\n])")
+_DELIMITERS = (",", ";", "\t")
+_COLUMNS = {"sheet", "item", "rater", "preference", "comment", *RATING_COLUMNS}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of a spreadsheet as column → text; columns under the names that `sheet_csv` gives them."""
+
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+
+
+def disarm(text: str) -> str:
+    """Put an apostrophe before everything in `text` that a spreadsheet could run as a formula."""
+    return _FORMULA_START.sub(r"\1'", text)
+
+
+def rearm(text: str) -> str:
+    """Take the apostrophes of `disarm` away."""
+    return _DISARMED_START.sub(r"\1", text)
+
+
+def sheet_csv(sheet: str, items: Sequence[Item]) -> str:
+    """The sheet with empty cells for the ratings; the text begins with a byte order mark, for Excel.
+
+    The first line's cells say what 1 and 5 mean, in brackets that `read_table` takes off again.
+    """
+    header = ["sheet", "item", "rater", "question", "reference", "answer_a", "answer_b"]
+    for criterion in CRITERIA:
+        legend = f"({SCALE[0]} = {criterion.lowest}, {SCALE[-1]} = {criterion.highest})"
+        header += [f"{rating_column(criterion.name, side)} {legend}" for side in SIDES]
+    header += ["preference (A, B or tie)", "comment"]
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    writer.writerow(header)
+    empty = [""] * (len(CRITERIA) * len(SIDES) + 2)
+    for item in items:
+        texts = (item.question, item.reference, item.answer_a, item.answer_b)
+        writer.writerow([sheet, item.name, "", *map(disarm, texts), *empty])
+    return "\ufeff" + out.getvalue()
+
+
+def read_table(path: Path) -> Table:
+    """Read CSV as spreadsheets save it: comma, semicolon or tab; UTF-8, UTF-16 or Windows' Western code page.
+
+    Raises DataError if the file cannot be read or holds no row.
+    """
+    try:
+        text = _decode(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a filled sheet or the page's export"
+        ) from None
+    try:
+        header = next(iter(text.lstrip().splitlines()), "")
+        # Legends hold commas too: the delimiter is the one under which most columns are ours.
+        delimiter = max(_DELIMITERS, key=lambda sign: len(_COLUMNS & set(map(_column_name, _cells(header, sign)))))
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(line)]
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file ({error}); save the sheet as CSV again") from None
+    if len(lines) < 2:
+        raise DataError(f"{path}: empty; give a filled sheet or the page's export")
+    columns = tuple(_column_name(cell) for cell in lines[0])
+    return Table(
+        columns, tuple(dict(zip(columns, (cell.strip() for cell in line), strict=False)) for line in lines[1:])
+    )
+
+
+def _decode(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # Excel's plain "CSV". Ratings are ASCII; only a comment or a name can come out wrong.
+        return data.decode("cp1252", errors="replace")
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _column_name(cell: str) -> str:
+    return re.sub(r"[\s-]+", "_", cell.partition("(")[0].strip().lower())

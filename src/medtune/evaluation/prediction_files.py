@@ -1,0 +1,151 @@
+"""Any tool's predictions: a JSONL, CSV or Parquet file with id, reference and prediction."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from medtune.data.sources import read_table
+from medtune.errors import DataError
+from medtune.evaluation.formatting import format_count
+from medtune.records import FinishReason, Prediction
+
+_TEXTS = ("id", "reference", "prediction")
+_LABELS = ("question", "group", "qtype")
+
+
+def read_predictions(path: Path, references: Path | None = None) -> list[Prediction]:
+    """Rows of `path` in file order; `references` holds id and reference where `path` has no references.
+
+    `question`, `group`, `qtype`, `new_tokens`, `finish_reason`, `reference_nll` and `reference_tokens` are read where
+    they are there. Raises DataError, in one line, naming file and row.
+    """
+    given = None if references is None else _read_references(references)
+    rows: dict[str, Prediction] = {}
+    for number, record in enumerate(_records(path), start=1):
+        where = f"{path}: row {number}"
+        if given is not None:
+            record = {**record, "reference": given.get(str(record.get("id")))}
+            if record["reference"] is None:
+                raise DataError(f"{where}: id {record.get('id')!r} is not in {references}; give it a reference")
+        row = _to_prediction(record, where)
+        if row.id in rows:
+            raise DataError(f"{where}: id {row.id!r} stands in two rows; ids must be unique")
+        rows[row.id] = row
+    if not rows:
+        raise DataError(f"{path}: holds no rows; one object with id, reference and prediction a line is needed")
+    return list(rows.values())
+
+
+def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, str]) -> list[Prediction]:
+    """`second` in the order of `first`.
+
+    Raises DataError if their ids, references or groups differ, or if their answers were cut at unlike caps.
+    """
+    by_id = {row.id: row for row in second}
+    missing = [row.id for row in first if row.id not in by_id] or sorted(by_id.keys() - {row.id for row in first})
+    if missing:
+        raise DataError(
+            f"{names[0]} and {names[1]} answer unlike rows: {format_count(len(missing), 'id')} in one of them alone, "
+            f"such as {missing[0]!r}; compare predictions of the same rows"
+        )
+    aligned = [by_id[row.id] for row in first]
+    for before, after in zip(first, aligned, strict=True):
+        if before.reference != after.reference:
+            raise DataError(
+                f"row {before.id!r} has one reference in {names[0]} and another in {names[1]}; give both the same"
+            )
+        if before.group and after.group and before.group != after.group:
+            raise DataError(
+                f"row {before.id!r} has group {before.group!r} in {names[0]} and {after.group!r} in {names[1]}; give "
+                "both files the same groups, or one of them none"
+            )
+    _require_like_caps(first, aligned, names)
+    _require_like_caps(aligned, first, names[::-1])
+    return aligned
+
+
+def _require_like_caps(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, ...]) -> None:
+    """Raise DataError if `first` was cut at fewer tokens than `second` took, as far as their rows tell."""
+    cap = max((row.new_tokens or 0 for row in first if row.finish_reason == "length"), default=None)
+    longest = max((row.new_tokens or 0 for row in second), default=0)
+    if cap is not None and longest > cap:
+        raise DataError(
+            f"{names[0]} was cut at {cap} new tokens and {names[1]} goes on to {longest}: unlike caps never compare; "
+            "generate both again with the same cap"
+        )
+
+
+def _read_references(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, record in enumerate(_records(path), start=1):
+        text = record.get("reference", record.get("answer"))
+        if record.get("id") is None or not isinstance(text, str) or not text.strip():
+            raise DataError(f"{path}: row {number}: needs id and reference (or answer), both filled")
+        if (id := str(record["id"])) in found:
+            raise DataError(f"{path}: row {number}: id {id!r} stands in two rows; ids must be unique")
+        found[id] = text
+    return found
+
+
+def _records(path: Path) -> Iterable[Mapping[str, Any]]:
+    if not os.path.isfile(path):  # where Path.is_file raises: on a name that is too long
+        raise DataError(f"{path}: no such file; give a JSONL, CSV or Parquet file with id, reference and prediction")
+    return read_table(path)
+
+
+def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
+    values: dict[str, Any] = {}
+    for name in _TEXTS:
+        value = record.get(name)
+        # Numbered rows are common, and an id is only compared.
+        if name == "id" and isinstance(value, int):
+            value = str(value)
+        if name not in record:
+            present = ", ".join(map(str, record)) or "nothing"
+            raise DataError(f"{where}: no {name}; it has {present}; name the columns id, reference, prediction")
+        if not isinstance(value, str) or (name != "prediction" and not value.strip()):
+            raise DataError(
+                f"{where}: {name} is {value!r}, and must be text that is not empty; mend the row or drop it"
+            )
+        values[name] = value
+    for name in _LABELS:
+        values[name] = _label(record, name, where)
+    values["new_tokens"] = _count(record, "new_tokens", where)
+    values["reference_tokens"] = _count(record, "reference_tokens", where)
+    values["reference_nll"] = _number(record, "reference_nll", where)
+    reason = record.get("finish_reason")
+    values["finish_reason"] = reason if reason in get_args(FinishReason) else None
+    return Prediction(**values)
+
+
+def _label(record: Mapping[str, Any], name: str, where: str) -> str:
+    value = record.get(name)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    # A group that went unheeded would make intervals too narrow without a word.
+    if not isinstance(value, str | int):
+        raise DataError(f"{where}: {name} is {value!r}, neither text nor a whole number; mend it or leave it out")
+    return str(value)
+
+
+def _number(record: Mapping[str, Any], name: str, where: str) -> float | None:
+    value = record.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where}: {name} is {value!r}, not a number; mend it or leave it out") from None
+
+
+def _count(record: Mapping[str, Any], name: str, where: str) -> int | None:
+    number = _number(record, name, where)
+    if number is None or math.isnan(number):  # a gap in a column of floats
+        return None
+    if number < 0 or not number.is_integer():
+        raise DataError(f"{where}: {name} is {record[name]!r}, not a count of tokens; mend it or leave it out")
+    return int(number)

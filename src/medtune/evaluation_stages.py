@@ -1,0 +1,284 @@
+"""The stages that measure: baseline, controls, tuned, and the comparison of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from medtune import provenance
+from medtune.config import Config
+from medtune.hardware import choose_device, rank, release_memory
+from medtune.model.loaded import LoadedModel, load_model, load_renderer
+from medtune.model.loading import resolve_base
+from medtune.progress import say
+from medtune.prompts import PromptRenderer
+from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, SystemName
+from medtune.run_dir import RunDir, StageName, pin_revision
+
+
+def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
+    """Answers, reference losses and scores of the base model, or of the base with the trained adapter."""
+    if skip(run_dir, which):
+        return
+    run_dir.require("data", "medtune data prepare")
+    config = run_dir.config()
+    if which == "tuned" and config.model.adapter is None:
+        run_dir.require("train", f"medtune train {run_dir.path}")
+    with provenance.stage(run_dir, which) as record:
+        predictions, precision = _predict(run_dir, which, config, record)
+        # The model is gone, but stands in reference cycles: BERTScore's encoder wants its memory.
+        release_memory()
+        _measure(run_dir, {which: predictions}, config, precision)
+        record["precision"] = precision
+
+
+def controls_stage(run_dir: RunDir) -> None:
+    """Answers that took no tuning, on the same rows, scored alike."""
+    config = run_dir.config()
+    if not config.evaluation.controls or skip(run_dir, "controls"):
+        return
+    # They are compared with models, whose precision their signatures share.
+    run_dir.require("baseline", f"medtune evaluate {run_dir.path} --model baseline")
+    with provenance.stage(run_dir, "controls") as record:
+        precision = run_dir.provenance()["stages"]["baseline"]["precision"]
+        systems: dict[SystemName, list[Prediction]] = {}
+        if "few_shot" in config.evaluation.controls:
+            systems["few_shot"] = _few_shot(run_dir, config, record)
+            release_memory()
+        systems |= _text_controls(run_dir, config)
+        _measure(run_dir, systems, config, precision)
+        record["rows"] = {name: len(predictions) for name, predictions in systems.items()}
+
+
+def compare_stage(run_dir: RunDir) -> None:
+    """Baseline and tuned side by side, beside the controls and by strata, as JSON and Markdown."""
+    from medtune.evaluation.artefacts import write_comparison
+    from medtune.evaluation.reading import read_comparison
+    from medtune.evaluation.tables import comparison_markdown
+
+    if skip(run_dir, "compare"):
+        return
+    for stage in ("baseline", "tuned"):
+        run_dir.require(stage, f"medtune evaluate {run_dir.path} --model {stage}")
+    if run_dir.config().evaluation.controls:
+        run_dir.require("controls", f"medtune evaluate {run_dir.path} --model controls")
+    with provenance.stage(run_dir, "compare"):
+        comparison = _compare(run_dir)
+        title = f"# {run_dir.config().model.base} before and after tuning\n\n"
+        write_comparison(run_dir, comparison, title + comparison_markdown(comparison, read_comparison(comparison)))
+
+
+def load_run_model(run_dir: RunDir, config: Config, record: dict[str, Any], *, for_training: bool) -> LoadedModel:
+    """The base model at the commit that the run's first stage found; `record` gets the choices made for it."""
+    loaded = load_model(pin_revision(run_dir, config), for_training=for_training)
+    if rank() == 0:
+        run_dir.update_provenance(model={"base": config.model.base, "revision": loaded.revision})
+    record["choices"] = {name: {"value": c.value, "reason": c.reason} for name, c in loaded.choices.items()}
+    return loaded
+
+
+def skip(run_dir: RunDir, name: StageName) -> bool:
+    """Whether a stage is complete; says so."""
+    if run_dir.is_complete(name):
+        say(f"── {name}: complete, skipped")
+        return True
+    return False
+
+
+def _test_rows(run_dir: RunDir, config: Config) -> list[QAPair]:
+    from medtune.data.splits import sample_rows
+
+    test = run_dir.read_split("test")
+    chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
+    return [pair for pair in test if pair.id in chosen]
+
+
+def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str, Any]) -> tuple[list[Prediction], str]:
+    from medtune.inference.predictions import predict
+    from medtune.model.adapters import attach_adapter, resolve_adapter
+
+    loaded = load_run_model(run_dir, config, record, for_training=False)
+    model = loaded.model
+    if which == "tuned":
+        trained = run_dir.is_complete("train")
+        adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
+        model = attach_adapter(model, adapter, trainable=False)
+    # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
+    stages = run_dir.provenance().get("stages", {})
+    sizes = [stages[name]["batch_size"] for name in ("baseline", "tuned") if name in stages and name != which]
+    predictions, batch_size = predict(
+        model,
+        loaded.renderer,
+        _test_rows(run_dir, config),
+        end_token_ids=loaded.end_token_ids,
+        batch_size=sizes[0] if sizes else None,
+        config=config,
+    )
+    record |= {"rows": len(predictions), "batch_size": batch_size}
+    return predictions, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
+
+
+def _few_shot(run_dir: RunDir, config: Config, record: dict[str, Any]) -> list[Prediction]:
+    from medtune.evaluation.controls import EXAMPLES, worked_examples
+    from medtune.inference.predictions import predict
+
+    loaded = load_run_model(run_dir, config, record, for_training=False)
+    test, cap, renderer = _test_rows(run_dir, config), config.generation.max_new_tokens, loaded.renderer
+    turn_tokens = _turn_tokens(renderer, cap)
+    room = {pair.id: _room(renderer, pair, cap, loaded.positions) for pair in test}
+    train = run_dir.read_split("train")
+    examples = worked_examples(train, test, turn_tokens=turn_tokens, room=room, seed=config.seed)
+    fewer = sum(len(chosen) < EXAMPLES for chosen in examples.values())
+    if fewer:
+        say(f"few-shot control: {fewer} of {len(test)} questions get fewer than {EXAMPLES} worked examples")
+    predictions, batch_size = predict(
+        loaded.model,
+        renderer,
+        test,
+        end_token_ids=loaded.end_token_ids,
+        batch_size=None,
+        config=config,
+        examples=examples,
+    )
+    record |= {"batch_size": batch_size, "questions_with_fewer_examples": fewer}
+    return predictions
+
+
+def _turn_tokens(renderer: PromptRenderer, cap: int) -> Callable[[QAPair], int | None]:
+    """What a row takes as a worked example; None where its answer is longer than the cap allows one to be."""
+    word = QAPair("", "", "a", "a")
+    overhead = len(renderer.prompt_ids("a", [word])) - len(renderer.prompt_ids("a"))
+
+    @cache
+    def tokens(pair: QAPair) -> int | None:
+        answer = renderer.count_tokens(pair.answer)
+        return None if answer >= cap else overhead + renderer.count_tokens(pair.question) + answer
+
+    return tokens
+
+
+def _room(renderer: PromptRenderer, pair: QAPair, cap: int, positions: int | None) -> float:
+    """Tokens that a question leaves for worked examples, beside the longer of its reference and the cap."""
+    if positions is None:
+        return math.inf
+    return positions - len(renderer.prompt_ids(pair.question)) - max(cap, renderer.count_tokens(pair.answer) + 1)
+
+
+def _text_controls(run_dir: RunDir, config: Config) -> dict[SystemName, list[Prediction]]:
+    """The controls that no model writes, cut at the cap as a model's answers are."""
+    from medtune.evaluation.controls import nearest_answers, random_answers
+
+    train, test = run_dir.read_split("train"), _test_rows(run_dir, config)
+    pinned = pin_revision(run_dir, config).model
+    renderer = load_renderer(config, resolve_base(pinned.base, pinned.revision, weights=False).path)
+    makers = {
+        "random_answer": lambda: random_answers(train, test, config.seed),
+        "nearest_question": lambda: nearest_answers(train, test),
+        "cut_reference": lambda: [pair.answer for pair in test],
+    }
+    cap = config.generation.max_new_tokens
+    controls: dict[SystemName, list[Prediction]] = {}
+    for name in config.evaluation.controls:
+        if name in makers:
+            controls[name] = [
+                _capped(renderer, pair, text, cap) for pair, text in zip(test, makers[name](), strict=True)
+            ]
+    return controls
+
+
+def _capped(renderer: PromptRenderer, pair: QAPair, text: str, cap: int) -> Prediction:
+    tokens = renderer.count_tokens(text) + 1  # and the end token
+    return Prediction(
+        id=pair.id,
+        question=pair.question,
+        reference=pair.answer,
+        prediction=text if tokens <= cap else renderer.cut_to(text, cap),
+        new_tokens=min(tokens, cap),
+        finish_reason="stop" if tokens <= cap else "length",
+        group=pair.group,
+        qtype=pair.qtype,
+    )
+
+
+def _measure(
+    run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], config: Config, precision: str
+) -> None:
+    from medtune.evaluation.artefacts import write_system
+    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.evaluation.scores import measure_rows, score_rows
+    from medtune.evaluation.significance import Resamples
+    from medtune.hub import fetch_snapshot
+
+    metrics = config.evaluation.metrics
+    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if "bertscore_f1" in metrics else None
+    caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
+    for name, predictions in systems.items():
+        # What no model wrote has no likelihood of the references.
+        written = all(row.reference_nll is not None for row in predictions)
+        possible = [metric for metric in metrics if written or metric != "perplexity"]
+        measured = measure_rows(
+            predictions, possible, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
+        )
+        groups = [row.group for row in predictions]
+        resamples = Resamples.draw(groups, resamples=config.evaluation.resamples, seed=config.seed)
+        write_system(run_dir, name, predictions, measured, score_rows(measured, resamples))
+
+
+def _compare(run_dir: RunDir) -> Comparison:
+    from medtune.evaluation.artefacts import read_measured
+    from medtune.evaluation.comparison import common_metrics, compare_measured, require_same_rows
+    from medtune.evaluation.controls import DESCRIPTIONS
+    from medtune.evaluation.lengths import answer_lengths, reference_lengths
+    from medtune.evaluation.significance import Resamples
+    from medtune.evaluation.strata import compare_strata, stratify
+
+    config = run_dir.config()
+    names: list[ControlName] = list(config.evaluation.controls)
+    systems: list[SystemName] = ["baseline", "tuned", *names]
+    predictions = {name: run_dir.read_predictions(name) for name in systems}
+    for name in systems[1:]:
+        require_same_rows(predictions["baseline"], predictions[name])
+    measured = {name: read_measured(run_dir, name) for name in systems}
+    groups = [row.group for row in predictions["baseline"]]
+    resamples = Resamples.draw(groups, resamples=config.evaluation.resamples, seed=config.seed)
+    controls = []
+    for name in names:
+        scores = run_dir.read_scores(name)
+        rows = compare_measured(
+            measured[name], common_metrics(measured["tuned"], scores), resamples, names=(name, "tuned")
+        )
+        description = DESCRIPTIONS[name]
+        if name == "few_shot" and (
+            fewer := run_dir.provenance()["stages"]["controls"]["questions_with_fewer_examples"]
+        ):
+            description += f" ({fewer} of {len(groups)} questions left room for fewer)"
+        controls.append(Control(name, description, scores, tuple(rows)))
+    by_id = {pair.id: pair for pair in run_dir.read_split("test")}
+    tested = [by_id[row.id] for row in predictions["baseline"]]
+    leaks = _leaks(run_dir, {row.id for row in tested})
+    strata = compare_strata(
+        stratify(tested, leaks),
+        groups,
+        measured["baseline"],
+        measured["tuned"],
+        resamples=config.evaluation.resamples,
+        seed=config.seed,
+    )
+    return Comparison(
+        rows=tuple(compare_measured(measured["baseline"], measured["tuned"], resamples)),
+        scores={"baseline": run_dir.read_scores("baseline"), "tuned": run_dir.read_scores("tuned")},
+        lengths={name: answer_lengths(predictions[name]) for name in systems},
+        references=reference_lengths(predictions["baseline"], config.generation.max_new_tokens),
+        controls=tuple(controls),
+        strata=tuple(strata),
+        leaking_rows={kind: len(ids) for kind, ids in leaks.items()},
+    )
+
+
+def _leaks(run_dir: RunDir, tested: set[str]) -> dict[str, set[str]]:
+    """Ids of the scored rows that share something with training rows, by kind; kinds that touch none are left out."""
+    audit = run_dir.read_json(run_dir.audit_file)
+    found = {kind: tested & set(ids) for kind, ids in audit["leaking_test_rows"].items()}
+    return {kind: ids for kind, ids in found.items() if ids}

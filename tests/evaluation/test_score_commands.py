@@ -1,0 +1,139 @@
+"""`medtune score` and `medtune compare FILE FILE`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from medtune.__main__ import main
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+
+Medtune = Callable[..., Result]
+
+SENTENCE = "the heart pumps blood through the lungs and the body of a person at rest"
+
+
+@pytest.fixture
+def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
+    """Runs a command line in a folder of two files of predictions, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, kept in (("before", 2), ("after", 4)):
+        rows = [
+            {
+                "id": number,
+                "reference": f"{SENTENCE} {number}.",
+                "prediction": f"{SENTENCE[: 10 * kept + 5 * (number % 5)]} and {number}.",
+                "group": number // 2,
+                "new_tokens": 20,
+                "finish_reason": "stop",
+            }
+            for number in range(80)
+        ]
+        write(tmp_path / f"{name}.jsonl", *rows)
+        write(tmp_path / f"{name}-bare.jsonl", *({key: row[key] for key in ("id", "prediction")} for row in rows))
+    write(tmp_path / "other.jsonl", {"id": 0, "reference": "Gout.", "prediction": "Flu."})
+    (tmp_path / "folder").mkdir()
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["medtune", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        out, err = capsys.readouterr()
+        return Result(code if isinstance(code, int) else 0 if code is None else 1, out, err)
+
+    return run
+
+
+def write(path: Path, *rows: dict[str, object]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_score(medtune: Medtune, tmp_path: Path) -> None:
+    result = medtune("score", "--predictions", "before.jsonl", "--resamples", "500", "--out", "scores.json")
+    assert (result.status, result.err) == (0, "")
+    assert "80 rows in 40 groups" in result.out
+    table = {line.split()[0]: line for line in result.out.splitlines() if line.strip()}
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    for metric, score in scores.items():
+        assert f"{score['value']:.{2 if metric == 'bleu' else 4}f}" in table[metric]
+        assert f"{metric}: {score['signature']}" in result.out.splitlines()  # whole, however long
+        assert (score["n"], score["groups"]) == (80, 40)
+        assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
+    assert {"bleu", "compat_bleu", "rougeLsum", "compat_rougeLsum", "exact_match"} <= set(scores)
+
+
+def test_score_with_references_of_their_own(medtune: Medtune) -> None:
+    whole = medtune("score", "--predictions", "after.jsonl", "--metric", "bleu")
+    joined = medtune("score", "--predictions", "after-bare.jsonl", "--references", "before.jsonl", "--metric", "bleu")
+    assert joined.status == whole.status == 0
+    values = [[line.split()[1] for line in run.out.splitlines() if line.startswith("bleu ")] for run in (whole, joined)]
+    assert values[0] == values[1]
+    assert "80 rows in 80 groups" in joined.out  # the bare file has no groups
+
+
+def test_compare(medtune: Medtune, tmp_path: Path) -> None:
+    result = medtune("compare", "before.jsonl", "after.jsonl", "--resamples", "500", "--out", "comparison.json")
+    assert (result.status, result.err) == (0, "")
+    assert "Before and after on the same 80 rows" in result.out
+    assert "better" in result.out
+    assert "On 80 questions in 40 groups after, against before, is better by" in " ".join(result.out.split())
+    assert max(map(len, result.out.splitlines())) <= 80
+    rows = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    bleu = next(row for row in rows if row["metric"] == "bleu")
+    assert bleu["verdict"] == "better"
+    assert bleu["baseline"] < bleu["tuned"]
+    assert bleu["ci95"][0] < bleu["difference"] < bleu["ci95"][1]
+
+
+BAD_INPUT = [
+    (["score", "--predictions", "absent.jsonl"], "absent.jsonl: no such file"),
+    (["score", "--predictions", "x" * 300], "no such file"),
+    (["score", "--predictions", "folder"], "folder: no such file"),
+    (["score", "--predictions", "before-bare.jsonl"], "before-bare.jsonl: row 1: no reference; it has id, prediction"),
+    (
+        ["score", "--predictions", "before-bare.jsonl", "--references", "other.jsonl"],
+        "before-bare.jsonl: row 2: id 1 is not in other.jsonl",
+    ),
+    (["score", "--predictions", "before.jsonl", "--metric", "rouge"], "--metric rouge: unknown"),
+    (["score", "--predictions", "before.jsonl", "--metric", "bertscore_f1"], "needs an encoder"),
+    (["score", "--predictions", "other.jsonl", "--out", "absent/x.json"], "absent/x.json: cannot be written"),
+    (["compare", "before.jsonl", "other.jsonl"], "before and other answer unlike rows: 79 ids in one of them alone"),
+    (["compare", "before.jsonl", "absent.jsonl"], "absent.jsonl: no such file"),
+    (["compare", "before.jsonl"], "before.jsonl: one file of predictions has nothing to be compared with"),
+    (["compare", "folder", "--metric", "bleu"], "--metric, --bertscore-model and --out go with two files"),
+    (["compare", "folder"], "folder: not a medtune run (no config.yaml)"),
+    (["compare", "x" * 300], "not a medtune run"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), BAD_INPUT, ids=[" ".join(a)[:50] for a, _ in BAD_INPUT])
+def test_bad_input_ends_in_one_line_and_status_2(medtune: Medtune, arguments: list[str], expected: str) -> None:
+    result = medtune(*arguments)
+    assert result.status == 2
+    assert expected in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert "Traceback" not in result.err
+    assert result.out == ""
+
+
+def test_too_few_resamples_for_any_verdict(medtune: Medtune) -> None:
+    """With a hundred, Holm's first step over ten metrics could never fall below one in twenty."""
+    result = medtune("compare", "before.jsonl", "after.jsonl", "--resamples", "100")
+    assert result.status == 2
+    assert "--resamples" in result.err

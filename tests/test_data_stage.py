@@ -1,0 +1,124 @@
+"""The data stage from the command line: what stands in the run directory, what is said, and what training refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from medtune.__main__ import main
+from medtune.model.demo_model import CHAT_TEMPLATE
+from tiny_model import Tiny, write_rows
+
+
+def medtune(*arguments: str | Path, status: int = 0) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["medtune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert (stopped.value.code or 0) == status
+
+
+def recipe(folder: Path, model: Path, **sections: Any) -> Path:
+    values: dict[str, Any] = {
+        "model": {"base": str(model)},
+        "data": {"source": str(write_rows(folder / "rows.csv"))},
+        "training": {"max_length": 256, "max_steps": 1},
+        "evaluation": {"metrics": ["perplexity"]},
+    }
+    for name, section in sections.items():
+        values[name] |= section
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+def test_a_run_holds_its_audit_and_what_was_dropped(
+    tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe(tmp_path, tiny.path)
+    with (tmp_path / "rows.csv").open("a", encoding="utf-8") as file:
+        file.write("causes,What causes hiccups  ?,A spasm.\n")
+    medtune("data", "prepare", path, "--run-dir", tmp_path / "run")
+    folder = tmp_path / "run" / "data"
+    assert {file.name for file in folder.iterdir()} == {
+        "train.parquet", "validation.parquet", "test.parquet", "report.json", "audit.json", "dropped.jsonl",
+    }  # fmt: skip
+    audit = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    assert audit["lengths"]["tokenizer"] == str(tiny.path)
+    assert audit["split"]["rows"] == {"train": 32, "validation": 4, "test": 4}
+    (dropped,) = [json.loads(line) for line in (folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (dropped["rule"], dropped["raw_question"], dropped["raw_answer"]) == (
+        "dropped_short", "What causes hiccups  ?", "A spasm.",
+    )  # fmt: skip
+    assert len(dropped["id"]) == 12
+    row = pq.read_table(folder / "train.parquet").to_pylist()[0]
+    assert row["raw_answer"] == row["answer"]
+    assert row["template"] is False
+    said = capfd.readouterr().err
+    assert "normalised question" in said
+    assert "leaks" not in said
+
+
+def test_a_random_split_says_that_it_leaks(tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = recipe(tmp_path, tiny.path, data={"split": {"method": "random", "test": 0.3}})
+    lines = (tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()
+    again = [line.replace("causes,What causes", "symptoms,What are the symptoms of") for line in lines[1:]]
+    (tmp_path / "rows.csv").write_text("\n".join([*lines, *again]) + "\n", encoding="utf-8")
+    medtune("data", "prepare", path, "--run-dir", tmp_path / "run")
+    said = " ".join(capfd.readouterr().err.split())
+    assert "This split (random) leaks." in said
+    assert "share their focus with a training row" in said
+    leaking = json.loads((tmp_path / "run/data/audit.json").read_text(encoding="utf-8"))["leaking_test_rows"]
+    assert leaking["focus"]
+    test = {row["id"] for row in pq.read_table(tmp_path / "run/data/test.parquet").to_pylist()}
+    assert set(leaking["focus"]) <= test
+
+
+def test_validation_rows_taken_from_train_are_said(
+    tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe(tmp_path, tiny.path, data={"split": {"method": "column"}, "columns": {"split": "fold"}})
+    header, *lines = (tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()
+    folds = ["test" if number % 4 == 0 else "train" for number in range(len(lines))]
+    rows = [f"{line},{fold}" for line, fold in zip(lines, folds, strict=True)]
+    (tmp_path / "rows.csv").write_text("\n".join([f"{header},fold", *rows]) + "\n", encoding="utf-8")
+    medtune("data", "prepare", path, "--run-dir", tmp_path / "run")
+    assert "10 test" in (said := " ".join(capfd.readouterr().err.split()))
+    assert "The source names no validation rows" in said
+
+
+@pytest.fixture
+def doubled(tiny: Tiny, tmp_path: Path) -> Path:
+    """The tiny model, with a chat template that writes BOS twice."""
+    folder = tmp_path / "doubled"
+    shutil.copytree(tiny.path, folder)
+    template = CHAT_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}{{ bos_token }}")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+def test_a_run_refuses_rows_with_two_bos_before_the_baseline(
+    doubled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    medtune("run", recipe(tmp_path, doubled), "--run-dir", tmp_path / "run", status=2)
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith("medtune: training rows ")
+    assert "(32 in all): BOS stands twice; take it out of the tokenizer's chat template" in error
+    assert not (tmp_path / "run" / "baseline").exists()
+
+
+def test_training_refuses_rows_with_two_bos(doubled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    medtune("data", "prepare", recipe(tmp_path, doubled), "--run-dir", tmp_path / "run")
+    capfd.readouterr()
+    medtune("train", tmp_path / "run", status=2)
+    error = capfd.readouterr().err.splitlines()[-1]
+    # Train and validation rows alike.
+    assert "(36 in all): BOS stands twice" in error
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
