@@ -217,9 +217,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
             "owner/two",
             {"a.csv": table, "b.csv": table, "README.md": f"---\nconfigs:\n{configurations}---\n".encode()},
         )
-        # Served while it is checked and first loaded (7 requests), then gone.
+        # Served while it is checked and first loaded (9 requests), then gone.
         server.add("models", "owner/leaving", server.repos["models", "owner/tiny"].commits[commits["model"]])
-        server.fail("/api/models/owner/leaving", 503, after=7)
+        server.fail("/api/models/owner/leaving", 503, after=9)
         # What huggingface_hub's own retries get over.
         server.fail("/owner/leaving/resolve/", 500, times=1)
         server.fail("owner/broken", 500)
@@ -297,7 +297,7 @@ def test_a_run_from_the_hub_records_what_it_was_made_of(session, outcomes):
     provenance = json.loads((outcomes.online.run_dir / "provenance.json").read_text())
     assert provenance["model"] == {"base": "owner/leaving", "revision": session.commits["model"]}
     assert provenance["data"]["revision"] == session.commits["data"]
-    assert set(provenance["stages"]) == {"data", "baseline", "train", "tuned", "compare"}
+    assert set(provenance["stages"]) == {"data", "baseline", "controls", "train", "tuned", "compare"}
 
 
 def test_a_run_goes_on_when_the_hub_leaves(session, outcomes):

@@ -186,7 +186,6 @@ def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, ti
     """One answer again in plain transformers, its prompt written out as a chat of earlier turns."""
     import torch
     import yaml  # type: ignore[import-untyped]
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     from medtune.evaluation.controls import worked_examples
     from medtune.records import QAPair
@@ -206,13 +205,7 @@ def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, ti
     for example in examples:
         messages += [{"role": "user", "content": example.question}, {"role": "assistant", "content": example.answer}]
     messages.append({"role": "user", "content": row["question"]})
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(
-        tiny.path, quantization_config=quantization, dtype=torch.float32, device_map={"": "cpu"}
-    )
+    model = plain_model(tiny)
     prompt = tiny.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     output = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=CAP, pad_token_id=2)
     text = tiny.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
@@ -248,13 +241,12 @@ def test_a_random_split_says_what_it_leaks(tiny, tmp_path, capfd):
     assert "Warning: test rows share things with training rows" in (tmp_path / "run/comparison.md").read_text()
 
 
-def test_reference_losses_are_the_plain_models(finished, tiny):
-    """Baseline losses against plain transformers: the chat template, 4-bit weights and cross-entropy."""
+def plain_model(tiny):
+    """The base model as transformers and bitsandbytes load it, in 4 bit and float32."""
     import torch
-    import yaml  # type: ignore[import-untyped]
+    from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    system = yaml.safe_load((finished / "config.yaml").read_text())["data"]["system_prompt"]
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32,
@@ -262,6 +254,19 @@ def test_reference_losses_are_the_plain_models(finished, tiny):
     model = AutoModelForCausalLM.from_pretrained(
         tiny.path, quantization_config=quantization, dtype=torch.float32, device_map={"": "cpu"}
     )
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False  # else some CPUs compute in bfloat16, whatever is asked for
+    return model
+
+
+def test_reference_losses_are_the_plain_models(finished, tiny):
+    """Baseline losses against plain transformers: the chat template, 4-bit weights and cross-entropy."""
+    import torch
+    import yaml  # type: ignore[import-untyped]
+
+    system = yaml.safe_load((finished / "config.yaml").read_text())["data"]["system_prompt"]
+    model = plain_model(tiny)
     for row in predictions(finished, "baseline")[:3]:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": row["question"]}]
         answer = {"role": "assistant", "content": row["reference"]}

@@ -215,9 +215,10 @@ def test_keep_best_takes_the_best_validation_loss(tiny, tmp_path):
 
 
 def test_early_stopping(tiny, tmp_path):
-    options = {"learning_rate": 0.5, "max_steps": 30, "checkpoint_steps": 1, "schedule": "constant"}
+    # Too small a rate to move a weight: the loss of the first validation stays the best, on any hardware.
+    options = {"learning_rate": 1e-30, "max_steps": 30, "checkpoint_steps": 1, "schedule": "constant"}
     _, history, result = train(tiny, tmp_path, make_config(tiny, early_stopping_patience=2, **options))
-    assert result.steps < 30
+    assert result.steps == 3
     assert history[-1]["step"] == result.steps
 
 
