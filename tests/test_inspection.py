@@ -14,7 +14,8 @@ from medtune.config import Config, parse_config
 from medtune.data.prepare import Prepared, prepare_data
 from medtune.errors import DataError
 from medtune.inspection import audit_prepared, print_rows, renderer_of, rows_to_show, write_audit
-from medtune.prompts import PromptRenderer, encode_for_training
+from medtune.prompts import PromptRenderer
+from medtune.training_rows import encode_for_training
 from tiny_model import Tiny, write_rows
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from medtune.errors import DataError, ModelError
-from medtune.prompts import PromptRenderer, encode_for_training, fit_rows, require_sound_rows
+from medtune.prompts import PromptRenderer
 from medtune.records import IGNORED, EncodedRow, QAPair
+from medtune.training_rows import encode_for_training, fit_rows, require_sound_rows
 from tiny_model import build_tokenizer
 
 CHATML = (

@@ -14,8 +14,9 @@ from medtune.data.prepare import Prepared
 from medtune.data.splits import PARTS
 from medtune.errors import DataError
 from medtune.progress import progress_bar
-from medtune.prompts import PromptRenderer, fit_rows
+from medtune.prompts import PromptRenderer
 from medtune.records import EncodedRow, QAPair, SplitName
+from medtune.training_rows import fit_rows
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,8 +15,8 @@ from medtune.model.loaded import LoadedModel
 from medtune.model.loading import DEMO_MODEL, prepare_for_training
 from medtune.preflight import check_inputs, check_rows
 from medtune.progress import console, say
-from medtune.prompts import encode_for_training, require_sound_rows
 from medtune.run_dir import STAGES, RunDir, StageName
+from medtune.training_rows import encode_for_training, require_sound_rows
 
 
 def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:

@@ -39,7 +39,7 @@ def check_inputs(config: Config) -> None:
 def check_rows(config: Config, run_dir: RunDir) -> None:
     """Raises MedtuneError if training would refuse the rows with the longest questions, or generation lacks room."""
     from medtune.model.loaded import load_renderer
-    from medtune.prompts import encode_for_training, require_sound_rows
+    from medtune.training_rows import encode_for_training, require_sound_rows
 
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     renderer = load_renderer(config, path)

@@ -11,15 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
-from medtune.errors import DataError, ModelError
+from medtune.errors import ModelError
 from medtune.records import IGNORED, EncodedRow, QAPair
 
 # Plain words, so that no template and no tokenizer treats them specially; long, so that no other text holds them.
 _SYSTEM, _QUESTION, _ANSWER = "MEDTUNESYSTEMPLACE", "MEDTUNEQUESTIONPLACE", "MEDTUNEANSWERPLACE"
-_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|\n")
 
 
 @dataclass(frozen=True)
@@ -224,120 +222,3 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], *, generation_prompt
     except TemplateError:
         return None
     return text
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedRows:
-    """Rows ready for training, and what the length limit did to the others.
-
-    `no_room` are rows whose prompt alone leaves no room for a token of the answer: whole, and not among `rows`.
-    """
-
-    rows: list[EncodedRow]
-    cut: int
-    dropped: int
-    tokens_lost: int
-    no_room: tuple[EncodedRow, ...] = ()
-
-
-def encode_for_training(
-    renderer: PromptRenderer, pairs: Sequence[QAPair], *, max_length: int, overlong: Literal["cut", "drop"]
-) -> EncodedRows:
-    """Encode rows of at most `max_length` tokens.
-
-    An overlong answer is cut behind its last sentence or line that fits and keeps its end token, so that the model
-    seldom learns to stop in mid-sentence; where that would cost more than half of what fits, it is cut at a token.
-    Raises DataError, naming rows, if prompts alone leave no room for an answer, or if nothing is left.
-    """
-    encoded = fit_rows(renderer, pairs, max_length=max_length, overlong=overlong)
-    if encoded.no_room:
-        longest = max(row.prompt_length for row in encoded.no_room)
-        raise DataError(
-            f"training.max_length: {_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an "
-            f"answer; raise training.max_length above {longest + 1}"
-        )
-    if not encoded.rows:
-        raise DataError(
-            f"training.max_length: no row fits in {max_length} tokens; raise it or set training.overlong to cut"
-        )
-    return encoded
-
-
-def fit_rows(
-    renderer: PromptRenderer, pairs: Sequence[QAPair], *, max_length: int, overlong: Literal["cut", "drop"]
-) -> EncodedRows:
-    """As `encode_for_training`, with rows that leave no room handed back instead of refused."""
-    rows: list[EncodedRow] = []
-    no_room: list[EncodedRow] = []
-    cut = dropped = lost = 0
-    for pair in pairs:
-        row = renderer.encode_pair(pair)
-        if (excess := len(row.input_ids) - max_length) > 0:
-            if overlong == "drop":
-                dropped, lost = dropped + 1, lost + len(row.input_ids) - row.prompt_length
-                continue
-            shorter = _cut_row(renderer, pair, row, excess)
-            if shorter is None:
-                no_room.append(row)
-                continue
-            cut, lost = cut + 1, lost + len(row.input_ids) - len(shorter.input_ids)
-            row = shorter
-        rows.append(row)
-    return EncodedRows(rows, cut, dropped, lost, tuple(no_room))
-
-
-def _cut_row(renderer: PromptRenderer, pair: QAPair, row: EncodedRow, excess: int) -> EncodedRow | None:
-    room = len(row.input_ids) - row.prompt_length - 1 - excess
-    if room < 1:
-        return None
-    prompt = row.input_ids[: row.prompt_length]
-    tokens = row.input_ids[row.prompt_length : row.prompt_length + room]
-    text = renderer.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-    # A first sentence that is a small part of what fits is not worth losing the rest for.
-    ends = [match.end() for match in _SENTENCE_END.finditer(text) if match.end() >= len(text) / 2]
-    if ends:
-        whole_sentences = renderer.answer_ids(pair.question, text[: ends[-1]].strip())
-        if 1 < len(whole_sentences) <= room + 1:
-            tokens = whole_sentences[:-1]
-    answer = [*tokens, renderer.end_token_id]
-    return EncodedRow(pair.id, prompt + answer, [IGNORED] * len(prompt) + answer)
-
-
-def require_sound_rows(rows: Sequence[EncodedRow], renderer: PromptRenderer) -> None:
-    """Check what the loss will look at, before any training.
-
-    Raises DataError, a line for each fault that names rows and the fix: a row with two BOS (more than the chat template
-    writes by design), with no label at all, or whose labels do not end with the end token.
-    """
-    bos, end, bos_count = renderer.tokenizer.bos_token_id, renderer.end_token_id, renderer.bos_count
-    faults = {
-        "BOS stands twice; take it out of the tokenizer's chat template, or out of what the tokenizer adds": [
-            row for row in rows if _doubles_bos(row, bos, bos_count)
-        ],
-        "no token carries a label, so there is nothing to learn; raise training.max_length": [
-            row for row in rows if row.prompt_length == len(row.labels)
-        ],
-        "no end token at the end of the labels, so the model would not learn to stop; use the tokenizer and the chat "
-        "template of the model's chat variant": [
-            row for row in rows if row.prompt_length < len(row.labels) and row.labels[-1] != end
-        ],
-    }
-    problems = [f"training {_named(found)}: {fault}" for fault, found in faults.items() if found]
-    if problems:
-        raise DataError("\n".join(problems))
-
-
-def _doubles_bos(row: EncodedRow, bos_token_id: int | None, bos_count: int) -> bool:
-    if bos_token_id is None:
-        return False
-    # The last token is left out: in some models one token is both BOS and end token.
-    ids = row.input_ids[:-1]
-    # A template that opens every turn with BOS (SmolLM2's) writes several, but never two in a row.
-    return (bos_token_id, bos_token_id) in pairwise(ids) or ids.count(bos_token_id) > bos_count
-
-
-def _named(rows: Sequence[EncodedRow]) -> str:
-    shown = ", ".join(row.id for row in rows[:5])
-    if len(rows) == 1:
-        return f"row {shown}"
-    return f"rows {shown}" + (f" … ({len(rows)} in all)" if len(rows) > 5 else "")

@@ -263,11 +263,11 @@ def test_few_groups() -> None:
 
 
 def test_leaks() -> None:
-    comparison = of_rows(row("bleu", 5, 9), leaking_rows={"same_question": 5, "same_topic": 250})
+    comparison = of_rows(row("bleu", 5, 9), leaking_rows={"question_exact": 5, "focus": 250})
     free = Stratum("leak", "does not leak", 250, 100, {})
     (warning,) = warnings(replace(comparison, strata=(free,)))
     assert warning == (
-        "Warning: test rows share things with training rows (same question 1.0% and same topic 50.0% of the test "
+        "Warning: test rows share things with training rows (exact question 1.0% and focus 50.0% of the test "
         "rows), so that remembering passes for answering; strata.json has the scores without them."
     )
     (warning,) = warnings(comparison)

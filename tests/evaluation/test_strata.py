@@ -22,7 +22,7 @@ def test_every_kind_of_stratum() -> None:
         row(2, "causes", "NIH"),
         row(3, "", "", template=True),
     ]
-    strata = stratify(rows, {"same_question": {"row-0"}, "same_topic": {"row-0", "row-2", "row-9"}})
+    strata = stratify(rows, {"question_exact": {"row-0"}, "focus": {"row-0", "row-2", "row-9"}})
     assert strata == {
         ("answer", "not template"): [1, 2],
         ("answer", "template"): [0, 3],
@@ -34,8 +34,8 @@ def test_every_kind_of_stratum() -> None:
         ("source", "none given"): [3],
         ("leak", "does not leak"): [1, 3],
         ("leak", "leaks"): [0, 2],
-        ("leak", "leaks by same question"): [0],
-        ("leak", "leaks by same topic"): [0, 2],
+        ("leak", "leaks by exact question"): [0],
+        ("leak", "leaks by focus"): [0, 2],
     }
 
 
@@ -43,10 +43,10 @@ def test_a_kind_of_one_value_says_nothing() -> None:
     rows = [row(number, "causes", "CDC") for number in range(3)]
     assert stratify(rows, {}) == {}
     assert stratify([], {}) == {}
-    assert list(stratify(rows, {"same_topic": ["row-1"]})) == [
+    assert list(stratify(rows, {"focus": ["row-1"]})) == [
         ("leak", "does not leak"),
         ("leak", "leaks"),
-        ("leak", "leaks by same topic"),
+        ("leak", "leaks by focus"),
     ]
 
 

@@ -10,10 +10,11 @@ from medtune.config import Config
 from medtune.errors import MedtuneError
 from medtune.model.adapters import attach_adapter, attach_new_adapter
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
-from medtune.prompts import PromptRenderer, encode_for_training
+from medtune.prompts import PromptRenderer
 from medtune.records import EncodedRow, QAPair
 from medtune.run_dir import RunDir
 from medtune.training import sft
+from medtune.training_rows import encode_for_training
 
 
 def rows(tiny, count=24, start=0):

@@ -5,20 +5,11 @@ from __future__ import annotations
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from medtune.data.leakage import KINDS, NEAR_DUPLICATE
+from medtune.data.leakage import KIND_NAMES, KINDS, NEAR_DUPLICATE
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-KIND_NAMES = {
-    "question_exact": "exact question",
-    "question_normalized": "normalised question",
-    "answer_exact": "exact answer",
-    NEAR_DUPLICATE: "near-duplicate answer",
-    "document": "document",
-    "focus": "focus",
-}
 
 
 def print_audit(audit: dict[str, Any], console: Console) -> None:

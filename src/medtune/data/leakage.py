@@ -19,6 +19,16 @@ _KEYS: Mapping[str, Callable[[QAPair], str]] = {
     "document": lambda pair: pair.document_id,
     "focus": lambda pair: focus_key(pair.focus),
 }
+KIND_NAMES: Mapping[str, str] = {
+    "question_exact": "exact question",
+    "question_normalized": "normalised question",
+    "answer_exact": "exact answer",
+    NEAR_DUPLICATE: "near-duplicate answer",
+    f"{NEAR_DUPLICATE}_template": "near-duplicate template answer",
+    f"{NEAR_DUPLICATE}_other": "near-duplicate answer of its own",
+    "document": "document",
+    "focus": "focus",
+}
 KINDS = ("question_exact", "question_normalized", "answer_exact", NEAR_DUPLICATE, "document", "focus")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.bleu import BleuParts
 from medtune.evaluation.controls import CEILING
 from medtune.evaluation.formatting import (
@@ -129,9 +130,7 @@ def _warnings(comparison: Comparison) -> list[str]:
             "so the overlap scores measure the cap too; raise generation.max_new_tokens and evaluate again."
         )
     if comparison.leaking_rows and rows:
-        shares = [
-            f"{kind.replace('_', ' ')} {count / rows[0].n:.1%}" for kind, count in comparison.leaking_rows.items()
-        ]
+        shares = [f"{KIND_NAMES[kind]} {count / rows[0].n:.1%}" for kind, count in comparison.leaking_rows.items()]
         free = any(stratum.value == "does not leak" for stratum in comparison.strata)
         where = "strata.json has the scores without them" if free else "no test row is free of them"
         warnings.append(

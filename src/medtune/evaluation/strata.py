@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.scores import MetricRows
 from medtune.evaluation.significance import Resamples
 from medtune.records import QAPair, Stratum, StratumMetric
@@ -28,7 +29,7 @@ def stratify(rows: Sequence[QAPair], leaks: Mapping[str, Collection[str]]) -> di
         places["leak"]["leaks" if row.id in leaking else "does not leak"].append(place)
         for kind, ids in leaks.items():
             if row.id in ids:
-                places["leak"][f"leaks by {kind.replace('_', ' ')}"].append(place)
+                places["leak"][f"leaks by {KIND_NAMES[kind]}"].append(place)
     return {
         (kind, value): values[value] for kind, values in places.items() if len(values) > 1 for value in sorted(values)
     }

@@ -3,18 +3,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from medtune.errors import DataError, RunDirError
 from medtune.evaluation.human.export import export_sheet
 from medtune.evaluation.human.results import read_key
-from medtune.run_dir import SPLITS, RunDir
+from medtune.run_dir import RunDir
 
 
 def rows_of(sheet: Path) -> list[dict[str, str]]:
@@ -92,26 +89,6 @@ def test_identical_answers_stay_and_are_counted(make_run) -> None:
     run = make_run(10, baseline=lambda i: "The same." if i < 4 else f"Not {i}.", tuned=lambda i: "The same.\n")
     export = export_sheet(run, 10)
     assert (export.items, export.identical) == (10, 4)
-
-
-def test_older_predictions_take_type_and_group_from_the_test_rows(make_run) -> None:
-    run = make_run(8)
-    for model in ("baseline", "tuned"):
-        path = run.predictions_file(model)
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps({k: v for k, v in line.items() if k not in ("qtype", "group")}) + "\n"
-                                for line in lines))  # fmt: skip
-    rows = [{"id": f"MQ-{i:04}", "qtype": f"type-{i % 2}", "question": "", "answer": "", "group": f"old-{i}"}
-            for i in range(7)]  # fmt: skip
-    run.split_file("test").parent.mkdir()
-    for name in SPLITS:
-        pq.write_table(pa.Table.from_pylist(rows), run.split_file(name))
-    stages = run.provenance()["stages"]
-    run.complete("data", {})
-    run.update_provenance(stages={**stages, "data": {}})
-    entries = {entry.row: entry for entry in read_key(export_sheet(run, 8).key).items.values()}
-    assert (entries["MQ-0003"].qtype, entries["MQ-0003"].group) == ("type-1", "old-3")
-    assert (entries["MQ-0007"].qtype, entries["MQ-0007"].group) == ("", "")
 
 
 def test_an_export_is_never_written_over(make_run, tmp_path: Path) -> None:

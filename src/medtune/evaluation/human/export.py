@@ -75,16 +75,6 @@ def _require_unused(folder: Path, run: Path) -> None:
 def _answer_pairs(run: RunDir) -> list[AnswerPair]:
     before, after = (run.read_predictions(model) for model in _MODELS)
     require_same_rows(before, after)
-    if any(prediction.qtype or prediction.group for prediction in after):
-        known = {prediction.id: (prediction.qtype, prediction.group) for prediction in after}
-    else:
-        # Predictions of older versions bear neither; the test rows do.
-        known = _from_test_rows(run)
     return [
-        AnswerPair(baseline, tuned, *known.get(tuned.id, ("", "")))
-        for baseline, tuned in zip(before, after, strict=True)
+        AnswerPair(baseline, tuned, tuned.qtype, tuned.group) for baseline, tuned in zip(before, after, strict=True)
     ]
-
-
-def _from_test_rows(run: RunDir) -> dict[str, tuple[str, str]]:
-    return {pair.id: (pair.qtype, pair.group) for pair in run.read_split("test")}
