@@ -171,6 +171,12 @@ class TrainingSection(Section):
     row out. Both are counted."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass to save memory."""
+    fused_adapters: bool = True
+    """Compute each projection and its adapter as one operation; the mathematics is PEFT's. Needs `lora.dropout: 0`."""
+    weights: Literal["auto", "nf4", "dequantized"] = "auto"
+    """4-bit base weights in training: `nf4` dequantises them in every step, `dequantized` does it once and keeps them
+    in the compute dtype (the same numbers, four times the memory). `auto` keeps them where they take a third of the
+    free memory at most; the choice is logged. Without `fused_adapters` it is always `nf4`."""
     checkpoint_steps: PositiveInt | None = None
     """Validate and save a checkpoint every so many steps; none does both about five times a run."""
     validation_limit: PositiveInt | None = 256

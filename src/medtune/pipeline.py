@@ -110,6 +110,8 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             model = attach_new_adapter(base, config.lora, config.seed)
         else:
             model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
+        if config.training.fused_adapters:
+            record["choices"]["weights"] = _fuse(model, loaded, config)
         model, result = train_adapter(
             model,
             loaded.renderer.tokenizer,
@@ -129,6 +131,18 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             "dropped": train.dropped,
             "tokens_lost": train.tokens_lost,
         }
+
+
+def _fuse(model: Any, loaded: LoadedModel, config: Config) -> dict[str, str]:
+    """Fuse the adapters of `model`; returns whether the base weights stay dequantised, and why."""
+    from medtune.hardware import torch_dtype
+    from medtune.model.fused_adapters import choose_weights, fuse_adapters
+
+    dtype = torch_dtype(loaded.dtype)
+    choice = choose_weights(model, config.training.weights, dtype, loaded.device)
+    fused = fuse_adapters(model, keep_dequantized=dtype if choice.value == "dequantized" else None)
+    say(f"adapters: {fused} projections fused; base weights: {choice.value} ({choice.reason})")
+    return {"value": choice.value, "reason": choice.reason}
 
 
 def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Config) -> None:

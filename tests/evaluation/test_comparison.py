@@ -143,6 +143,9 @@ def test_what_is_not_distinguishable_names_a_larger_n() -> None:
                 assert row.rows_needed is not None
                 assert row.rows_needed > row.n
     assert unclear > 3
+    alone, of_ten = (compare_measured(*zip(*borderline(count, "standard"), strict=True), DRAWN)[0] for count in (1, 10))
+    assert alone.rows_needed is not None
+    assert of_ten.rows_needed == pytest.approx(alone.rows_needed * 13.31 / 7.849, rel=0.01)
 
 
 def test_rows_come_in_the_baselines_order() -> None:
