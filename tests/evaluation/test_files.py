@@ -105,10 +105,11 @@ def test_two_files(write: Write, make_predictions: MakePredictions, tmp_path: Pa
 def test_files_of_one_name_are_told_apart_by_their_folders(
     tmp_path: Path, write: Write, make_predictions: MakePredictions
 ) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-    paths = [write(f"{folder}/predictions.jsonl", make_predictions()) for folder in ("a", "b")]
-    assert compare(*paths).names == (str(paths[0]), str(paths[1]))
+    for folders, by_folder in ((("a", "b"), True), (("a/run", "b/run"), False)):
+        for folder in folders:
+            (tmp_path / folder).mkdir(parents=True)
+        paths = [write(f"{folder}/predictions.jsonl", make_predictions()) for folder in folders]
+        assert compare(*paths).names == (folders if by_folder else (str(paths[0]), str(paths[1])))
 
 
 @pytest.mark.parametrize("grouped", [0, 1])

@@ -49,7 +49,7 @@ def compare_files(
     out: Path | None,
 ) -> Comparison:
     """The second file's predictions against the first's, on the same rows. Raises MedtuneError."""
-    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
+    names = _names(first, second)
     before = read_predictions(first)
     after = align(before, read_predictions(second), names)
     first_measured, second_measured = _measure([before, after], metrics, encoder)
@@ -82,6 +82,14 @@ def _measure(
     if unlike_tokens:  # a perplexity is a token's; bits per byte still compare
         return [[rows for rows in system if rows.metric != "perplexity"] for system in measured]
     return measured
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """What tells the two files apart, the shorter the better: a table has room for a word."""
+    for one, other in ((first.stem, second.stem), (first.absolute().parent.name, second.absolute().parent.name)):
+        if one != other and one and other:
+            return one, other
+    return str(first), str(second)
 
 
 def _check_metrics(metrics: Sequence[str], encoder_name: str | None, unlike_tokens: bool) -> None:
