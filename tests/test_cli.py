@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from command_line import Medtune, Result, command_runner
 from medtune import __version__
 from medtune.__main__ import main
 from medtune.recipes import dump_config, load_recipe, read_config, shipped_recipes
@@ -20,32 +19,12 @@ from tiny_model import write_rows
 HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft", "datasketch")
 
 
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-Medtune = Callable[..., Result]
-
-
 @pytest.fixture
 def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
     """Runs a command line in an empty working folder, in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
 
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["medtune", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        return Result(code if isinstance(code, int) else 0 if code is None else 1, out, err)
-
-    return run
+    return command_runner(monkeypatch, capsys)
 
 
 @pytest.fixture

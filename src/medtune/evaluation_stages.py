@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from medtune import provenance
 from medtune.config import Config
 from medtune.hardware import choose_device, rank, release_memory
-from medtune.model.loaded import LoadedModel, load_model, load_renderer
-from medtune.model.loading import resolve_base
+from medtune.inspection import renderer_of
+from medtune.model.loaded import LoadedModel, load_model
 from medtune.progress import say
 from medtune.prompts import PromptRenderer
 from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, SystemName
@@ -175,8 +175,7 @@ def _text_controls(run_dir: RunDir, config: Config) -> dict[SystemName, list[Pre
     from medtune.evaluation.controls import nearest_answers, random_answers
 
     train, test = run_dir.read_split("train"), _test_rows(run_dir, config)
-    pinned = pin_revision(run_dir, config).model
-    renderer = load_renderer(config, resolve_base(pinned.base, pinned.revision, weights=False).path)
+    renderer = renderer_of(pin_revision(run_dir, config))
     makers = {
         "random_answer": lambda: random_answers(train, test, config.seed),
         "nearest_question": lambda: nearest_answers(train, test),

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from medtune.__main__ import main
-
-
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-Medtune = Callable[..., Result]
+from command_line import Medtune, command_runner
 
 SENTENCE = "the heart pumps blood through the lungs and the body of a person at rest"
 
@@ -29,7 +16,6 @@ SENTENCE = "the heart pumps blood through the lungs and the body of a person at 
 def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
     """Runs a command line in a folder of two files of predictions, in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
     monkeypatch.setenv("COLUMNS", "80")
     for name, kept in (("before", 2), ("after", 4)):
         rows = [
@@ -48,16 +34,7 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     write(tmp_path / "other.jsonl", {"id": 0, "reference": "Gout.", "prediction": "Flu."})
     (tmp_path / "folder").mkdir()
 
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["medtune", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        return Result(code if isinstance(code, int) else 0 if code is None else 1, out, err)
-
-    return run
+    return command_runner(monkeypatch, capsys)
 
 
 def write(path: Path, *rows: dict[str, object]) -> None:

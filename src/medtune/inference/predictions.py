@@ -40,13 +40,8 @@ def predict(
             on_rows=advance,
         )
     prompts = [renderer.prompt_ids(pair.question, examples.get(pair.id, ())) for pair in pairs]
-    cap = config.generation.max_new_tokens
-    wanted = config.generation.batch_size
     if batch_size is None:
-        fits = choose_batch_size(model, longest_prompt=max(map(len, prompts)), max_new_tokens=cap)
-        batch_size = fits if wanted == "auto" else wanted
-        reason = f"half of the free memory at {cap} new tokens" if wanted == "auto" else "asked for"
-        say(f"batch size: {batch_size} ({reason})")
+        batch_size = _choose_batch_size(model, prompts, config)
     else:
         say(f"batch size: {batch_size} (that of the other model)")
     with progress_bar("Answering questions", len(pairs)) as advance:
@@ -55,7 +50,7 @@ def predict(
             tokenizer,
             prompts,
             end_token_ids=end_token_ids,
-            max_new_tokens=cap,
+            max_new_tokens=config.generation.max_new_tokens,
             batch_size=batch_size,
             on_rows=advance,
         )
@@ -75,3 +70,13 @@ def predict(
         for pair, answer, loss in zip(pairs, answers, losses, strict=True)
     ]
     return predictions, batch_size
+
+
+def _choose_batch_size(model: Any, prompts: Sequence[list[int]], config: Config) -> int:
+    cap, wanted = config.generation.max_new_tokens, config.generation.batch_size
+    if wanted != "auto":
+        say(f"batch size: {wanted} (asked for)")
+        return wanted
+    fits = choose_batch_size(model, longest_prompt=max(map(len, prompts)), max_new_tokens=cap)
+    say(f"batch size: {fits} (half of the free memory at {cap} new tokens)")
+    return fits

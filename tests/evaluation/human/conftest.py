@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medtune.__main__ import main
+from command_line import Medtune, command_runner
 from medtune.evaluation.human.blinding import Key, KeyEntry
 from medtune.evaluation.human.rubric import RATING_COLUMNS
 from medtune.recipes import load_recipe
@@ -22,16 +20,8 @@ from medtune.run_dir import RunDir
 QTYPES = ("symptoms", "treatment", "causes", "outlook")
 
 
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
 MakeRun = Callable[..., RunDir]
 Fill = Callable[..., Path]
-Medtune = Callable[..., Result]
 
 
 def answer(model: str, number: int) -> str:
@@ -115,15 +105,5 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """Runs a command line in this process, at 80 columns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
 
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["medtune", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        return Result(code if isinstance(code, int) else 0 if code is None else 1, out, err)
-
-    return run
+    return command_runner(monkeypatch, capsys)
