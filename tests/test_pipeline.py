@@ -29,13 +29,14 @@ def recipe(tiny, folder: Path, **sections) -> Path:
 
     rows = write_rows(folder / "rows.csv")
     values = {
-        "model": {"base": str(tiny.path)},
+        # Numbers are recomputed in float32, and `auto` would take bfloat16 on a CPU that has it.
+        "model": {"base": str(tiny.path), "dtype": "float32"},
         "data": {"source": str(rows), "split": {"test": 0.2, "validation": 0.1}},
         "training": {
             "max_steps": 3,
             "effective_batch_rows": 4,
             "learning_rate": 1e-2,
-            "gradient_checkpointing": False,
+            "checkpointing": "none",
             "max_length": 256,
         },
         "generation": {"max_new_tokens": CAP},
@@ -412,7 +413,9 @@ def test_test_source_replaces_the_test_split(tiny, tmp_path):
     assert json.loads((tmp_path / "run/data/report.json").read_text())["removed_for_test_source"] == 1
 
 
-def test_ask(finished, capfd, tmp_path):
+def test_ask(finished, capfd, tmp_path, monkeypatch):
+    # An adapter's folder names no precision: without this a CPU with bfloat16 units would answer in another one.
+    monkeypatch.setattr("medtune.hardware._cpu_flags", frozenset)
     medtune("ask", finished, "What causes gout ?")
     tuned = capfd.readouterr().out
     medtune("ask", finished / "adapter", "What causes gout ?")
@@ -461,7 +464,7 @@ def test_peft_preparation_and_plain_lora_run_too(tiny, tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         config = recipe(
-            tiny, folder, model=model, evaluation={"metrics": ["perplexity"]}, training={"gradient_checkpointing": True}
+            tiny, folder, model=model, evaluation={"metrics": ["perplexity"]}, training={"checkpointing": "all"}
         )
         medtune("run", config, "--run-dir", folder / "run")
         rows = json.loads((folder / "run/comparison.json").read_text())
@@ -472,7 +475,7 @@ def test_peft_preparation_and_plain_lora_run_too(tiny, tmp_path):
 def test_fused_adapters_and_kept_weights_train_as_pefts_own(tiny, tmp_path, capfd):
     losses = []
     for number, training in enumerate(
-        [{"fused_adapters": False}, {"weights": "nf4"}, {"weights": "dequantized"}, {"gradient_checkpointing": True}]
+        [{"fused_adapters": False}, {"weights": "nf4"}, {"weights": "dequantized"}, {"checkpointing": "all"}]
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -525,8 +528,9 @@ def test_rows_that_cannot_fit_are_said_before_the_baseline(tiny, tmp_path, capfd
 
 def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, monkeypatch):
     evaluation = {"metrics": ["perplexity"], "controls": []}
-    config = recipe(tiny, tmp_path, evaluation=evaluation, training={"max_steps": 1})
+    config = recipe(tiny, tmp_path, model={"dtype": "auto"}, evaluation=evaluation, training={"max_steps": 1})
     path = tmp_path / "run"
+    monkeypatch.setattr("medtune.hardware._cpu_flags", frozenset)
     medtune("data", "prepare", config, "--run-dir", path)
     medtune("evaluate", path, "--model", "baseline")
     medtune("train", path)

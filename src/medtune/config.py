@@ -158,25 +158,31 @@ class TrainingSection(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
     optimizer: Annotated[str, Field(min_length=1)] = "auto"
-    """Any optimiser name of transformers; `auto` is `paged_adamw_8bit` on CUDA and `adamw_torch` on a CPU."""
+    """Any optimiser name of transformers; `auto` is `adamw_torch_fused` on a GPU, `paged_adamw_8bit` where its state of
+    8 bytes a parameter does not fit, and `adamw_torch` on a CPU."""
     effective_batch_rows: PositiveInt = 16
     """Rows of one optimiser step, over all devices."""
-    tokens_per_micro_batch: Annotated[int, Field(ge=16)] = 4096
+    tokens_per_micro_batch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
     """Token budget of one pass, in training and in scoring; a longer row gets a pass of its own. It bounds memory:
-    the rows of a step and the gradient stay the same."""
+    the rows of a step and the gradient stay the same. `auto` takes what is fastest in the memory that is there."""
     max_length: Annotated[int, Field(ge=16)] = 1024
     """Longest row in tokens, prompt included."""
     overlong: Literal["cut", "drop"] = "cut"
     """Rows over `max_length`: `cut` shortens the answer at a sentence end and keeps the end token; `drop` leaves the
     row out. Both are counted."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass to save memory."""
+    checkpointing: PositiveInt | Literal["auto", "none", "all", "offload"] = "auto"
+    """Layers whose activations are computed again in the backward pass: none, all, or a number of them; `offload`
+    is all, with their inputs in host memory. `auto` takes what is fastest in the memory that is there."""
+    embeddings: Literal["auto", "device", "host"] = "auto"
+    """Where input embeddings sit in training: `host` is the host's memory, 1 GiB less on the GPU for LLaMA-3-8B."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Peak of GPU memory, in GiB, that the automatic choices keep to; none takes what is free."""
     fused_adapters: bool = True
     """Compute each projection and its adapter as one operation; the mathematics is PEFT's. Needs `lora.dropout: 0`."""
     weights: Literal["auto", "nf4", "dequantized"] = "auto"
     """4-bit base weights in training: `nf4` dequantises them in every step, `dequantized` does it once and keeps them
-    in the compute dtype (the same numbers, four times the memory). `auto` keeps them where they take a third of the
-    free memory at most; the choice is logged. Without `fused_adapters` it is always `nf4`."""
+    in the compute dtype (the same numbers, four times the memory). `auto` takes what is fastest in the memory that is
+    there. Without `fused_adapters` it is always `nf4`."""
     checkpoint_steps: PositiveInt | None = None
     """Validate and save a checkpoint every so many steps; none does both about five times a run."""
     validation_limit: PositiveInt | None = 256

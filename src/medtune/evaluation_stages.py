@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,7 @@ def _test_rows(run_dir: RunDir, config: Config) -> list[QAPair]:
 
 def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str, Any]) -> tuple[list[Prediction], str]:
     from medtune.inference.predictions import predict
+    from medtune.inference.preparation import prepare_inference
     from medtune.model.adapters import attach_adapter, resolve_adapter
 
     loaded = load_run_model(run_dir, config, record, for_training=False)
@@ -109,6 +111,8 @@ def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
         model = attach_adapter(model, adapter, trainable=False)
+    weights = prepare_inference(model, loaded.dtype)
+    record["choices"]["weights"] = asdict(weights)
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
     stages = run_dir.provenance().get("stages", {})
     sizes = [stages[name]["batch_size"] for name in ("baseline", "tuned") if name in stages and name != which]
@@ -127,8 +131,10 @@ def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str
 def _few_shot(run_dir: RunDir, config: Config, record: dict[str, Any]) -> list[Prediction]:
     from medtune.evaluation.controls import EXAMPLES, worked_examples
     from medtune.inference.predictions import predict
+    from medtune.inference.preparation import prepare_inference
 
     loaded = load_run_model(run_dir, config, record, for_training=False)
+    record["choices"]["weights"] = asdict(prepare_inference(loaded.model, loaded.dtype))
     test, cap, renderer = _test_rows(run_dir, config), config.generation.max_new_tokens, loaded.renderer
     turn_tokens = _turn_tokens(renderer, cap)
     room = {pair.id: _room(renderer, pair, cap, loaded.positions) for pair in test}

@@ -101,16 +101,22 @@ def input_device(model: Any) -> torch.device:
 
 def free_bytes(device: str) -> int:
     """Memory that a new allocation on `device` may take: free on the card and cached by torch, or available RAM."""
-    import psutil
     import torch
 
     if device == "cpu":
-        return int(psutil.virtual_memory().available)
+        return host_free_bytes()
     free, total = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     # A process may be held to a fraction of the card (set_per_process_memory_fraction); what is beyond is not ours.
     ceiling = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_allocated(device)
     return int(min(free + cached, ceiling))
+
+
+def host_free_bytes() -> int:
+    """Main memory that is available."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def describe_hardware() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
         )
     from medtune.data.splits import sample_rows
     from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
+    from medtune.training.preparation import prepare_step
     from medtune.training.sft import result_record, train_adapter
 
     with provenance.stage(run_dir, "train") as record:
@@ -103,15 +105,13 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "
             f"{train.cut} cut, {train.dropped} dropped"
         )
-        base = prepare_for_training(
-            loaded.model, config.model.kbit_preparation, gradient_checkpointing=config.training.gradient_checkpointing
-        )
+        base = prepare_for_training(loaded.model, config.model.kbit_preparation)
         if config.model.adapter is None:
             model = attach_new_adapter(base, config.lora, config.seed)
         else:
             model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
-        if config.training.fused_adapters:
-            record["choices"]["weights"] = _fuse(model, loaded, config)
+        plan = prepare_step(model, train.rows, config, device=loaded.device, dtype=loaded.dtype)
+        record["plan"] = asdict(plan)
         model, result = train_adapter(
             model,
             loaded.renderer.tokenizer,
@@ -120,6 +120,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             config=config,
             run=run_dir,
             dtype=loaded.dtype,
+            plan=plan,
             resume_from=checkpoint,
         )
         if rank() == 0:
@@ -131,18 +132,6 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             "dropped": train.dropped,
             "tokens_lost": train.tokens_lost,
         }
-
-
-def _fuse(model: Any, loaded: LoadedModel, config: Config) -> dict[str, str]:
-    """Fuse the adapters of `model`; returns whether the base weights stay dequantised, and why."""
-    from medtune.hardware import torch_dtype
-    from medtune.model.fused_adapters import choose_weights, fuse_adapters
-
-    dtype = torch_dtype(loaded.dtype)
-    choice = choose_weights(model, config.training.weights, dtype, loaded.device)
-    fused = fuse_adapters(model, keep_dequantized=dtype if choice.value == "dequantized" else None)
-    say(f"adapters: {fused} projections fused; base weights: {choice.value} ({choice.reason})")
-    return {"value": choice.value, "reason": choice.reason}
 
 
 def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Config) -> None:

@@ -16,13 +16,17 @@ from transformers import BertModel, RobertaConfig, RobertaForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from medtune.errors import ModelError
+from medtune.evaluation import bertscore
 from medtune.evaluation.bertscore import (
+    BertScores,
     Encoder,
     bertscore_rows,
     bertscore_signature,
     rescaling_baseline,
     resolve_encoder,
 )
+from medtune.evaluation.scores import measure_rows
+from medtune.records import Prediction
 
 FILLED = [0, 1, 3]  # the rows of the shared texts that are not empty
 
@@ -97,6 +101,44 @@ def test_empty_text_scores_zero_and_never_reaches_bert_score(
     assert values[3] == pytest.approx(1, abs=1e-5)  # rows keep their places
     assert seen
     assert all(text.strip() for text in seen)
+
+
+def test_calls_are_sorted_by_length_and_rows_keep_their_places(
+    minilm: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bertscore, "_ROWS_PER_CALL", 2)
+    lengths: list[list[int]] = []
+    official = BERTScorer.score
+
+    def spy(self: BERTScorer, cands: list[str], refs: list[str], **options: object) -> object:
+        lengths.append([max(len(cand), len(ref)) for cand, ref in zip(cands, refs, strict=True)])
+        return official(self, cands, refs, **options)
+
+    monkeypatch.setattr(BERTScorer, "score", spy)
+    predictions = ["gout", "gout " * 20, "rest", "rest and water " * 9, "pain"]
+    references = ["uric acid", "uric acid", "sleep " * 30, "sleep", "ache"]
+    values = raw_f1(predictions, references, minilm, "cpu", 64)
+    assert [len(call) for call in lengths] == [2, 2, 1]
+    flat = [length for call in lengths for length in call]
+    assert flat == sorted(flat, reverse=True)
+    monkeypatch.undo()
+    assert values == pytest.approx(official_f1(predictions, references, layer=5), abs=1e-5)
+
+
+@pytest.mark.parametrize(("device", "batch_size"), [("cpu", 64), ("cuda:0", 128)])
+def test_batches_are_larger_on_a_gpu(
+    minilm: Encoder, monkeypatch: pytest.MonkeyPatch, device: str, batch_size: int
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def spy(texts: list[str], references: list[str], encoder: Encoder, device: str, size: int) -> BertScores:
+        seen.append((device, size))
+        return BertScores([1.0], 0, 0, 512)
+
+    monkeypatch.setattr(bertscore, "bertscore_rows", spy)
+    row = Prediction("1", "q", "a", "a", 1, "stop", 1.0, 1, "g", "causes")
+    measure_rows([row], ["bertscore_f1"], encoder=minilm, device=device, caps="")
+    assert seen == [(device, batch_size)]
 
 
 def test_all_empty_and_none(minilm: Encoder) -> None:

@@ -6,36 +6,9 @@ import shutil
 
 import pytest
 import torch
+from greedy_reference import CAP, END, one_by_one, spy_on_rows
 
 from medtune.inference.generation import choose_batch_size, generate_answers
-from medtune.prompts import PromptRenderer
-
-CAP = 24
-END = [5]
-
-
-@pytest.fixture(scope="module")
-def prompts(tiny):
-    renderer = PromptRenderer(tiny.tokenizer, "Be kind.")
-    return [renderer.prompt_ids("What causes " + "gout " * (1 + i * i % 13) + f"{i} ?") for i in range(11)]
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    model = tiny.load()
-    # A random model seldom stops: make the end token likely enough that some answers end by themselves.
-    model.lm_head.weight.data[5] *= 1.5
-    return model
-
-
-def one_by_one(model, tokenizer, prompt):
-    tokens = list(prompt)
-    for _ in range(CAP):
-        with torch.no_grad():
-            tokens.append(int(model(torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax()))
-        if tokens[-1] == 5:
-            break
-    return tokens[len(prompt) :]
 
 
 def batched(model, tiny, prompts, size):
@@ -45,7 +18,7 @@ def batched(model, tiny, prompts, size):
 @pytest.mark.parametrize("size", [1, 4, 32])
 def test_equals_greedy_decoding_without_a_cache(model, tiny, prompts, size):
     answers = batched(model, tiny, prompts, size)
-    expected = [one_by_one(model, tiny.tokenizer, prompt) for prompt in prompts]
+    expected = [one_by_one(model, prompt) for prompt in prompts]
     reasons = {answer.finish_reason for answer in answers}
     assert reasons == {"stop", "length"}, "the test needs both kinds"
     for answer, tokens in zip(answers, expected, strict=True):
@@ -93,19 +66,91 @@ def test_batch_size_follows_free_memory(model, monkeypatch):
     assert sizes == {1: 1, 2_000_000: 1_000_000 // a_row, 10**15: 32}
 
 
+def test_on_a_gpu_the_batch_leaves_room_for_reading_prompts(model, monkeypatch):
+    from medtune.inference import generation
+
+    monkeypatch.setattr(generation, "input_device", lambda model: torch.device("cuda:0"))
+    monkeypatch.setattr(generation, "free_bytes", lambda device: 2 * 200_000_000)
+    # A row as above, and 6 x 4 bytes x (64 + 128) of hidden and feed-forward values a token that is read.
+    a_row, a_token = 2 * 2 * 2 * 16 * 4 * 3200 + model.config.vocab_size * 8, 6 * 4 * (64 + 128)
+    for obstacle, expected in (
+        (None, (200_000_000 - 8192 * a_token) // a_row),
+        ("", 200_000_000 // (a_row + 3000 * a_token)),
+    ):
+        monkeypatch.setattr(generation, "static_cache_obstacle", lambda model, obstacle=obstacle: obstacle)
+        assert choose_batch_size(model, longest_prompt=3000, max_new_tokens=200) == expected
+    monkeypatch.setattr(generation, "free_bytes", lambda device: 10**15)
+    assert choose_batch_size(model, longest_prompt=100, max_new_tokens=100) == 512
+
+
+def test_finished_rows_leave_the_batch(model, tiny, prompts, monkeypatch):
+    seen = spy_on_rows(model, monkeypatch)
+    answers = batched(model, tiny, prompts, 32)
+    longest = max(map(len, prompts))
+    going = [sum(answer.new_tokens > step for answer in answers) for step in range(CAP)]
+    assert len(set(going)) > 2, "the test needs answers that end at several steps"
+    assert seen == [(going[0], longest), *((rows, 1) for rows in going[1:] if rows)]
+
+
+def test_adapters_answer_too_and_can_be_switched_off(tiny, prompts):
+    from medtune.config import LoraSection
+    from medtune.model.adapters import attach_new_adapter
+
+    plain = [answer.text for answer in batched(tiny.load(), tiny, prompts, 4)]
+    model = attach_new_adapter(tiny.load(), LoraSection(), seed=0).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    answers = batched(model, tiny, prompts, 4)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        tokens = one_by_one(model, prompt)
+        assert answer.new_tokens == len(tokens)
+        assert answer.text == tiny.tokenizer.decode([t for t in tokens if t != 5], skip_special_tokens=True).strip()
+    assert [answer.text for answer in answers] != plain
+    with model.disable_adapter():
+        assert [answer.text for answer in batched(model, tiny, prompts, 4)] == plain
+
+
+def test_sliding_windows_are_exact(tiny, prompts, monkeypatch):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from medtune.model.attention import register_packed_attention
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tiny.tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=16, initializer_range=0.1, pad_token_id=2,
+        attn_implementation=register_packed_attention(),
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    model.lm_head.weight.data[5] *= 1.5
+    seen = spy_on_rows(model, monkeypatch)
+    answers = batched(model, tiny, prompts, 32)
+    assert min(rows for rows, _ in seen) < len(prompts), "the test needs rows that leave"
+    monkeypatch.undo()
+    assert min(map(len, prompts)) > 16, "the test needs prompts beyond the window"
+    for prompt, answer in zip(prompts, answers, strict=True):
+        tokens = one_by_one(model, prompt)
+        assert answer.new_tokens == len(tokens)
+        assert answer.text == tiny.tokenizer.decode([t for t in tokens if t != 5], skip_special_tokens=True).strip()
+
+
 def test_out_of_memory_halves_the_batch_and_loses_no_row(model, tiny, prompts, monkeypatch):
     straight = batched(model, tiny, prompts, 4)
-    generate, sizes = model.generate, []
+    forward, sizes = model.forward, []
 
     def scarce(**inputs):
-        sizes.append(len(inputs["input_ids"]))
-        if sizes[-1] > 2:
+        rows, tokens = inputs["input_ids"].shape
+        if tokens > 1:
+            sizes.append(rows)
+        if rows > 2:
             raise torch.OutOfMemoryError
-        return generate(**inputs)
+        return forward(**inputs)
 
-    monkeypatch.setattr(model, "generate", scarce)
+    monkeypatch.setattr(model, "forward", scarce)
     assert batched(model, tiny, prompts, 8) == straight
     assert sizes[:3] == [8, 4, 2]
-    monkeypatch.setattr(model, "generate", lambda **inputs: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    assert sum(sizes[2:]) == len(prompts)
+    monkeypatch.setattr(model, "forward", lambda **inputs: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(torch.OutOfMemoryError):
         batched(model, tiny, prompts, 8)

@@ -5,7 +5,8 @@ import torch
 
 from medtune.config import LoraSection, ModelSection
 from medtune.model.adapters import attach_new_adapter
-from medtune.model.fused_adapters import dequantized_bytes, fuse_adapters
+from medtune.model.base_weights import dequantized_bytes
+from medtune.model.fused_adapters import fuse_adapters
 from medtune.model.loading import ModelFiles, load_base_model
 
 TEXT = "What causes gout ? Gout happens when uric acid builds up in the blood."

@@ -56,7 +56,7 @@ def test_lean_preparation_gives_peft_preparations_loss(tiny, dtype):
     losses = {}
     for kind in ("lean", "peft"):
         model = load_base_model(files, ModelSection(base=str(tiny.path)), device="cpu", dtype=dtype)
-        prepared = prepare_for_training(model, kind, gradient_checkpointing=False)
+        prepared = prepare_for_training(model, kind)
         norm = prepared.model.norm.weight.dtype
         assert norm == (torch.float32 if kind == "peft" or dtype == "float32" else torch.bfloat16)
         prepared = attach_new_adapter(prepared, LoraSection(), seed=0)

@@ -14,6 +14,7 @@ from medtune.prompts import PromptRenderer
 from medtune.records import EncodedRow, QAPair
 from medtune.run_dir import RunDir
 from medtune.training import sft
+from medtune.training.preparation import prepare_step
 from medtune.training_rows import encode_for_training
 
 
@@ -32,7 +33,7 @@ def make_config(tiny, *, model=None, lora=None, **training):
         "learning_rate": 1e-2,
         "max_steps": 4,
         "checkpoint_steps": 2,
-        "gradient_checkpointing": False,
+        "checkpointing": "none",
         **training,
     }
     values = {"model": {"base": str(tiny.path), **(model or {})}, "data": {"source": "x"}, "training": settings}
@@ -42,21 +43,23 @@ def make_config(tiny, *, model=None, lora=None, **training):
 def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="float32", adapter=None):
     run = RunDir(tmp_path)
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype=dtype)
-    checkpointing = config.training.gradient_checkpointing
-    base = prepare_for_training(base, config.model.kbit_preparation, gradient_checkpointing=checkpointing)
+    base = prepare_for_training(base, config.model.kbit_preparation)
     model = (
         attach_new_adapter(base, config.lora, config.seed)
         if adapter is None
         else attach_adapter(base, adapter, trainable=True)
     )
+    encoded = train_rows or rows(tiny)
+    plan = prepare_step(model, encoded, config, device="cpu", dtype=dtype)
     model, result = sft.train_adapter(
         model,
         tiny.tokenizer,
-        train_rows or rows(tiny),
+        encoded,
         rows(tiny, 6, start=100),
         config=config,
         run=run,
         dtype=dtype,
+        plan=plan,
         resume_from=resume_from,
     )
     weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -102,29 +105,22 @@ def test_first_gradient_is_the_token_weighted_mean_over_the_step(tiny, tmp_path)
 
 def test_gradient_checkpointing_changes_nothing(tiny, tmp_path):
     plain, history, _ = train(tiny, tmp_path / "a", make_config(tiny))
-    saving, other, _ = train(tiny, tmp_path / "b", make_config(tiny, gradient_checkpointing=True))
+    saving, other, _ = train(tiny, tmp_path / "b", make_config(tiny, checkpointing="all"))
     assert losses(history) == pytest.approx(losses(other), rel=1e-6)
     assert_same(plain, saving, atol=1e-6, rtol=1e-5)
 
 
 def test_a_planted_leak_across_rows_shows_in_the_trajectory(tiny, tmp_path, monkeypatch):
     """The comparison of 1 x 8 and 8 x 1 is what catches attention that crosses rows."""
-    from transformers import AttentionInterface
+    from medtune.model import fused_layers
+    from medtune.model.attention import attend_rows
 
-    from medtune.model import attention
+    def leaking(query, key, value, bounds, longest, **options):
+        return attend_rows(query, key, value, torch.tensor([0, len(query)]), len(query), **options)
 
-    def leaking(module, query, key, value, mask, **kwargs):
-        for bound in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"):
-            kwargs.pop(bound, None)
-        return attention.sdpa_attention_forward(module, query, key, value, mask, **kwargs)
-
-    monkeypatch.setattr(attention, "packed_attention", leaking)
-    try:
-        _, history, _ = train(tiny, tmp_path / "a", make_config(tiny, tokens_per_micro_batch=100_000))
-        _, other, _ = train(tiny, tmp_path / "b", make_config(tiny, tokens_per_micro_batch=16))
-    finally:
-        monkeypatch.undo()
-        AttentionInterface.register(attention.NAME, attention.packed_attention)
+    monkeypatch.setattr(fused_layers, "attend_rows", leaking)
+    _, history, _ = train(tiny, tmp_path / "a", make_config(tiny, tokens_per_micro_batch=100_000))
+    _, other, _ = train(tiny, tmp_path / "b", make_config(tiny, tokens_per_micro_batch=16))
     assert losses(history) != pytest.approx(losses(other), rel=1e-3)
 
 
@@ -262,6 +258,8 @@ def test_gpu_training_follows_the_cpu(tiny, tmp_path, dtype):
     run = RunDir(tmp_path / "gpu")
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
     model = attach_new_adapter(base, config.lora, config.seed)
-    sft.train_adapter(model, tiny.tokenizer, rows(tiny), rows(tiny, 6, start=100), config=config, run=run, dtype=dtype)
+    plan = prepare_step(model, rows(tiny), config, device="cuda:0", dtype=dtype)
+    validation = rows(tiny, 6, start=100)
+    sft.train_adapter(model, tiny.tokenizer, rows(tiny), validation, config=config, run=run, dtype=dtype, plan=plan)
     _, exact, _ = train(tiny, tmp_path / "cpu", make_config(tiny))
     assert losses(run.read_history()) == pytest.approx(losses(exact), rel=0.03)

@@ -106,6 +106,9 @@ def bertscore_rows(
     pairs = list(zip(predictions, references, strict=True))
     # bert-score 0.3.13 crashes on empty text under transformers 5: `build_inputs_with_special_tokens` is gone.
     filled = [index for index, (prediction, reference) in enumerate(pairs) if prediction.strip() and reference.strip()]
+    # bert-score pads to the longest text of a batch, and sorts no further than a call. Longest first: what does not fit
+    # in memory fails at once.
+    filled.sort(key=lambda index: max(map(len, pairs[index])), reverse=True)
     values = [0.0] * len(pairs)
     with _quiet_libraries():
         scorer = _load_scorer(encoder, device)

@@ -17,7 +17,8 @@ from medtune.records import MetricTable, Prediction, Score
 
 METRICS = ("bleu", *rouge.ROUGE_METRICS, "bertscore_f1", "exact_match", "perplexity")
 
-_BERTSCORE_BATCH_SIZE = 64  # bert-score's own default; it moves no value beyond float noise
+# Texts a forward pass; it moves no value beyond float noise. On a CPU bert-score's own default, more to fill a GPU.
+_BERTSCORE_BATCH_SIZE, _BERTSCORE_BATCH_SIZE_ON_GPU = 64, 128
 _MEAN = ("value", "rows")
 
 
@@ -87,9 +88,8 @@ def measure_rows(
         elif metric in stemmed:
             measured.append(_mean(metric, stemmed[metric], rouge.rouge_signature(metric)))
         elif metric == "bertscore_f1" and encoder is not None:
-            measured += _bertscore(
-                bertscore.bertscore_rows(texts, references, encoder, device, _BERTSCORE_BATCH_SIZE), encoder
-            )
+            batch_size = _BERTSCORE_BATCH_SIZE if device == "cpu" else _BERTSCORE_BATCH_SIZE_ON_GPU
+            measured += _bertscore(bertscore.bertscore_rows(texts, references, encoder, device, batch_size), encoder)
         elif metric == "exact_match":
             values = exact_match.exact_match_rows(texts, references)
             measured.append(_mean(metric, values, exact_match.EXACT_MATCH_SIGNATURE))

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from medtune.hardware import free_bytes, input_device
+from medtune.inference.decoding import Decoder, DynamicDecoder, Greedy
+from medtune.inference.static_decoding import PROMPT_TOKENS, StaticDecoder, static_cache_obstacle
 from medtune.progress import say
 from medtune.records import Answer
 
-MAX_BATCH = {"cpu": 32, "cuda": 256}
+MAX_BATCH = {"cpu": 32, "cuda": 512}
 
 
-@torch.inference_mode()
 def generate_answers(
     model: Any,
     tokenizer: Any,
@@ -31,35 +32,54 @@ def generate_answers(
     other: in float32 the tokens are those of one-by-one generation.
     """
     answers: dict[int, Answer] = {}
-    device = input_device(model)
     # Longest first: what does not fit in memory fails at once, and rows of a batch need little padding.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     ends = frozenset(end_token_ids)
+    decoder = _choose_decoder(_unwrapped(model), Greedy(ends, max_new_tokens, tokenizer.pad_token_id))
     start = 0
-    while start < len(order):
-        chosen = order[start : start + batch_size]
-        longest = max(len(prompts[i]) for i in chosen)
-        padding = [longest - len(prompts[i]) for i in chosen]
-        ids = [[tokenizer.pad_token_id] * pad + prompts[i] for pad, i in zip(padding, chosen, strict=True)]
-        mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
-        try:
-            output = model.generate(
-                input_ids=torch.tensor(ids, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                generation_config=greedy_config(tokenizer, end_token_ids, max_new_tokens),
-            )
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size = max(1, len(chosen) // 2)
-            torch.cuda.empty_cache()
-            say(f"out of memory with {len(chosen)} questions at once; going on with {batch_size}")
-            continue
-        start += len(chosen)
-        for i, tokens in zip(chosen, output[:, longest:].tolist(), strict=True):
-            answers[i] = _answer(tokenizer, tokens, ends)
-        on_rows(len(chosen))
+    try:
+        while start < len(order):
+            chosen = order[start : start + batch_size]
+            rows = _decode_if_it_fits(decoder, [prompts[i] for i in chosen])
+            if rows is None:
+                decoder.release()
+                torch.cuda.empty_cache()
+                batch_size = len(chosen) // 2
+                say(f"out of memory with {len(chosen)} questions at once; going on with {batch_size}")
+                continue
+            start += len(chosen)
+            for i, tokens in zip(chosen, rows, strict=True):
+                answers[i] = _answer(tokenizer, tokens, ends)
+            on_rows(len(chosen))
+    finally:
+        decoder.release()
     return [answers[i] for i in range(len(prompts))]
+
+
+def _decode_if_it_fits(decoder: Decoder, prompts: Sequence[list[int]]) -> list[list[int]] | None:
+    # The caller frees memory once this has returned: until then the exception holds on to every tensor of the attempt.
+    try:
+        return decoder.decode(prompts)
+    except torch.OutOfMemoryError:
+        if len(prompts) == 1:
+            raise
+        return None
+
+
+def _choose_decoder(model: Any, greedy: Greedy) -> Decoder:
+    obstacle = static_cache_obstacle(model)
+    if obstacle is None:
+        return StaticDecoder(model, greedy, graphs=True)
+    if input_device(model).type == "cuda":
+        say(f"answers come without static cache and CUDA graphs: {obstacle}")
+    return DynamicDecoder(model, greedy)
+
+
+def _unwrapped(model: Any) -> Any:
+    """The causal language model in a PeftModel, adapters included: for LoRA, PEFT's own forward pass adds nothing."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def greedy_config(tokenizer: Any, end_token_ids: Sequence[int], max_new_tokens: int) -> Any:
@@ -76,17 +96,29 @@ def greedy_config(tokenizer: Any, end_token_ids: Sequence[int], max_new_tokens: 
 
 
 def choose_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -> int:
-    """The most questions whose key-value cache and logits fit in half of the memory that is free on the device."""
-    device = str(input_device(model))
+    """The most questions whose key-value cache and logits fit in half of the memory that is free on the device.
+
+    On a GPU that half also holds what a forward pass over prompts needs at a time.
+    """
+    device = input_device(model)
     text = model.config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = model.get_input_embeddings().weight.element_size()
-    cache = 2 * text.num_hidden_layers * heads * head_dim * width * (longest_prompt + max_new_tokens)
+    cache: int = 2 * text.num_hidden_layers * heads * head_dim * width * (longest_prompt + max_new_tokens)
     # A step's logits exist in the model's dtype and in float32.
     logits = text.vocab_size * (width + 4)
-    limit = MAX_BATCH["cpu" if device == "cpu" else "cuda"]
-    return max(1, min(limit, int(free_bytes(device) // 2 // (cache + logits))))
+    row: int = cache + logits
+    room = free_bytes(str(device)) // 2
+    if device.type != "cuda":
+        return max(1, min(MAX_BATCH["cpu"], room // row))
+    # A layer's inputs, norms, projections and its feed-forward part, adapters' float32 copies included.
+    token = 6 * width * (text.hidden_size + getattr(text, "intermediate_size", 4 * text.hidden_size))
+    if static_cache_obstacle(_unwrapped(model)) is None:
+        room -= token * max(PROMPT_TOKENS, longest_prompt)
+    else:
+        row += token * longest_prompt  # all prompts of a batch are read at once
+    return max(1, min(MAX_BATCH["cuda"], room // row))
 
 
 def _answer(tokenizer: Any, tokens: list[int], ends: frozenset[int]) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 
 from medtune.config import Config
 from medtune.inference.generation import choose_batch_size, generate_answers
+from medtune.inference.preparation import scoring_tokens
 from medtune.model.answer_loss import answer_losses
 from medtune.progress import progress_bar, say
 from medtune.prompts import PromptRenderer
@@ -36,7 +37,7 @@ def predict(
             model,
             [renderer.encode_pair(pair, examples.get(pair.id, ())) for pair in pairs],
             pad_token_id=tokenizer.pad_token_id,
-            tokens_per_batch=config.training.tokens_per_micro_batch,
+            tokens_per_batch=scoring_tokens(model, config.training.tokens_per_micro_batch),
             on_rows=advance,
         )
     prompts = [renderer.prompt_ids(pair.question, examples.get(pair.id, ())) for pair in pairs]

@@ -1,35 +1,128 @@
-"""Negative log-likelihood of reference answers: the one measure behind validation loss and perplexity."""
+"""Negative log-likelihood of reference answers: the one measure behind training, validation loss and perplexity."""
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from medtune.hardware import input_device
+from medtune.model.kernels import kernels_for
 from medtune.records import IGNORED, AnswerLoss, EncodedRow
+
+# Bytes of whole-vocabulary logits that exist at once: 512 tokens of LLaMA-3's 128,256 in 16 bit.
+LOGIT_BYTES = 128 * 2**20
 
 
 def add_answer_loss(model: Any) -> None:
-    """Let `model(…, labels=…, fused_lm_head=True)` return per-token log-probabilities without whole-vocabulary logits.
+    """Let `model(…, answer_positions=…, answer_labels=…)` return the loss of each answer token.
 
-    TRL's public hook, on this instance alone; a plain call stays what it was.
+    `answer_positions` index the tokens of a pack, (1, tokens), whose next token is `answer_labels`. What comes back are
+    negative log-likelihoods in float32, as many as positions, and differentiable: no logits of the whole pack, nothing
+    for masked tokens. A plain call stays what it was. Replaced on this instance alone.
     """
-    from trl.trainer.utils import add_fused_lm_head
+    plain = model.forward
 
-    add_fused_lm_head(model)
+    @functools.wraps(type(model).forward)  # `generate` checks what it passes against the signature
+    def forward(self: Any, *args: Any, answer_positions: Any = None, answer_labels: Any = None, **kwargs: Any) -> Any:
+        if answer_positions is None:
+            return plain(*args, **kwargs)
+        kwargs["use_cache"] = False
+        hidden = self.base_model(*args, **kwargs).last_hidden_state.squeeze(0)
+        # With a `device_map` the decoder may end on another device than the head.
+        head = self.get_output_embeddings()
+        hidden, positions, labels = (x.to(head.weight.device) for x in (hidden, answer_positions, answer_labels))
+        return _token_losses(hidden, positions, labels, head, _logit_change(self.config.get_text_config()))
+
+    model.forward = types.MethodType(forward, model)
+
+
+def answer_targets(labels: Tensor) -> dict[str, Tensor]:
+    """`answer_positions` and `answer_labels` of a pack's labels, (1, tokens), on the device of the labels."""
+    shifted = labels[0, 1:]
+    positions = (shifted != IGNORED).nonzero().squeeze(1)
+    return {"answer_positions": positions, "answer_labels": shifted[positions]}
+
+
+def _token_losses(
+    hidden: Tensor, positions: Tensor, labels: Tensor, head: Any, change: Callable[[Tensor], Tensor] | None
+) -> Tensor:
+    if change is None and head.bias is None and not head.weight.requires_grad:
+        losses: Tensor = _HeadLoss.apply(hidden, positions, labels, head.weight)  # type: ignore[no-untyped-call]
+        return losses
+    from torch.utils.checkpoint import checkpoint
+
+    def losses_of(rows: Tensor, targets: Tensor) -> Tensor:
+        logits = head(rows)
+        logits = logits if change is None else change(logits)
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+    rows, size = hidden[positions], _rows_at_once(head.weight)
+    pieces = zip(rows.split(size), labels.split(size), strict=True)
+    return torch.cat([checkpoint(losses_of, row, target, use_reentrant=False) for row, target in pieces])
+
+
+def _logit_change(config: Any) -> Callable[[Tensor], Tensor] | None:
+    """What a model does to its logits: Cohere and Granite scale them, Gemma 2 squashes them; None for nothing."""
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is None:
+        return None if scale == 1 else lambda logits: logits * scale
+    return lambda logits: torch.tanh(logits * scale / cap) * cap
+
+
+def _rows_at_once(weight: Tensor) -> int:
+    return max(1, LOGIT_BYTES // (weight.shape[0] * weight.element_size()))
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Losses of the tokens at `positions` of `hidden`, (tokens, width), under a frozen head, (vocabulary, width).
+
+    The gradient by the hidden states is taken along with the losses, while each piece's logits are there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, positions: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        kernels, wanted = kernels_for(hidden), ctx.needs_input_grad[0]
+        rows = hidden.index_select(0, positions)
+        losses = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            weight = weight.to(hidden.dtype)
+            for piece, targets in zip(
+                rows.split(_rows_at_once(weight)), labels.split(_rows_at_once(weight)), strict=True
+            ):
+                logits = piece @ weight.t()
+                losses.append(kernels.cross_entropy(logits, targets, with_gradient=wanted))
+                if wanted:
+                    torch.mm(logits, weight, out=piece)
+                del logits
+        ctx.save_for_backward(rows if wanted else None, positions)
+        ctx.shape = hidden.shape
+        return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        by_hidden, positions = ctx.saved_tensors
+        scaled = (by_hidden * gradients[0].unsqueeze(1)).to(by_hidden.dtype)
+        result = scaled.new_zeros(ctx.shape)
+        result.index_copy_(0, positions, scaled)
+        return result, None, None, None
 
 
 def fill_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Share out rows over as few passes of at most `token_budget` tokens as first-fit decreasing finds.
 
-    Returns indices into `lengths`. A row longer than the budget gets a pass of its own. The result depends on the
-    lengths alone.
+    They are spread evenly over these passes where that keeps to the budget. Returns indices into `lengths`. A row
+    longer than the budget gets a pass of its own. The result depends on the lengths alone.
     """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     passes: list[list[int]] = []
     room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for index in order:
         place = next((p for p, left in enumerate(room) if lengths[index] <= left), None)
         if place is None:
             passes.append([])
@@ -37,7 +130,17 @@ def fill_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[i
             place = len(passes) - 1
         passes[place].append(index)
         room[place] -= lengths[index]
-    return [sorted(indices) for indices in passes]
+    even: list[list[int]] = [[] for _ in passes]
+    loads = [0] * len(passes)
+    for index in order:
+        place = loads.index(min(loads))
+        even[place].append(index)
+        loads[place] += lengths[index]
+    longest = max(lengths, default=0)
+    fits = all(
+        load <= max(token_budget, longest if len(rows) == 1 else 0) for load, rows in zip(loads, even, strict=True)
+    )
+    return [sorted(indices) for indices in (even if fits else passes)]
 
 
 @torch.no_grad()
@@ -57,18 +160,18 @@ def answer_losses(
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=True)
-    losses: list[AnswerLoss | None] = [None] * len(rows)
     device = input_device(model)
+    sums: list[tuple[list[int], Tensor]] = []
     for indices in fill_micro_batches([len(row.input_ids) for row in rows], tokens_per_batch):
         batch = collate([{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in indices])
-        batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-        output = model(**batch, fused_lm_head=True)
+        batch |= answer_targets(batch.pop("labels"))
         # Position t scores the token at t + 1, so a loss belongs to the row of the token that it scores.
-        owner = batch["seq_idx"][0, 1:].long().to(output.log_probs.device)
-        sums = torch.zeros(len(indices), dtype=torch.float64, device=owner.device)
-        sums.index_add_(0, owner, -output.log_probs[0].double())
-        for index, nll in zip(indices, sums.tolist(), strict=True):
-            tokens = sum(label != IGNORED for label in rows[index].labels)
-            losses[index] = AnswerLoss(nll, tokens)
+        owner = batch["seq_idx"][0, 1:].long()[batch["answer_positions"]]
+        batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+        losses = model(**batch).double()
+        total = torch.zeros(len(indices), dtype=torch.float64, device=losses.device)
+        # Read only when all passes are under way: a GPU need not wait for the host after each.
+        sums.append((indices, total.index_add_(0, owner.to(losses.device), losses)))
         on_rows(len(indices))
-    return [loss for loss in losses if loss is not None]
+    nll = {index: value for indices, total in sums for index, value in zip(indices, total.tolist(), strict=True)}
+    return [AnswerLoss(nll[index], sum(label != IGNORED for label in row.labels)) for index, row in enumerate(rows)]

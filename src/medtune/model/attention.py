@@ -1,11 +1,13 @@
 """Attention for padding-free batches: every row attends to itself alone, causally.
 
-Registered through transformers' public interfaces under `NAME`. Packed batches carry `cu_seq_lens_q` and no mask; all
-other calls (generation) go to transformers' own SDPA attention unchanged.
+Registered through transformers' public interfaces under `NAME`. Packed batches carry `cu_seq_lens_q` and no mask; steps
+of decoding with a static cache carry `decode_span`; all other calls go to transformers' own SDPA attention unchanged.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from medtune.hardware import Choice
+from medtune.model.kernels.decode_attention import attend_last_token
 
 NAME = "medtune_packed"
 
@@ -51,22 +54,42 @@ def packed_attention(
 
     Rows are bounded by `cu_seq_lens_q` (rows + 1, int32). Returns (1, tokens, heads, head_dim).
     """
+    if (span := kwargs.get("decode_span")) is not None:  # one new token a row, and a static cache
+        return attend_last_token(query.squeeze(2), key, value, span, kwargs.get("scaling")).unsqueeze(1), None
     bounds = kwargs.get("cu_seq_lens_q")
     if bounds is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
-    scaling = kwargs.get("scaling")
-    softcap = kwargs.get("softcap")
-    window = kwargs.get("sliding_window")
+    q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+    longest, scaling, window = kwargs["max_length_q"], kwargs.get("scaling"), kwargs.get("sliding_window")
+    output = attend_rows(q, k, v, bounds, longest, scaling=scaling, window=window, softcap=kwargs.get("softcap"))
+    return output.unsqueeze(0), None
+
+
+def attend_rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    *,
+    scaling: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """Causal attention of packed rows, each to itself: `query` (tokens, heads, head_dim), `key` and `value` with fewer.
+
+    `bounds` (rows + 1, int32) says where rows begin and end, `longest` how many tokens the longest has. Returns the
+    shape of `query`, differentiable.
+    """
     if softcap is None and _has_varlen(query):
-        return _varlen(query, key, value, bounds, kwargs["max_length_q"], scaling, window).unsqueeze(0), None
+        return _varlen(query, key, value, bounds, longest, scaling, window)
     rows = []
     # Bounds are read on the host: on the CPU they are there already, on an old GPU this is one copy a layer.
-    edges = bounds.tolist()
-    for start, stop in pairwise(edges):
-        q, k, v = (x[:, :, start:stop] for x in (query, key, value))
+    for start, stop in pairwise(bounds.tolist()):
+        q, k, v = (x[start:stop].transpose(0, 1).unsqueeze(0) for x in (query, key, value))
         rows.append(_one_row(q, k, v, scaling, window, softcap))
-    return torch.cat(rows, dim=2).transpose(1, 2), None
+    return torch.cat(rows, dim=2).squeeze(0).transpose(0, 1)
 
 
 def _one_row(
@@ -102,9 +125,9 @@ def _has_varlen(query: torch.Tensor) -> bool:
 
 
 def _varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
     bounds: torch.Tensor,
     longest: int,
     scaling: float | None,
@@ -112,14 +135,19 @@ def _varlen(
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    q, k, v = (x.squeeze(0).transpose(0, 1).contiguous() for x in (query, key, value))
-    groups = q.shape[1] // k.shape[1]
-    # varlen_attn shares key heads by itself only from torch 2.13 on.
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     behind = -1 if window is None else window - 1
-    output = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(behind, 0))
+    # Shared key heads have to be asked for from torch 2.13 on; before, the same kernel took them without a word.
+    options: dict[str, Any] = {"enable_gqa": True} if _varlen_names_shared_heads() else {}
+    output = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(behind, 0), **options)
     assert isinstance(output, torch.Tensor)  # a tuple only where return_aux asks for one
     return output
+
+
+@cache
+def _varlen_names_shared_heads() -> bool:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in signature(varlen_attn).parameters
 
 
 def _mask(

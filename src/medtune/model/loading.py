@@ -91,7 +91,7 @@ def nf4_config(dtype: str) -> Any:
     )
 
 
-def prepare_for_training(model: Any, kind: str, *, gradient_checkpointing: bool) -> Any:
+def prepare_for_training(model: Any, kind: str) -> Any:
     """k-bit preparation before adapters are attached.
 
     `lean` leaves a frozen base as it is: RMSNorm computes in float32 anyway, and lifting embeddings and lm_head would
@@ -101,11 +101,8 @@ def prepare_for_training(model: Any, kind: str, *, gradient_checkpointing: bool)
         return model
     from peft import prepare_model_for_kbit_training
 
-    return prepare_model_for_kbit_training(
-        model,
-        use_gradient_checkpointing=gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-    )
+    # Checkpointing is the training plan's to decide.
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def _stored_quantization(path: Path) -> Mapping[str, Any] | None:

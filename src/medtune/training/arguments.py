@@ -10,6 +10,7 @@ from trl import SFTConfig
 from medtune.config import Config
 from medtune.run_dir import RunDir
 from medtune.training.batching import steps_per_epoch
+from medtune.training.memory import TrainingPlan
 
 VALIDATIONS_PER_RUN = 5
 
@@ -31,8 +32,10 @@ def total_steps(config: Config, rows: int) -> int:
     return by_epochs if training.max_steps is None else training.max_steps
 
 
-def build_arguments(config: Config, run: RunDir, *, steps: int, device: str, dtype: str) -> OneDeviceConfig:
-    """Arguments for `steps` optimiser steps on `device` with autocast to `dtype`."""
+def build_arguments(
+    config: Config, run: RunDir, plan: TrainingPlan, *, steps: int, device: str, dtype: str
+) -> OneDeviceConfig:
+    """Arguments for `steps` optimiser steps on `device` with autocast to `dtype`, as `plan` has them computed."""
     training = config.training
     save_steps = min(training.checkpoint_steps or max(1, -(-steps // VALIDATIONS_PER_RUN)), steps)
     warmup = round(training.warmup_ratio * steps)
@@ -51,7 +54,7 @@ def build_arguments(config: Config, run: RunDir, *, steps: int, device: str, dty
         warmup_steps=warmup,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        optim=optimizer_name(training.optimizer, device),
+        optim=plan.optimizer,
         # Rows come encoded and cut; TRL's padding-free collator joins them, and nothing of its data preparation runs.
         packing=False,
         padding_free=True,
@@ -74,7 +77,8 @@ def build_arguments(config: Config, run: RunDir, *, steps: int, device: str, dty
         log_level="error",
         dataloader_pin_memory=device != "cpu",
         ddp_find_unused_parameters=False,
-        **_checkpointing(training.gradient_checkpointing),
+        # Fused layers compute again by themselves.
+        **_checkpointing(plan.checkpointed_layers > 0 and not plan.fused),
         **best,
     )
 
@@ -90,8 +94,8 @@ def _checkpointing(enabled: bool) -> dict[str, Any]:
     return options
 
 
-def optimizer_name(wanted: str, device: str) -> str:
-    """`auto` resolved for `device`."""
+def optimizer_names(wanted: str, device: str) -> tuple[str, ...]:
+    """What `auto` may become on `device`, the best first: one fused update, or pages that make room when it is scarce."""
     if wanted != "auto":
-        return wanted
-    return "adamw_torch" if device == "cpu" else "paged_adamw_8bit"
+        return (wanted,)
+    return ("adamw_torch",) if device == "cpu" else ("adamw_torch_fused", "paged_adamw_8bit")

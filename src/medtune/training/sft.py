@@ -21,12 +21,13 @@ from medtune import hardware
 from medtune.config import Config
 from medtune.errors import MedtuneError
 from medtune.model.adapters import lift_adapter
-from medtune.model.answer_loss import answer_losses
+from medtune.model.answer_loss import add_answer_loss, answer_losses
 from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
 from medtune.training.history import HistoryCallback
+from medtune.training.memory import TrainingPlan
 
 
 class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
@@ -37,9 +38,16 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, config: Config, validation_rows: Sequence[EncodedRow], history: HistoryCallback, **kwargs: Any
+        self,
+        *,
+        config: Config,
+        validation_rows: Sequence[EncodedRow],
+        history: HistoryCallback,
+        tokens_per_micro_batch: int,
+        **kwargs: Any,
     ) -> None:
         self.config, self.validation_rows, self.history = config, validation_rows, history
+        self.tokens_per_micro_batch = tokens_per_micro_batch
         weights = {name: p.detach().clone() for name, p in kwargs["model"].named_parameters() if p.requires_grad}
         super().__init__(**kwargs)
         # TRL rounds the adapters of a 4-bit model to bfloat16 while it is built, which breaks the float16 gradient
@@ -64,7 +72,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         collate = partial(
             collate_step,
             collate=self.data_collator,
-            tokens_per_micro_batch=training.tokens_per_micro_batch,
+            tokens_per_micro_batch=self.tokens_per_micro_batch,
             filler=self.train_dataset[0],
         )
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=collate)
@@ -88,6 +96,14 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.history.count(int(tokens))
         return total
 
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The pass's share of the step's loss. TRL's own also takes accuracy and entropy, and waits for both."""
+        loss = model(**inputs).sum() / num_items_in_batch
+        # DDP takes the mean over processes; `num_items_in_batch` counts the tokens of all.
+        return loss * self.accelerator.num_processes
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not estimated: transformers' figure ignores the frozen base."""
         return 0
@@ -102,7 +118,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
                 self.model,
                 self.validation_rows,
                 pad_token_id=self.processing_class.pad_token_id,
-                tokens_per_batch=self.config.training.tokens_per_micro_batch,
+                tokens_per_batch=self.tokens_per_micro_batch,
             )
         self.model.train(training_mode)
         loss = math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
@@ -137,24 +153,27 @@ def train_adapter(
     config: Config,
     run: RunDir,
     dtype: str,
+    plan: TrainingPlan,
     resume_from: Path | None = None,
 ) -> tuple[Any, TrainingResult]:
     """Train the adapter that `model` wears and return the model with the weights to keep, and how it went.
 
-    `model` is a PeftModel on one device. Raises MedtuneError if the adapter came out with NaN or infinite weights.
+    `model` is a PeftModel on one device, made ready for `plan`. Raises MedtuneError if the adapter came out with NaN or infinite weights.
     """
-    device = str(next(model.parameters()).device)
+    device = str(next(parameter.device for parameter in model.parameters() if parameter.requires_grad))
     steps = total_steps(config, len(train_rows))
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
     if hardware.rank() == 0:
         run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
     history = HistoryCallback(run, epoch_steps)
+    add_answer_loss(model.get_base_model())
     trainer = AnswerTrainer(
         config=config,
         validation_rows=validation_rows,
         history=history,
+        tokens_per_micro_batch=plan.tokens_per_micro_batch,
         model=model,
-        args=build_arguments(config, run, steps=steps, device=device, dtype=dtype),
+        args=build_arguments(config, run, plan, steps=steps, device=device, dtype=dtype),
         train_dataset=_dataset(train_rows),
         eval_dataset=_dataset(validation_rows),
         processing_class=tokenizer,

@@ -1,0 +1,188 @@
+"""Answers and reference losses of one arm; prints one JSON line. Each arm is a process of its own.
+
+    generation.py MODEL [key=value …]
+
+MODEL: a model's folder. Prompts are random tokens, 40 to 90 of them; every answer takes all its new tokens, greedily.
+Keys: arm=medtune (the default), one_by_one or batch32 (transformers' generate over the weights as they are stored) ·
+n (questions) · new (tokens an answer) · batch (questions at once; 0 takes what medtune chooses, or the arm's own) ·
+losses=1 (medtune's reference losses as well, over `tokens` answer tokens of rows as long as MedQuAD's) · dtype.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+import time
+from contextlib import redirect_stdout
+from typing import Any
+
+from reporting import forget_peaks, parse_options, peaks, print_measurement, synchronize
+
+DEFAULTS: dict[str, Any] = {
+    "arm": "medtune", "n": 256, "new": 128, "batch": 0, "losses": False, "tokens": 100_000, "dtype": "auto",
+}  # fmt: skip
+PROMPT_TOKENS = (40, 90)
+# Special tokens come first in some vocabularies: random prompts hold none.
+FIRST_TOKEN = 16
+# MedQuAD's rows: the prompt, and a log-normal answer with its median and spread.
+ROW_PROMPT, ANSWER_MEDIAN, ANSWER_SIGMA, ROW_LIMIT = 60, 190, 0.85, 1024
+BATCHES = {"one_by_one": 1, "batch32": 32}
+
+
+def main() -> None:
+    """One arm, one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("options", nargs="*", metavar="key=value")
+    arguments = parser.parse_intermixed_args()
+    options = parse_options(arguments.options, DEFAULTS)
+    if options["arm"] != "medtune" and options["arm"] not in BATCHES:
+        parser.error(f"arm={options['arm']}: must be medtune, {' or '.join(BATCHES)}")
+    run = medtune_arm if options["arm"] == "medtune" else plain_arm
+    print_measurement(benchmark="generation", options=options, **run(arguments.model, options))
+
+
+def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Through medtune's own loading, batching and decoding."""
+    from medtune.process import prepare_process
+
+    prepare_process()
+    from medtune.config import parse_config
+    from medtune.inference.generation import choose_batch_size, generate_answers
+    from medtune.inference.preparation import prepare_inference
+    from medtune.model.loaded import load_model
+
+    began = time.monotonic()
+    values = {"model": {"base": path, "dtype": options["dtype"]}, "data": {"source": "none"}}
+    loaded = load_model(parse_config(values, origin="benchmark"), for_training=False)
+    weights = prepare_inference(loaded.model, loaded.dtype)
+    synchronize()
+    load_seconds = time.monotonic() - began
+    vocabulary, tokenizer = loaded.model.config.vocab_size, loaded.renderer.tokenizer
+    prompts = random_prompts(options["n"], len(tokenizer))
+    longest = max(map(len, prompts))
+    fits = choose_batch_size(loaded.model, longest_prompt=longest, max_new_tokens=options["new"])
+    batch = options["batch"] or min(fits, len(prompts))
+
+    def answer(chosen: list[list[int]]) -> None:
+        answers = generate_answers(
+            loaded.model,
+            tokenizer,
+            chosen,
+            end_token_ids=[vocabulary],  # no token of that number: no answer ends early
+            max_new_tokens=options["new"],
+            batch_size=batch,
+        )
+        assert all(answer.new_tokens == options["new"] for answer in answers)
+
+    figures = timed_answers(answer, prompts, batch, options["new"])
+    figures |= {"load_seconds": round(load_seconds, 1), "weights": weights.value, "dtype": loaded.dtype}
+    if options["losses"]:
+        figures |= timed_losses(loaded, options["tokens"])
+    return figures
+
+
+def plain_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Through transformers' generate, left-padded, as tutorials do it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if options["dtype"] == "auto" else getattr(torch, options["dtype"])
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map={"": device}).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    pad, batch = tokenizer.pad_token_id, options["batch"] or BATCHES[options["arm"]]
+    model.generation_config.eos_token_id = None
+
+    @torch.inference_mode()
+    def answer(chosen: list[list[int]]) -> None:
+        for start in range(0, len(chosen), batch):
+            group = chosen[start : start + batch]
+            longest = max(map(len, group))
+            ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in group], device=device)
+            mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in group], device=device)
+            output = model.generate(
+                input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=options["new"], pad_token_id=pad
+            )
+            assert output.shape[1] == longest + options["new"]
+
+    return timed_answers(answer, random_prompts(options["n"], len(tokenizer)), batch, options["new"])
+
+
+def timed_answers(answer: Any, prompts: list[list[int]], batch: int, new: int) -> dict[str, Any]:
+    """Answer one batch to warm up, then all prompts against the clock."""
+    began = time.monotonic()
+    answer(prompts[:batch])
+    synchronize()
+    warm = time.monotonic()
+    forget_peaks()
+    answer(prompts)
+    synchronize()
+    seconds = time.monotonic() - warm
+    return {
+        "ms_per_question": round(1000 * seconds / len(prompts), 1),
+        "tok_s": round(len(prompts) * new / seconds),
+        "batch": batch,
+        "seconds": round(seconds, 2),
+        "warm_up_seconds": round(warm - began, 2),
+        **peaks(),
+    }
+
+
+def timed_losses(loaded: Any, answer_tokens: int) -> dict[str, Any]:
+    """Seconds that the reference losses of at least so many answer tokens take, after a first pass over a few rows."""
+    from medtune.inference.preparation import scoring_tokens
+    from medtune.model.answer_loss import answer_losses
+
+    rows = random_rows(answer_tokens, len(loaded.renderer.tokenizer), loaded.positions)
+    budget = scoring_tokens(loaded.model, "auto")
+
+    def score(chosen: list[Any]) -> int:
+        pad = loaded.renderer.tokenizer.pad_token_id
+        losses = answer_losses(loaded.model, chosen, pad_token_id=pad, tokens_per_batch=budget)
+        assert all(math.isfinite(loss.nll) for loss in losses)
+        return sum(loss.tokens for loss in losses)
+
+    score(rows[: max(1, len(rows) // 10)])
+    synchronize()
+    began = time.monotonic()
+    answered = score(rows)
+    synchronize()
+    seconds = time.monotonic() - began
+    return {
+        "losses_seconds": round(seconds, 2),
+        "losses_answer_tokens": answered,
+        "losses_tokens": sum(len(row.input_ids) for row in rows),
+        "losses_tokens_per_pass": budget,
+    }
+
+
+def random_prompts(count: int, vocabulary: int) -> list[list[int]]:
+    """The same prompts for every arm."""
+    source = random.Random(0)
+    lengths = [source.randint(*PROMPT_TOKENS) for _ in range(count)]
+    return [[source.randrange(FIRST_TOKEN, vocabulary) for _ in range(length)] for length in lengths]
+
+
+def random_rows(answer_tokens: int, vocabulary: int, positions: int | None) -> list[Any]:
+    """Rows of MedQuAD's lengths until their answers hold `answer_tokens`."""
+    from medtune.records import IGNORED, EncodedRow
+
+    source = random.Random(0)
+    limit = min(ROW_LIMIT, positions or ROW_LIMIT)
+    rows: list[EncodedRow] = []
+    held = 0
+    while held < answer_tokens:
+        length = max(1, int(source.lognormvariate(math.log(ANSWER_MEDIAN), ANSWER_SIGMA)))
+        length = min(length, limit - ROW_PROMPT)
+        ids = [source.randrange(FIRST_TOKEN, vocabulary) for _ in range(ROW_PROMPT + length)]
+        rows.append(EncodedRow(str(len(rows)), ids, [IGNORED] * ROW_PROMPT + ids[ROW_PROMPT:]))
+        held += length
+    return rows
+
+
+if __name__ == "__main__":
+    with redirect_stdout(sys.stderr):
+        main()

@@ -1,0 +1,87 @@
+"""Runs of the `medtune` command for the benchmarks, and the figures that they leave in the run directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from reporting import WARMUP_STEPS
+
+LAUNCHER = Path(__file__).with_name("medtune_process.py")
+# One validation and one checkpoint, at the very end: the other trainers make neither.
+NO_CHECKPOINTS = 1_000_000
+
+
+def write_recipe(folder: Path, values: Mapping[str, Any]) -> Path:
+    """A recipe of `values`: JSON is YAML."""
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(values, indent=2))
+    return path
+
+
+def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Sequence[str]) -> None:
+    """Make the run `path` with the data stage of another run, whose `data` section and seed it takes over."""
+    from medtune.recipes import load_recipe
+    from medtune.run_dir import RunDir
+
+    source = RunDir.open(prepared)
+    source.require("data", "medtune data prepare")
+    if taken := [override for override in overrides if override.startswith(("data.", "seed="))]:
+        raise SystemExit(f"{', '.join(taken)}: the rows are those of {prepared}; give the table instead to change them")
+    held = source.config()
+    config = load_recipe(str(recipe), overrides).model_copy(update={"data": held.data, "seed": held.seed})
+    run = RunDir.create(path, config, resume=False)
+    shutil.copytree(prepared / "data", path / "data")
+    run.complete("data", source.provenance()["stages"]["data"])
+
+
+def medtune(*command: object, cap: float = 0.0, figures: Path | None = None) -> None:
+    """Run a command of medtune; what it prints goes to standard error. Exits where it fails."""
+    options = [f"--cap={cap}", *([f"--figures={figures}"] if figures is not None else [])]
+    line = [sys.executable, str(LAUNCHER), *options, "--", *map(str, command)]
+    done = subprocess.run(line, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise SystemExit(f"medtune {command[0]} ended with status {done.returncode}")
+
+
+def set_options(overrides: Sequence[str]) -> list[str]:
+    """`key=value` pairs as the command takes them."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def training_figures(run: Path) -> dict[str, Any]:
+    """Speed and losses of a training, from its history; the first `WARMUP_STEPS` are left out of the speed."""
+    lines = (run / "training" / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [entry for entry in map(json.loads, lines) if "tokens" in entry]
+    if len(steps) <= WARMUP_STEPS:
+        raise SystemExit(f"{len(steps)} steps are too few: {WARMUP_STEPS} are warm-up")
+    counts = [after - before for before, after in pairwise([0, *(entry["tokens"] for entry in steps)])]
+    seconds = [count / entry["tokens_per_second"] for count, entry in zip(counts, steps, strict=True)]
+    tokens, time = sum(counts[WARMUP_STEPS:]), sum(seconds[WARMUP_STEPS:])
+    timed = len(steps) - WARMUP_STEPS
+    return {
+        "tok_s": round(tokens / time),
+        "ms_per_step": round(1000 * time / timed),
+        "tokens_per_step": round(tokens / timed),
+        "steps": len(steps),
+        "first_loss": round(steps[0]["loss"], 4),
+        "last_loss": round(steps[-1]["loss"], 4),
+    }
+
+
+def stage_records(run: Path) -> dict[str, dict[str, Any]]:
+    """What each stage cost and chose."""
+    stages: dict[str, dict[str, Any]] = json.loads((run / "provenance.json").read_text(encoding="utf-8"))["stages"]
+    return stages
+
+
+def chosen(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage chose for the hardware, without the reasons."""
+    choices = {name: choice["value"] for name, choice in record.get("choices", {}).items()}
+    return {**choices, **record.get("plan", {})}

@@ -1,0 +1,133 @@
+"""One decoding step for many rows, in buffers of fixed shape; on a GPU replayed as a CUDA graph.
+
+A step of a large model launches a thousand and more kernels; launched one by one they take longer than they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from medtune.hardware import input_device
+from medtune.inference.decoding import best_tokens, last_logits
+from medtune.inference.static_cache import StaticRowsCache
+from medtune.model.kernels.decode_attention import DecodeSpan
+
+
+class DecodeStep:
+    """Static buffers of `rows` rows and `positions` cache positions, and the step that works on them.
+
+    All that changes from step to step is on the device: `tokens`, each row's last token; `start`, its first position
+    that is no padding; `position`, where the step writes; `length`, what is filled then; `record`, the last tokens
+    chosen, (`steps_per_look`, rows), with `turn`, the place of the next. A captured step reads and advances them.
+    """
+
+    def __init__(self, model: Any, rows: int, positions: int, *, steps_per_look: int, graphs: bool) -> None:
+        self.model = model
+        self.rows = rows
+        self.positions = positions
+        self.device = input_device(model)
+        self.cache = StaticRowsCache(model.config.get_text_config().num_hidden_layers, rows, positions)
+        self.tokens = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        self.start = torch.zeros(rows, dtype=torch.int32, device=self.device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.length = torch.zeros(1, dtype=torch.int32, device=self.device)
+        self.record = torch.zeros(steps_per_look, rows, dtype=torch.int64, device=self.device)
+        self.turn = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self._graphs = _Graphs(self.device) if graphs else None
+
+    def begin(self, width: int, prompt_lengths: Sequence[int]) -> None:
+        """Prepare for prompts that end at position `width`. Rows without a prompt read their own new tokens alone."""
+        self.start.fill_(width)
+        starts = [width - length for length in prompt_lengths]
+        self.start[: len(starts)] = torch.tensor(starts, dtype=torch.int32, device=self.device)
+        self.position.fill_(width)
+        self.length.fill_(width + 1)
+
+    def run(self, rows: int, steps: int) -> list[list[int]]:
+        """Take `steps` steps, `steps_per_look` at most, with the first `rows` rows; each row's tokens, in order.
+
+        Copying them to the host is the one time that it waits for the device.
+        """
+        self.turn.zero_()
+        for _ in range(steps):
+            if self._graphs is None:
+                self._compute(rows)
+            else:
+                self._graphs.run(rows, lambda: self._compute(rows))
+        tokens: list[list[int]] = self.record[:steps, :rows].t().tolist()
+        return tokens
+
+    def move_rows(self, moves: Sequence[tuple[int, int]], filled: int) -> None:
+        """Let rows go on in other rows, (from, to); their caches are filled up to position `filled`.
+
+        No row may be both.
+        """
+        sources, targets = (torch.tensor(rows, device=self.device) for rows in zip(*moves, strict=True))
+        for buffer in (self.tokens, self.start, *self.cache.buffers(filled)):
+            buffer.index_copy_(0, targets, buffer.index_select(0, sources))
+
+    def release(self) -> None:
+        """Let go of the graphs and their memory."""
+        if self._graphs is not None:
+            self._graphs.release()
+
+    def _compute(self, rows: int) -> None:
+        # Captured: no value may be read on the host here, nothing copied to the device, no buffer replaced.
+        start = self.start[:rows]
+        self.cache.write_token(rows, self.position)
+        logits = last_logits(
+            self.model,
+            self.tokens[:rows].unsqueeze(1),
+            None,  # a mask would be as wide as the cache; the span says what a row reads
+            (self.position - start).unsqueeze(1),
+            self.cache,
+            decode_span=DecodeSpan(start, self.length),
+        )
+        chosen = best_tokens(logits)
+        self.tokens[:rows].copy_(chosen)
+        self.record[:, :rows].index_copy_(0, self.turn, chosen.unsqueeze(0))
+        for counter in (self.position, self.length, self.turn):
+            counter.add_(1)
+
+
+class _Graphs:
+    """One CUDA graph for each number of rows, captured once that is needed; all share one memory pool.
+
+    They may: replayed one after the other on one stream, they leave nothing behind in the pool that another reads.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.pool = torch.cuda.graph_pool_handle()
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.warm: set[int] = set()
+
+    def run(self, rows: int, compute: Callable[[], None]) -> None:
+        """Do `compute`: the first time as it is, the second time captured and replayed, from then on replayed."""
+        if rows not in self.warm:
+            # What kernels compile and libraries allocate at their first use must not happen during a capture.
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(self.stream):
+                compute()
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+            self.warm.add(rows)
+            return
+        if rows not in self.graphs:
+            graph = torch.cuda.CUDAGraph()
+            # Other threads (a progress bar, a data loader) may use the device meanwhile: "thread_local".
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                compute()
+            self.graphs[rows] = graph
+        self.graphs[rows].replay()
+
+    def release(self) -> None:
+        for graph in self.graphs.values():
+            graph.reset()
+        self.graphs.clear()
+        self.warm.clear()
+        # What the pool held is kept apart from all other memory until it is given back to the device.
+        torch.cuda.empty_cache()

@@ -1,0 +1,97 @@
+"""The frozen base weights behind projections that are computed together, as one matrix in the compute dtype.
+
+In 4 bit they are dequantised at every use, or once and kept: the same numbers, four times the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medtune.model.kernels import has_triton
+
+
+class BaseWeights:
+    """Linear layers of one input, their weights joined along the outputs: shape (sum of outputs, inputs)."""
+
+    def __init__(self, layers: Sequence[nn.Linear], *, keep: torch.dtype | None = None) -> None:
+        """`keep` is the dtype in which 4-bit weights are dequantised now and kept."""
+        self.layers = list(layers)
+        self.sizes = [layer.out_features for layer in layers]
+        self.inputs = layers[0].in_features
+        self.kept: Tensor | None = None
+        if keep is not None and all(is_4bit(layer) for layer in layers):
+            self.kept = self._dequantized(keep)
+            for layer, part in zip(self.layers, self.kept.split(self.sizes), strict=True):
+                layer.forward = _dense_forward(layer, part)  # type: ignore[method-assign]
+        elif not any(is_4bit(layer) for layer in layers) and len(layers) > 1:
+            # Already dense: one storage for all, so that joining costs no memory.
+            self.kept = torch.cat([layer.weight.data for layer in layers])
+            for layer, part in zip(self.layers, self.kept.split(self.sizes), strict=True):
+                layer.weight.data = part
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """All weights in `dtype`, shape (sum of outputs, inputs); a temporary where they stay in 4 bit."""
+        if self.kept is not None:
+            return self.kept.to(dtype)
+        if len(self.layers) == 1 and not is_4bit(self.layers[0]):
+            return self.layers[0].weight.data.to(dtype)
+        return self._dequantized(dtype)
+
+    def bias(self, dtype: torch.dtype) -> Tensor | None:
+        """All biases in `dtype`, or None where no layer has one."""
+        if all(layer.bias is None for layer in self.layers):
+            return None
+        parts = [
+            torch.zeros(size, dtype=dtype, device=layer.weight.device) if layer.bias is None else layer.bias.to(dtype)
+            for layer, size in zip(self.layers, self.sizes, strict=True)
+        ]
+        return torch.cat(parts)
+
+    def _dequantized(self, dtype: torch.dtype) -> Tensor:
+        device = self.layers[0].weight.device
+        if device.type == "cuda" and has_triton() and all(_is_nf4(layer) for layer in self.layers):
+            from medtune.model.kernels.gpu import dequantize_nf4
+
+            joined = torch.empty((sum(self.sizes), self.inputs), dtype=dtype, device=device)
+            for layer, part in zip(self.layers, joined.split(self.sizes), strict=True):
+                dequantize_nf4(layer.weight.data, _state(layer), part)
+            return joined
+        from bitsandbytes.functional import dequantize_4bit
+
+        parts = [
+            dequantize_4bit(layer.weight.data, _state(layer)).to(dtype) if is_4bit(layer) else layer.weight.to(dtype)
+            for layer in self.layers
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def is_4bit(layer: nn.Module) -> bool:
+    """Whether a layer's weight is packed in 4 bit."""
+    return _state(layer) is not None
+
+
+def dequantized_bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    """What the 4-bit weights of `model` take once they are dequantised to `dtype`."""
+    states = [_state(module) for module in model.modules() if isinstance(module, nn.Linear)]
+    return sum(state.shape.numel() * dtype.itemsize for state in states if state is not None)
+
+
+def _state(layer: nn.Module) -> Any:
+    return getattr(getattr(layer, "weight", None), "quant_state", None)
+
+
+def _is_nf4(layer: nn.Module) -> bool:
+    state = _state(layer)
+    return state is not None and state.quant_type == "nf4"
+
+
+def _dense_forward(layer: nn.Linear, weight: Tensor) -> Any:
+    def forward(x: Tensor) -> Tensor:
+        bias = None if layer.bias is None else layer.bias.to(x.dtype)
+        return nn.functional.linear(x, weight.to(x.dtype), bias)
+
+    return forward

@@ -1,0 +1,345 @@
+"""Decoder layers of the LLaMA family as one autograd function each, for packed rows.
+
+The backward pass is written out, so that a layer keeps what it must and nothing else: either its input alone, and
+computes the rest again save for its last product, which no gradient needs; or what the backward pass reads. Sums with
+the residual stream, norms and activations are done inside the kernels next to them. Modules and parameters stay what
+they were: `forward` is replaced on the instance, and calls with a cache or without packed rows go the usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medtune.model.attention import attend_rows
+from medtune.model.fused_adapters import share_input
+from medtune.model.host_store import HostStore
+from medtune.model.kernels import kernels_for
+from medtune.model.layer_adapters import Adapters, LayerAdapters
+from medtune.model.projections import Projections, is_lora, is_plain_lora
+
+# Decoder layers of this structure: RMSNorm, rotary attention, RMSNorm, SwiGLU, and nothing else.
+LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
+# The feed-forward part goes through long packs in pieces of this many tokens, so that its width bounds memory.
+FEED_FORWARD_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where the rows of a pack begin and end, and the rotary angles of its tokens, (tokens, head_dim)."""
+
+    bounds: Tensor
+    longest: int
+    cos: Tensor
+    sin: Tensor
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What the backward pass of a layer reads."""
+
+    first_rstd: Tensor
+    qkv: tuple[Tensor, Tensor, Tensor]
+    qkv_reduced: Tensor | None
+    attended: Tensor
+    output_reduced: Tensor | None
+    middle: Tensor
+    normed: Tensor | None = None
+    pieces: list[_KeptPiece] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _KeptPiece:
+    """What the backward pass reads of the feed-forward part of some tokens."""
+
+    rstd: Tensor
+    gate_up: Tensor
+    gate_up_reduced: Tensor | None
+    down_reduced: Tensor | None = None
+    normed: Tensor | None = None
+
+
+class FusedLayer:
+    """One decoder layer; `recompute` says whether it keeps its input alone, `store` where that is kept."""
+
+    def __init__(self, layer: Any, *, keep: torch.dtype | None = None) -> None:
+        """`keep` is the dtype in which 4-bit base weights are dequantised once and kept."""
+        attention, mlp = layer.self_attn, layer.mlp
+        self.attention = attention
+        self.qkv = Projections([attention.q_proj, attention.k_proj, attention.v_proj], keep=keep)
+        self.output = Projections([attention.o_proj], keep=keep)
+        self.gate_up = Projections([mlp.gate_proj, mlp.up_proj], keep=keep)
+        self.down = Projections([mlp.down_proj], keep=keep)
+        self.groups = (self.qkv, self.output, self.gate_up, self.down)
+        self.adapters = LayerAdapters(self.groups)
+        for group in self.groups:
+            if group.adapted:
+                share_input(group)  # for calls that go the usual way
+        self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
+        self.head_dim = int(attention.head_dim)
+        self.window = _sliding_window(attention)
+        self.recompute = False
+        self.store: HostStore | None = None
+        self.replaced: Callable[..., Any] = layer.forward
+        layer.forward = self.forward
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the layer's own, for packed rows, hidden states (1, tokens, width)."""
+        bounds = kwargs.get("cu_seq_lens_q")
+        packed = bounds is not None and past_key_values is None and position_embeddings is not None
+        if not packed or not all(group.active for group in self.groups):
+            return self.replaced(
+                hidden_states, *args, position_embeddings=position_embeddings, past_key_values=past_key_values, **kwargs
+            )
+        assert bounds is not None
+        assert position_embeddings is not None
+        cos, sin = (angles.squeeze(0) for angles in position_embeddings)
+        packing = Packing(bounds, int(kwargs["max_length_q"]), cos, sin)
+        parameters = self.adapters.parameters
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+            return _Layer.apply(hidden_states, self, packing, *parameters)  # type: ignore[no-untyped-call]
+        with torch.no_grad(), torch.autocast(hidden_states.device.type, enabled=False):
+            rows = hidden_states.squeeze(0)
+            return self.compute(rows, packing, self.adapters.cast(rows.dtype)).unsqueeze(0)
+
+    def compute(
+        self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[_Kept] | None = None
+    ) -> Tensor:
+        """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
+        state = self._attend(x, packing, adapters, differentiable=kept is not None)
+        state.normed = None  # cheap to have again, and as large as the input
+        outputs = []
+        for rows in _pieces(len(x)):
+            piece, output = self._feed_forward(state.middle[rows], adapters, whole=True)
+            outputs.append(output)
+            if kept is not None:
+                state.pieces.append(piece)
+            del piece
+        if kept is not None:
+            kept.append(state)
+        return _joined(outputs)
+
+    def _attend(self, x: Tensor, packing: Packing, adapters: Adapters, *, differentiable: bool) -> _Kept:
+        kernels = kernels_for(x)
+        normed, rstd = kernels.rms_norm(x, self.norms[0].weight, self.norms[0].variance_epsilon)
+        qkv, qkv_reduced = self.qkv.forward(normed, adapters.qkv)
+        # Query and key heads lie side by side.
+        turned = qkv[:, : sum(self.qkv.base.sizes[:2])].unflatten(1, (-1, self.head_dim))
+        kernels.rotate(turned, turned, packing.cos, packing.sin)
+        query, key, value = (part.unflatten(1, (-1, self.head_dim)) for part in qkv.split(self.qkv.base.sizes, dim=1))
+        with torch.set_grad_enabled(differentiable):
+            if differentiable:
+                query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
+            attended = attend_rows(
+                query, key, value, packing.bounds, packing.longest, scaling=self.attention.scaling, window=self.window
+            )
+        rows = attended.detach().reshape(len(x), -1)
+        middle, output_reduced = self.output.forward(rows, adapters.output, residual=x)
+        return _Kept(rstd, (query, key, value), qkv_reduced, attended, output_reduced, middle, normed)
+
+    def _feed_forward(self, middle: Tensor, adapters: Adapters, *, whole: bool) -> tuple[_KeptPiece, Tensor]:
+        """What the backward pass reads, and the layer's output; without `whole` the last product is left out."""
+        kernels = kernels_for(middle)
+        normed, rstd = kernels.rms_norm(middle, self.norms[1].weight, self.norms[1].variance_epsilon)
+        gate_up, reduced = self.gate_up.forward(normed, adapters.gate_up)
+        if not whole:
+            return _KeptPiece(rstd, gate_up, reduced, normed=normed), middle
+        del normed
+        activated = kernels.swiglu(gate_up)
+        output, down_reduced = self.down.forward(activated, adapters.down, residual=middle)
+        return _KeptPiece(rstd, gate_up, reduced, down_reduced), output
+
+    def backward(
+        self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: _Kept | None,
+        *, wanted: bool,
+    ) -> tuple[Tensor | None, list[Tensor]]:  # fmt: skip
+        """Gradients of rows `x`, unless they are not `wanted`, and of the adapters, from that of the output."""
+        if kept is None:
+            kept = self._attend(x, packing, adapters, differentiable=True)
+        parts: list[Tensor] = []
+        totals: list[Tensor] = []
+        for rows in _pieces(len(x)):
+            middle = kept.middle[rows]
+            piece = kept.pieces.pop(0) if kept.pieces else self._feed_forward(middle, adapters, whole=False)[0]
+            part, gradients = self._feed_forward_backward(gradient[rows], middle, piece, adapters)
+            del piece
+            parts.append(part)
+            totals = [total + more for total, more in zip(totals, gradients, strict=True)] if totals else gradients
+        result, gradients = self._attend_backward(_joined(parts), x, packing, adapters, kept, wanted=wanted)
+        return result, gradients + totals
+
+    def _feed_forward_backward(
+        self, gradient: Tensor, middle: Tensor, piece: _KeptPiece, adapters: Adapters
+    ) -> tuple[Tensor, list[Tensor]]:
+        kernels = kernels_for(middle)
+        own, down_own = adapters.gate_up, adapters.down
+        activated_gradient, down_reduced_gradient = self.down.input_gradient(gradient, down_own)
+        activated = kernels.swiglu_backward(piece.gate_up, activated_gradient)
+        del activated_gradient
+        down_gradients = self.down.adapter_gradients(
+            gradient, activated, piece.down_reduced, down_reduced_gradient, down_own
+        )
+        del activated
+        normed_gradient, reduced_gradient = self.gate_up.input_gradient(piece.gate_up, own)
+        normed = piece.normed
+        if normed is None:
+            normed, _ = kernels.rms_norm(middle, self.norms[1].weight, self.norms[1].variance_epsilon)
+        gradients = self.gate_up.adapter_gradients(piece.gate_up, normed, piece.gate_up_reduced, reduced_gradient, own)
+        del normed
+        result = kernels.rms_norm_backward(normed_gradient, middle, self.norms[1].weight, piece.rstd, gradient)
+        return result, gradients + down_gradients
+
+    def _attend_backward(
+        self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: _Kept, *, wanted: bool
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        kernels = kernels_for(x)
+        own, output_own = adapters.qkv, adapters.output
+        attended_gradient, reduced_gradient = self.output.input_gradient(gradient, output_own)
+        assert attended_gradient is not None
+        rows = kept.attended.detach().reshape(len(x), -1)
+        output_gradients = self.output.adapter_gradients(
+            gradient, rows, kept.output_reduced, reduced_gradient, output_own
+        )
+        query, key, value = torch.autograd.grad(kept.attended, kept.qkv, attended_gradient.view(kept.attended.shape))
+        del attended_gradient, rows
+        joined = torch.empty((len(x), sum(self.qkv.base.sizes)), dtype=x.dtype, device=x.device)
+        places = [part.unflatten(1, (-1, self.head_dim)) for part in joined.split(self.qkv.base.sizes, dim=1)]
+        for part, place in zip((query, key), places, strict=False):
+            kernels.rotate(part, place, packing.cos, packing.sin, backward=True)
+        places[2].copy_(value)
+        del query, key, value
+        normed_gradient, reduced_gradient = self.qkv.input_gradient(joined, own, wanted=wanted)
+        normed = kept.normed
+        if normed is None:
+            normed, _ = kernels.rms_norm(x, self.norms[0].weight, self.norms[0].variance_epsilon)
+        gradients = self.qkv.adapter_gradients(joined, normed, kept.qkv_reduced, reduced_gradient, own)
+        del normed, joined
+        result = None
+        if normed_gradient is not None:
+            result = kernels.rms_norm_backward(normed_gradient, x, self.norms[0].weight, kept.first_rstd, gradient)
+        return result, gradients + output_gradients
+
+
+class _Layer(torch.autograd.Function):
+    """A FusedLayer in autograd's graph: hidden states (1, tokens, width) to the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: FusedLayer, packing: Packing, *parameters: Tensor) -> Tensor:
+        ctx.layer, ctx.packing, ctx.kept, ctx.stored = layer, packing, [], None
+        rows = x.squeeze(0)
+        if layer.recompute and layer.store is not None:
+            ctx.stored = layer.store.put(rows)
+            ctx.save_for_backward(None, *parameters)
+        else:
+            ctx.save_for_backward(x, *parameters)
+        with torch.autocast(x.device.type, enabled=False):
+            adapters = layer.adapters.cast(x.dtype)
+            output = layer.compute(rows, packing, adapters, None if layer.recompute else ctx.kept)
+        return output.unsqueeze(0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        x = ctx.saved_tensors[0]  # read even if not needed: autograd refuses parameters that changed since
+        rows = ctx.stored.get() if x is None else x.squeeze(0)
+        kept = ctx.kept.pop() if ctx.kept else None
+        gradient = gradients[0].squeeze(0).contiguous()
+        with torch.autocast(rows.device.type, enabled=False):
+            result, adapter_gradients = ctx.layer.backward(
+                gradient, rows, ctx.packing, ctx.layer.adapters.cast(rows.dtype), kept, wanted=ctx.needs_input_grad[0]
+            )
+        return (None if result is None else result.unsqueeze(0), None, None, *adapter_gradients)
+
+
+class _Norm(torch.autograd.Function):
+    """RMSNorm with a frozen weight, hidden states (…, width) to the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        output, rstd = kernels_for(x).rms_norm(rows, weight, eps)
+        ctx.save_for_backward(rows, weight, rstd)
+        return output.view(x.shape)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        rows, weight, rstd = ctx.saved_tensors
+        # A copy where the gradient is somebody else's too: the kernel writes over it.
+        gradient = gradients[0].reshape(rows.shape).clone()
+        result = kernels_for(rows).rms_norm_backward(gradient, rows, weight, rstd)
+        return result.view(gradients[0].shape), None, None
+
+
+def _fuse_norm(norm: Any) -> None:
+    norm.forward = lambda hidden_states: _Norm.apply(hidden_states, norm.weight, norm.variance_epsilon)
+
+
+def fuse_layers(model: nn.Module, *, keep_dequantized: torch.dtype | None = None) -> list[FusedLayer]:
+    """Fuse every decoder layer of `model` and its last norm; none of them if `can_fuse_layers` says no.
+
+    Returns the layers in their order. `keep_dequantized` is the dtype in which 4-bit base weights are dequantised once and kept.
+    """
+    if not can_fuse_layers(model):
+        return []
+    for norm in (module for name, module in model.named_modules() if name.endswith("model.norm")):
+        _fuse_norm(norm)
+    return [FusedLayer(layer, keep=keep_dequantized) for layer in decoder_layers(model)]
+
+
+def can_fuse_layers(model: nn.Module) -> bool:
+    """Whether every decoder layer is of the structure that `fuse_layers` knows, with plain adapters or none."""
+    layers = decoder_layers(model)
+    return bool(layers) and all(_can_fuse(layer) for layer in layers)
+
+
+def decoder_layers(model: nn.Module) -> list[Any]:
+    """The decoder layers of `model`, whatever wraps it."""
+    lists = [module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] == "layers"]
+    return list(lists[0]) if lists and isinstance(lists[0], nn.ModuleList) else []
+
+
+def _can_fuse(layer: Any) -> bool:
+    if type(layer).__name__ not in LAYER_CLASSES:
+        return False
+    attention, mlp = layer.self_attn, layer.mlp
+    groups = (
+        (attention.q_proj, attention.k_proj, attention.v_proj),
+        (attention.o_proj,),
+        (mlp.gate_proj, mlp.up_proj),
+        (mlp.down_proj,),
+    )
+    plain = all(_alike(group) for group in groups)
+    half = attention.head_dim // 2
+    return plain and type(mlp.act_fn).__name__ in ("SiLU", "SiLUActivation") and half & (half - 1) == 0
+
+
+def _alike(group: Sequence[nn.Module]) -> bool:
+    """Whether all layers of a group wear a plain adapter, or none does."""
+    return all(map(is_plain_lora, group)) or not any(map(is_lora, group))
+
+
+def _sliding_window(attention: Any) -> int | None:
+    own = getattr(attention, "sliding_window", None)
+    if type(attention).__name__.startswith("Mistral"):
+        own = getattr(attention.config, "sliding_window", None)
+    return None if own is None else int(own)
+
+
+def _pieces(tokens: int) -> list[slice]:
+    count = -(-tokens // FEED_FORWARD_TOKENS)
+    size = -(-tokens // count)
+    return [slice(start, min(tokens, start + size)) for start in range(0, tokens, size)]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -1,0 +1,108 @@
+"""Layer inputs kept in host memory between forward and backward pass.
+
+Copies run on a stream of their own beside the computation: out while the next layer computes, back while the layer
+behind it does.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def page_locked(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An empty host tensor that GPUs can read and write directly.
+
+    Registered by itself: torch's own allocator of such memory rounds sizes up to a power of two.
+    """
+    tensor = torch.empty(shape, dtype=dtype)
+    size = tensor.numel() * tensor.element_size()
+    runtime: Any = torch.cuda.cudart()
+    status = runtime.cudaHostRegister(tensor.data_ptr(), size, 0)
+    if int(status) != 0:
+        raise RuntimeError(f"{size / 2**30:.2f} GiB of host memory cannot be page-locked (CUDA error {int(status)})")
+    weakref.finalize(tensor.untyped_storage(), runtime.cudaHostUnregister, tensor.data_ptr())
+    return tensor
+
+
+class HostStore:
+    """A stack of tensors in host memory: what was put last is read first."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self.free: list[Tensor] = []
+        self.stack: list[Stored] = []
+        self.passed: deque[torch.cuda.Event] = deque()
+
+    def put(self, x: Tensor) -> Stored:
+        """Start copying `x` out."""
+        self._keep_pace()
+        buffer = self._buffer(x)
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            buffer[: x.numel()].copy_(x.reshape(-1), non_blocking=True)
+        x.record_stream(self.stream)
+        stored = Stored(self, buffer, x.shape)
+        self.stack.append(stored)
+        return stored
+
+    def _keep_pace(self) -> None:
+        """Let the host run two layers ahead and no more: it would allocate for copies that are still to be made."""
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.device))
+        self.passed.append(event)
+        if len(self.passed) > 2:
+            self.passed.popleft().synchronize()
+
+    def _buffer(self, x: Tensor) -> Tensor:
+        fitting = [buffer for buffer in self.free if buffer.numel() >= x.numel() and buffer.dtype == x.dtype]
+        if fitting:
+            buffer = min(fitting, key=Tensor.numel)
+            self.free = [other for other in self.free if other is not buffer]
+            return buffer
+        # Smaller ones would never be used again.
+        self.free = []
+        return page_locked((x.numel(),), x.dtype)
+
+
+@dataclass(slots=True, eq=False)
+class Stored:
+    """A tensor in a HostStore."""
+
+    store: HostStore
+    buffer: Tensor
+    shape: torch.Size
+    fetched: Tensor | None = None
+
+    def fetch(self) -> None:
+        """Start copying it back."""
+        if self.fetched is None:
+            store = self.store
+            with torch.cuda.stream(store.stream):
+                self.fetched = torch.empty(self.shape, dtype=self.buffer.dtype, device=store.device)
+                self.fetched.view(-1).copy_(self.buffer[: self.fetched.numel()], non_blocking=True)
+
+    def get(self) -> Tensor:
+        """The tensor, back on its device; the one before it starts on its way."""
+        store = self.store
+        store._keep_pace()
+        self.fetch()
+        fetched = self.fetched
+        assert fetched is not None
+        current = torch.cuda.current_stream(store.device)
+        current.wait_stream(store.stream)
+        fetched.record_stream(current)
+        store.stack = [other for other in store.stack if other is not self]
+        store.free.append(self.buffer)
+        if store.stack:
+            # Not before the layers behind have been computed: more than one would be back at once.
+            store.stream.wait_stream(current)
+            store.stack[-1].fetch()
+        self.fetched = None
+        return fetched

@@ -1,0 +1,71 @@
+"""The kernels' mathematics in plain PyTorch: what CPU runs use, and what the GPU's versions are compared with.
+
+Rows are tokens: tensors have shape (tokens, width). Sums are taken in float32, or float64 for float64 inputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Root-mean-square norm (Zhang & Sennrich 2019) of each row of `x`, and each row's 1 / rms for the backward pass."""
+    wide = _wide(x)
+    rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (wide * rstd * _wide(weight)).to(x.dtype), rstd
+
+
+def rms_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, add: Tensor | None = None) -> Tensor:
+    """The gradient of `rms_norm` by `x`, plus `add` where it is given; may overwrite `gradient`."""
+    normed = _wide(x) * rstd
+    inner = _wide(gradient) * _wide(weight)
+    inner = (inner - normed * (inner * normed).mean(-1, keepdim=True)) * rstd
+    return (inner if add is None else inner + _wide(add)).to(x.dtype)
+
+
+def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward: bool = False) -> None:
+    """Rotary embedding (Su et al. 2021) of `source`, (tokens, heads, head_dim), into `target`; they may be the same.
+
+    `cos` and `sin` have shape (tokens, head_dim), both halves alike. `backward` turns the other way.
+    """
+    half = source.shape[-1] // 2
+    first, second = source[..., :half].clone(), source[..., half:].clone()
+    c, s = cos[:, None, :half], sin[:, None, :half]
+    s = -s if backward else s
+    target[..., :half] = first * c - second * s
+    target[..., half:] = second * c + first * s
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up (Shazeer 2020) of rows that hold gate and up side by side."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return silu(gate) * up
+
+
+def swiglu_backward(gate_up: Tensor, gradient: Tensor) -> Tensor:
+    """Return what `swiglu` returned; `gate_up` is overwritten by its own gradient, and `gradient` may be."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    sigmoid = torch.sigmoid(gate)
+    activated = gate * sigmoid
+    output = activated * up
+    gate_gradient = gradient * up * (sigmoid + activated * (1 - sigmoid))
+    up.copy_(gradient * activated)
+    gate.copy_(gate_gradient)
+    return output
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Tensor:
+    """Each row's negative log-likelihood of its label; `with_gradient` overwrites `logits` by its gradient."""
+    log_probabilities = torch.log_softmax(_wide(logits), dim=-1)
+    losses = -log_probabilities.gather(1, labels[:, None]).squeeze(1)
+    if with_gradient:
+        gradient = log_probabilities.exp_()
+        gradient[torch.arange(len(labels), device=labels.device), labels] -= 1
+        logits.copy_(gradient)
+    return losses
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

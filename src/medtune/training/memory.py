@@ -1,0 +1,242 @@
+"""How a step is computed in the memory that is there: predicted peaks, and the fastest plan that fits.
+
+A plan changes neither the rows of a step nor its gradient: tokens per pass, which layers are computed again in the
+backward pass, where their inputs wait, whether base weights stay in 4 bit, and where the embeddings sit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+from medtune.config import TrainingSection
+from medtune.errors import ModelError
+
+GIB = 2**30
+# Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
+OPERATIONS_PER_BYTE = 200
+# A step of few tokens does not fill the GPU: what a product costs beside its operations, as tokens.
+IDLE_TOKENS = 128
+# Slowdowns assumed for what travels over the bus beside the computation, and for an optimiser that goes through its
+# parameters one by one and waits.
+OFFLOAD_COST, HOST_EMBEDDINGS_COST, PAGED_COST = 1.02, 1.005, 1.05
+# Of the memory that is free, left for the allocator's gaps.
+MARGIN = 0.96
+# Of the main memory that is available, at most this share becomes page-locked.
+HOST_SHARE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a plan needs to know of a model. Sizes are elements, `item` bytes each, unless they say bytes."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    query_key_value: int
+    attention: int
+    item: int
+    layer_parameters: int
+    packed_layer_parameters: int
+    largest_group: int
+    head_parameters: int
+    adapter_parameters: int
+    embedding_bytes: int
+    logit_bytes: int
+    fused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes: what the model takes now, what training may reach in all on the device, and what the host has left."""
+
+    allocated: int
+    limit: int
+    host: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """How a step is computed, and the peak that is predicted for it."""
+
+    tokens_per_micro_batch: int
+    layers: int
+    checkpointed_layers: int
+    offload: bool
+    weights: Literal["nf4", "dequantized"]
+    embeddings: Literal["device", "host"]
+    optimizer: str
+    fused: bool
+    peak_bytes: int = 0
+    limit_bytes: int = 0
+
+    def describe(self) -> str:
+        """One line for people."""
+        again = {0: "no layer", self.layers: f"all {self.layers} layers"}.get(
+            self.checkpointed_layers, f"{self.checkpointed_layers} of {self.layers} layers"
+        )
+        parts = [
+            f"passes of up to {self.tokens_per_micro_batch:,} tokens",
+            f"{again} computed again" + (" from inputs in host memory" if self.offload else ""),
+            f"base weights {'dequantised once' if self.weights == 'dequantized' else 'as they are stored'}",
+            f"embeddings {'in host memory' if self.embeddings == 'host' else 'on the device'}",
+            f"optimiser {self.optimizer}",
+        ]
+        if self.peak_bytes:
+            parts.append(f"predicted peak {self.peak_bytes / GIB:.1f} of {self.limit_bytes / GIB:.1f} GiB")
+        return "; ".join(parts)
+
+
+def plan_training(
+    shape: ModelShape,
+    memory: Memory,
+    training: TrainingSection,
+    *,
+    largest_step: int,
+    longest_row: int,
+    optimizers: Sequence[str],
+) -> TrainingPlan:
+    """The plan with the least work a token among those that fit; what `training` sets by hand is kept to.
+
+    `largest_step` is the most tokens of one optimiser step, `optimizers` those to choose from, the best first. Raises
+    ModelError if nothing fits, with what the smallest plan would take.
+    """
+    best: TrainingPlan | None = None
+    smallest: TrainingPlan | None = None
+    for plan in _candidates(shape, memory, training, _pass_sizes(training, largest_step, longest_row), optimizers):
+        # A row over the budget gets a pass of its own.
+        widest = replace(plan, tokens_per_micro_batch=max(plan.tokens_per_micro_batch, longest_row))
+        peak = predicted_peak(shape, memory, widest)
+        plan = replace(plan, peak_bytes=peak, limit_bytes=memory.limit)
+        if smallest is None or peak < smallest.peak_bytes:
+            smallest = plan
+        if peak <= memory.limit and (best is None or work_per_token(shape, plan) < work_per_token(shape, best)):
+            best = plan
+    if best is None:
+        assert smallest is not None
+        raise ModelError(
+            f"training does not fit: the smallest plan takes {smallest.peak_bytes / GIB:.1f} GiB of "
+            f"{memory.limit / GIB:.1f} GiB ({smallest.describe()}); lower training.max_length or lora.rank, or set "
+            "training.checkpointing, weights and embeddings to auto"
+        )
+    return best
+
+
+def predicted_peak(shape: ModelShape, memory: Memory, plan: TrainingPlan) -> int:
+    """Peak bytes on the device: what is there now, gradients and optimiser, kept activations, the widest moment."""
+    tokens, item = plan.tokens_per_micro_batch, shape.item
+    steady = memory.allocated + shape.adapter_parameters * (4 + optimizer_bytes(plan.optimizer))
+    if plan.embeddings == "host":
+        steady -= shape.embedding_bytes
+    if plan.weights == "dequantized":
+        steady += shape.packed_layer_parameters * shape.layers * item
+    kept_layers = shape.layers - plan.checkpointed_layers
+    inputs = tokens * shape.hidden * item
+    # A kept layer also holds query, key and value, what attention gave, the middle of the residual stream, gate and up.
+    inside = tokens * (shape.query_key_value + shape.attention + shape.hidden + 2 * shape.intermediate) * item
+    if not shape.fused:
+        # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
+        inside += tokens * (10 * shape.hidden + 2 * shape.intermediate) * item
+    waiting = inputs * (kept_layers + (2 if plan.offload else plan.checkpointed_layers)) + inside * kept_layers
+    first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
+    peak = waiting + max(first, _loss_moment(shape, tokens))
+    if plan.checkpointed_layers:
+        # The layers that compute again are the first ones, when all that others kept is gone.
+        alone = inputs * (2 if plan.offload else plan.checkpointed_layers)
+        peak = max(peak, alone + _layer_moment(shape, plan, tokens, recomputed=True))
+    return int(steady + peak)
+
+
+def work_per_token(shape: ModelShape, plan: TrainingPlan) -> float:
+    """Operations a token, moved bytes counted as operations; the measure by which plans are compared."""
+    share = plan.checkpointed_layers / shape.layers
+    # The last product of a layer is not computed again.
+    down = shape.hidden * shape.intermediate / shape.layer_parameters
+    passes = 2 + share * ((1 - down) if shape.fused else 1)
+    tokens = plan.tokens_per_micro_batch
+    work = 2 * (shape.layers * shape.layer_parameters * passes + 2 * shape.head_parameters)
+    if plan.weights == "nf4":
+        moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
+        work += OPERATIONS_PER_BYTE * moved / tokens
+    slower = (OFFLOAD_COST if plan.offload else 1) * (HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1)
+    slower *= PAGED_COST if "paged" in plan.optimizer else 1
+    return work * (1 + IDLE_TOKENS / tokens) * slower
+
+
+def optimizer_bytes(name: str) -> float:
+    """An optimiser's state on the device, in bytes a trained parameter."""
+    if "paged" in name:
+        return 0.0  # in memory that the driver moves to the host when it runs short
+    return 2.1 if "8bit" in name else 8.0
+
+
+def _candidates(
+    shape: ModelShape, memory: Memory, training: TrainingSection, sizes: Sequence[int], optimizers: Sequence[str]
+) -> Iterator[TrainingPlan]:
+    can_dequantize = shape.packed_layer_parameters > 0 and shape.fused
+    places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
+    stored = _allowed(training.weights, "nf4", "dequantized" if can_dequantize else None)
+    for tokens, weights, embeddings, optimizer in product(sizes, stored, places, optimizers):
+        for checkpointed, offload in _checkpointing(shape, memory, training, tokens):
+            yield TrainingPlan(
+                tokens, shape.layers, checkpointed, offload, weights, embeddings, optimizer, shape.fused
+            )
+
+
+def _allowed(wanted: str, first: Any, second: Any) -> list[Any]:
+    options = [option for option in (first, second) if option is not None]
+    return [option for option in options if wanted in ("auto", option)] or options[:1]
+
+
+def _pass_sizes(training: TrainingSection, largest_step: int, longest_row: int) -> list[int]:
+    if training.tokens_per_micro_batch != "auto":
+        return [training.tokens_per_micro_batch]
+    # Fewer and fewer tokens a pass, down to the longest row by itself.
+    sizes = {max(longest_row, math.ceil(largest_step / passes * 1.02)) for passes in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)}
+    return sorted({min(size, max(largest_step, longest_row)) for size in sizes}, reverse=True)
+
+
+def _checkpointing(
+    shape: ModelShape, memory: Memory, training: TrainingSection, tokens: int
+) -> Iterator[tuple[int, bool]]:
+    wanted, layers = training.checkpointing, shape.layers
+    fits_host = layers * tokens * shape.hidden * shape.item <= memory.host * HOST_SHARE
+    if wanted == "none":
+        yield 0, False
+    elif wanted == "all":
+        yield layers, False
+    elif wanted == "offload":
+        yield layers, shape.fused
+    elif isinstance(wanted, int):
+        yield (min(wanted, layers) if shape.fused else layers), False
+    else:
+        counts = range(layers + 1) if shape.fused else (0, layers)
+        for count in counts:
+            yield count, False
+            if count and shape.fused and fits_host:
+                yield count, True
+
+
+def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recomputed: bool) -> float:
+    """The widest moment of one layer's backward pass, beyond what waits for it."""
+    from medtune.model.fused_layers import FEED_FORWARD_TOKENS
+
+    piece = min(tokens, FEED_FORWARD_TOKENS)
+    rows = tokens * 4 * shape.hidden
+    gate_up = piece * 2 * shape.intermediate if recomputed else 0
+    if recomputed:
+        rows += tokens * (shape.query_key_value + shape.attention + shape.hidden)
+    if not shape.fused:
+        rows, gate_up = rows + 8 * tokens * shape.hidden, gate_up + 4 * piece * shape.intermediate
+    # Either the activation's gradient is there with the last matrix, or the norm's with that of gate and up.
+    matrix = shape.largest_group if plan.weights == "nf4" and shape.packed_layer_parameters else 0
+    wide = max(piece * shape.intermediate + matrix / 2, piece * shape.hidden + matrix)
+    return (rows + gate_up + wide + piece * shape.hidden) * shape.item
+
+
+def _loss_moment(shape: ModelShape, tokens: int) -> float:
+    # Hidden states before and after the last norm, the answers' rows, and their gradient once in float32.
+    return tokens * shape.hidden * (5 * shape.item + 4) + 1.5 * shape.logit_bytes

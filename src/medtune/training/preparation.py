@@ -1,0 +1,115 @@
+"""A model made ready for its plan: fused layers, weights, embeddings and what is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from medtune.config import Config
+from medtune.hardware import free_bytes, host_free_bytes, rank, torch_dtype, world_size
+from medtune.model.answer_loss import LOGIT_BYTES
+from medtune.model.base_weights import is_4bit
+from medtune.model.fused_adapters import fuse_adapters
+from medtune.model.fused_layers import can_fuse_layers, decoder_layers, fuse_layers
+from medtune.model.host_embeddings import move_embeddings_to_host
+from medtune.model.host_store import HostStore
+from medtune.progress import say
+from medtune.records import EncodedRow
+from medtune.training.arguments import optimizer_names, total_steps
+from medtune.training.batching import StepSampler
+from medtune.training.memory import GIB, MARGIN, Memory, ModelShape, TrainingPlan, plan_training
+
+
+def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, device: str, dtype: str) -> TrainingPlan:
+    """Plan the training step of a PeftModel, say so, and make the model ready for it. Raises ModelError."""
+    shape = model_shape(model, config, torch_dtype(dtype))
+    largest, longest = largest_step(rows, config), max(len(row.input_ids) for row in rows)
+    plan = plan_training(
+        shape,
+        available_memory(device, config.training.memory_gib),
+        config.training,
+        largest_step=largest,
+        longest_row=longest,
+        optimizers=optimizer_names(config.training.optimizer, device),
+    )
+    say(f"training step: {plan.describe()}")
+    _apply(model, plan, config, device=device, dtype=torch_dtype(dtype))
+    return plan
+
+
+def available_memory(device: str, limit_gib: float | None) -> Memory:
+    """What training may take on `device`: all that is free but a margin, or up to a peak of `limit_gib` GiB."""
+    host = host_free_bytes()
+    allocated = 0 if device == "cpu" else int(torch.cuda.memory_allocated(device))
+    limit = allocated + int(free_bytes(device) * MARGIN)
+    if limit_gib is not None and device != "cpu":
+        limit = min(limit, int(limit_gib * GIB))
+    return Memory(allocated, limit, host)
+
+
+def largest_step(rows: Sequence[EncodedRow], config: Config) -> int:
+    """The most tokens that one optimiser step holds in this process."""
+    training = config.training
+    sampler = StepSampler(
+        len(rows), training.effective_batch_rows, total_steps(config, len(rows)), config.seed, rank(), world_size()
+    )
+    return max(sum(len(rows[i].input_ids) for i in step) for step in sampler)
+
+
+def model_shape(model: Any, config: Config, dtype: torch.dtype) -> ModelShape:
+    """The shape of a PeftModel, read from its modules."""
+    text = model.config.get_text_config()
+    layers = decoder_layers(model)
+    linear = [module for module in layers[0].modules() if _is_base_linear(module)] if layers else []
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    shared = getattr(text, "num_key_value_heads", None) or heads
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is embeddings.weight
+    embedding_bytes = embeddings.weight.numel() * embeddings.weight.element_size()
+    counts = [module.in_features * module.out_features for module in linear]
+    return ModelShape(
+        layers=len(layers) or text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", 4 * text.hidden_size),
+        query_key_value=(heads + 2 * shared) * head_dim,
+        attention=heads * head_dim,
+        item=dtype.itemsize,
+        layer_parameters=sum(counts) or 12 * text.hidden_size**2,
+        packed_layer_parameters=sum(n for module, n in zip(linear, counts, strict=True) if is_4bit(module)),
+        largest_group=2 * max(counts, default=0),
+        head_parameters=text.vocab_size * text.hidden_size,
+        adapter_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        embedding_bytes=0 if tied or not embeddings.weight.is_cuda else embedding_bytes,
+        logit_bytes=LOGIT_BYTES,
+        fused=_fuses_layers(model, config),
+    )
+
+
+def _fuses_layers(model: Any, config: Config) -> bool:
+    # PEFT's own preparation lifts norms and embeddings to float32 and leaves the products to autocast.
+    training = config.training
+    return training.fused_adapters and config.model.kbit_preparation == "lean" and can_fuse_layers(model)
+
+
+def _is_base_linear(module: nn.Module) -> bool:
+    # PEFT's two matrices are linear layers as well; they have few rows or columns.
+    return isinstance(module, nn.Linear) and not getattr(module, "weight", torch.empty(0)).requires_grad
+
+
+def _apply(model: Any, plan: TrainingPlan, config: Config, *, device: str, dtype: torch.dtype) -> None:
+    keep = dtype if plan.weights == "dequantized" else None
+    if plan.embeddings == "host":
+        move_embeddings_to_host(model)
+    if plan.fused:
+        store = HostStore(torch.device(device)) if plan.offload else None
+        layers = fuse_layers(model, keep_dequantized=keep)
+        # The last layers come first in the backward pass: what they keep is gone before the others compute again.
+        for layer in layers[: plan.checkpointed_layers]:
+            layer.recompute, layer.store = True, store
+        say(f"adapters: fused into {len(layers)} decoder layers")
+    elif config.training.fused_adapters:
+        say(f"adapters: {fuse_adapters(model, keep_dequantized=keep)} projections fused, layer by layer as they are")
