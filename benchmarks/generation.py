@@ -41,7 +41,9 @@ def main() -> None:
     if options["arm"] != "medtune" and options["arm"] not in BATCHES:
         parser.error(f"arm={options['arm']}: must be medtune, {' or '.join(BATCHES)}")
     run = medtune_arm if options["arm"] == "medtune" else plain_arm
-    print_measurement(benchmark="generation", options=options, **run(arguments.model, options))
+    with redirect_stdout(sys.stderr):
+        figures = run(arguments.model, options)
+    print_measurement(benchmark="generation", options=options, **figures)
 
 
 def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -184,5 +186,4 @@ def random_rows(answer_tokens: int, vocabulary: int, positions: int | None) -> l
 
 
 if __name__ == "__main__":
-    with redirect_stdout(sys.stderr):
-        main()
+    main()

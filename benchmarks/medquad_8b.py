@@ -42,7 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run = arguments.keep or folder / "run"
-        recipe = write_recipe(folder, recipe_values(arguments.model, arguments.data, arguments.rows, arguments.questions))
+        recipe = write_recipe(
+            folder, recipe_values(arguments.model, arguments.data, arguments.rows, arguments.questions)
+        )
         began = time.monotonic()
         measured = folder / "figures.json"
         medtune("run", recipe, "--run-dir", run, *set_options(arguments.settings), figures=measured)
@@ -95,7 +97,7 @@ def run_figures(run: Path) -> dict[str, Any]:
 
 def _new_tokens(run: Path, model: str) -> float:
     lines = (run / model / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
-    counts = [json.loads(line)["new_tokens"] for line in lines if line]
+    counts: list[int] = [json.loads(line)["new_tokens"] for line in lines if line]
     return round(sum(counts) / len(counts), 1)
 
 

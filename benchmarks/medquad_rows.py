@@ -68,12 +68,13 @@ def encode(source: Path, model: Path, *, max_length: int) -> list[Row]:
     return in_training_order(encoded.rows, config.seed)
 
 
-def in_training_order(rows: Sequence[EncodedRow], seed: int) -> list[Row]:
-    """`rows` as one epoch of medtune draws them: other trainers read them from first to last."""
+def in_training_order(rows: Sequence[EncodedRow], seed: int, count: int | None = None) -> list[Row]:
+    """The first `count` rows that medtune draws, epoch after epoch, or one epoch: others read them as they stand."""
     from medtune.training.batching import StepSampler
 
-    order = StepSampler(len(rows), len(rows), 1, seed).step_rows(0)
-    return [{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in order]
+    epochs = -(-(count or len(rows)) // len(rows))
+    order = [index for epoch in StepSampler(len(rows), len(rows), epochs, seed) for index in epoch]
+    return [{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in order[:count]]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -112,7 +113,8 @@ def write_joined(source: Path, model: Path, out: Path, tokens: int, limit: int |
 
 def join_pairs(pairs: Sequence[QAPair], renderer: Any, tokens: int) -> Iterator[tuple[str, str]]:
     """Question of the first row, and everything up to the row that makes it `tokens` long with its prompt."""
-    question, parts, held = "", [], 0
+    question, held = "", 0
+    parts: list[str] = []
     for pair in pairs:
         if not parts:
             question, held = pair.question, len(renderer.prompt_ids(pair.question))

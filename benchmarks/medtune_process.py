@@ -53,7 +53,7 @@ def _measure_training(figures: dict[str, Any]) -> None:
         figures.update(peaks())
         return output
 
-    Trainer.train = measured  # type: ignore[method-assign]
+    Trainer.train = measured
 
 
 if __name__ == "__main__":

@@ -26,17 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from medquad_rows import Row, read_rows
-from reporting import (
-    GIB,
-    WARMUP_STEPS,
-    forget_peaks,
-    limit_gpu_memory,
-    parse_options,
-    peaks,
-    print_measurement,
-    synchronize,
-)
+from reporting import GIB, forget_peaks, limit_gpu_memory, parse_options, peaks, print_measurement
 from shape_8b import with_positions
+from step_clock import count_tokens, labels_seen, lift_adapter, step_clock, training_speed
 
 DEFAULTS: dict[str, Any] = {
     "steps": 13, "bs": 4, "ga": 4, "maxlen": 1024, "pack": False, "liger": False, "prepare": False, "dropout": 0.0,
@@ -67,9 +59,17 @@ def main() -> None:
     parser.add_argument("options", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     options = parse_options(arguments.options, DEFAULTS | ARMS[arguments.arm])
-    is_unsloth = arguments.arm.startswith("unsloth")
+    with redirect_stdout(sys.stderr):
+        figures = measure(arguments.arm, arguments.model, arguments.rows, options)
+    print_measurement(benchmark="train", arm=arguments.arm, options=options, **figures)
+
+
+def measure(arm: str, path: str, rows_file: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Load, train, and hand back the figures."""
+    is_unsloth = arm.startswith("unsloth")
     count = options["bs"] * options["ga"] * options["steps"] * (ROWS_PER_BIN if options["pack"] else 1)
-    rows = read_rows(arguments.rows, count)
+    rows = read_rows(rows_file, count)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if is_unsloth:
         # It has to be imported before what it patches; and there is no network to report to.
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
@@ -77,16 +77,14 @@ def main() -> None:
     import torch
 
     limit_gpu_memory(options["cap"])
-    began = time.monotonic()
-    path = arguments.model
     if options["positions"]:
         path = str(with_positions(Path(path), options["positions"], Path(tempfile.mkdtemp()) / "model"))
+    began = time.monotonic()
     model, tokenizer, lora = (load_unsloth if is_unsloth else load_plain)(path, options)
     loaded = {"load_seconds": round(time.monotonic() - began, 1)}
     if torch.cuda.is_available():
         loaded["load_gib"] = round(torch.cuda.memory_allocated() / GIB, 2)
-    figures = train(model, tokenizer, lora, rows, options, is_unsloth=is_unsloth)
-    print_measurement(benchmark="train", arm=arguments.arm, options=options, **loaded, **figures)
+    return {**loaded, **train(model, tokenizer, lora, rows, options, is_unsloth=is_unsloth)}
 
 
 def load_plain(path: str, options: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -125,7 +123,7 @@ def train(
     from datasets import Dataset
     from trl import SFTTrainer
 
-    clock = _clock()
+    clock = step_clock()
     trainer = SFTTrainer(
         model=model,
         args=arguments_of(options, is_unsloth=is_unsloth),
@@ -134,25 +132,15 @@ def train(
         peft_config=lora,
         callbacks=[clock],
     )
-    # The same adapter for all: TRL casts that of a 4-bit model to bfloat16, with which float16 cannot train.
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    counts = _count_tokens(trainer)
+    lift_adapter(trainer.model)
+    counts = count_tokens(trainer)
     forget_peaks()
-    error = None
     try:
         trainer.train()
-    except torch.cuda.OutOfMemoryError as caught:
-        error = str(caught).splitlines()[0]
-    figures: dict[str, Any] = {"error": error, **peaks()}
-    if error is None:
-        figures |= _speed(clock.times, counts, options)
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        # transformers 5 logs numbers as text.
-        figures |= {"first_loss": round(float(losses[0]), 4), "last_loss": round(float(losses[-1]), 4)}
-        figures["labels"] = _labels(counts, rows)
-    return figures
+    except torch.cuda.OutOfMemoryError as error:
+        return {"error": str(error).splitlines()[0], **peaks()}
+    speed = training_speed(clock.times, counts, trainer.state.log_history)
+    return {"error": None, **peaks(), **speed, "labels": labels_seen(counts, rows)}
 
 
 def arguments_of(options: dict[str, Any], *, is_unsloth: bool) -> Any:
@@ -196,58 +184,6 @@ def arguments_of(options: dict[str, Any], *, is_unsloth: bool) -> Any:
     )
 
 
-def _count_tokens(trainer: Any) -> list[tuple[int, int]]:
-    """Real tokens and answer tokens of every micro-batch, as the model gets it; filled while it trains."""
-    counts: list[tuple[int, int]] = []
-    step = trainer.training_step
-
-    def counted(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        mask = inputs.get("attention_mask")
-        real = int(mask.sum()) if mask is not None else int(inputs["input_ids"].numel())
-        counts.append((real, int((inputs["labels"] != -100).sum())))
-        return step(model, inputs, *args, **kwargs)
-
-    trainer.training_step = counted
-    return counts
-
-
-def _clock() -> Any:
-    from transformers import TrainerCallback
-
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.times: list[float] = []
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            synchronize()
-            self.times.append(time.monotonic())
-
-    return Clock()
-
-
-def _speed(times: list[float], counts: list[tuple[int, int]], options: dict[str, Any]) -> dict[str, Any]:
-    timed = len(times) - WARMUP_STEPS
-    passes = counts[WARMUP_STEPS * options["ga"] : len(times) * options["ga"]]
-    tokens, seconds = sum(real for real, _ in passes), times[-1] - times[WARMUP_STEPS - 1]
-    return {
-        "tok_s": round(tokens / seconds),
-        "ms_per_step": round(1000 * seconds / timed),
-        "tokens_per_step": round(tokens / timed),
-        "tokens_per_micro_batch": round(tokens / len(passes)),
-        "steps": len(times),
-    }
-
-
-def _labels(counts: list[tuple[int, int]], rows: list[Row]) -> str:
-    """What the loss looked at, as the share of labelled tokens tells beside that of the rows."""
-    seen = sum(labelled for _, labelled in counts) / sum(real for real, _ in counts)
-    answers = sum(label != -100 for row in rows for label in row["labels"])
-    expected = answers / sum(len(row["input_ids"]) for row in rows)
-    # Packing and a cut at `maxlen` shift the share a little; training on prompts makes it 1.
-    kind = "answers only" if abs(seen - expected) < (1 - expected) / 2 else "NOT the rows' labels"
-    return f"{kind}: {seen:.1%} of the tokens, {expected:.1%} in the rows"
-
-
 def _lora(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "r": 16, "lora_alpha": 16, "lora_dropout": options["dropout"], "bias": "none", "target_modules": PROJECTIONS,
@@ -261,6 +197,4 @@ def _dtype(options: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with redirect_stdout(sys.stderr):
-        main()
+    main()

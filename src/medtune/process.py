@@ -15,7 +15,10 @@ def prepare_process() -> None:
     # torch and bitsandbytes bring an OpenMP runtime each. Threads of the one that wait by spinning take the cores
     # from the other: a 4-bit product of 0.3 ms then takes 30 ms on two cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Tokenizers use every core. A forked child that tokenized would wait for threads it does not have, but none does:
+    # data loaders and dataset maps work in this process, and other programs are started afresh. Left unset, the library
+    # allows the same and warns on the terminal at every fork.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
     import datasets

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 from medtune.errors import DataError
 from medtune.prompts import PromptRenderer
-from medtune.records import IGNORED, EncodedRow, QAPair
+from medtune.records import EncodedRow, QAPair
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|\n")
 
@@ -56,40 +56,41 @@ def fit_rows(
     renderer: PromptRenderer, pairs: Sequence[QAPair], *, max_length: int, overlong: Literal["cut", "drop"]
 ) -> EncodedRows:
     """As `encode_for_training`, with rows that leave no room handed back instead of refused."""
-    rows: list[EncodedRow] = []
-    no_room: list[EncodedRow] = []
-    cut = dropped = lost = 0
-    for pair in pairs:
-        row = renderer.encode_pair(pair)
-        if (excess := len(row.input_ids) - max_length) > 0:
-            if overlong == "drop":
-                dropped, lost = dropped + 1, lost + len(row.input_ids) - row.prompt_length
-                continue
-            shorter = _cut_row(renderer, pair, row, excess)
-            if shorter is None:
-                no_room.append(row)
-                continue
-            cut, lost = cut + 1, lost + len(row.input_ids) - len(shorter.input_ids)
-            row = shorter
-        rows.append(row)
-    return EncodedRows(rows, cut, dropped, lost, tuple(no_room))
+    whole = renderer.encode_pairs(pairs)
+    over = [(pair, row) for pair, row in zip(pairs, whole, strict=True) if len(row.input_ids) > max_length]
+    if overlong == "drop":
+        kept = [row for row in whole if len(row.input_ids) <= max_length]
+        return EncodedRows(kept, 0, len(over), sum(len(row.input_ids) - row.prompt_length for _, row in over))
+    # Room for the end token and for a token before it.
+    no_room = [row for _, row in over if row.prompt_length + 2 > max_length]
+    with_room = [(pair, row) for pair, row in over if row.prompt_length + 2 <= max_length]
+    cut = _cut_rows(renderer, with_room, max_length)
+    lost = sum(len(row.input_ids) - len(shorter.input_ids) for (_, row), shorter in zip(with_room, cut, strict=True))
+    shorter_rows = iter(cut)
+    rows = [
+        row if len(row.input_ids) <= max_length else next(shorter_rows)
+        for row in whole
+        if len(row.input_ids) <= max_length or row.prompt_length + 2 <= max_length
+    ]
+    return EncodedRows(rows, len(cut), 0, lost, tuple(no_room))
 
 
-def _cut_row(renderer: PromptRenderer, pair: QAPair, row: EncodedRow, excess: int) -> EncodedRow | None:
-    room = len(row.input_ids) - row.prompt_length - 1 - excess
-    if room < 1:
-        return None
-    prompt = row.input_ids[: row.prompt_length]
-    tokens = row.input_ids[row.prompt_length : row.prompt_length + room]
-    text = renderer.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-    # A first sentence that is a small part of what fits is not worth losing the rest for.
-    ends = [match.end() for match in _SENTENCE_END.finditer(text) if match.end() >= len(text) / 2]
-    if ends:
-        whole_sentences = renderer.answer_ids(pair.question, text[: ends[-1]].strip())
-        if 1 < len(whole_sentences) <= room + 1:
-            tokens = whole_sentences[:-1]
-    answer = [*tokens, renderer.end_token_id]
-    return EncodedRow(pair.id, prompt + answer, [IGNORED] * len(prompt) + answer)
+def _cut_rows(renderer: PromptRenderer, rows: Sequence[tuple[QAPair, EncodedRow]], max_length: int) -> list[EncodedRow]:
+    end, room = renderer.end_token_id, max_length - 1
+    cut = [EncodedRow(row.id, [*row.input_ids[:room], end], [*row.labels[:room], end]) for _, row in rows]
+    whole_sentences = {}
+    for place, (pair, row) in enumerate(rows):
+        tokens = row.input_ids[row.prompt_length : room]
+        text = renderer.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+        # A first sentence that is a small part of what fits is not worth losing the rest for.
+        ends = [match.end() for match in _SENTENCE_END.finditer(text) if match.end() >= len(text) / 2]
+        if ends:
+            whole_sentences[place] = replace(pair, answer=text[: ends[-1]].strip())
+    encoded = renderer.encode_pairs(list(whole_sentences.values()))
+    for place, row in zip(whole_sentences, encoded, strict=True):
+        if row.prompt_length + 1 < len(row.input_ids) <= max_length:
+            cut[place] = row
+    return cut
 
 
 def require_sound_rows(rows: Sequence[EncodedRow], renderer: PromptRenderer) -> None:

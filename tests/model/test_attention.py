@@ -118,5 +118,5 @@ def test_row_wise_attention_needs_no_more_than_the_memory_efficient_kernel():
     # Query, keys and values spread to all heads, and the output: 64 MiB each. One matrix of scores would be 4 GiB.
     assert torch.cuda.max_memory_allocated() - before < 512 * 2**20
     bounds = torch.tensor([0, 8192], dtype=torch.int32, device="cuda")
-    varlen = _varlen(q, k, v, bounds, 8192, None, None)
+    varlen = _varlen(*(x.squeeze(0).transpose(0, 1) for x in (q, k, v)), bounds, 8192, None, None)
     torch.testing.assert_close(rows[0].transpose(0, 1), varlen, atol=2e-3, rtol=2e-2)

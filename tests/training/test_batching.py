@@ -39,14 +39,15 @@ def test_seeds_and_epochs_shuffle():
 
 
 def labels_of(rows):
-    return torch.tensor([[label for row in rows for label in row["labels"]]])
+    bounds = torch.tensor([0, *(len(row["labels"]) for row in rows)]).cumsum(0)
+    return {"labels": torch.tensor([[label for row in rows for label in row["labels"]]]), "cu_seq_lens_q": bounds}
 
 
 def test_a_step_is_split_by_its_token_budget():
     rows = [{"input_ids": [1] * n, "labels": [-100] + [1] * (n - 1)} for n in (5, 30, 10, 7)]
 
     def collate(chosen):
-        return {"input_ids": [t for row in chosen for t in row["input_ids"]], "labels": labels_of(chosen)}
+        return {"input_ids": [t for row in chosen for t in row["input_ids"]], **labels_of(chosen)}
 
     step = collate_step(rows, collate=collate, tokens_per_micro_batch=20, filler=rows[0])
     # As few passes as first-fit decreasing needs, evenly filled; the row that is over the budget is alone.
@@ -57,7 +58,7 @@ def test_a_step_is_split_by_its_token_budget():
 
 def test_an_empty_share_takes_part_and_counts_for_nothing():
     filler = {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
-    step = collate_step([], collate=lambda rows: {"labels": labels_of(rows)}, tokens_per_micro_batch=20, filler=filler)
+    step = collate_step([], collate=labels_of, tokens_per_micro_batch=20, filler=filler)
     assert step["answer_tokens"] == step["tokens"] == 0
     assert step["micro_batches"] == []
     assert step["filler"]["answer_positions"].tolist() == step["filler"]["answer_labels"].tolist() == []

@@ -32,15 +32,16 @@ def predict(
     Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
     """
     tokenizer = renderer.tokenizer
+    rows = renderer.encode_pairs(pairs, examples)
     with progress_bar("Scoring reference answers", len(pairs)) as advance:
         losses = answer_losses(
             model,
-            [renderer.encode_pair(pair, examples.get(pair.id, ())) for pair in pairs],
+            rows,
             pad_token_id=tokenizer.pad_token_id,
             tokens_per_batch=scoring_tokens(model, config.training.tokens_per_micro_batch),
             on_rows=advance,
         )
-    prompts = [renderer.prompt_ids(pair.question, examples.get(pair.id, ())) for pair in pairs]
+    prompts = [row.input_ids[: row.prompt_length] for row in rows]
     if batch_size is None:
         batch_size = _choose_batch_size(model, prompts, config)
     else:

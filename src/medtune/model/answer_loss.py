@@ -41,11 +41,17 @@ def add_answer_loss(model: Any) -> None:
     model.forward = types.MethodType(forward, model)
 
 
-def answer_targets(labels: Tensor) -> dict[str, Tensor]:
-    """`answer_positions` and `answer_labels` of a pack's labels, (1, tokens), on the device of the labels."""
-    shifted = labels[0, 1:]
+def with_targets(pack: dict[str, Any]) -> dict[str, Any]:
+    """A pack of TRL's padding-free collator as the model takes it: what counts in place of `labels`, (1, tokens).
+
+    `answer_positions` and `answer_labels` are as `add_answer_loss` says, `row_edges` the rows' bounds as numbers: all
+    found here, on the host, where nothing has to be waited for.
+    """
+    shifted = pack["labels"][0, 1:]
     positions = (shifted != IGNORED).nonzero().squeeze(1)
-    return {"answer_positions": positions, "answer_labels": shifted[positions]}
+    targets = {"answer_positions": positions, "answer_labels": shifted[positions]}
+    rest = {name: value for name, value in pack.items() if name != "labels"}
+    return {**rest, **targets, "row_edges": tuple(pack["cu_seq_lens_q"].tolist())}
 
 
 def _token_losses(
@@ -163,8 +169,7 @@ def answer_losses(
     device = input_device(model)
     sums: list[tuple[list[int], Tensor]] = []
     for indices in fill_micro_batches([len(row.input_ids) for row in rows], tokens_per_batch):
-        batch = collate([{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in indices])
-        batch |= answer_targets(batch.pop("labels"))
+        batch = with_targets(collate([{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in indices]))
         # Position t scores the token at t + 1, so a loss belongs to the row of the token that it scores.
         owner = batch["seq_idx"][0, 1:].long()[batch["answer_positions"]]
         batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}

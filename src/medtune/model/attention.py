@@ -6,6 +6,7 @@ of decoding with a static cache carry `decode_span`; all other calls go to trans
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from inspect import signature
 from itertools import pairwise
@@ -62,7 +63,8 @@ def packed_attention(
         return output, None
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     longest, scaling, window = kwargs["max_length_q"], kwargs.get("scaling"), kwargs.get("sliding_window")
-    output = attend_rows(q, k, v, bounds, longest, scaling=scaling, window=window, softcap=kwargs.get("softcap"))
+    softcap, edges = kwargs.get("softcap"), kwargs.get("row_edges")
+    output = attend_rows(q, k, v, bounds, longest, scaling=scaling, window=window, softcap=softcap, edges=edges)
     return output.unsqueeze(0), None
 
 
@@ -76,17 +78,18 @@ def attend_rows(
     scaling: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
+    edges: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Causal attention of packed rows, each to itself: `query` (tokens, heads, head_dim), `key` and `value` with fewer.
 
     `bounds` (rows + 1, int32) says where rows begin and end, `longest` how many tokens the longest has. Returns the
-    shape of `query`, differentiable.
+    shape of `query`, differentiable. `edges` are the bounds on the host, where the caller has them.
     """
     if softcap is None and _has_varlen(query):
         return _varlen(query, key, value, bounds, longest, scaling, window)
     rows = []
-    # Bounds are read on the host: on the CPU they are there already, on an old GPU this is one copy a layer.
-    for start, stop in pairwise(bounds.tolist()):
+    # Without `edges` an old GPU would have to be waited for in every layer.
+    for start, stop in pairwise(bounds.tolist() if edges is None else edges):
         q, k, v = (x[start:stop].transpose(0, 1).unsqueeze(0) for x in (query, key, value))
         rows.append(_one_row(q, k, v, scaling, window, softcap))
     return torch.cat(rows, dim=2).squeeze(0).transpose(0, 1)

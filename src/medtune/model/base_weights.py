@@ -17,24 +17,35 @@ from medtune.model.kernels import has_triton
 class BaseWeights:
     """Linear layers of one input, their weights joined along the outputs: shape (sum of outputs, inputs)."""
 
-    def __init__(self, layers: Sequence[nn.Linear], *, keep: torch.dtype | None = None) -> None:
-        """`keep` is the dtype in which 4-bit weights are dequantised now and kept."""
+    def __init__(self, layers: Sequence[nn.Linear], *, keep: torch.dtype | None = None, columns: int = 0) -> None:
+        """`keep` is the dtype in which 4-bit weights are dequantised now and kept.
+
+        `columns` more are held free behind the inputs, for a product with an adapter's matrices.
+        """
         self.layers = list(layers)
         self.sizes = [layer.out_features for layer in layers]
         self.inputs = layers[0].in_features
+        # A single dense layer would have to be copied for it.
+        self.columns = columns if all(is_4bit(layer) for layer in layers) or len(layers) > 1 else 0
         self.kept: Tensor | None = None
+        self.packed = _packed(self.layers)
         if keep is not None and all(is_4bit(layer) for layer in layers):
             self.kept = self._dequantized(keep)
             for layer, part in zip(self.layers, self.kept.split(self.sizes), strict=True):
-                layer.forward = _dense_forward(layer, part)  # type: ignore[method-assign]
+                layer.forward = _dense_forward(layer, part[:, : self.inputs])  # type: ignore[method-assign]
         elif not any(is_4bit(layer) for layer in layers) and len(layers) > 1:
             # Already dense: one storage for all, so that joining costs no memory.
-            self.kept = torch.cat([layer.weight.data for layer in layers])
+            first = layers[0].weight.data
+            self.kept = first.new_zeros((sum(self.sizes), self.inputs + self.columns))
             for layer, part in zip(self.layers, self.kept.split(self.sizes), strict=True):
-                layer.weight.data = part
+                part[:, : self.inputs] = layer.weight.data
+                layer.weight.data = part[:, : self.inputs]
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """All weights in `dtype`, shape (sum of outputs, inputs); a temporary where they stay in 4 bit."""
+        """All weights in `dtype`, (sum of outputs, inputs + columns); a temporary where they stay in 4 bit.
+
+        The columns hold zeros, or what was last written there.
+        """
         if self.kept is not None:
             return self.kept.to(dtype)
         if len(self.layers) == 1 and not is_4bit(self.layers[0]):
@@ -52,21 +63,18 @@ class BaseWeights:
         return torch.cat(parts)
 
     def _dequantized(self, dtype: torch.dtype) -> Tensor:
-        device = self.layers[0].weight.device
-        if device.type == "cuda" and has_triton() and all(_is_nf4(layer) for layer in self.layers):
-            from medtune.model.kernels.gpu import dequantize_nf4
-
-            joined = torch.empty((sum(self.sizes), self.inputs), dtype=dtype, device=device)
-            for layer, part in zip(self.layers, joined.split(self.sizes), strict=True):
-                dequantize_nf4(layer.weight.data, _state(layer), part)
+        weight = self.layers[0].weight
+        joined = torch.empty((sum(self.sizes), self.inputs + self.columns), dtype=dtype, device=weight.device)
+        joined[:, self.inputs :].zero_()
+        if self.packed is not None:
+            self.packed.dequantize(joined[:, : self.inputs])
             return joined
         from bitsandbytes.functional import dequantize_4bit
 
-        parts = [
-            dequantize_4bit(layer.weight.data, _state(layer)).to(dtype) if is_4bit(layer) else layer.weight.to(dtype)
-            for layer in self.layers
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        for layer, part in zip(self.layers, joined.split(self.sizes), strict=True):
+            dense = dequantize_4bit(layer.weight.data, _state(layer)) if is_4bit(layer) else layer.weight.data
+            part[:, : self.inputs] = dense
+        return joined
 
 
 def is_4bit(layer: nn.Module) -> bool:
@@ -87,6 +95,19 @@ def _state(layer: nn.Module) -> Any:
 def _is_nf4(layer: nn.Module) -> bool:
     state = _state(layer)
     return state is not None and state.quant_type == "nf4"
+
+
+def _packed(layers: Sequence[nn.Linear]) -> Any:
+    """The layers' weights as one launch dequantises them, where a GPU's kernel can."""
+    states = [_state(layer) for layer in layers]
+    if not all(_is_nf4(layer) and layer.weight.is_cuda for layer in layers) or not has_triton():
+        return None
+    kinds = {(state.dtype, state.blocksize, state.nested, state.nested and state.state2.blocksize) for state in states}
+    if len(kinds) > 1:
+        return None
+    from medtune.model.kernels.gpu import PackedWeights
+
+    return PackedWeights([layer.weight.data for layer in layers], states)
 
 
 def _dense_forward(layer: nn.Linear, weight: Tensor) -> Any:

@@ -30,9 +30,13 @@ FEED_FORWARD_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Where the rows of a pack begin and end, and the rotary angles of its tokens, (tokens, head_dim)."""
+    """Where the rows of a pack begin and end, and the rotary angles of its tokens, (tokens, head_dim).
+
+    `edges` are the bounds once more on the host, where they are known.
+    """
 
     bounds: Tensor
+    edges: Sequence[int] | None
     longest: int
     cos: Tensor
     sin: Tensor
@@ -105,7 +109,7 @@ class FusedLayer:
         assert bounds is not None
         assert position_embeddings is not None
         cos, sin = (angles.squeeze(0) for angles in position_embeddings)
-        packing = Packing(bounds, int(kwargs["max_length_q"]), cos, sin)
+        packing = Packing(bounds, kwargs.get("row_edges"), int(kwargs["max_length_q"]), cos, sin)
         parameters = self.adapters.parameters
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
             return _Layer.apply(hidden_states, self, packing, *parameters)  # type: ignore[no-untyped-call]
@@ -118,10 +122,11 @@ class FusedLayer:
     ) -> Tensor:
         """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
         state = self._attend(x, packing, adapters, differentiable=kept is not None)
-        state.normed = None  # cheap to have again, and as large as the input
+        # Cheap to have again, and as large as the input.
+        state.normed, state.qkv_reduced = None, _alone(state.qkv_reduced)
         outputs = []
         for rows in _pieces(len(x)):
-            piece, output = self._feed_forward(state.middle[rows], adapters, whole=True)
+            piece, output = self._feed_forward(state.middle[rows], adapters, kept=kept is not None)
             outputs.append(output)
             if kept is not None:
                 state.pieces.append(piece)
@@ -132,8 +137,9 @@ class FusedLayer:
 
     def _attend(self, x: Tensor, packing: Packing, adapters: Adapters, *, differentiable: bool) -> _Kept:
         kernels = kernels_for(x)
-        normed, rstd = kernels.rms_norm(x, self.norms[0].weight, self.norms[0].variance_epsilon)
-        qkv, qkv_reduced = self.qkv.forward(normed, adapters.qkv)
+        wide, rstd = self._norm(0, x, self.qkv.columns)
+        qkv, qkv_reduced = self.qkv.forward_wide(wide, adapters.qkv)
+        normed = wide[:, : x.shape[1]]
         # Query and key heads lie side by side.
         turned = qkv[:, : sum(self.qkv.base.sizes[:2])].unflatten(1, (-1, self.head_dim))
         kernels.rotate(turned, turned, packing.cos, packing.sin)
@@ -142,22 +148,42 @@ class FusedLayer:
             if differentiable:
                 query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
             attended = attend_rows(
-                query, key, value, packing.bounds, packing.longest, scaling=self.attention.scaling, window=self.window
+                query,
+                key,
+                value,
+                packing.bounds,
+                packing.longest,
+                scaling=self.attention.scaling,
+                window=self.window,
+                edges=packing.edges,
             )
         rows = attended.detach().reshape(len(x), -1)
         middle, output_reduced = self.output.forward(rows, adapters.output, residual=x)
         return _Kept(rstd, (query, key, value), qkv_reduced, attended, output_reduced, middle, normed)
 
-    def _feed_forward(self, middle: Tensor, adapters: Adapters, *, whole: bool) -> tuple[_KeptPiece, Tensor]:
-        """What the backward pass reads, and the layer's output; without `whole` the last product is left out."""
-        kernels = kernels_for(middle)
-        normed, rstd = kernels.rms_norm(middle, self.norms[1].weight, self.norms[1].variance_epsilon)
-        gate_up, reduced = self.gate_up.forward(normed, adapters.gate_up)
+    def _norm(self, place: int, x: Tensor, columns: int = 0) -> tuple[Tensor, Tensor]:
+        norm = self.norms[place]
+        normed, rstd = kernels_for(x).rms_norm(x, norm.weight, norm.variance_epsilon, columns=columns)
+        return normed, rstd
+
+    def _feed_forward(
+        self, middle: Tensor, adapters: Adapters, *, whole: bool = True, kept: bool = False
+    ) -> tuple[_KeptPiece, Tensor]:
+        """What the backward pass reads, and the layer's output; without `whole` the last product is left out.
+
+        What is `kept` until the backward pass holds nothing that can be had again.
+        """
+        wide, rstd = self._norm(1, middle, self.gate_up.columns)
+        gate_up, reduced = self.gate_up.forward_wide(wide, adapters.gate_up)
         if not whole:
-            return _KeptPiece(rstd, gate_up, reduced, normed=normed), middle
-        del normed
-        activated = kernels.swiglu(gate_up)
-        output, down_reduced = self.down.forward(activated, adapters.down, residual=middle)
+            return _KeptPiece(rstd, gate_up, reduced, normed=wide[:, : middle.shape[1]]), middle
+        if kept:
+            reduced = _alone(reduced)
+        del wide
+        activated = kernels_for(middle).swiglu(gate_up, columns=self.down.columns)
+        output, down_reduced = self.down.forward_wide(activated, adapters.down, residual=middle)
+        if kept:
+            down_reduced = _alone(down_reduced)
         return _KeptPiece(rstd, gate_up, reduced, down_reduced), output
 
     def backward(
@@ -194,7 +220,7 @@ class FusedLayer:
         normed_gradient, reduced_gradient = self.gate_up.input_gradient(piece.gate_up, own)
         normed = piece.normed
         if normed is None:
-            normed, _ = kernels.rms_norm(middle, self.norms[1].weight, self.norms[1].variance_epsilon)
+            normed, _ = self._norm(1, middle)
         gradients = self.gate_up.adapter_gradients(piece.gate_up, normed, piece.gate_up_reduced, reduced_gradient, own)
         del normed
         result = kernels.rms_norm_backward(normed_gradient, middle, self.norms[1].weight, piece.rstd, gradient)
@@ -222,7 +248,7 @@ class FusedLayer:
         normed_gradient, reduced_gradient = self.qkv.input_gradient(joined, own, wanted=wanted)
         normed = kept.normed
         if normed is None:
-            normed, _ = kernels.rms_norm(x, self.norms[0].weight, self.norms[0].variance_epsilon)
+            normed, _ = self._norm(0, x)
         gradients = self.qkv.adapter_gradients(joined, normed, kept.qkv_reduced, reduced_gradient, own)
         del normed, joined
         result = None
@@ -343,3 +369,8 @@ def _pieces(tokens: int) -> list[slice]:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _alone(rows: Tensor | None) -> Tensor | None:
+    """A copy that does not keep the wider rows alive which it is a part of."""
+    return None if rows is None else rows.contiguous()

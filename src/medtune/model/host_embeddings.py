@@ -17,7 +17,8 @@ def move_embeddings_to_host(model: Any) -> None:
     device = embedding.weight.device
     table = page_locked(tuple(embedding.weight.shape), embedding.weight.dtype)
     table.copy_(embedding.weight.data)
-    embedding.weight.data = table
+    # The parameter stays, without columns: accelerate moves every parameter to the GPU once more before training.
+    embedding.weight.data = embedding.weight.data.new_empty((len(table), 0))
 
     def forward(ids: Tensor) -> Tensor:
         if has_triton() and ids.is_cuda:

@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 
+# Enough for the GPU never to wait for the host, and each costs the size of an input.
+LAYERS_AHEAD = 3
+
+
 def page_locked(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An empty host tensor that GPUs can read and write directly.
 
@@ -53,11 +57,11 @@ class HostStore:
         return stored
 
     def _keep_pace(self) -> None:
-        """Let the host run two layers ahead and no more: it would allocate for copies that are still to be made."""
+        """Let the host run some layers ahead and no more: it would allocate for copies that are still to be made."""
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(self.device))
         self.passed.append(event)
-        if len(self.passed) > 2:
+        if len(self.passed) > LAYERS_AHEAD:
             self.passed.popleft().synchronize()
 
     def _buffer(self, x: Tensor) -> Tensor:

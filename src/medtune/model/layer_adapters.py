@@ -41,11 +41,11 @@ class LayerAdapters:
         adapters: list[Adapter | None] = []
         place = 0
         for group in self.groups:
-            own = parameters[place : place + len(group.parameters())]
-            n = len(own) // 2
-            if n == 0:
+            n = len(group.layers)
+            if not group.adapted:
                 adapters.append(None)
                 continue
+            own = parameters[place : place + 2 * n]
             # A of all projections of the group are neighbours: one matrix.
             first, width = pieces[place], own[0].shape[1]
             down = first.as_strided((sum(a.shape[0] for a in own[:n]), width), (width, 1))

@@ -48,7 +48,13 @@ class Projections:
         """`layers` are PEFT's LoRA layers, all of them, or plain linear ones; `keep` is as in BaseWeights."""
         self.layers = list(layers)
         self.adapted = is_lora(layers[0])
-        self.base = BaseWeights([layer.get_base_layer() if self.adapted else layer for layer in layers], keep=keep)
+        ranks = [layer.r[ADAPTER] for layer in layers] if self.adapted else []
+        base = [layer.get_base_layer() if self.adapted else layer for layer in layers]
+        # A product needs rows of whole 16 bytes.
+        self.base = BaseWeights(base, keep=keep, columns=sum(ranks) if sum(ranks) % 8 == 0 else 0)
+        # Held by themselves: finding them through PEFT's dictionaries costs the host more than launching a kernel.
+        halves = ("lora_A", "lora_B") if self.adapted else ()
+        self._matrices = [getattr(layer, half)[ADAPTER] for half in halves for layer in layers]
 
     @property
     def active(self) -> bool:
@@ -57,10 +63,7 @@ class Projections:
 
     def parameters(self) -> list[Tensor]:
         """The adapters': A of every projection, (rank, inputs), then B of every projection, (outputs, rank)."""
-        if not self.adapted:
-            return []
-        down = [layer.lora_A[ADAPTER].weight for layer in self.layers]
-        return down + [layer.lora_B[ADAPTER].weight for layer in self.layers]
+        return [matrix.weight for matrix in self._matrices]
 
     def forward(
         self, x: Tensor, adapter: Adapter | None, residual: Tensor | None = None
@@ -69,7 +72,7 @@ class Projections:
 
         None comes back for A x where there is no adapter. `residual` is added.
         """
-        weight, start = self.base.matrix(x.dtype), residual
+        weight, start = self._weight(x.dtype), residual
         if (bias := self.base.bias(x.dtype)) is not None:
             start = bias if residual is None else residual + bias
         output = x @ weight.t() if start is None else torch.addmm(start, x, weight.t())
@@ -80,11 +83,41 @@ class Projections:
             part.addmm_(adapter.part(reduced, place), adapter.up[place].t(), alpha=self._scale(place))
         return output, reduced
 
+    @property
+    def columns(self) -> int:
+        """Columns that rows for `forward_wide` have behind the inputs; 0 where it does without."""
+        return self.base.columns
+
+    def forward_wide(
+        self, rows: Tensor, adapter: Adapter | None, residual: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, for rows with `columns` free behind the inputs, which A x fills.
+
+        Base and adapter are one product, [x, A x] with [W, s B]: no pass over the outputs for each B. What comes back
+        for A x is a part of `rows`.
+        """
+        if not self.columns or adapter is None:
+            return self.forward(rows, adapter, residual)
+        inputs = self.base.inputs
+        reduced = rows[:, inputs:]
+        torch.mm(rows[:, :inputs], adapter.down.t(), out=reduced)
+        weight = self.base.matrix(rows.dtype)
+        for place, part in enumerate(weight.split(self.base.sizes)):
+            torch.mul(adapter.up[place], self._scale(place), out=adapter.part(part[:, inputs:], place))
+        start = residual
+        if (bias := self.base.bias(rows.dtype)) is not None:
+            start = bias if residual is None else residual + bias
+        output = rows @ weight.t() if start is None else torch.addmm(start, rows, weight.t())
+        return output, reduced
+
+    def _weight(self, dtype: torch.dtype) -> Tensor:
+        return self.base.matrix(dtype)[:, : self.base.inputs]
+
     def input_gradient(
         self, gradient: Tensor, adapter: Adapter | None, *, wanted: bool = True
     ) -> tuple[Tensor | None, Tensor | None]:
         """From the outputs' gradient that of the input, (tokens, inputs), if `wanted`, and that of A x."""
-        result = gradient @ self.base.matrix(gradient.dtype) if wanted else None
+        result = gradient @ self._weight(gradient.dtype) if wanted else None
         if adapter is None:
             return result, None
         reduced_gradient = gradient.new_empty((len(gradient), len(adapter.down)))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
-from medtune.model.answer_loss import answer_targets, fill_micro_batches
+from medtune.model.answer_loss import fill_micro_batches, with_targets
 from medtune.records import IGNORED
 
 Row = Mapping[str, Any]
@@ -65,15 +65,10 @@ def collate_step(
     every exchange between processes, and this one adds nothing to it.
     """
 
-    def one_pass(rows: list[Row]) -> dict[str, Any]:
-        # Which positions count is found here, on the host: on a GPU it would have to wait for the answer.
-        batch = collate(rows)
-        return batch | answer_targets(batch.pop("labels"))
-
     passes = fill_micro_batches([len(row["input_ids"]) for row in rows], tokens_per_micro_batch)
-    micro_batches = [one_pass([rows[i] for i in indices]) for indices in passes]
+    micro_batches = [with_targets(collate([rows[i] for i in indices])) for indices in passes]
     return {
-        "filler": one_pass([{**filler, "labels": [IGNORED] * len(filler["labels"])}]),
+        "filler": with_targets(collate([{**filler, "labels": [IGNORED] * len(filler["labels"])}])),
         "micro_batches": micro_batches,
         "answer_tokens": sum(len(batch["answer_labels"]) for batch in micro_batches),
         "tokens": sum(len(row["input_ids"]) for row in rows),

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from medtune.config import TrainingSection
 from medtune.errors import ModelError
+from medtune.model.fused_layers import FEED_FORWARD_TOKENS
+from medtune.model.host_store import LAYERS_AHEAD
 
 GIB = 2**30
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
@@ -22,7 +24,9 @@ OPERATIONS_PER_BYTE = 200
 IDLE_TOKENS = 128
 # Slowdowns assumed for what travels over the bus beside the computation, and for an optimiser that goes through its
 # parameters one by one and waits.
-OFFLOAD_COST, HOST_EMBEDDINGS_COST, PAGED_COST = 1.02, 1.005, 1.05
+HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
+# Copies out and back cost the host time, however few tokens they hold.
+OFFLOAD_TOKENS = 300
 # Of the memory that is free, left for the allocator's gaps.
 MARGIN = 0.96
 # Of the main memory that is available, at most this share becomes page-locked.
@@ -140,12 +144,12 @@ def predicted_peak(shape: ModelShape, memory: Memory, plan: TrainingPlan) -> int
     if not shape.fused:
         # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
         inside += tokens * (10 * shape.hidden + 2 * shape.intermediate) * item
-    waiting = inputs * (kept_layers + (2 if plan.offload else plan.checkpointed_layers)) + inside * kept_layers
+    waiting = inputs * (kept_layers + (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)) + inside * kept_layers
     first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
     peak = waiting + max(first, _loss_moment(shape, tokens))
     if plan.checkpointed_layers:
         # The layers that compute again are the first ones, when all that others kept is gone.
-        alone = inputs * (2 if plan.offload else plan.checkpointed_layers)
+        alone = inputs * (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)
         peak = max(peak, alone + _layer_moment(shape, plan, tokens, recomputed=True))
     return int(steady + peak)
 
@@ -161,7 +165,7 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan) -> float:
     if plan.weights == "nf4":
         moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
         work += OPERATIONS_PER_BYTE * moved / tokens
-    slower = (OFFLOAD_COST if plan.offload else 1) * (HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1)
+    slower = (1 + OFFLOAD_TOKENS / tokens if plan.offload else 1) * (HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1)
     slower *= PAGED_COST if "paged" in plan.optimizer else 1
     return work * (1 + IDLE_TOKENS / tokens) * slower
 
@@ -222,8 +226,6 @@ def _checkpointing(
 
 def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recomputed: bool) -> float:
     """The widest moment of one layer's backward pass, beyond what waits for it."""
-    from medtune.model.fused_layers import FEED_FORWARD_TOKENS
-
     piece = min(tokens, FEED_FORWARD_TOKENS)
     rows = tokens * 4 * shape.hidden
     gate_up = piece * 2 * shape.intermediate if recomputed else 0

@@ -5,6 +5,7 @@ Also the dequantisation of NF4 weights in one launch. Everything computes in flo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 # Elements of one program's tile in the elementwise kernels.
 _TILE = 1024
+# Bytes of packed weights a program reads.
+_PACKED_BYTES = 1024
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
@@ -65,13 +68,13 @@ def _rotate(
 
 
 @triton.jit
-def _swiglu(gate_up, out, width, BLOCK: tl.constexpr):
+def _swiglu(gate_up, out, width, out_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
     gate = tl.load(gate_up + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * width + column, gate * tl.sigmoid(gate) * up, mask=inside)
+    tl.store(out + row * out_stride + column, gate * tl.sigmoid(gate) * up, mask=inside)
 
 
 @triton.jit
@@ -115,29 +118,44 @@ def _cross_entropy(logits, labels, losses, WIDTH: tl.constexpr, WITH_GRADIENT: t
 
 @triton.jit
 def _dequantize_nf4(
-    packed, absmax, absmax_code, absmax_scale, offset, code, out, count,
-    NESTED: tl.constexpr, BLOCK_SIZE: tl.constexpr, NESTED_BLOCK_SIZE: tl.constexpr, BYTES: tl.constexpr,
-    ROUNDED: tl.constexpr,
+    table, out, SEGMENTS: tl.constexpr, NESTED: tl.constexpr, BLOCK_SIZE: tl.constexpr, NESTED_BLOCK_SIZE: tl.constexpr,
+    BYTES: tl.constexpr, ROUNDED: tl.constexpr, ALIGNED: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr,
 ):  # fmt: skip
+    # A row of `table` is a weight: addresses of its parts, its first row in `out`, how many elements it has, and its
+    # first program. This program's weight is the last one that begins at or before it.
+    program = tl.program_id(0).to(tl.int64)
+    segment = 0
+    for other in tl.static_range(1, SEGMENTS):
+        segment = tl.where(tl.load(table + other * 9 + 8) <= program, other, segment)
+    row = table + segment * 9
+    packed = tl.load(row).to(tl.pointer_type(tl.uint8))
+    absmax_scale = tl.load(row + 2).to(tl.pointer_type(tl.float32))
+    absmax_code = tl.load(row + 3).to(tl.pointer_type(tl.float32))
+    code = tl.load(row + 5).to(tl.pointer_type(tl.float32))
+    begin, count, first_program = tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
+    if ALIGNED:
+        packed = tl.multiple_of(packed, 16)
+        count = tl.multiple_of(count, 32)
     # A byte holds two weights, the first in its high half; BLOCK_SIZE weights share an absolute maximum, which is a
     # byte itself where it was quantised a second time.
-    byte = tl.program_id(0).to(tl.int64) * BYTES + tl.arange(0, BYTES)
-    inside = byte * 2 < count
+    byte = (program - first_program) * BYTES + tl.arange(0, BYTES)
+    inside = byte < count // 2
     pair = tl.load(packed + byte, mask=inside, other=0).to(tl.int32)
     block = byte // (BLOCK_SIZE // 2)
     if NESTED:
+        absmax = tl.load(row + 1).to(tl.pointer_type(tl.uint8))
         level = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
-        scale = tl.load(absmax_code + level) * tl.load(
-            absmax_scale + block // NESTED_BLOCK_SIZE, mask=inside, other=0.0
-        )
-        scale += tl.load(offset)
+        scale = tl.load(absmax_code + level)
+        scale *= tl.load(absmax_scale + block // NESTED_BLOCK_SIZE, mask=inside, other=0.0)
+        scale += tl.load(tl.load(row + 4).to(tl.pointer_type(tl.float32)))
     else:
-        scale = tl.load(absmax + block, mask=inside, other=0.0)
+        scale = tl.load(absmax_scale + block, mask=inside, other=0.0)
     # Rounded first to the dtype that the weight was quantised from, as bitsandbytes does.
     high = (tl.load(code + (pair >> 4)) * scale).to(ROUNDED).to(out.dtype.element_ty)
     low = (tl.load(code + (pair & 15)) * scale).to(ROUNDED).to(out.dtype.element_ty)
-    place = tl.program_id(0).to(tl.int64) * (2 * BYTES) + tl.arange(0, 2 * BYTES)
-    tl.store(out + place, tl.interleave(high, low), mask=place < count)
+    place = (program - first_program) * (2 * BYTES) + tl.arange(0, 2 * BYTES)
+    target = out + (begin + place // WIDTH) * STRIDE + place % WIDTH
+    tl.store(target, tl.interleave(high, low), mask=place < count)
 
 
 @triton.jit
@@ -149,13 +167,13 @@ def _gather_rows(table, ids, out, width, BLOCK: tl.constexpr):
     tl.store(out + row * width + column, tl.load(source + column, mask=inside), mask=inside)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, columns: int = 0) -> tuple[Tensor, Tensor]:
     """See `plain.rms_norm`."""
     rows, width = x.shape
-    out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
+    out = torch.empty((rows, width + columns), dtype=x.dtype, device=x.device)
     rstd = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
     block = triton.next_power_of_2(width)
-    _rms_norm[(rows,)](x, weight, out, rstd, width, x.stride(0), width, eps, BLOCK=block, num_warps=_warps(block))
+    _rms_norm[(rows,)](x, weight, out, rstd, width, x.stride(0), width + columns, eps, BLOCK=block, num_warps=_warps(block))
     return out, rstd
 
 
@@ -179,11 +197,11 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward
     )  # fmt: skip
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
+def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
     """See `plain.swiglu`."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = torch.empty((rows, width), dtype=gate_up.dtype, device=gate_up.device)
-    _swiglu[(rows, triton.cdiv(width, _TILE))](gate_up, out, width, BLOCK=_TILE, num_warps=4)
+    out = torch.empty((rows, width + columns), dtype=gate_up.dtype, device=gate_up.device)
+    _swiglu[(rows, triton.cdiv(width, _TILE))](gate_up, out, width, width + columns, BLOCK=_TILE, num_warps=4)
     return out
 
 
@@ -206,20 +224,38 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Ten
     return losses
 
 
-def dequantize_nf4(packed: Tensor, state: Any, out: Tensor) -> Tensor:
-    """Fill `out`, contiguous and of the weight's shape, from bitsandbytes' packed 4-bit weight and its `QuantState`.
+class PackedWeights:
+    """NF4 weights of bitsandbytes that are dequantised together, in one launch, one behind the other."""
 
-    The same numbers as bitsandbytes' own three kernels: each factor is rounded to float32 before the next.
-    """
-    count, nested = out.numel(), bool(state.nested)
-    second = state.state2 if nested else state
-    block_bytes = 1024
-    _dequantize_nf4[(triton.cdiv(count, 2 * block_bytes),)](
-        packed, state.absmax, second.code, second.absmax, state.offset if nested else second.absmax, state.code, out,
-        count, NESTED=nested, BLOCK_SIZE=state.blocksize, NESTED_BLOCK_SIZE=second.blocksize, BYTES=block_bytes,
-        ROUNDED=_TRITON_DTYPES[state.dtype], num_warps=4, enable_fp_fusion=False,
-    )  # fmt: skip
-    return out
+    def __init__(self, weights: Sequence[Tensor], states: Sequence[Any]) -> None:
+        """`weights` are packed, `states` their `QuantState`s; all alike but for their sizes. They must stay in place."""
+        self.weights, self.states = list(weights), list(states)
+        rows, begin, program = [], 0, 0
+        for weight, state in zip(weights, states, strict=True):
+            second = state.state2 if state.nested else state
+            offset = state.offset if state.nested else second.absmax
+            count = int(state.shape.numel())
+            parts = (weight, state.absmax, second.absmax, second.code, offset, state.code)
+            rows.append([*(part.data_ptr() for part in parts), begin, count, program])
+            begin, program = begin + int(state.shape[0]), program + triton.cdiv(count, 2 * _PACKED_BYTES)
+        self.table = torch.tensor(rows, dtype=torch.int64).to(weights[0].device)
+        self.programs = program
+        # The compiler makes wide loads and stores of it.
+        self.aligned = all(row[0] % 16 == row[7] % 32 == 0 for row in rows)
+
+    def dequantize(self, out: Tensor) -> Tensor:
+        """Fill `out`, (sum of outputs, inputs), whose rows may lie further apart than they are wide.
+
+        The same numbers as bitsandbytes' own three kernels: each factor is rounded to float32 before the next.
+        """
+        state = self.states[0]
+        second = state.state2 if state.nested else state
+        _dequantize_nf4[(self.programs,)](
+            self.table, out, SEGMENTS=len(self.weights), NESTED=bool(state.nested), BLOCK_SIZE=state.blocksize,
+            NESTED_BLOCK_SIZE=second.blocksize, BYTES=_PACKED_BYTES, ROUNDED=_TRITON_DTYPES[state.dtype],
+            ALIGNED=self.aligned, WIDTH=out.shape[1], STRIDE=out.stride(0), num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+        return out
 
 
 def gather_rows(table: Tensor, ids: Tensor) -> Tensor:

@@ -10,11 +10,14 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Root-mean-square norm (Zhang & Sennrich 2019) of each row of `x`, and each row's 1 / rms for the backward pass."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, columns: int = 0) -> tuple[Tensor, Tensor]:
+    """Root-mean-square norm (Zhang & Sennrich 2019) of each row of `x`, and each row's 1 / rms.
+
+    The norm comes with room for `columns` more behind it, whose values are undefined.
+    """
     wide = _wide(x)
     rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * rstd * _wide(weight)).to(x.dtype), rstd
+    return _with_room((wide * rstd * _wide(weight)).to(x.dtype), columns), rstd
 
 
 def rms_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, add: Tensor | None = None) -> Tensor:
@@ -38,10 +41,10 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward
     target[..., half:] = second * c + first * s
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up (Shazeer 2020) of rows that hold gate and up side by side."""
+def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
+    """silu(gate) * up (Shazeer 2020) of rows that hold gate and up side by side, with room as in `rms_norm`."""
     gate, up = gate_up.chunk(2, dim=-1)
-    return silu(gate) * up
+    return _with_room(silu(gate) * up, columns)
 
 
 def swiglu_backward(gate_up: Tensor, gradient: Tensor) -> Tensor:
@@ -65,6 +68,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Ten
         gradient[torch.arange(len(labels), device=labels.device), labels] -= 1
         logits.copy_(gradient)
     return losses
+
+
+def _with_room(rows: Tensor, columns: int) -> Tensor:
+    if not columns:
+        return rows
+    # NaN, so that whoever reads what he has not written is found out.
+    room = rows.new_full((len(rows), columns), float("nan"))
+    return torch.cat([rows, room], dim=1)
 
 
 def _wide(x: Tensor) -> Tensor:
