@@ -483,11 +483,14 @@ def test_fused_adapters_and_kept_weights_train_as_pefts_own(tiny, tmp_path, capf
         medtune("train", folder / "run")
         history = (folder / "run/training/history.jsonl").read_text().splitlines()
         losses.append([entry["loss"] for entry in map(json.loads, history) if "loss" in entry])
-        choices = json.loads((folder / "run/provenance.json").read_text())["stages"]["train"]["choices"]
-        # Kept where they take a third of the free memory at most: this model is tiny.
-        kept = {0: None, 1: "nf4", 2: "dequantized", 3: "dequantized"}[number]
-        assert choices.get("weights", {}).get("value") == kept
-    assert capfd.readouterr().err.count("adapters: 14 projections fused") == 3
+        plan = json.loads((folder / "run/provenance.json").read_text())["stages"]["train"]["plan"]
+        # Kept where memory allows: this model is tiny.
+        assert plan["weights"] == ["nf4", "nf4", "dequantized", "dequantized"][number]
+        assert plan["checkpointed_layers"] == [0, 0, 0, 2][number]
+        assert plan["fused"] == (number > 0)
+    said = capfd.readouterr().err
+    assert said.count("training step: passes of up to") == 4
+    assert said.count("adapters: fused into 2 decoder layers") == 3
     for other in losses[1:]:
         assert other == pytest.approx(losses[0], rel=1e-4)
 

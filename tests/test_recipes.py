@@ -63,7 +63,7 @@ def test_the_larger_cards_build_on_the_t4() -> None:
     assert large.model.base == t4.model.base
     assert (t4.model.dtype, large.model.dtype) == ("float16", "auto")
     assert large.training.learning_rate == t4.training.learning_rate
-    assert not large.training.gradient_checkpointing
+    assert large.training.checkpointing == t4.training.checkpointing == "auto"
 
 
 def test_a_run_is_named_after_its_recipe() -> None:

@@ -116,7 +116,8 @@ def test_a_planted_leak_across_rows_shows_in_the_trajectory(tiny, tmp_path, monk
     from medtune.model.attention import attend_rows
 
     def leaking(query, key, value, bounds, longest, **options):
-        return attend_rows(query, key, value, torch.tensor([0, len(query)]), len(query), **options)
+        whole = {**options, "edges": (0, len(query))}
+        return attend_rows(query, key, value, torch.tensor([0, len(query)]), len(query), **whole)
 
     monkeypatch.setattr(fused_layers, "attend_rows", leaking)
     _, history, _ = train(tiny, tmp_path / "a", make_config(tiny, tokens_per_micro_batch=100_000))

@@ -9,7 +9,8 @@ from torch import nn
 
 from medtune.hardware import Choice, free_bytes, input_device, torch_dtype
 from medtune.model.base_weights import BaseWeights, dequantized_bytes, is_4bit
-from medtune.model.fused_layers import can_fuse_layers, fuse_layers
+from medtune.model.decoder_structure import can_fuse_layers
+from medtune.model.fused_layers import fuse_layers
 from medtune.progress import say
 
 # Of the free memory: the key-value cache wants the rest.

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from medtune.model.attention import attend_rows
+from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, sliding_window
 from medtune.model.fused_adapters import share_input
+from medtune.model.fused_norm import fuse_norm
 from medtune.model.host_store import HostStore
 from medtune.model.kernels import kernels_for
 from medtune.model.layer_adapters import Adapters, LayerAdapters
-from medtune.model.projections import Projections, is_lora, is_plain_lora
+from medtune.model.projections import Projections
 
-# Decoder layers of this structure: RMSNorm, rotary attention, RMSNorm, SwiGLU, and nothing else.
-LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 # The feed-forward part goes through long packs in pieces of this many tokens, so that its width bounds memory.
 FEED_FORWARD_TOKENS = 8192
 
@@ -85,7 +85,7 @@ class FusedLayer:
                 share_input(group)  # for calls that go the usual way
         self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
         self.head_dim = int(attention.head_dim)
-        self.window = _sliding_window(attention)
+        self.window = sliding_window(attention)
         self.recompute = False
         self.store: HostStore | None = None
         self.replaced: Callable[..., Any] = layer.forward
@@ -117,9 +117,7 @@ class FusedLayer:
             rows = hidden_states.squeeze(0)
             return self.compute(rows, packing, self.adapters.cast(rows.dtype)).unsqueeze(0)
 
-    def compute(
-        self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[_Kept] | None = None
-    ) -> Tensor:
+    def compute(self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[_Kept] | None = None) -> Tensor:
         """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
         state = self._attend(x, packing, adapters, differentiable=kept is not None)
         # Cheap to have again, and as large as the input.
@@ -287,78 +285,17 @@ class _Layer(torch.autograd.Function):
         return (None if result is None else result.unsqueeze(0), None, None, *adapter_gradients)
 
 
-class _Norm(torch.autograd.Function):
-    """RMSNorm with a frozen weight, hidden states (…, width) to the same."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        output, rstd = kernels_for(x).rms_norm(rows, weight, eps)
-        ctx.save_for_backward(rows, weight, rstd)
-        return output.view(x.shape)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        rows, weight, rstd = ctx.saved_tensors
-        # A copy where the gradient is somebody else's too: the kernel writes over it.
-        gradient = gradients[0].reshape(rows.shape).clone()
-        result = kernels_for(rows).rms_norm_backward(gradient, rows, weight, rstd)
-        return result.view(gradients[0].shape), None, None
-
-
-def _fuse_norm(norm: Any) -> None:
-    norm.forward = lambda hidden_states: _Norm.apply(hidden_states, norm.weight, norm.variance_epsilon)
-
-
 def fuse_layers(model: nn.Module, *, keep_dequantized: torch.dtype | None = None) -> list[FusedLayer]:
     """Fuse every decoder layer of `model` and its last norm; none of them if `can_fuse_layers` says no.
 
-    Returns the layers in their order. `keep_dequantized` is the dtype in which 4-bit base weights are dequantised once and kept.
+    Returns the layers in their order. `keep_dequantized` is the dtype in which 4-bit base weights are dequantised once
+    and kept.
     """
     if not can_fuse_layers(model):
         return []
     for norm in (module for name, module in model.named_modules() if name.endswith("model.norm")):
-        _fuse_norm(norm)
+        fuse_norm(norm)
     return [FusedLayer(layer, keep=keep_dequantized) for layer in decoder_layers(model)]
-
-
-def can_fuse_layers(model: nn.Module) -> bool:
-    """Whether every decoder layer is of the structure that `fuse_layers` knows, with plain adapters or none."""
-    layers = decoder_layers(model)
-    return bool(layers) and all(_can_fuse(layer) for layer in layers)
-
-
-def decoder_layers(model: nn.Module) -> list[Any]:
-    """The decoder layers of `model`, whatever wraps it."""
-    lists = [module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] == "layers"]
-    return list(lists[0]) if lists and isinstance(lists[0], nn.ModuleList) else []
-
-
-def _can_fuse(layer: Any) -> bool:
-    if type(layer).__name__ not in LAYER_CLASSES:
-        return False
-    attention, mlp = layer.self_attn, layer.mlp
-    groups = (
-        (attention.q_proj, attention.k_proj, attention.v_proj),
-        (attention.o_proj,),
-        (mlp.gate_proj, mlp.up_proj),
-        (mlp.down_proj,),
-    )
-    plain = all(_alike(group) for group in groups)
-    half = attention.head_dim // 2
-    return plain and type(mlp.act_fn).__name__ in ("SiLU", "SiLUActivation") and half & (half - 1) == 0
-
-
-def _alike(group: Sequence[nn.Module]) -> bool:
-    """Whether all layers of a group wear a plain adapter, or none does."""
-    return all(map(is_plain_lora, group)) or not any(map(is_lora, group))
-
-
-def _sliding_window(attention: Any) -> int | None:
-    own = getattr(attention, "sliding_window", None)
-    if type(attention).__name__.startswith("Mistral"):
-        own = getattr(attention.config, "sliding_window", None)
-    return None if own is None else int(own)
 
 
 def _pieces(tokens: int) -> list[slice]:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 # Enough for the GPU never to wait for the host, and each costs the size of an input.
 LAYERS_AHEAD = 3
 

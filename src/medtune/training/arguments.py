@@ -95,7 +95,7 @@ def _checkpointing(enabled: bool) -> dict[str, Any]:
 
 
 def optimizer_names(wanted: str, device: str) -> tuple[str, ...]:
-    """What `auto` may become on `device`, the best first: one fused update, or pages that make room when it is scarce."""
+    """What `auto` may become on `device`, the best first: one fused update, or pages that make room."""
     if wanted != "auto":
         return (wanted,)
     return ("adamw_torch",) if device == "cpu" else ("adamw_torch_fused", "paged_adamw_8bit")

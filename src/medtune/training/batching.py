@@ -64,7 +64,6 @@ def collate_step(
     `filler`, with every label masked, is for a process that has fewer passes than another: all have to take part in
     every exchange between processes, and this one adds nothing to it.
     """
-
     passes = fill_micro_batches([len(row["input_ids"]) for row in rows], tokens_per_micro_batch)
     micro_batches = [with_targets(collate([rows[i] for i in indices])) for indices in passes]
     return {

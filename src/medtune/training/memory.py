@@ -144,7 +144,9 @@ def predicted_peak(shape: ModelShape, memory: Memory, plan: TrainingPlan) -> int
     if not shape.fused:
         # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
         inside += tokens * (10 * shape.hidden + 2 * shape.intermediate) * item
-    waiting = inputs * (kept_layers + (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)) + inside * kept_layers
+    waiting = (
+        inputs * (kept_layers + (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)) + inside * kept_layers
+    )
     first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
     peak = waiting + max(first, _loss_moment(shape, tokens))
     if plan.checkpointed_layers:
@@ -165,7 +167,9 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan) -> float:
     if plan.weights == "nf4":
         moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
         work += OPERATIONS_PER_BYTE * moved / tokens
-    slower = (1 + OFFLOAD_TOKENS / tokens if plan.offload else 1) * (HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1)
+    slower = (1 + OFFLOAD_TOKENS / tokens if plan.offload else 1) * (
+        HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1
+    )
     slower *= PAGED_COST if "paged" in plan.optimizer else 1
     return work * (1 + IDLE_TOKENS / tokens) * slower
 
@@ -180,14 +184,12 @@ def optimizer_bytes(name: str) -> float:
 def _candidates(
     shape: ModelShape, memory: Memory, training: TrainingSection, sizes: Sequence[int], optimizers: Sequence[str]
 ) -> Iterator[TrainingPlan]:
-    can_dequantize = shape.packed_layer_parameters > 0 and shape.fused
+    can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
     stored = _allowed(training.weights, "nf4", "dequantized" if can_dequantize else None)
     for tokens, weights, embeddings, optimizer in product(sizes, stored, places, optimizers):
         for checkpointed, offload in _checkpointing(shape, memory, training, tokens):
-            yield TrainingPlan(
-                tokens, shape.layers, checkpointed, offload, weights, embeddings, optimizer, shape.fused
-            )
+            yield TrainingPlan(tokens, shape.layers, checkpointed, offload, weights, embeddings, optimizer, shape.fused)
 
 
 def _allowed(wanted: str, first: Any, second: Any) -> list[Any]:

@@ -12,8 +12,9 @@ from medtune.config import Config
 from medtune.hardware import free_bytes, host_free_bytes, rank, torch_dtype, world_size
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.model.base_weights import is_4bit
+from medtune.model.decoder_structure import can_fuse_layers, decoder_layers
 from medtune.model.fused_adapters import fuse_adapters
-from medtune.model.fused_layers import can_fuse_layers, decoder_layers, fuse_layers
+from medtune.model.fused_layers import fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import HostStore
 from medtune.progress import say

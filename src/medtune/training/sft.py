@@ -158,7 +158,8 @@ def train_adapter(
 ) -> tuple[Any, TrainingResult]:
     """Train the adapter that `model` wears and return the model with the weights to keep, and how it went.
 
-    `model` is a PeftModel on one device, made ready for `plan`. Raises MedtuneError if the adapter came out with NaN or infinite weights.
+    `model` is a PeftModel on one device, made ready for `plan`. Raises MedtuneError if the adapter came out with NaN or
+    infinite weights.
     """
     device = str(next(parameter.device for parameter in model.parameters() if parameter.requires_grad))
     steps = total_steps(config, len(train_rows))

@@ -1,0 +1,53 @@
+"""Which decoder layers a model has, and whether they are of the structure that `fused_layers` computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from medtune.model.projections import is_lora, is_plain_lora
+
+# RMSNorm, rotary attention, RMSNorm, SwiGLU, two sums, and nothing else.
+LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
+
+
+def can_fuse_layers(model: nn.Module) -> bool:
+    """Whether every decoder layer is of the structure that is known here, with plain adapters or none."""
+    layers = decoder_layers(model)
+    return bool(layers) and all(_can_fuse(layer) for layer in layers)
+
+
+def decoder_layers(model: nn.Module) -> list[Any]:
+    """The decoder layers of `model`, whatever wraps it."""
+    lists = [module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] == "layers"]
+    return list(lists[0]) if lists and isinstance(lists[0], nn.ModuleList) else []
+
+
+def _can_fuse(layer: Any) -> bool:
+    if type(layer).__name__ not in LAYER_CLASSES:
+        return False
+    attention, mlp = layer.self_attn, layer.mlp
+    groups = (
+        (attention.q_proj, attention.k_proj, attention.v_proj),
+        (attention.o_proj,),
+        (mlp.gate_proj, mlp.up_proj),
+        (mlp.down_proj,),
+    )
+    plain = all(_alike(group) for group in groups)
+    half = attention.head_dim // 2
+    return plain and type(mlp.act_fn).__name__ in ("SiLU", "SiLUActivation") and half & (half - 1) == 0
+
+
+def _alike(group: Sequence[nn.Module]) -> bool:
+    """Whether all layers of a group wear a plain adapter, or none does."""
+    return all(map(is_plain_lora, group)) or not any(map(is_lora, group))
+
+
+def sliding_window(attention: Any) -> int | None:
+    """How many tokens back an attention layer sees, its own included; None for all."""
+    own = getattr(attention, "sliding_window", None)
+    if type(attention).__name__.startswith("Mistral"):
+        own = getattr(attention.config, "sliding_window", None)
+    return None if own is None else int(own)

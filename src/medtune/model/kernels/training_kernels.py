@@ -1,0 +1,152 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+"""The Triton kernels behind `gpu`: their language has no types, and constants are written in capitals."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rms_norm_kernel(x, weight, out, rstd_out, width, x_stride, out_stride, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    values = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+    rstd = tl.rsqrt(tl.sum(values * values) / width + eps)
+    scale = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * out_stride + column, values * rstd * scale, mask=inside)
+    tl.store(rstd_out + row, rstd)
+
+
+@triton.jit
+def rms_norm_backward_kernel(
+    gradient, x, weight, rstd_in, add, out, width, x_stride, add_stride, WITH_ADD: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    rstd = tl.load(rstd_in + row)
+    normed = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32) * rstd
+    inner = tl.load(gradient + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    inner *= tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    inner = (inner - normed * (tl.sum(inner * normed) / width)) * rstd
+    if WITH_ADD:
+        inner += tl.load(add + row * add_stride + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + column, inner, mask=inside)
+
+
+@triton.jit
+def rotate_kernel(
+    source, target, cos, sin, heads, source_stride, target_stride, angle_stride, sign,
+    HEADS: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.arange(0, HEADS)[:, None]
+    column = tl.arange(0, HALF)[None, :]
+    inside = (head < heads) & (column < HALF)
+    place = head * (2 * HALF) + column
+    first = tl.load(source + token * source_stride + place, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + token * source_stride + place + HALF, mask=inside, other=0.0).to(tl.float32)
+    c = tl.load(cos + token * angle_stride + column).to(tl.float32)
+    s = tl.load(sin + token * angle_stride + column).to(tl.float32) * sign
+    tl.store(target + token * target_stride + place, first * c - second * s, mask=inside)
+    tl.store(target + token * target_stride + place + HALF, second * c + first * s, mask=inside)
+
+
+@triton.jit
+def swiglu_kernel(gate_up, out, width, out_stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    gate = tl.load(gate_up + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * out_stride + column, gate * tl.sigmoid(gate) * up, mask=inside)
+
+
+@triton.jit
+def swiglu_backward_kernel(gate_up, gradient, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    gate_place, up_place = gate_up + row * 2 * width + column, gate_up + row * 2 * width + width + column
+    gate = tl.load(gate_place, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(up_place, mask=inside, other=0.0).to(tl.float32)
+    incoming = tl.load(gradient + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(gate)
+    activated = gate * sigmoid
+    tl.store(gate_place, incoming * up * (sigmoid + activated * (1 - sigmoid)), mask=inside)
+    tl.store(up_place, incoming * activated, mask=inside)
+    tl.store(gradient + row * width + column, activated * up, mask=inside)
+
+
+@triton.jit
+def cross_entropy_kernel(logits, labels, losses, WIDTH: tl.constexpr, WITH_GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    base = logits + row * WIDTH
+    label = tl.load(labels + row)
+    chosen = tl.load(base + label).to(tl.float32)
+    highest = tl.full((), float("-inf"), tl.float32)
+    total = tl.full((), 0.0, tl.float32)
+    for start in range(0, WIDTH, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        values = tl.load(base + column, mask=column < WIDTH, other=float("-inf")).to(tl.float32)
+        peak = tl.maximum(highest, tl.max(values))
+        total = total * tl.exp(highest - peak) + tl.sum(tl.exp(values - peak))
+        highest = peak
+    tl.store(losses + row, highest + tl.log(total) - chosen)
+    if WITH_GRADIENT:
+        for start in range(0, WIDTH, BLOCK):
+            column = start + tl.arange(0, BLOCK)
+            values = tl.load(base + column, mask=column < WIDTH, other=float("-inf")).to(tl.float32)
+            values = tl.exp(values - highest) / total - tl.where(column == label, 1.0, 0.0)
+            tl.store(base + column, values, mask=column < WIDTH)
+
+
+@triton.jit
+def dequantize_nf4_kernel(
+    table, out, SEGMENTS: tl.constexpr, NESTED: tl.constexpr, BLOCK_SIZE: tl.constexpr, NESTED_BLOCK_SIZE: tl.constexpr,
+    BYTES: tl.constexpr, ROUNDED: tl.constexpr, ALIGNED: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr,
+):  # fmt: skip
+    # A row of `table` is a weight: addresses of its parts, its first row in `out`, how many elements it has, and its
+    # first program. This program's weight is the last one that begins at or before it.
+    program = tl.program_id(0).to(tl.int64)
+    segment = 0
+    for other in tl.static_range(1, SEGMENTS):
+        segment = tl.where(tl.load(table + other * 9 + 8) <= program, other, segment)
+    row = table + segment * 9
+    packed = tl.load(row).to(tl.pointer_type(tl.uint8))
+    absmax_scale = tl.load(row + 2).to(tl.pointer_type(tl.float32))
+    absmax_code = tl.load(row + 3).to(tl.pointer_type(tl.float32))
+    code = tl.load(row + 5).to(tl.pointer_type(tl.float32))
+    begin, count, first_program = tl.load(row + 6), tl.load(row + 7), tl.load(row + 8)
+    if ALIGNED:
+        packed = tl.multiple_of(packed, 16)
+        count = tl.multiple_of(count, 32)
+    # A byte holds two weights, the first in its high half; BLOCK_SIZE weights share an absolute maximum, which is a
+    # byte itself where it was quantised a second time.
+    byte = (program - first_program) * BYTES + tl.arange(0, BYTES)
+    inside = byte < count // 2
+    pair = tl.load(packed + byte, mask=inside, other=0).to(tl.int32)
+    block = byte // (BLOCK_SIZE // 2)
+    if NESTED:
+        absmax = tl.load(row + 1).to(tl.pointer_type(tl.uint8))
+        level = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
+        scale = tl.load(absmax_code + level)
+        scale *= tl.load(absmax_scale + block // NESTED_BLOCK_SIZE, mask=inside, other=0.0)
+        scale += tl.load(tl.load(row + 4).to(tl.pointer_type(tl.float32)))
+    else:
+        scale = tl.load(absmax_scale + block, mask=inside, other=0.0)
+    # Rounded first to the dtype that the weight was quantised from, as bitsandbytes does.
+    high = (tl.load(code + (pair >> 4)) * scale).to(ROUNDED).to(out.dtype.element_ty)
+    low = (tl.load(code + (pair & 15)) * scale).to(ROUNDED).to(out.dtype.element_ty)
+    place = (program - first_program) * (2 * BYTES) + tl.arange(0, 2 * BYTES)
+    target = out + (begin + place // WIDTH) * STRIDE + place % WIDTH
+    tl.store(target, tl.interleave(high, low), mask=place < count)
+
+
+@triton.jit
+def gather_rows_kernel(table, ids, out, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    source = table + tl.load(ids + row).to(tl.int64) * width
+    tl.store(out + row * width + column, tl.load(source + column, mask=inside), mask=inside)
