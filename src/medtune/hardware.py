@@ -112,6 +112,26 @@ def free_bytes(device: str) -> int:
     return int(min(free + cached, ceiling))
 
 
+# Dense 16-bit operations of one multiprocessor in a clock, by compute capability (NVIDIA's architecture papers).
+_OPERATIONS_A_CLOCK = {(7, 0): 1024, (7, 5): 1024, (8, 0): 2048, (8, 6): 1024, (8, 9): 1024, (9, 0): 4096}
+_NEWER = 4096
+
+
+def matrix_rate(device: str) -> float | None:
+    """Dense 16-bit matrix operations a second that a GPU reaches at most, from its properties; None for a CPU."""
+    import torch
+
+    if device == "cpu":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    capability = (properties.major, properties.minor)
+    known = [operations for listed, operations in _OPERATIONS_A_CLOCK.items() if listed <= capability]
+    a_clock = _OPERATIONS_A_CLOCK.get(capability, _NEWER if properties.major > 9 else (known or [512])[-1])
+    # In kHz. Older torch does not tell; 1.5 GHz is near all of them.
+    clock = getattr(properties, "clock_rate", 0) or 1_500_000
+    return float(properties.multi_processor_count * a_clock * clock * 1000)
+
+
 def host_free_bytes() -> int:
     """Main memory that is available."""
     import psutil

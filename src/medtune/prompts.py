@@ -21,12 +21,12 @@ from medtune.chat_template import SYSTEM_PLACE, ChatTemplate, read_chat_template
 from medtune.records import IGNORED, EncodedRow, QAPair
 
 _T = TypeVar("_T")
-# Text, and whether its special tokens count as such: they do in the template's own, and nowhere else.
+# Text, and whether a special token in it counts as one: not where a row's own text spells it.
 _Part = tuple[str, bool]
 
 # Rows that are encoded together: enough to keep every core busy, few enough that what the tokenizer notes about each
 # token of theirs stays small.
-_BATCH = 2048
+_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class PromptRenderer:
 
         `examples` stand before the question as earlier turns of the chat.
         """
-        return self._encode_chats([self._prompt_parts(question, examples)])[0]
+        return self._encode_chats([self._prompt(question, examples)])[0]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """The `prompt_ids` of each question."""
-        batches = ([self._prompt_parts(question, ()) for question in batch] for batch in _batches(questions))
+        batches = ([self._prompt(question, ()) for question in batch] for batch in _batches(questions))
         return [ids for batch in batches for ids in self._encode_chats(batch)]
 
     def encode_pair(self, pair: QAPair, examples: Sequence[QAPair] = ()) -> EncodedRow:
@@ -63,16 +63,18 @@ class PromptRenderer:
         return [row for batch in _batches(pairs) for row in self._encode_batch(batch, examples)]
 
     def _encode_batch(self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]]) -> list[EncodedRow]:
-        starts = [self._prompt_parts(pair.question, examples.get(pair.id, ())) for pair in pairs]
-        tails = [[(self._template.before_answer, True), (pair.answer.strip(), False)] for pair in pairs]
+        end, before = self.end_token_id, (self._template.before_answer, True)
+        starts = [self._prompt(pair.question, examples.get(pair.id, ())) for pair in pairs]
+        tails = [[before, *self._guard(pair.answer.strip())] for pair in pairs]
         prompts = self._encode_chats(starts)
-        wholes = self._encode_chats([[*start, *tail] for start, tail in zip(starts, tails, strict=True)])
+        wholes = self._encode_chats([start + tail for start, tail in zip(starts, tails, strict=True)])
         fits = [whole[: len(prompt)] == prompt for prompt, whole in zip(prompts, wholes, strict=True)]
         # Where a token would span the border, the answer is encoded by itself: the prompt must be what generation sees.
         alone = iter(self._encode([tail for tail, fit in zip(tails, fits, strict=True) if not fit]))
         rows = []
         for pair, prompt, whole, fit in zip(pairs, prompts, wholes, fits, strict=True):
-            answer = [*(whole[len(prompt) :] if fit else next(alone)), self.end_token_id]
+            answer = whole[len(prompt) :] if fit else next(alone)
+            answer.append(end)
             rows.append(EncodedRow(pair.id, prompt + answer, [IGNORED] * len(prompt) + answer))
         return rows
 
@@ -83,7 +85,7 @@ class PromptRenderer:
 
     def cut_to(self, text: str, tokens: int) -> str:
         """`text` as a model would have written it under a cap: its first `tokens` tokens, all of it if it has fewer."""
-        ids = self._encode([[(text.strip(), False)]])[0]
+        ids = self._encode([self._guard(text.strip())])[0]
         if len(ids) <= tokens:
             return text
         cut: str = self.tokenizer.decode(ids[:tokens], clean_up_tokenization_spaces=False)
@@ -96,7 +98,7 @@ class PromptRenderer:
 
     def count_tokens_of(self, texts: Sequence[str]) -> list[int]:
         """The `count_tokens` of each text."""
-        batches = ([[(text.strip(), False)] for text in batch] for batch in _batches(texts))
+        batches = ([self._guard(text.strip()) for text in batch] for batch in _batches(texts))
         return [len(ids) for batch in batches for ids in self._encode(batch)]
 
     @cached_property
@@ -104,21 +106,28 @@ class PromptRenderer:
         """How often BOS stands in a prompt: once, or at every turn where the chat template opens turns with it."""
         return self.prompt_ids("?").count(self.tokenizer.bos_token_id)
 
-    def _prompt_parts(self, question: str, examples: Sequence[QAPair]) -> list[_Part]:
-        if not examples:
-            template = self._template
-            return [(template.before_question, True), (self._fill(question), False), (template.after_question, True)]
+    def _prompt(self, question: str, examples: Sequence[QAPair]) -> list[_Part]:
         texts = [text.strip() for example in examples for text in (example.question, example.answer)]
-        texts = [self._fill(texts[0]), *texts[1:], question.strip()]
-        first, *between = self._example_template(len(examples))
-        parts = [(first, True)]
-        for text, template_text in zip(texts, between, strict=True):
-            parts += [(text, False), (template_text, True)]
-        return parts
+        texts.append(question.strip())
+        texts[0] = self._system_in_question + texts[0]
+        parts: list[_Part] = []
+        for template, text in zip(self._prompt_template(len(examples)), texts, strict=False):
+            parts += [*template, *self._guard(text)]
+        return [*parts, *self._prompt_template(len(examples))[-1]]
 
-    def _fill(self, question: str) -> str:
-        system_line = self._template.system_in_question.replace(SYSTEM_PLACE, self.system_prompt.strip())
-        return system_line + question.strip()
+    def _prompt_template(self, examples: int) -> list[list[_Part]]:
+        """What stands before, between and behind the texts of a prompt with so many worked examples."""
+        if examples not in self._prompt_templates:
+            pieces = [self._template.before_question, self._template.after_question]
+            if examples:
+                knows_system = bool(self.system_prompt.strip()) and not self._template.system_in_question
+                pieces = read_example_template(self.tokenizer, examples, with_system=knows_system)
+            self._prompt_templates[examples] = [self._with_system(piece) for piece in pieces]
+        return self._prompt_templates[examples]
+
+    @cached_property
+    def _prompt_templates(self) -> dict[int, list[list[_Part]]]:
+        return {}
 
     @cached_property
     def _template(self) -> ChatTemplate:
@@ -128,26 +137,35 @@ class PromptRenderer:
             encode=lambda text: self._encode([[(text, True)]])[0],
         )
 
-    def _example_template(self, count: int) -> list[str]:
-        if count not in self._example_templates:
-            knows_system = bool(self.system_prompt.strip()) and not self._template.system_in_question
-            self._example_templates[count] = read_example_template(self.tokenizer, count, with_system=knows_system)
-        return self._example_templates[count]
+    @cached_property
+    def _system_in_question(self) -> str:
+        return self._template.system_in_question.replace(SYSTEM_PLACE, self.system_prompt.strip())
+
+    def _with_system(self, template: str) -> list[_Part]:
+        before, place, after = template.partition(SYSTEM_PLACE)
+        return [(before, True), *(self._guard(self.system_prompt.strip()) if place else ()), (after, True)]
+
+    def _guard(self, text: str) -> list[_Part]:
+        """A row's own text, with the special tokens that it spells apart."""
+        spelled = self._special_spellings
+        pieces: list[_Part] = []
+        position = 0
+        for match in spelled.finditer(text) if spelled else ():
+            pieces += [(text[position : match.start()], True), (match.group(), False)]
+            position = match.end()
+        return [*pieces, (text[position:], True)]
 
     @cached_property
-    def _example_templates(self) -> dict[int, list[str]]:
-        return {}
+    def _special_spellings(self) -> re.Pattern[str] | None:
+        tokens = sorted((str(token) for token in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def _encode_chats(self, chats: Sequence[Sequence[_Part]]) -> list[list[int]]:
-        return [self._with_one_bos(ids) for ids in self._encode(chats)]
-
-    def _with_one_bos(self, ids: list[int]) -> list[int]:
-        bos = self.tokenizer.bos_token_id
+        """As `_encode`, with one BOS before each row where the tokenizer puts one before a text."""
+        encoded, bos = self._encode(chats), self.tokenizer.bos_token_id
         if bos is None or not self._tokenizer_adds_bos:
-            return ids
-        while ids[:2] == [bos, bos]:
-            ids = ids[1:]
-        return ids if ids[:1] == [bos] else [bos, *ids]
+            return encoded
+        return [_with_one(bos, ids) for ids in encoded]
 
     @cached_property
     def _tokenizer_adds_bos(self) -> bool:
@@ -158,14 +176,15 @@ class PromptRenderer:
         """Token ids of each row of parts.
 
         A row is encoded in one piece, as the model's makers did it, save where its own text spells a special token:
-        there the spelling is cut out and encoded as plain text.
+        there the spelling is encoded as plain text.
         """
-        pieces = [self._pieces(parts) for parts in rows]
+        pieces = [_joined(parts) for parts in rows]
         ids = {
-            special: iter(self._token_ids([text for row in pieces for text, is_ in row if is_ == special], special))
+            special: iter(self._token_ids([text for row in pieces for text, kind in row if kind == special], special))
             for special in (True, False)
         }
-        return [list(chain.from_iterable(next(ids[special]) for _, special in row)) for row in pieces]
+        found = [[next(ids[special]) for _, special in row] for row in pieces]
+        return [parts[0] if len(parts) == 1 else list(chain.from_iterable(parts)) for parts in found]
 
     def _token_ids(self, texts: list[str], special: bool) -> list[list[int]]:
         # What transformers does on a call, without a fifth of its time, which goes into each token's place in the text,
@@ -176,40 +195,19 @@ class PromptRenderer:
         backend.encode_special_tokens = not special
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def _pieces(self, parts: Sequence[_Part]) -> list[_Part]:
-        """The parts with the system line in its place, spelled special tokens apart, and all else in one piece."""
-        pieces: list[_Part] = []
-        for text, is_template in parts:
-            if is_template and SYSTEM_PLACE in text:
-                before, after = text.split(SYSTEM_PLACE, 1)
-                pieces += [(before, True), *self._guard(self.system_prompt.strip()), (after, True)]
-            else:
-                pieces += [(text, True)] if is_template else self._guard(text)
-        return _joined(pieces)
-
-    def _guard(self, text: str) -> list[_Part]:
-        spelled = self._special_spellings
-        if spelled is None:
-            return [(text, True)]
-        pieces, position = [], 0
-        for match in spelled.finditer(text):
-            pieces += [(text[position : match.start()], True), (match.group(), False)]
-            position = match.end()
-        return [*pieces, (text[position:], True)]
-
-    @cached_property
-    def _special_spellings(self) -> re.Pattern[str] | None:
-        tokens = sorted((str(token) for token in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, tokens))) if tokens else None
-
 
 def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
 
 
-def _joined(pieces: Sequence[_Part]) -> list[_Part]:
+def _with_one(bos: int, ids: list[int]) -> list[int]:
+    found = next((place for place, id in enumerate(ids) if id != bos), len(ids))
+    return ids if found == 1 else [bos, *ids[found:]]
+
+
+def _joined(parts: Sequence[_Part]) -> list[_Part]:
     joined: list[_Part] = []
-    for text, special in pieces:
+    for text, special in parts:
         if not text:
             continue
         if joined and joined[-1][1] and special:

@@ -1,6 +1,5 @@
 """The rows of a step depend on the seed alone."""
 
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,27 +37,19 @@ def test_seeds_and_epochs_shuffle():
     assert list(StepSampler(50, 50, 2, 0)) == orders[0]
 
 
-def labels_of(rows):
-    bounds = torch.tensor([0, *(len(row["labels"]) for row in rows)]).cumsum(0)
-    return {"labels": torch.tensor([[label for row in rows for label in row["labels"]]]), "cu_seq_lens_q": bounds}
-
-
 def test_a_step_is_split_by_its_token_budget():
     rows = [{"input_ids": [1] * n, "labels": [-100] + [1] * (n - 1)} for n in (5, 30, 10, 7)]
-
-    def collate(chosen):
-        return {"input_ids": [t for row in chosen for t in row["input_ids"]], **labels_of(chosen)}
-
-    step = collate_step(rows, collate=collate, tokens_per_micro_batch=20, filler=rows[0])
+    step = collate_step(rows, tokens_per_micro_batch=20, filler=rows[0])
     # As few passes as first-fit decreasing needs, evenly filled; the row that is over the budget is alone.
-    assert sorted(len(batch["input_ids"]) for batch in step["micro_batches"]) == [10, 12, 30]
+    assert sorted(batch["input_ids"].shape[1] for batch in step["micro_batches"]) == [10, 12, 30]
     assert step["answer_tokens"] == 4 + 29 + 9 + 6
     assert step["tokens"] == 52
 
 
 def test_an_empty_share_takes_part_and_counts_for_nothing():
     filler = {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
-    step = collate_step([], collate=labels_of, tokens_per_micro_batch=20, filler=filler)
+    step = collate_step([], tokens_per_micro_batch=20, filler=filler)
     assert step["answer_tokens"] == step["tokens"] == 0
     assert step["micro_batches"] == []
+    assert step["filler"]["input_ids"].tolist() == [[1, 2, 3]]
     assert step["filler"]["answer_positions"].tolist() == step["filler"]["answer_labels"].tolist() == []

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from medtune.config import TrainingSection
 from medtune.errors import ModelError
-from medtune.training.memory import GIB, Memory, ModelShape, TrainingPlan, plan_training, predicted_peak, work_per_token
+from medtune.training.memory import (
+    GIB,
+    Machine,
+    ModelShape,
+    TrainingPlan,
+    plan_training,
+    predicted_peak,
+    work_per_token,
+)
 
 # LLaMA-3-8B in NF4, an adapter of rank 16 on all seven projections, bfloat16.
 LLAMA = ModelShape(
@@ -30,14 +38,24 @@ LLAMA = ModelShape(
 ALLOCATED = round(5.47 * GIB)
 
 
-def memory(limit, host=64):
-    return Memory(ALLOCATED, round(limit * GIB), round(host * GIB))
+def machine(limit, host=64, operations=None):
+    return Machine(ALLOCATED, round(limit * GIB), round(host * GIB), operations)
 
 
-def plan(limit, *, host=64, largest=7800, longest=1024, shape=LLAMA, optimizers=("adamw_torch_fused",), **training):
+def plan(
+    limit,
+    *,
+    host=64,
+    operations=None,
+    largest=7800,
+    longest=1024,
+    shape=LLAMA,
+    optimizers=("adamw_torch_fused",),
+    **training,
+):
     return plan_training(
         shape,
-        memory(limit, host),
+        machine(limit, host, operations),
         TrainingSection(**training),
         largest_step=largest,
         longest_row=longest,
@@ -102,6 +120,13 @@ def test_other_layers_are_recomputed_all_or_none():
     assert not plan(8, shape=shape).offload
 
 
+def test_a_gpu_faster_than_the_host_gets_larger_passes():
+    """Under a T4's memory: a T4 takes the plan with the least work, an H200 one that keeps it from waiting."""
+    slow, fast = (plan(13.8, operations=rate) for rate in (65e12, 989e12))
+    assert fast.tokens_per_micro_batch > slow.tokens_per_micro_batch
+    assert fast.checkpointed_layers > slow.checkpointed_layers
+
+
 def test_the_optimizer_gives_way_where_its_state_does_not_fit():
     both = ("adamw_torch_fused", "paged_adamw_8bit")
     assert plan(130, optimizers=both).optimizer == "adamw_torch_fused"
@@ -152,7 +177,7 @@ def test_predicted_peaks_are_those_that_were_measured(row):
     tokens, checkpointed, offload, weights, embeddings, allocated, peak = row
     # What was allocated before is as after loading: embeddings moved already, weights dequantised already.
     held = 32 * LLAMA.packed_layer_parameters * 2 if weights == "dequantized" else 0
-    before = Memory(round(allocated * GIB) - held, 0, 0)
+    before = Machine(round(allocated * GIB) - held, 0, 0)
     wanted = TrainingPlan(tokens, 32, checkpointed, offload, weights, embeddings, "paged_adamw_8bit", True)
     predicted = predicted_peak(replace(LLAMA, embedding_bytes=0), before, wanted)
     assert predicted / GIB == pytest.approx(peak, rel=0.05)

@@ -87,12 +87,16 @@ def attend_rows(
     """
     if softcap is None and _has_varlen(query):
         return _varlen(query, key, value, bounds, longest, scaling, window)
+    dtype = query.dtype
+    if not query.is_cuda and dtype == torch.bfloat16:
+        # On a CPU attention in bfloat16 takes four times as long.
+        query, key, value = query.float(), key.float(), value.float()
     rows = []
     # Without `edges` an old GPU would have to be waited for in every layer.
     for start, stop in pairwise(bounds.tolist() if edges is None else edges):
         q, k, v = (x[start:stop].transpose(0, 1).unsqueeze(0) for x in (query, key, value))
         rows.append(_one_row(q, k, v, scaling, window, softcap))
-    return torch.cat(rows, dim=2).squeeze(0).transpose(0, 1)
+    return torch.cat(rows, dim=2).squeeze(0).transpose(0, 1).to(dtype)
 
 
 def _one_row(

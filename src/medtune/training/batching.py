@@ -7,13 +7,14 @@ alone and changes neither its rows nor its gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
-from medtune.model.answer_loss import fill_micro_batches, with_targets
+from medtune.model.answer_loss import fill_micro_batches
+from medtune.model.packing import pack_rows
 from medtune.records import IGNORED
 
 Row = Mapping[str, Any]
@@ -56,19 +57,21 @@ class StepSampler(Sampler[list[int]]):
         return self._cached_order
 
 
-def collate_step(
-    rows: Sequence[Row], *, collate: Callable[[list[Row]], dict[str, Any]], tokens_per_micro_batch: int, filler: Row
-) -> dict[str, Any]:
-    """One optimiser step: its padding-free passes, each as `collate` makes them, and its counts of tokens.
+def collate_step(rows: Sequence[Row], *, tokens_per_micro_batch: int, filler: Row) -> dict[str, Any]:
+    """One optimiser step: its padding-free passes, each a pack, and its counts of tokens.
 
     `filler`, with every label masked, is for a process that has fewer passes than another: all have to take part in
     every exchange between processes, and this one adds nothing to it.
     """
     passes = fill_micro_batches([len(row["input_ids"]) for row in rows], tokens_per_micro_batch)
-    micro_batches = [with_targets(collate([rows[i] for i in indices])) for indices in passes]
+    micro_batches = [_pack([rows[i] for i in indices]) for indices in passes]
     return {
-        "filler": with_targets(collate([{**filler, "labels": [IGNORED] * len(filler["labels"])}])),
+        "filler": _pack([{**filler, "labels": [IGNORED] * len(filler["labels"])}]),
         "micro_batches": micro_batches,
         "answer_tokens": sum(len(batch["answer_labels"]) for batch in micro_batches),
         "tokens": sum(len(row["input_ids"]) for row in rows),
     }
+
+
+def _pack(rows: Sequence[Row]) -> dict[str, Any]:
+    return pack_rows([row["input_ids"] for row in rows], [row["labels"] for row in rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any, Literal
 
@@ -20,15 +21,20 @@ from medtune.model.host_store import LAYERS_AHEAD
 GIB = 2**30
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
 OPERATIONS_PER_BYTE = 200
-# A step of few tokens does not fill the GPU: what a product costs beside its operations, as tokens.
-IDLE_TOKENS = 128
+# A pass of few tokens does not fill the GPU: what its products cost beside their operations, as tokens.
+IDLE_TOKENS = 64
+# Of the operations a GPU could do, what matrix products of these shapes reach.
+REACHED = 0.7
+# Seconds that the host takes to launch a layer's forward pass; as much for a backward pass, and for computing again. A
+# GPU that is faster waits.
+HOST_SECONDS = 0.0022
 # Slowdowns assumed for what travels over the bus beside the computation, and for an optimiser that goes through its
 # parameters one by one and waits.
 HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 # Copies out and back cost the host time, however few tokens they hold.
 OFFLOAD_TOKENS = 300
 # Of the memory that is free, left for the allocator's gaps.
-MARGIN = 0.96
+MARGIN = 0.95
 # Of the main memory that is available, at most this share becomes page-locked.
 HOST_SHARE = 0.6
 
@@ -54,12 +60,16 @@ class ModelShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes: what the model takes now, what training may reach in all on the device, and what the host has left."""
+class Machine:
+    """Bytes that the model takes now, that training may reach in all on the device, and that the host has left.
+
+    `operations` are dense 16-bit matrix operations a second, or None where the host's part does not matter.
+    """
 
     allocated: int
     limit: int
     host: int
+    operations: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,7 @@ class TrainingPlan:
 
 def plan_training(
     shape: ModelShape,
-    memory: Memory,
+    machine: Machine,
     training: TrainingSection,
     *,
     largest_step: int,
@@ -108,31 +118,32 @@ def plan_training(
     `largest_step` is the most tokens of one optimiser step, `optimizers` those to choose from, the best first. Raises
     ModelError if nothing fits, with what the smallest plan would take.
     """
+    work = partial(work_per_token, shape, operations=machine.operations)
     best: TrainingPlan | None = None
     smallest: TrainingPlan | None = None
-    for plan in _candidates(shape, memory, training, _pass_sizes(training, largest_step, longest_row), optimizers):
+    for plan in _candidates(shape, machine, training, _pass_sizes(training, largest_step, longest_row), optimizers):
         # A row over the budget gets a pass of its own.
         widest = replace(plan, tokens_per_micro_batch=max(plan.tokens_per_micro_batch, longest_row))
-        peak = predicted_peak(shape, memory, widest)
-        plan = replace(plan, peak_bytes=peak, limit_bytes=memory.limit)
+        peak = predicted_peak(shape, machine, widest)
+        plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
         if smallest is None or peak < smallest.peak_bytes:
             smallest = plan
-        if peak <= memory.limit and (best is None or work_per_token(shape, plan) < work_per_token(shape, best)):
+        if peak <= machine.limit and (best is None or work(plan) < work(best)):
             best = plan
     if best is None:
         assert smallest is not None
         raise ModelError(
             f"training does not fit: the smallest plan takes {smallest.peak_bytes / GIB:.1f} GiB of "
-            f"{memory.limit / GIB:.1f} GiB ({smallest.describe()}); lower training.max_length or lora.rank, or set "
+            f"{machine.limit / GIB:.1f} GiB ({smallest.describe()}); lower training.max_length or lora.rank, or set "
             "training.checkpointing, weights and embeddings to auto"
         )
     return best
 
 
-def predicted_peak(shape: ModelShape, memory: Memory, plan: TrainingPlan) -> int:
+def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> int:
     """Peak bytes on the device: what is there now, gradients and optimiser, kept activations, the widest moment."""
     tokens, item = plan.tokens_per_micro_batch, shape.item
-    steady = memory.allocated + shape.adapter_parameters * (4 + optimizer_bytes(plan.optimizer))
+    steady = machine.allocated + shape.adapter_parameters * (4 + optimizer_bytes(plan.optimizer))
     if plan.embeddings == "host":
         steady -= shape.embedding_bytes
     if plan.weights == "dequantized":
@@ -144,34 +155,36 @@ def predicted_peak(shape: ModelShape, memory: Memory, plan: TrainingPlan) -> int
     if not shape.fused:
         # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
         inside += tokens * (10 * shape.hidden + 2 * shape.intermediate) * item
-    waiting = (
-        inputs * (kept_layers + (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)) + inside * kept_layers
-    )
+    recomputed = inputs * (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)
+    waiting = recomputed + (inputs + inside) * kept_layers
     first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
     peak = waiting + max(first, _loss_moment(shape, tokens))
     if plan.checkpointed_layers:
         # The layers that compute again are the first ones, when all that others kept is gone.
-        alone = inputs * (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)
-        peak = max(peak, alone + _layer_moment(shape, plan, tokens, recomputed=True))
+        peak = max(peak, recomputed + _layer_moment(shape, plan, tokens, recomputed=True))
     return int(steady + peak)
 
 
-def work_per_token(shape: ModelShape, plan: TrainingPlan) -> float:
-    """Operations a token, moved bytes counted as operations; the measure by which plans are compared."""
+def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | None = None) -> float:
+    """Operations a token, and what else takes time as if it were operations; the measure by which plans are compared.
+
+    `operations` are those of a Machine.
+    """
     share = plan.checkpointed_layers / shape.layers
     # The last product of a layer is not computed again.
     down = shape.hidden * shape.intermediate / shape.layer_parameters
     passes = 2 + share * ((1 - down) if shape.fused else 1)
     tokens = plan.tokens_per_micro_batch
-    work = 2 * (shape.layers * shape.layer_parameters * passes + 2 * shape.head_parameters)
+    work = 2 * (shape.layers * shape.layer_parameters * passes + 2 * shape.head_parameters) * (tokens + IDLE_TOKENS)
     if plan.weights == "nf4":
         moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
-        work += OPERATIONS_PER_BYTE * moved / tokens
-    slower = (1 + OFFLOAD_TOKENS / tokens if plan.offload else 1) * (
-        HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1
-    )
+        work += OPERATIONS_PER_BYTE * moved
+    if operations is not None:
+        work = max(work, shape.layers * HOST_SECONDS * (2 + share) * operations * REACHED)
+    slower = (1 + OFFLOAD_TOKENS / tokens) if plan.offload else 1.0
+    slower *= HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1
     slower *= PAGED_COST if "paged" in plan.optimizer else 1
-    return work * (1 + IDLE_TOKENS / tokens) * slower
+    return work * slower / tokens
 
 
 def optimizer_bytes(name: str) -> float:
@@ -182,13 +195,13 @@ def optimizer_bytes(name: str) -> float:
 
 
 def _candidates(
-    shape: ModelShape, memory: Memory, training: TrainingSection, sizes: Sequence[int], optimizers: Sequence[str]
+    shape: ModelShape, machine: Machine, training: TrainingSection, sizes: Sequence[int], optimizers: Sequence[str]
 ) -> Iterator[TrainingPlan]:
     can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
     stored = _allowed(training.weights, "nf4", "dequantized" if can_dequantize else None)
     for tokens, weights, embeddings, optimizer in product(sizes, stored, places, optimizers):
-        for checkpointed, offload in _checkpointing(shape, memory, training, tokens):
+        for checkpointed, offload in _checkpointing(shape, machine, training, tokens):
             yield TrainingPlan(tokens, shape.layers, checkpointed, offload, weights, embeddings, optimizer, shape.fused)
 
 
@@ -206,10 +219,10 @@ def _pass_sizes(training: TrainingSection, largest_step: int, longest_row: int) 
 
 
 def _checkpointing(
-    shape: ModelShape, memory: Memory, training: TrainingSection, tokens: int
+    shape: ModelShape, machine: Machine, training: TrainingSection, tokens: int
 ) -> Iterator[tuple[int, bool]]:
     wanted, layers = training.checkpointing, shape.layers
-    fits_host = layers * tokens * shape.hidden * shape.item <= memory.host * HOST_SHARE
+    fits_host = layers * tokens * shape.hidden * shape.item <= machine.host * HOST_SHARE
     if wanted == "none":
         yield 0, False
     elif wanted == "all":

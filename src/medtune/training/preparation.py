@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from medtune.config import Config
-from medtune.hardware import free_bytes, host_free_bytes, rank, torch_dtype, world_size
+from medtune.hardware import free_bytes, host_free_bytes, matrix_rate, rank, torch_dtype, world_size
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.model.base_weights import is_4bit
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers
@@ -21,7 +21,7 @@ from medtune.progress import say
 from medtune.records import EncodedRow
 from medtune.training.arguments import optimizer_names, total_steps
 from medtune.training.batching import StepSampler
-from medtune.training.memory import GIB, MARGIN, Memory, ModelShape, TrainingPlan, plan_training
+from medtune.training.memory import GIB, MARGIN, Machine, ModelShape, TrainingPlan, plan_training
 
 
 def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, device: str, dtype: str) -> TrainingPlan:
@@ -30,7 +30,7 @@ def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, devi
     largest, longest = largest_step(rows, config), max(len(row.input_ids) for row in rows)
     plan = plan_training(
         shape,
-        available_memory(device, config.training.memory_gib),
+        this_machine(device, config.training.memory_gib),
         config.training,
         largest_step=largest,
         longest_row=longest,
@@ -41,14 +41,14 @@ def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, devi
     return plan
 
 
-def available_memory(device: str, limit_gib: float | None) -> Memory:
+def this_machine(device: str, limit_gib: float | None) -> Machine:
     """What training may take on `device`: all that is free but a margin, or up to a peak of `limit_gib` GiB."""
     host = host_free_bytes()
     allocated = 0 if device == "cpu" else int(torch.cuda.memory_allocated(device))
     limit = allocated + int(free_bytes(device) * MARGIN)
     if limit_gib is not None and device != "cpu":
         limit = min(limit, int(limit_gib * GIB))
-    return Memory(allocated, limit, host)
+    return Machine(allocated, limit, host, matrix_rate(device))
 
 
 def largest_step(rows: Sequence[EncodedRow], config: Config) -> int:

@@ -71,7 +71,6 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         )
         collate = partial(
             collate_step,
-            collate=self.data_collator,
             tokens_per_micro_batch=self.tokens_per_micro_batch,
             filler=self.train_dataset[0],
         )
@@ -80,12 +79,9 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over every pass of a step. Returns the step's loss, a mean over its answer tokens."""
         micro_batches = inputs["micro_batches"]
-        counts = torch.tensor(
-            [[inputs["answer_tokens"], inputs["tokens"], len(micro_batches)]], device=self.args.device
+        answer_tokens, tokens, most_passes = self._over_processes(
+            inputs["answer_tokens"], inputs["tokens"], len(micro_batches)
         )
-        counts = self.accelerator.gather(counts)
-        answer_tokens, tokens, _ = counts.sum(dim=0)
-        most_passes = int(counts[:, 2].max())
         # Every pass ends in an exchange between the processes: all of them make equally many.
         micro_batches = micro_batches + [inputs["filler"]] * (most_passes - len(micro_batches))
         total = torch.zeros((), device=self.args.device)
@@ -93,8 +89,16 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(model):
                 total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
-        self.history.count(int(tokens))
+        self.history.count(tokens)
         return total
+
+    def _over_processes(self, answer_tokens: int, tokens: int, passes: int) -> tuple[int, int, int]:
+        """The sums of the first two over all processes, and the most passes that one of them makes."""
+        if self.accelerator.num_processes == 1:
+            return answer_tokens, tokens, passes  # an exchange would have to wait for the device
+        counts = self.accelerator.gather(torch.tensor([[answer_tokens, tokens, passes]], device=self.args.device))
+        sums = counts.sum(dim=0).tolist()
+        return sums[0], sums[1], int(counts[:, 2].max())
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -1,0 +1,41 @@
+"""Rows strung together without padding, as the model takes them, and which rows share a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from medtune.records import IGNORED
+
+
+def pack_rows(input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """One pack of rows, (1, tokens), in the names that transformers' models know.
+
+    Beside token ids and positions: where rows begin and end (`cu_seq_lens_q` and `_k`, int32; `row_edges`, the same as
+    numbers on the host), which row each token is of (`seq_idx`, for models with linear attention), and what counts:
+    `answer_labels` and the `answer_positions` of the tokens before them. All is found here, on the host, where nothing
+    has to be waited for. A row's first token is never counted: nothing stands before it.
+    """
+    lengths = np.array([len(ids) for ids in input_ids])
+    edges = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in input_ids])
+    targets = np.concatenate([np.asarray(row, dtype=np.int64) for row in labels])
+    targets[edges[:-1]] = IGNORED
+    positions = np.flatnonzero(targets[1:] != IGNORED)
+    bounds = torch.from_numpy(edges.astype(np.int32))
+    longest = int(lengths.max())
+    return {
+        "input_ids": torch.from_numpy(tokens)[None],
+        "position_ids": torch.from_numpy(np.arange(len(tokens)) - np.repeat(edges[:-1], lengths))[None],
+        "seq_idx": torch.from_numpy(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths))[None],
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "row_edges": tuple(edges.tolist()),
+        "answer_positions": torch.from_numpy(positions),
+        "answer_labels": torch.from_numpy(targets[positions + 1]),
+    }
