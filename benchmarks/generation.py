@@ -142,8 +142,7 @@ def timed_losses(loaded: Any, answer_tokens: int) -> dict[str, Any]:
     budget = scoring_tokens(loaded.model, "auto")
 
     def score(chosen: list[Any]) -> int:
-        pad = loaded.renderer.tokenizer.pad_token_id
-        losses = answer_losses(loaded.model, chosen, pad_token_id=pad, tokens_per_batch=budget)
+        losses = answer_losses(loaded.model, chosen, tokens_per_batch=budget)
         assert all(math.isfinite(loss.nll) for loss in losses)
         return sum(loss.tokens for loss in losses)
 

@@ -1,7 +1,13 @@
 """The renderer: one BOS, a learned end token, labels on the answer alone, and text that stays text."""
 
-import pytest
+import logging
+from dataclasses import replace
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import medtune.prompts
 from medtune.errors import DataError, ModelError
 from medtune.prompts import PromptRenderer
 from medtune.records import IGNORED, EncodedRow, QAPair
@@ -253,6 +259,83 @@ def test_rows_without_room_are_handed_back_to_who_only_counts():
     assert [row.id for row in fitted.rows] == ["short"]
     assert [row.id for row in fitted.no_room] == ["long"]
     assert fitted.no_room[0].prompt_length > 64
+
+
+# Many rows at a time ------------------------------------------------------------------------------------------------
+
+SPELLED = ["<|eot_id|>", "<|begin_of_text|>", "<|im_end|>", "<start_of_turn>", "<bos>", "</s>"]
+WORDS = ["Uric acid", "gout ?", " ", "\n", "<|", "|>", "[INST]", "été", "😀"]
+TEXT = st.lists(st.sampled_from([*WORDS, *SPELLED]) | st.text(max_size=8), max_size=8).map("".join)
+ROWS = st.lists(st.builds(pair, TEXT, TEXT), max_size=6).map(
+    lambda rows: [replace(row, id=f"r{place}") for place, row in enumerate(rows)]
+)
+RENDERERS = {
+    (name, system): PromptRenderer(make(), system) for name, make in ALL.items() for system in ("", "Say </s> kindly.")
+}
+
+
+@pytest.mark.parametrize("renderer", RENDERERS.values(), ids=map(" ".join, RENDERERS))
+@given(rows=ROWS, examples=ROWS)
+def test_rows_are_the_same_in_a_batch_and_alone(renderer, rows, examples):
+    turns = {row.id: examples[: place % 3] for place, row in enumerate(rows)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medtune.prompts, "_BATCH", 2)  # so that rows come in several batches
+        encoded = renderer.encode_pairs(rows, turns)
+        prompts = renderer.prompts([row.question for row in rows])
+        counts = renderer.count_tokens_of([row.answer for row in rows])
+    assert encoded == [renderer.encode_pair(row, turns[row.id]) for row in rows]
+    assert prompts == [renderer.prompt_ids(row.question) for row in rows]
+    assert counts == [renderer.count_tokens(row.answer) for row in rows]
+    for row, ids in zip(rows, encoded, strict=True):
+        assert ids.input_ids[: ids.prompt_length] == renderer.prompt_ids(row.question, turns[row.id])
+        assert ids.labels == [IGNORED] * ids.prompt_length + ids.input_ids[ids.prompt_length :]
+
+
+@pytest.mark.parametrize("renderer", RENDERERS.values(), ids=map(" ".join, RENDERERS))
+@given(rows=ROWS)
+def test_no_text_changes_how_many_special_tokens_a_row_has(renderer, rows):
+    special = renderer.tokenizer.added_tokens_decoder
+    expected = [id for id in renderer.encode_pair(pair()).input_ids if id in special]
+    for row, text in zip(renderer.encode_pairs(rows), rows, strict=True):
+        assert [id for id in row.input_ids if id in special] == expected
+        assert renderer.tokenizer.decode(row.input_ids[row.prompt_length : -1]).strip() == text.answer.strip()
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
+@given(questions=st.lists(st.text(min_size=1).filter(lambda text: "<" not in text).map(str.strip)))
+def test_prompts_of_plain_texts_are_the_templates(make, questions):
+    tokenizer = make()
+    official = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        for question in questions
+    ]
+    assert PromptRenderer(tokenizer).prompts(questions) == official
+
+
+@given(rows=ROWS, max_length=st.integers(20, 60), overlong=st.sampled_from(["cut", "drop"]))
+def test_rows_are_fitted_the_same_together_and_alone(rows, max_length, overlong):
+    renderer = RENDERERS["llama3", ""]
+    together = fit_rows(renderer, rows, max_length=max_length, overlong=overlong)
+    alone = [fit_rows(renderer, [row], max_length=max_length, overlong=overlong) for row in rows]
+    assert together.rows == [row for one in alone for row in one.rows]
+    assert together.no_room == tuple(row for one in alone for row in one.no_room)
+    for name in ("cut", "dropped", "tokens_lost"):
+        assert getattr(together, name) == sum(getattr(one, name) for one in alone)
+
+
+def test_texts_longer_than_the_model_reads_bring_no_warning(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tokenizer = build_tokenizer()
+    tokenizer.model_max_length = 16
+    with caplog.at_level(logging.WARNING, logger="transformers"):
+        renderer = PromptRenderer(tokenizer)
+        renderer.encode_pairs([pair(answer=LONG)])
+        renderer.cut_to(LONG, 4)
+        assert not caplog.records
+        tokenizer(LONG)
+    assert "longer than the specified maximum" in caplog.text
 
 
 # The mask -----------------------------------------------------------------------------------------------------------

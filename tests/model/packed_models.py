@@ -91,7 +91,7 @@ def pack(rows, device="cpu"):
 
 def packed_loss(model, rows, **options):
     batch, labels = pack(rows, model.device)
-    logits = model(**batch, use_cache=False, **options).logits[0]
+    logits = model(**{**batch, **options}, use_cache=False).logits[0]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return cross_entropy(logits[:-1], labels[1:], ignore_index=-100)
 
@@ -121,3 +121,11 @@ def error(gradients, expected):
     assert gradients.keys() == expected.keys()
     apart = sum((gradients[name].double() - expected[name].double()).square().sum() for name in expected)
     return float((apart / sum(value.double().square().sum() for value in expected.values())).sqrt())
+
+
+def with_targets(batch):
+    """A pack with `labels`, (1, tokens), as `add_answer_loss` takes it."""
+    shifted = batch["labels"][0, 1:]
+    positions = (shifted != -100).nonzero().squeeze(1)
+    rest = {name: value for name, value in batch.items() if name != "labels"}
+    return {**rest, "answer_positions": positions, "answer_labels": shifted[positions]}

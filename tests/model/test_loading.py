@@ -62,7 +62,7 @@ def test_lean_preparation_gives_peft_preparations_loss(tiny, dtype):
         prepared = attach_new_adapter(prepared, LoraSection(), seed=0)
         add_answer_loss(prepared.get_base_model())
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            (loss,) = answer_losses(prepared, [row], pad_token_id=2, tokens_per_batch=512)
+            (loss,) = answer_losses(prepared, [row], tokens_per_batch=512)
         losses[kind] = loss.nll / loss.tokens
     assert losses["lean"] == pytest.approx(losses["peft"], rel=1e-5 if dtype == "float32" else 2e-2)
 

@@ -1,11 +1,11 @@
-"""Packs of rows are what TRL's padding-free collator makes of them, and what counts in them."""
+"""Packs of rows are what TRL's padding-free collator makes of them; rows share as few passes as may be, evenly."""
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from medtune.model.packing import pack_rows
+from medtune.model.packing import fill_micro_batches, pack_rows
 
 ROW = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=12)
 
@@ -28,3 +28,63 @@ def test_packs_are_those_of_trl(rows):
             assert pack[name].dtype == value.dtype
         else:
             assert pack[name] == value
+
+
+def first_fit_decreasing(lengths, budget):
+    """How many passes it takes (Johnson 1973)."""
+    room = []
+    for length in sorted(lengths, reverse=True):
+        place = next((i for i, left in enumerate(room) if left >= length), None)
+        if place is None:
+            room.append(budget - length)
+        else:
+            room[place] -= length
+    return len(room)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(1, 200), max_size=40), st.integers(16, 300))
+def test_micro_batches_hold_every_row_once_within_the_budget(lengths, budget):
+    passes = fill_micro_batches(lengths, budget)
+    assert sorted(index for indices in passes for index in indices) == list(range(len(lengths)))
+    assert all(indices == sorted(indices) for indices in passes)
+    loads = [sum(lengths[i] for i in indices) for indices in passes]
+    for indices, load in zip(passes, loads, strict=True):
+        assert indices
+        assert load <= budget or len(indices) == 1
+    assert len(passes) == first_fit_decreasing(lengths, budget)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(200, 400))
+def test_micro_batches_are_even(lengths, budget):
+    """No pass is longer than another by more than a row, wherever that is sure to keep to the budget."""
+    passes = fill_micro_batches(lengths, budget)
+    loads = [sum(lengths[i] for i in indices) for indices in passes]
+    # Rows given to whichever pass has least leave none above the mean by more than this (Graham 1969).
+    if sum(lengths) + (len(passes) - 1) * max(lengths) <= budget * len(passes):
+        assert max(loads) - min(loads) <= max(lengths)
+    assert max(loads) <= budget
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=20), st.integers(16, 300), st.randoms())
+def test_micro_batches_depend_on_the_lengths_alone(lengths, budget, random):
+    passes = fill_micro_batches(lengths, budget)
+    assert fill_micro_batches(tuple(lengths), budget) == passes
+    # In another order, passes of the same lengths.
+    shuffled = random.sample(lengths, len(lengths))
+    again = fill_micro_batches(shuffled, budget)
+
+    def contents(rows, grouped):
+        return sorted(sorted(rows[i] for i in indices) for indices in grouped)
+
+    assert contents(shuffled, again) == contents(lengths, passes)
+
+
+def test_micro_batches_by_hand():
+    assert fill_micro_batches([], 100) == []
+    assert fill_micro_batches([5, 300, 5], 100) == [[1], [0, 2]]  # too long for any budget: by itself
+    # First fit would give 90 and 50; spread out they are 70 and 70.
+    assert fill_micro_batches([50, 40, 30, 20], 100) == [[0, 3], [1, 2]]
+    # Spread out they would be 110 and 90, so first fit's 100 and 100 stay.
+    assert fill_micro_batches([60, 50, 40, 30, 20], 100) == [[0, 2], [1, 3, 4]]

@@ -143,9 +143,9 @@ def test_prompt_tokens_carry_no_gradient(tiny):
     row = rows(tiny, 1)[0]
     labels = list(row.labels)
     assert labels[: row.prompt_length] == [-100] * row.prompt_length
-    (before,) = answer_losses(model, [row], pad_token_id=2, tokens_per_batch=512)
+    (before,) = answer_losses(model, [row], tokens_per_batch=512)
     labels[row.prompt_length] = -100
-    (after,) = answer_losses(model, [EncodedRow("x", row.input_ids, labels)], pad_token_id=2, tokens_per_batch=512)
+    (after,) = answer_losses(model, [EncodedRow("x", row.input_ids, labels)], tokens_per_batch=512)
     assert after.tokens == before.tokens - 1
     assert after.nll < before.nll
 

@@ -37,7 +37,6 @@ def predict(
         losses = answer_losses(
             model,
             rows,
-            pad_token_id=tokenizer.pad_token_id,
             tokens_per_batch=scoring_tokens(model, config.training.tokens_per_micro_batch),
             on_rows=advance,
         )

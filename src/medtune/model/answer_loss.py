@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medtune.hardware import input_device
 from medtune.model.kernels import kernels_for
+from medtune.model.packing import fill_micro_batches, pack_rows
 from medtune.records import IGNORED, AnswerLoss, EncodedRow
 
 # Bytes of whole-vocabulary logits that exist at once: 512 tokens of LLaMA-3's 128,256 in 16 bit.
@@ -39,19 +40,6 @@ def add_answer_loss(model: Any) -> None:
         return _token_losses(hidden, positions, labels, head, _logit_change(self.config.get_text_config()))
 
     model.forward = types.MethodType(forward, model)
-
-
-def with_targets(pack: dict[str, Any]) -> dict[str, Any]:
-    """A pack of TRL's padding-free collator as the model takes it: what counts in place of `labels`, (1, tokens).
-
-    `answer_positions` and `answer_labels` are as `add_answer_loss` says, `row_edges` the rows' bounds as numbers: all
-    found here, on the host, where nothing has to be waited for.
-    """
-    shifted = pack["labels"][0, 1:]
-    positions = (shifted != IGNORED).nonzero().squeeze(1)
-    targets = {"answer_positions": positions, "answer_labels": shifted[positions]}
-    rest = {name: value for name, value in pack.items() if name != "labels"}
-    return {**rest, **targets, "row_edges": tuple(pack["cu_seq_lens_q"].tolist())}
 
 
 def _token_losses(
@@ -119,42 +107,11 @@ class _HeadLoss(torch.autograd.Function):
         return result, None, None, None
 
 
-def fill_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Share out rows over as few passes of at most `token_budget` tokens as first-fit decreasing finds.
-
-    They are spread evenly over these passes where that keeps to the budget. Returns indices into `lengths`. A row
-    longer than the budget gets a pass of its own. The result depends on the lengths alone.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    passes: list[list[int]] = []
-    room: list[int] = []
-    for index in order:
-        place = next((p for p, left in enumerate(room) if lengths[index] <= left), None)
-        if place is None:
-            passes.append([])
-            room.append(token_budget)
-            place = len(passes) - 1
-        passes[place].append(index)
-        room[place] -= lengths[index]
-    even: list[list[int]] = [[] for _ in passes]
-    loads = [0] * len(passes)
-    for index in order:
-        place = loads.index(min(loads))
-        even[place].append(index)
-        loads[place] += lengths[index]
-    longest = max(lengths, default=0)
-    fits = all(
-        load <= max(token_budget, longest if len(rows) == 1 else 0) for load, rows in zip(loads, even, strict=True)
-    )
-    return [sorted(indices) for indices in (even if fits else passes)]
-
-
 @torch.no_grad()
 def answer_losses(
     model: Any,
     rows: Sequence[EncodedRow],
     *,
-    pad_token_id: int,
     tokens_per_batch: int,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[AnswerLoss]:
@@ -163,13 +120,10 @@ def answer_losses(
     `model` must have been through `add_answer_loss`. Rows share padding-free passes of at most `tokens_per_batch`
     tokens; `on_rows` is told how many rows each pass finished.
     """
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-    collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=True)
     device = input_device(model)
     sums: list[tuple[list[int], Tensor]] = []
     for indices in fill_micro_batches([len(row.input_ids) for row in rows], tokens_per_batch):
-        batch = with_targets(collate([{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in indices]))
+        batch = pack_rows([rows[i].input_ids for i in indices], [rows[i].labels for i in indices])
         # Position t scores the token at t + 1, so a loss belongs to the row of the token that it scores.
         owner = batch["seq_idx"][0, 1:].long()[batch["answer_positions"]]
         batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}

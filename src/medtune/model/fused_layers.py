@@ -111,7 +111,7 @@ class FusedLayer:
         cos, sin = (angles.squeeze(0) for angles in position_embeddings)
         packing = Packing(bounds, kwargs.get("row_edges"), int(kwargs["max_length_q"]), cos, sin)
         parameters = self.adapters.parameters
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+        if torch.is_grad_enabled() and any(x.requires_grad for x in (hidden_states, *parameters)):
             return _Layer.apply(hidden_states, self, packing, *parameters)  # type: ignore[no-untyped-call]
         with torch.no_grad(), torch.autocast(hidden_states.device.type, enabled=False):
             rows = hidden_states.squeeze(0)

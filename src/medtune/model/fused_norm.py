@@ -24,7 +24,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         rows, weight, rstd = ctx.saved_tensors
         # A copy where the gradient is somebody else's too: the kernel writes over it.
-        gradient = gradients[0].reshape(rows.shape).clone()
+        gradient = gradients[0].reshape(rows.shape).clone(memory_format=torch.contiguous_format)
         result = kernels_for(rows).rms_norm_backward(gradient, rows, weight, rstd)
         return result.view(gradients[0].shape), None, None
 

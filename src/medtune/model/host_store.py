@@ -69,7 +69,8 @@ class HostStore:
             buffer = min(fitting, key=Tensor.numel)
             self.free = [other for other in self.free if other is not buffer]
             return buffer
-        # Smaller ones would never be used again.
+        # Smaller ones would never be used again; a copy from one of them may still be under way.
+        self.stream.synchronize()
         self.free = []
         return page_locked((x.numel(),), x.dtype)
 

@@ -39,3 +39,33 @@ def pack_rows(input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]
         "answer_positions": torch.from_numpy(positions),
         "answer_labels": torch.from_numpy(targets[positions + 1]),
     }
+
+
+def fill_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Share out rows over as few passes of at most `token_budget` tokens as first-fit decreasing finds.
+
+    They are spread evenly over these passes where that keeps to the budget. Returns indices into `lengths`. A row
+    longer than the budget gets a pass of its own. The result depends on the lengths alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    passes: list[list[int]] = []
+    room: list[int] = []
+    for index in order:
+        place = next((p for p, left in enumerate(room) if lengths[index] <= left), None)
+        if place is None:
+            passes.append([])
+            room.append(token_budget)
+            place = len(passes) - 1
+        passes[place].append(index)
+        room[place] -= lengths[index]
+    even: list[list[int]] = [[] for _ in passes]
+    loads = [0] * len(passes)
+    for index in order:
+        place = loads.index(min(loads))
+        even[place].append(index)
+        loads[place] += lengths[index]
+    longest = max(lengths, default=0)
+    fits = all(
+        load <= max(token_budget, longest if len(rows) == 1 else 0) for load, rows in zip(loads, even, strict=True)
+    )
+    return [sorted(indices) for indices in (even if fits else passes)]

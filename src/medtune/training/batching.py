@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
-from medtune.model.answer_loss import fill_micro_batches
-from medtune.model.packing import pack_rows
+from medtune.model.packing import fill_micro_batches, pack_rows
 from medtune.records import IGNORED
 
 Row = Mapping[str, Any]

@@ -70,7 +70,9 @@ def model_shape(model: Any, config: Config, dtype: torch.dtype) -> ModelShape:
     shared = getattr(text, "num_key_value_heads", None) or heads
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     tied = head is not None and head.weight is embeddings.weight
-    embedding_bytes = embeddings.weight.numel() * embeddings.weight.element_size()
+    # A class of its own may scale what it looks up.
+    is_movable = type(embeddings) is nn.Embedding and embeddings.weight.is_cuda and not tied
+    embedding_bytes = embeddings.weight.numel() * embeddings.weight.element_size() if is_movable else 0
     counts = [module.in_features * module.out_features for module in linear]
     return ModelShape(
         layers=len(layers) or text.num_hidden_layers,
@@ -84,7 +86,7 @@ def model_shape(model: Any, config: Config, dtype: torch.dtype) -> ModelShape:
         largest_group=2 * max(counts, default=0),
         head_parameters=text.vocab_size * text.hidden_size,
         adapter_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        embedding_bytes=0 if tied or not embeddings.weight.is_cuda else embedding_bytes,
+        embedding_bytes=embedding_bytes,
         logit_bytes=LOGIT_BYTES,
         fused=_fuses_layers(model, config),
     )

@@ -121,7 +121,6 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             losses = answer_losses(
                 self.model,
                 self.validation_rows,
-                pad_token_id=self.processing_class.pad_token_id,
                 tokens_per_batch=self.tokens_per_micro_batch,
             )
         self.model.train(training_mode)

@@ -1,0 +1,101 @@
+"""The Triton kernels of the training step: in the interpreter, through the compiler, and on a GPU."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from kernel_checks import CHECKS, TOLERANCES, random
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+
+# The interpreter cuts bfloat16 off where a GPU rounds it: that dtype is left to the test on a GPU.
+INTERPRETED = """
+import torch, triton.runtime.interpreter as interpreter
+patch = interpreter._patch_lang_tensor
+def patch_index_too(tensor, scope):
+    # Triton 3.6 reads a scalar as int(array of one), which NumPy 2.4 refuses; to go once Triton does not.
+    patch(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+interpreter._patch_lang_tensor = patch_index_too
+from kernel_checks import CHECKS
+for check in CHECKS:
+    for dtype in (torch.float32, torch.float16):
+        check("cpu", dtype)
+        print(check.__name__, dtype)
+"""
+
+
+@needs_triton
+def test_kernels_in_the_interpreter():
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    finished = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert len(finished.stdout.split()) == 2 * 2 * len(CHECKS)
+
+
+# Each kernel's constants, as LLaMA-3-8B has them; ROUNDED is the dtype itself.
+CONSTANTS = {
+    "rms_norm_kernel": {"BLOCK": 4096},
+    "rms_norm_backward_kernel": {"BLOCK": 4096, "WITH_ADD": True},
+    "rotate_kernel": {"HEADS": 64, "HALF": 64},
+    "swiglu_kernel": {"BLOCK": 1024},
+    "swiglu_backward_kernel": {"BLOCK": 1024},
+    "cross_entropy_kernel": {"WIDTH": 128256, "WITH_GRADIENT": True, "BLOCK": 8192},
+    "dequantize_nf4_kernel": {
+        "SEGMENTS": 3, "NESTED": True, "BLOCK_SIZE": 64, "NESTED_BLOCK_SIZE": 256, "BYTES": 1024, "ROUNDED": None,
+        "ALIGNED": True, "WIDTH": 4096, "STRIDE": 4144,
+    },
+    "gather_rows_kernel": {"BLOCK": 1024},
+}  # fmt: skip
+KINDS = {"rstd_out": "*fp32", "rstd_in": "*fp32", "losses": "*fp32", "labels": "*i64", "ids": "*i64", "eps": "fp32",
+         "sign": "fp32"}  # fmt: skip
+VALUES = ("x", "weight", "out", "gradient", "add", "gate_up", "logits", "source", "target", "cos", "sin", "table")
+
+
+@needs_triton
+@pytest.mark.parametrize(("capability", "dtype"), [(75, "fp16"), (80, "bf16"), (90, "fp32")])
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_kernels_compile_for_gpus_that_are_not_here(name, capability, dtype, tmp_path, monkeypatch):
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from medtune.model.kernels import training_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = getattr(training_kernels, name)
+    constants = dict(CONSTANTS[name])
+    kinds = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(VALUES, f"*{dtype}") | KINDS
+    if name == "dequantize_nf4_kernel":
+        kinds["table"], constants["ROUNDED"] = "*i64", tl.dtype(dtype)
+    kinds = {argument: "constexpr" if argument in constants else kinds[argument] for argument in kernel.arg_names}
+    places = {(kernel.arg_names.index(argument),): value for argument, value in constants.items()}
+    compiled = triton.compile(ASTSource(kernel, kinds, places), target=GPUTarget("cuda", capability, 32))
+    assert "ptx" in compiled.asm
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("check", CHECKS)
+def test_kernels_on_a_gpu(check, dtype):
+    check("cuda", dtype)
+
+
+@pytest.mark.gpu
+def test_rows_are_gathered_from_page_locked_memory():
+    from medtune.model.host_store import page_locked
+    from medtune.model.kernels.gpu import gather_rows
+
+    table = page_locked((50, 1500), torch.float16)
+    table.copy_(random(50, 1500))
+    ids = torch.randint(0, 50, (2, 9), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(gather_rows(table, ids.cuda()).cpu(), table[ids])
