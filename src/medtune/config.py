@@ -158,8 +158,8 @@ class TrainingSection(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
     optimizer: Annotated[str, Field(min_length=1)] = "auto"
-    """Any optimiser name of transformers; `auto` is `adamw_torch_fused` on a GPU, `paged_adamw_8bit` where its state of
-    8 bytes a parameter does not fit, and `adamw_torch` on a CPU."""
+    """Any optimiser name of transformers; `auto` is `adamw_torch_fused`, or `paged_adamw_8bit` on a GPU where the state
+    of 8 bytes a parameter does not fit."""
     effective_batch_rows: PositiveInt = 16
     """Rows of one optimiser step, over all devices."""
     tokens_per_micro_batch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"

@@ -162,10 +162,10 @@ def test_longer_positions_leave_the_model_alone(tiny, tmp_path):
 
 
 def test_summary_gives_the_medians_ratios():
-    rates = {"trl": [10, 30, 20], "trl_passive": [40, 40, 40], "medtune": [80, 60, 70], "medtune_nf4": [35, 35, 35]}
+    rates = {"trl": [10, 30, 20], "trl_short_spin": [40, 40, 40], "medtune": [80, 60, 70], "medtune_nf4": [35, 35, 35]}
     figures = demo_cpu.summary(rates)
     assert figures["medtune_over_trl"] == 3.5
-    assert figures["medtune_over_trl_passive"] == 1.75
+    assert figures["medtune_over_trl_short_spin"] == 1.75
     assert figures["due_to_dequantising_once"] == 2.0
 
 

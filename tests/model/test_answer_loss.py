@@ -173,12 +173,3 @@ def test_plain_calls_stay_what_they_were():
     assert output.loss is not None
     options = {"max_new_tokens": 4, "do_sample": False, "attention_mask": torch.ones_like(ids)}
     assert torch.equal(model.generate(ids, **options), plainly.generate(ids, **options))
-
-
-def test_targets_of_a_pack():
-    batch = with_targets(labelled(some_rows()))
-    assert "labels" not in batch
-    assert batch["row_edges"] == (0, 7, 8, 20, 25)
-    # Each position is the token before the label's.
-    assert batch["answer_positions"].tolist() == [2, 3, 4, 5, 9, 10, 11, 12, 16, 17, 18, 20, 21]
-    assert batch["answer_labels"].tolist() == ANSWERS

@@ -30,6 +30,19 @@ def test_packs_are_those_of_trl(rows):
             assert pack[name] == value
 
 
+def test_what_counts_by_hand():
+    ids = [[1, 2, 3, 4], [5], [6, 7, 8]]
+    labels = [[-100, -100, 3, 4], [5], [6, -100, 8]]
+    pack = pack_rows(ids, labels)
+    assert pack["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+    assert pack["position_ids"].tolist() == [[0, 1, 2, 3, 0, 0, 1, 2]]
+    assert pack["cu_seq_lens_q"].tolist() == [0, 4, 5, 8]
+    assert pack["row_edges"] == (0, 4, 5, 8)
+    # Each position is that of the token before the label's; nothing stands before a row's first token.
+    assert pack["answer_positions"].tolist() == [1, 2, 6]
+    assert pack["answer_labels"].tolist() == [3, 4, 8]
+
+
 def first_fit_decreasing(lengths, budget):
     """How many passes it takes (Johnson 1973)."""
     room = []

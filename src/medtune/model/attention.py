@@ -91,11 +91,12 @@ def attend_rows(
     if not query.is_cuda and dtype == torch.bfloat16:
         # On a CPU attention in bfloat16 takes four times as long.
         query, key, value = query.float(), key.float(), value.float()
-    rows = []
     # Without `edges` an old GPU would have to be waited for in every layer.
-    for start, stop in pairwise(bounds.tolist() if edges is None else edges):
-        q, k, v = (x[start:stop].transpose(0, 1).unsqueeze(0) for x in (query, key, value))
-        rows.append(_one_row(q, k, v, scaling, window, softcap))
+    edges = bounds.tolist() if edges is None else edges
+    lengths = [stop - start for start, stop in pairwise(edges)]
+    # Not slices, each of which would bring a gradient as long as the pack.
+    parts = ([part.transpose(0, 1).unsqueeze(0) for part in x.split(lengths)] for x in (query, key, value))
+    rows = [_one_row(q, k, v, scaling, window, softcap) for q, k, v in zip(*parts, strict=True)]
     return torch.cat(rows, dim=2).squeeze(0).transpose(0, 1).to(dtype)
 
 

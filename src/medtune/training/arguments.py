@@ -98,4 +98,4 @@ def optimizer_names(wanted: str, device: str) -> tuple[str, ...]:
     """What `auto` may become on `device`, the best first: one fused update, or pages that make room."""
     if wanted != "auto":
         return (wanted,)
-    return ("adamw_torch",) if device == "cpu" else ("adamw_torch_fused", "paged_adamw_8bit")
+    return ("adamw_torch_fused",) if device == "cpu" else ("adamw_torch_fused", "paged_adamw_8bit")

@@ -22,10 +22,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, columns: int = 0) -> tupl
 
 def rms_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, add: Tensor | None = None) -> Tensor:
     """The gradient of `rms_norm` by `x`, plus `add` where it is given; may overwrite `gradient`."""
-    normed = _wide(x) * rstd
+    wide = _wide(x)
     inner = _wide(gradient) * _wide(weight)
-    inner = (inner - normed * (inner * normed).mean(-1, keepdim=True)) * rstd
-    return (inner if add is None else inner + _wide(add)).to(x.dtype)
+    share = (inner * wide).mean(-1, keepdim=True) * rstd.pow(3)
+    result = inner.mul_(rstd).addcmul_(wide, share, value=-1)
+    return (result if add is None else result.add_(_wide(add))).to(x.dtype)
 
 
 def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward: bool = False) -> None:
@@ -34,11 +35,12 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward
     `cos` and `sin` have shape (tokens, head_dim), both halves alike. `backward` turns the other way.
     """
     half = source.shape[-1] // 2
-    first, second = source[..., :half].clone(), source[..., half:].clone()
+    first, second = source[..., :half], source[..., half:]
     c, s = cos[:, None, :half], sin[:, None, :half]
     s = -s if backward else s
-    target[..., :half] = first * c - second * s
+    turned = first * c - second * s
     target[..., half:] = second * c + first * s
+    target[..., :half] = turned
 
 
 def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
@@ -50,12 +52,11 @@ def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
 def swiglu_backward(gate_up: Tensor, gradient: Tensor) -> Tensor:
     """Return what `swiglu` returned; `gate_up` is overwritten by its own gradient, and `gradient` may be."""
     gate, up = gate_up.chunk(2, dim=-1)
-    sigmoid = torch.sigmoid(gate)
-    activated = gate * sigmoid
+    activated = silu(gate)
     output = activated * up
-    gate_gradient = gradient * up * (sigmoid + activated * (1 - sigmoid))
-    up.copy_(gradient * activated)
-    gate.copy_(gate_gradient)
+    by_activation = gradient * up
+    torch.mul(gradient, activated, out=up)
+    gate.copy_(torch.ops.aten.silu_backward(by_activation, gate))
     return output
 
 
