@@ -183,6 +183,16 @@ def test_predicted_peaks_are_those_that_were_measured(row):
     assert predicted / GIB == pytest.approx(peak, rel=0.05)
 
 
+def test_a_cpu_has_no_other_memory_to_put_inputs_in():
+    alone = replace(machine(130), offloads=False)
+    for wanted in ("offload", "auto"):
+        training = TrainingSection(checkpointing=wanted)
+        chosen = plan_training(
+            LLAMA, alone, training, largest_step=7800, longest_row=1024, optimizers=("adamw_torch_fused",)
+        )
+        assert not chosen.offload
+
+
 def test_the_plan_is_told_in_one_line():
     text = plan(7).describe()
     assert "\n" not in text

@@ -110,6 +110,25 @@ def test_gradient_checkpointing_changes_nothing(tiny, tmp_path):
     assert_same(plain, saving, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpointing": "offload"},
+        {"checkpointing": 1},
+        {"embeddings": "host"},
+        {"weights": "nf4"},
+        {"weights": "dequantized"},
+        {"fused_adapters": False, "checkpointing": "all"},
+        {"memory_gib": 1.0},
+    ],
+)
+def test_every_way_to_compute_a_step_trains_alike(tiny, tmp_path, options):
+    plain, history, _ = train(tiny, tmp_path / "a", make_config(tiny))
+    other, again, _ = train(tiny, tmp_path / "b", make_config(tiny, **options))
+    assert losses(history) == pytest.approx(losses(again), rel=1e-5)
+    assert_same(plain, other, atol=2e-4, rtol=1e-2)
+
+
 def test_a_planted_leak_across_rows_shows_in_the_trajectory(tiny, tmp_path, monkeypatch):
     """The comparison of 1 x 8 and 8 x 1 is what catches attention that crosses rows."""
     from medtune.model import fused_layers

@@ -63,13 +63,15 @@ class ModelShape:
 class Machine:
     """Bytes that the model takes now, that training may reach in all on the device, and that the host has left.
 
-    `operations` are dense 16-bit matrix operations a second, or None where the host's part does not matter.
+    `operations` are dense 16-bit matrix operations a second, or None where the host's part does not matter. `offloads`
+    says whether host memory is another memory than the device's.
     """
 
     allocated: int
     limit: int
     host: int
     operations: float | None = None
+    offloads: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,20 +224,21 @@ def _checkpointing(
     shape: ModelShape, machine: Machine, training: TrainingSection, tokens: int
 ) -> Iterator[tuple[int, bool]]:
     wanted, layers = training.checkpointing, shape.layers
+    can_offload = shape.fused and machine.offloads
     fits_host = layers * tokens * shape.hidden * shape.item <= machine.host * HOST_SHARE
     if wanted == "none":
         yield 0, False
     elif wanted == "all":
         yield layers, False
     elif wanted == "offload":
-        yield layers, shape.fused
+        yield layers, can_offload
     elif isinstance(wanted, int):
         yield (min(wanted, layers) if shape.fused else layers), False
     else:
         counts = range(layers + 1) if shape.fused else (0, layers)
         for count in counts:
             yield count, False
-            if count and shape.fused and fits_host:
+            if count and can_offload and fits_host:
                 yield count, True
 
 

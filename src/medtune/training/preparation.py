@@ -48,7 +48,7 @@ def this_machine(device: str, limit_gib: float | None) -> Machine:
     limit = allocated + int(free_bytes(device) * MARGIN)
     if limit_gib is not None and device != "cpu":
         limit = min(limit, int(limit_gib * GIB))
-    return Machine(allocated, limit, host, matrix_rate(device))
+    return Machine(allocated, limit, host, matrix_rate(device), offloads=device != "cpu")
 
 
 def largest_step(rows: Sequence[EncodedRow], config: Config) -> int:
