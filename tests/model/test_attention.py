@@ -106,7 +106,7 @@ def test_row_wise_attention_needs_no_more_than_the_memory_efficient_kernel():
     """What a T4 runs: float16, shared key heads, 8,192 tokens, no flash kernel, no length x length scores."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from medtune.model.attention import _one_row, _varlen
+    from medtune.model.attention import RowBounds, _one_row, _varlen
 
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, heads, 8192, 128, dtype=torch.float16, device="cuda") for heads in (32, 8, 8))
@@ -118,5 +118,5 @@ def test_row_wise_attention_needs_no_more_than_the_memory_efficient_kernel():
     # Query, keys and values spread to all heads, and the output: 64 MiB each. One matrix of scores would be 4 GiB.
     assert torch.cuda.max_memory_allocated() - before < 512 * 2**20
     bounds = torch.tensor([0, 8192], dtype=torch.int32, device="cuda")
-    varlen = _varlen(*(x.squeeze(0).transpose(0, 1) for x in (q, k, v)), bounds, 8192, None, None)
+    varlen = _varlen(*(x.squeeze(0).transpose(0, 1) for x in (q, k, v)), RowBounds(bounds, 8192), None, None)
     torch.testing.assert_close(rows[0].transpose(0, 1), varlen, atol=2e-3, rtol=2e-2)

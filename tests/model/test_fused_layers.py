@@ -20,7 +20,7 @@ from packed_models import (
 
 from medtune.config import ModelSection
 from medtune.model import fused_layers
-from medtune.model.attention import attend_rows
+from medtune.model.attention import RowBounds, attend_rows
 from medtune.model.decoder_structure import decoder_layers
 from medtune.model.fused_layers import FEED_FORWARD_TOKENS, fuse_layers
 from medtune.model.loading import ModelFiles, load_base_model
@@ -212,9 +212,9 @@ def test_packs_of_any_rows(lengths):
 def test_a_planted_leak_is_seen(monkeypatch, family):
     """Attention that crosses rows fails every comparison above."""
 
-    def leaking(query, key, value, bounds, longest, **options):
-        whole = {**options, "edges": (0, len(query))}
-        return attend_rows(query, key, value, torch.tensor([0, len(query)]), len(query), **whole)
+    def leaking(query, key, value, rows, **options):
+        whole = RowBounds(torch.tensor([0, len(query)]), len(query), (0, len(query)))
+        return attend_rows(query, key, value, whole, **options)
 
     plain, model = adapted(family), adapted(family)
     fuse_layers(model)

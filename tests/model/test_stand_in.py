@@ -10,7 +10,7 @@ from medtune.config import LoraSection, ModelSection
 from medtune.model import fused_layers
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss
-from medtune.model.attention import attend_rows
+from medtune.model.attention import RowBounds, attend_rows
 from medtune.model.fused_layers import fuse_layers
 from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.packing import pack_rows
@@ -90,9 +90,9 @@ def test_loss_and_gradient_are_those_of_the_plain_path(folder, rows, dtype, tole
 
 
 def test_a_planted_leak_fails(folder, rows, monkeypatch):
-    def leaking(query, key, value, bounds, longest, **options):
-        whole = {**options, "edges": (0, len(query))}
-        return attend_rows(query, key, value, torch.tensor([0, len(query)]), len(query), **whole)
+    def leaking(query, key, value, rows, **options):
+        whole = RowBounds(torch.tensor([0, len(query)]), len(query), (0, len(query)))
+        return attend_rows(query, key, value, whole, **options)
 
     expected_loss, expected = plain_step(folder, "float32", rows)
     monkeypatch.setattr(fused_layers, "attend_rows", leaking)

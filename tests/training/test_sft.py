@@ -132,11 +132,11 @@ def test_every_way_to_compute_a_step_trains_alike(tiny, tmp_path, options):
 def test_a_planted_leak_across_rows_shows_in_the_trajectory(tiny, tmp_path, monkeypatch):
     """The comparison of 1 x 8 and 8 x 1 is what catches attention that crosses rows."""
     from medtune.model import fused_layers
-    from medtune.model.attention import attend_rows
+    from medtune.model.attention import RowBounds, attend_rows
 
-    def leaking(query, key, value, bounds, longest, **options):
-        whole = {**options, "edges": (0, len(query))}
-        return attend_rows(query, key, value, torch.tensor([0, len(query)]), len(query), **whole)
+    def leaking(query, key, value, rows, **options):
+        whole = RowBounds(torch.tensor([0, len(query)]), len(query), (0, len(query)))
+        return attend_rows(query, key, value, whole, **options)
 
     monkeypatch.setattr(fused_layers, "attend_rows", leaking)
     _, history, _ = train(tiny, tmp_path / "a", make_config(tiny, tokens_per_micro_batch=100_000))

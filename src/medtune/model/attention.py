@@ -6,7 +6,8 @@ of decoding with a static cache carry `decode_span`; all other calls go to trans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from itertools import pairwise
@@ -62,42 +63,55 @@ def packed_attention(
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
-    longest, scaling, window = kwargs["max_length_q"], kwargs.get("scaling"), kwargs.get("sliding_window")
-    softcap, edges = kwargs.get("softcap"), kwargs.get("row_edges")
-    output = attend_rows(q, k, v, bounds, longest, scaling=scaling, window=window, softcap=softcap, edges=edges)
+    scaling, window, softcap = (kwargs.get(name) for name in ("scaling", "sliding_window", "softcap"))
+    output = attend_rows(q, k, v, RowBounds.of(kwargs), scaling=scaling, window=window, softcap=softcap)
     return output.unsqueeze(0), None
+
+
+@dataclass(frozen=True, slots=True)
+class RowBounds:
+    """Where the rows of a pack begin and end: `bounds` (rows + 1, int32), and the tokens of the longest.
+
+    `edges` are the bounds once more on the host, where they are known: without them an old GPU would have to be waited
+    for in every layer.
+    """
+
+    bounds: torch.Tensor
+    longest: int
+    edges: Sequence[int] | None = None
+
+    @staticmethod
+    def of(kwargs: Mapping[str, Any]) -> RowBounds:
+        """From what the model was called with (`medtune.model.packing`)."""
+        return RowBounds(kwargs["cu_seq_lens_q"], int(kwargs["max_length_q"]), kwargs.get("row_edges"))
 
 
 def attend_rows(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    bounds: torch.Tensor,
-    longest: int,
+    rows: RowBounds,
     *,
     scaling: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
-    edges: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Causal attention of packed rows, each to itself: `query` (tokens, heads, head_dim), `key` and `value` with fewer.
 
-    `bounds` (rows + 1, int32) says where rows begin and end, `longest` how many tokens the longest has. Returns the
-    shape of `query`, differentiable. `edges` are the bounds on the host, where the caller has them.
+    Returns the shape of `query`, differentiable.
     """
     if softcap is None and _has_varlen(query):
-        return _varlen(query, key, value, bounds, longest, scaling, window)
+        return _varlen(query, key, value, rows, scaling, window)
     dtype = query.dtype
     if not query.is_cuda and dtype == torch.bfloat16:
         # On a CPU attention in bfloat16 takes four times as long.
         query, key, value = query.float(), key.float(), value.float()
-    # Without `edges` an old GPU would have to be waited for in every layer.
-    edges = bounds.tolist() if edges is None else edges
+    edges = rows.bounds.tolist() if rows.edges is None else rows.edges
     lengths = [stop - start for start, stop in pairwise(edges)]
     # Not slices, each of which would bring a gradient as long as the pack.
     parts = ([part.transpose(0, 1).unsqueeze(0) for part in x.split(lengths)] for x in (query, key, value))
-    rows = [_one_row(q, k, v, scaling, window, softcap) for q, k, v in zip(*parts, strict=True)]
-    return torch.cat(rows, dim=2).squeeze(0).transpose(0, 1).to(dtype)
+    outputs = [_one_row(q, k, v, scaling, window, softcap) for q, k, v in zip(*parts, strict=True)]
+    return torch.cat(outputs, dim=2).squeeze(0).transpose(0, 1).to(dtype)
 
 
 def _one_row(
@@ -136,14 +150,14 @@ def _varlen(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    bounds: torch.Tensor,
-    longest: int,
+    rows: RowBounds,
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     behind = -1 if window is None else window - 1
+    bounds, longest = rows.bounds, rows.longest
     # Shared key heads have to be asked for from torch 2.13 on; before, the same kernel took them without a word.
     options: dict[str, Any] = {"enable_gqa": True} if _varlen_names_shared_heads() else {}
     output = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(behind, 0), **options)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medtune.model.attention import attend_rows
+from medtune.model.attention import RowBounds, attend_rows
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, sliding_window
 from medtune.model.fused_adapters import share_input
 from medtune.model.fused_norm import fuse_norm
@@ -30,14 +30,9 @@ FEED_FORWARD_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Where the rows of a pack begin and end, and the rotary angles of its tokens, (tokens, head_dim).
+    """The rows of a pack, and the rotary angles of its tokens, (tokens, head_dim)."""
 
-    `edges` are the bounds once more on the host, where they are known.
-    """
-
-    bounds: Tensor
-    edges: Sequence[int] | None
-    longest: int
+    rows: RowBounds
     cos: Tensor
     sin: Tensor
 
@@ -100,16 +95,14 @@ class FusedLayer:
         **kwargs: Any,
     ) -> Any:
         """As the layer's own, for packed rows, hidden states (1, tokens, width)."""
-        bounds = kwargs.get("cu_seq_lens_q")
-        packed = bounds is not None and past_key_values is None and position_embeddings is not None
+        packed = kwargs.get("cu_seq_lens_q") is not None and past_key_values is None and position_embeddings is not None
         if not packed or not all(group.active for group in self.groups):
             return self.replaced(
                 hidden_states, *args, position_embeddings=position_embeddings, past_key_values=past_key_values, **kwargs
             )
-        assert bounds is not None
         assert position_embeddings is not None
         cos, sin = (angles.squeeze(0) for angles in position_embeddings)
-        packing = Packing(bounds, kwargs.get("row_edges"), int(kwargs["max_length_q"]), cos, sin)
+        packing = Packing(RowBounds.of(kwargs), cos, sin)
         parameters = self.adapters.parameters
         if torch.is_grad_enabled() and any(x.requires_grad for x in (hidden_states, *parameters)):
             return _Layer.apply(hidden_states, self, packing, *parameters)  # type: ignore[no-untyped-call]
@@ -145,16 +138,8 @@ class FusedLayer:
         with torch.set_grad_enabled(differentiable):
             if differentiable:
                 query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
-            attended = attend_rows(
-                query,
-                key,
-                value,
-                packing.bounds,
-                packing.longest,
-                scaling=self.attention.scaling,
-                window=self.window,
-                edges=packing.edges,
-            )
+            scaling, window = self.attention.scaling, self.window
+            attended = attend_rows(query, key, value, packing.rows, scaling=scaling, window=window)
         rows = attended.detach().reshape(len(x), -1)
         middle, output_reduced = self.output.forward(rows, adapters.output, residual=x)
         return _Kept(rstd, (query, key, value), qkv_reduced, attended, output_reduced, middle, normed)
