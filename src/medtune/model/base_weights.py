@@ -65,7 +65,8 @@ class BaseWeights:
     def _dequantized(self, dtype: torch.dtype) -> Tensor:
         weight = self.layers[0].weight
         joined = torch.empty((sum(self.sizes), self.inputs + self.columns), dtype=dtype, device=weight.device)
-        joined[:, self.inputs :].zero_()
+        if self.columns:
+            joined[:, self.inputs :].zero_()
         if self.packed is not None:
             self.packed.dequantize(joined[:, : self.inputs])
             return joined

@@ -113,8 +113,7 @@ class FusedLayer:
     def compute(self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[_Kept] | None = None) -> Tensor:
         """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
         state = self._attend(x, packing, adapters, differentiable=kept is not None)
-        # Cheap to have again, and as large as the input.
-        state.normed, state.qkv_reduced = None, _alone(state.qkv_reduced)
+        state.normed = None  # cheap to have again, and as large as the input
         outputs = []
         for rows in _pieces(len(x)):
             piece, output = self._feed_forward(state.middle[rows], adapters, kept=kept is not None)
@@ -123,6 +122,7 @@ class FusedLayer:
                 state.pieces.append(piece)
             del piece
         if kept is not None:
+            state.qkv_reduced = _alone(state.qkv_reduced)
             kept.append(state)
         return _joined(outputs)
 

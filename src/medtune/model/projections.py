@@ -72,10 +72,7 @@ class Projections:
 
         None comes back for A x where there is no adapter. `residual` is added.
         """
-        weight, start = self._weight(x.dtype), residual
-        if (bias := self.base.bias(x.dtype)) is not None:
-            start = bias if residual is None else residual + bias
-        output = x @ weight.t() if start is None else torch.addmm(start, x, weight.t())
+        output = self._product(x, self._weight(x.dtype), residual)
         if adapter is None:
             return output, None
         reduced = x @ adapter.down.t()
@@ -104,11 +101,14 @@ class Projections:
         weight = self.base.matrix(rows.dtype)
         for place, part in enumerate(weight.split(self.base.sizes)):
             torch.mul(adapter.up[place], self._scale(place), out=adapter.part(part[:, inputs:], place))
+        return self._product(rows, weight, residual), reduced
+
+    def _product(self, rows: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:
+        """`rows` through `weight`, with the base's biases and `residual` added."""
         start = residual
         if (bias := self.base.bias(rows.dtype)) is not None:
             start = bias if residual is None else residual + bias
-        output = rows @ weight.t() if start is None else torch.addmm(start, rows, weight.t())
-        return output, reduced
+        return rows @ weight.t() if start is None else torch.addmm(start, rows, weight.t())
 
     def _weight(self, dtype: torch.dtype) -> Tensor:
         return self.base.matrix(dtype)[:, : self.base.inputs]
