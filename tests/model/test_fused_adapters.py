@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from packed_models import error, gradients_of
 
 from medtune.config import LoraSection, ModelSection
 from medtune.model.adapters import attach_new_adapter
@@ -29,17 +30,7 @@ def build(tiny, *, quantization="none", dtype=torch.float32, fused=True, keep=No
 def step(model, tiny, **options):
     ids = torch.tensor([tiny.tokenizer(TEXT).input_ids])
     loss = model(input_ids=ids, labels=ids, use_cache=False, **options).loss
-    loss.backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    return loss.item(), gradients
-
-
-def error(gradients, expected):
-    """Relative error of the whole gradient."""
-    assert gradients.keys() == expected.keys()
-    apart = sum((gradients[name] - expected[name]).double().square().sum() for name in expected)
-    return float((apart / sum(value.double().square().sum() for value in expected.values())).sqrt())
+    return gradients_of(model, loss)
 
 
 @pytest.mark.parametrize(

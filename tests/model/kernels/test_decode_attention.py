@@ -1,12 +1,10 @@
 """Attention of one token a row to a static cache: plain against its definition, the Triton kernel against plain."""
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
+from triton_interpreter import run_interpreted
 
 from medtune.model.kernels.decode_attention import DecodeSpan, attend_last_token
 
@@ -55,13 +53,7 @@ def test_plain_form_follows_the_definition(shape):
 
 
 INTERPRETED = """
-import torch, triton.runtime.interpreter as interpreter
-patch = interpreter._patch_lang_tensor
-def patch_index_too(tensor, scope):
-    # Triton 3.6 reads a scalar as int(array of one), which NumPy 2.4 refuses; to go once Triton does not.
-    patch(tensor, scope)
-    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-interpreter._patch_lang_tensor = patch_index_too
+import torch
 from test_decode_attention import SHAPES, by_definition, case
 from medtune.model.kernels.decode_attention_kernel import launch
 for shape in SHAPES:
@@ -76,15 +68,8 @@ print("equal")
 
 @needs_triton
 def test_kernel_in_the_interpreter():
-    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
-    finished = subprocess.run(
-        [sys.executable, "-c", INTERPRETED],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip() == "equal"
+    printed = run_interpreted(INTERPRETED)
+    assert printed.strip() == "equal"
 
 
 @needs_triton

@@ -1,25 +1,17 @@
 """The Triton kernels of the training step: in the interpreter, through the compiler, and on a GPU."""
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
 from kernel_checks import CHECKS, TOLERANCES, random
+from triton_interpreter import run_interpreted
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 # The interpreter cuts bfloat16 off where a GPU rounds it: that dtype is left to the test on a GPU.
 INTERPRETED = """
-import torch, triton.runtime.interpreter as interpreter
-patch = interpreter._patch_lang_tensor
-def patch_index_too(tensor, scope):
-    # Triton 3.6 reads a scalar as int(array of one), which NumPy 2.4 refuses; to go once Triton does not.
-    patch(tensor, scope)
-    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-interpreter._patch_lang_tensor = patch_index_too
+import torch
 from kernel_checks import CHECKS
 for check in CHECKS:
     for dtype in (torch.float32, torch.float16):
@@ -30,15 +22,8 @@ for check in CHECKS:
 
 @needs_triton
 def test_kernels_in_the_interpreter():
-    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
-    finished = subprocess.run(
-        [sys.executable, "-c", INTERPRETED],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert len(finished.stdout.split()) == 2 * 2 * len(CHECKS)
+    printed = run_interpreted(INTERPRETED)
+    assert len(printed.split()) == 2 * 2 * len(CHECKS)
 
 
 # Each kernel's constants, as LLaMA-3-8B has them; ROUNDED is the dtype itself.
