@@ -3,10 +3,11 @@
     demo_cpu.py [--steps 48] [--repeats 5] [key=value …]
 
 Arms, one after another, `repeats` times over, each in a process of its own: `trl` is SFTTrainer with SFTConfig's
-defaults (bfloat16, padded, eight rows a batch, checkpointing) on the demo's model in NF4; `trl_short_spin` the same
-with the GOMP_SPINCOUNT that medtune sets for itself; `medtune` is `medtune train`; `medtune_nf4` the same with base
-weights that are dequantised in every step. All train on the same rows in the same order, eight a step, with the same
-answer-only labels and a float32 adapter of rank 16 on all seven projections. key=value sets a configuration key of
+defaults (bfloat16, padded, eight rows a batch, checkpointing) on the demo's model in NF4; `trl_same_process` the same
+with the settings that medtune makes for its process (how long threads spin, how much freed memory is kept); `medtune`
+is `medtune train`; `medtune_nf4` the same with base weights that are dequantised in every step. All train on the same
+rows in the same order, eight a step, with the same answer-only labels and a float32 adapter of rank 16 on all seven
+projections. key=value sets a configuration key of
 both arms of medtune.
 
 Prints a line for each measurement, and at the end one with the medians and their ratios. Three steps are warm-up.
@@ -27,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from medquad_rows import in_training_order, read_rows, write_rows
-from medtune.process import SPIN_COUNT, prepare_process
+from medtune.process import prepare_process
 from medtune_runs import (
     NO_CHECKPOINTS,
     chosen,
@@ -43,7 +44,7 @@ from step_clock import count_tokens, labels_seen, lift_adapter, step_clock, trai
 ROWS_PER_STEP = 8
 # 24 whole steps an epoch: a last batch of fewer rows would shift every batch behind it.
 TRAIN_ROWS = 192
-TRL_ARMS: dict[str, dict[str, str]] = {"trl": {}, "trl_short_spin": {"GOMP_SPINCOUNT": SPIN_COUNT}}
+TRL_ARMS: dict[str, list[str]] = {"trl": [], "trl_same_process": ["--prepare-process"]}
 MEDTUNE_ARMS: dict[str, list[str]] = {"medtune": [], "medtune_nf4": ["training.weights=nf4"]}
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -54,9 +55,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--trl-child", nargs=2, type=Path, metavar=("MODEL", "ROWS"), help=argparse.SUPPRESS)
+    parser.add_argument("--prepare-process", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     if arguments.trl_child:
+        if arguments.prepare_process:
+            prepare_process()
         with redirect_stdout(sys.stderr):
             figures = trl_arm(*arguments.trl_child, steps=arguments.steps)
         print(json.dumps(figures))
@@ -69,7 +73,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--steps", str(arguments.steps), "--trl-child", str(model), str(rows)]
         rates: dict[str, list[int]] = {}
         for repeat in range(arguments.repeats):
-            arms = {name: partial(_in_child, command, as_it_is | extra) for name, extra in TRL_ARMS.items()}
+            arms = {name: partial(_in_child, command + options, as_it_is) for name, options in TRL_ARMS.items()}
             arms |= {
                 name: partial(medtune_arm, folder, recipe, settings + arguments.settings, f"{name}-{repeat}")
                 for name, settings in MEDTUNE_ARMS.items()
@@ -181,7 +185,7 @@ def summary(rates: dict[str, list[int]]) -> dict[str, Any]:
         "lowest_tok_s": {name: min(values) for name, values in rates.items()},
         "highest_tok_s": {name: max(values) for name, values in rates.items()},
         "medtune_over_trl": round(middle["medtune"] / middle["trl"], 2),
-        "medtune_over_trl_short_spin": round(middle["medtune"] / middle["trl_short_spin"], 2),
+        "medtune_over_trl_same_process": round(middle["medtune"] / middle["trl_same_process"], 2),
         "due_to_dequantising_once": round(middle["medtune"] / middle["medtune_nf4"], 2),
     }
 

@@ -70,6 +70,8 @@ def training_figures(run: Path) -> dict[str, Any]:
         "ms_per_step": round(1000 * time / timed),
         "tokens_per_step": round(tokens / timed),
         "steps": len(steps),
+        "slowest_tok_s": round(min(entry["tokens_per_second"] for entry in steps[WARMUP_STEPS:])),
+        "fastest_tok_s": round(max(entry["tokens_per_second"] for entry in steps[WARMUP_STEPS:])),
         "first_loss": round(steps[0]["loss"], 4),
         "last_loss": round(steps[-1]["loss"], 4),
     }

@@ -114,7 +114,7 @@ def test_gradient_by_hidden_states_is_zero_where_nothing_is_asked():
 
 @pytest.mark.parametrize("with_gradient", [True, False])
 def test_only_answer_rows_reach_the_head(monkeypatch, with_gradient):
-    monkeypatch.setattr(answer_loss, "LOGIT_BYTES", 5 * 64 * 4)
+    monkeypatch.setattr(answer_loss, "LOGIT_BYTES", 30 * 64 * 4)
     seen = []
 
     def watched(logits, labels, **options):
@@ -129,8 +129,9 @@ def test_only_answer_rows_reach_the_head(monkeypatch, with_gradient):
     with torch.set_grad_enabled(with_gradient):
         losses = model(**with_targets(labelled(some_rows())))
     assert losses.requires_grad == with_gradient
-    assert [shape for shape, _, _ in seen] == [(5, 64), (5, 64), (3, 64)]
-    assert [label for _, labels, _ in seen for label in labels] == ANSWERS
+    # Filled up to 64 rows, in pieces of at most 30.
+    assert [shape for shape, _, _ in seen] == [(21, 64), (21, 64), (22, 64)]
+    assert [label for _, labels, _ in seen for label in labels] == ANSWERS + [0] * (64 - len(ANSWERS))
     assert [options for _, _, options in seen] == [{"with_gradient": with_gradient}] * 3
 
 

@@ -1,10 +1,14 @@
 """Packed rows attend to themselves alone, as each would by itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig
 
-from medtune.model.attention import NAME, packed_attention, register_packed_attention
+from medtune.model import attention
+from medtune.model.attention import NAME, RowBounds, attend_rows, packed_attention, register_packed_attention
 
 LENGTHS = [7, 1, 12, 5]
 
@@ -102,21 +106,35 @@ def test_left_padding_and_cache_go_the_usual_way():
 
 
 @pytest.mark.gpu
-def test_row_wise_attention_needs_no_more_than_the_memory_efficient_kernel():
+def test_row_wise_attention_needs_no_more_than_the_memory_efficient_kernel(monkeypatch):
     """What a T4 runs: float16, shared key heads, 8,192 tokens, no flash kernel, no length x length scores."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    from medtune.model.attention import RowBounds, _one_row, _varlen
-
     torch.manual_seed(0)
-    q, k, v = (torch.randn(1, heads, 8192, 128, dtype=torch.float16, device="cuda") for heads in (32, 8, 8))
+    q, k, v = (torch.randn(8192, heads, 128, dtype=torch.float16, device="cuda") for heads in (32, 8, 8))
+    rows = RowBounds(torch.tensor([0, 8192], dtype=torch.int32, device="cuda"), 8192, (0, 8192))
+    varlen = attend_rows(q, k, v, replace(rows, edges=None))
+    monkeypatch.setattr(attention, "_has_varlen", lambda *args: False)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-        rows = _one_row(q, k, v, None, None, None)
-    # Query, keys and values spread to all heads, and the output: 64 MiB each. One matrix of scores would be 4 GiB.
+        row_wise = attend_rows(q, k, v, rows)
+    # Keys and values spread to all heads, and the output twice: 64 MiB each. One matrix of scores would be 4 GiB.
     assert torch.cuda.max_memory_allocated() - before < 512 * 2**20
-    bounds = torch.tensor([0, 8192], dtype=torch.int32, device="cuda")
-    varlen = _varlen(*(x.squeeze(0).transpose(0, 1) for x in (q, k, v)), RowBounds(bounds, 8192), None, None)
-    torch.testing.assert_close(rows[0].transpose(0, 1), varlen, atol=2e-3, rtol=2e-2)
+    torch.testing.assert_close(row_wise, varlen, atol=2e-3, rtol=2e-2)
+
+
+@pytest.mark.gpu
+def test_one_long_row_has_a_kernel_of_its_own():
+    """The same numbers and gradients, and no keys and values for every query head."""
+    torch.manual_seed(0)
+    qkv = [torch.randn(4096, h, 128, dtype=torch.bfloat16, device="cuda", requires_grad=True) for h in (32, 8, 8)]
+    rows = RowBounds(torch.tensor([0, 4096], dtype=torch.int32, device="cuda"), 4096, (0, 4096))
+    expected = attend_rows(*qkv, replace(rows, edges=None))
+    upstream = torch.randn_like(expected)
+    expected_gradients = torch.autograd.grad(expected, qkv, upstream)
+    before = torch.cuda.memory_allocated()
+    output = attend_rows(*qkv, rows)
+    assert torch.cuda.memory_allocated() - before < 48 * 2**20  # 32 MiB of output
+    torch.testing.assert_close(output, expected, atol=1e-2, rtol=2e-2)
+    for gradient, wanted in zip(torch.autograd.grad(output, qkv, upstream), expected_gradients, strict=True):
+        assert (gradient - wanted).norm() < 0.01 * wanted.norm()

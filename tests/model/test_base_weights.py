@@ -39,32 +39,41 @@ def unpacked(layers):
     return torch.cat([dequantize_4bit(layer.weight.data, layer.weight.quant_state) for layer in layers])
 
 
-@pytest.mark.parametrize("columns", [0, 24])
-def test_joined_dense_layers_share_one_storage(columns):
-    layers = dense()
+def without_room(matrix, sizes):
+    return matrix[: sum(sizes), :INPUTS]
+
+
+def room_is_empty(matrix, sizes):
+    return not matrix[:, INPUTS:].any() and not matrix[sum(sizes) :].any()
+
+
+@pytest.mark.parametrize(("sizes", "rank"), [(SIZES, 0), (SIZES, 24), ((24,), 8)])
+def test_joined_dense_layers_share_one_storage(sizes, rank):
+    layers = dense(sizes)
     x = torch.randn(5, INPUTS)
     values, outputs = [layer.weight.clone() for layer in layers], [layer(x) for layer in layers]
     before = [weakref.ref(layer.weight.untyped_storage()) for layer in layers]
     parameters = [layer.weight for layer in layers]
     assert all(reference() is not None for reference in before)
-    weights = BaseWeights(layers, columns=columns)
+    weights = BaseWeights(layers, rank=rank)
     matrix = weights.matrix(torch.float32)
-    assert matrix.shape == (sum(SIZES), INPUTS + columns)
-    assert torch.equal(matrix[:, :INPUTS], torch.cat(values))
-    assert not matrix[:, INPUTS:].any()
+    room = 64 if rank else 0  # in whole cache lines
+    assert matrix.shape == (sum(sizes) + rank, INPUTS + room)
+    assert torch.equal(without_room(matrix, sizes), torch.cat(values))
+    assert room_is_empty(matrix, sizes)
     # No copy, then or ever: the old storages are gone, and what is asked for is the parameters' own memory.
     storage = matrix.untyped_storage()
-    assert storage.nbytes() == sum(SIZES) * (INPUTS + columns) * 4
+    assert storage.nbytes() == (sum(sizes) + rank) * (INPUTS + room) * 4
     assert all(layer.weight.untyped_storage().data_ptr() == storage.data_ptr() for layer in layers)
     assert weights.matrix(torch.float32).data_ptr() == matrix.data_ptr()
-    assert [reference() for reference in before] == [None] * 3
+    assert [reference() for reference in before] == [None] * len(sizes)
     # The parameters are the same objects, with the same values under the same names.
     for layer, parameter, value, output in zip(layers, parameters, values, outputs, strict=True):
         assert layer.weight is parameter
         assert torch.equal(layer.state_dict()["weight"], value)
         torch.testing.assert_close(layer(x), output)
-    assert weights.sizes == list(SIZES)
-    assert weights.columns == columns
+    assert weights.sizes == list(sizes)
+    assert (weights.rank, weights.room) == (rank, room)
 
 
 def test_what_changes_in_a_joined_weight_is_seen():
@@ -80,44 +89,45 @@ def test_what_changes_in_a_joined_weight_is_seen():
 
 def test_one_dense_layer_is_its_own_weight():
     (layer,) = dense((24,))
-    weights = BaseWeights([layer], columns=8)
+    weights = BaseWeights([layer])
+    assert weights.kept is None
     assert weights.matrix(torch.float32).data_ptr() == layer.weight.data_ptr()
-    assert weights.columns == 0  # it would have to be copied for them
     assert weights.matrix(torch.float32).shape == (24, INPUTS)
     assert torch.equal(weights.matrix(torch.bfloat16), layer.weight.bfloat16())
     assert layer.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("columns", [0, 16])
+@pytest.mark.parametrize("rank", [0, 16])
 @pytest.mark.parametrize("sizes", [SIZES, (40,)])
 @pytest.mark.parametrize(("kind", "nested"), [("nf4", True), ("nf4", False), ("fp4", True)])
-def test_packed_weights_are_bitsandbytes_numbers(kind, nested, sizes, columns):
+def test_packed_weights_are_bitsandbytes_numbers(kind, nested, sizes, rank):
     layers = packed(sizes, kind=kind, nested=nested)
-    weights = BaseWeights(layers, columns=columns)
+    weights = BaseWeights(layers, rank=rank)
     for dtype in (torch.float32, torch.bfloat16):
         matrix = weights.matrix(dtype)
-        assert (matrix.shape, matrix.dtype) == ((sum(sizes), INPUTS + columns), dtype)
-        assert torch.equal(matrix[:, :INPUTS], unpacked(layers).to(dtype))
-        assert not matrix[:, INPUTS:].any()
+        assert (matrix.shape, matrix.dtype) == ((sum(sizes) + rank, INPUTS + (64 if rank else 0)), dtype)
+        assert torch.equal(without_room(matrix, sizes), unpacked(layers).to(dtype))
+        assert room_is_empty(matrix, sizes)
     # Nothing stays: a second call makes them anew.
     assert weights.kept is None
     matrix.fill_(7)
-    assert torch.equal(weights.matrix(torch.bfloat16)[:, :INPUTS], unpacked(layers).bfloat16())
+    assert torch.equal(without_room(weights.matrix(torch.bfloat16), sizes), unpacked(layers).bfloat16())
     assert all("forward" not in vars(layer) for layer in layers)
 
 
-@pytest.mark.parametrize("columns", [0, 16])
+@pytest.mark.parametrize("rank", [0, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_kept_weights_replace_the_base_forward_with_the_same_numbers(dtype, columns):
+def test_kept_weights_replace_the_base_forward_with_the_same_numbers(dtype, rank):
     layers = packed(bias=(True, False, True), dtype=dtype)
     x = torch.randn(5, INPUTS, dtype=dtype)
     outputs = [layer(x) for layer in layers]
-    weights = BaseWeights(layers, keep=dtype, columns=columns)
+    weights = BaseWeights(layers, keep=dtype, rank=rank)
     matrix = weights.matrix(dtype)
     assert weights.matrix(dtype).data_ptr() == matrix.data_ptr()
-    assert torch.equal(matrix[:, :INPUTS], unpacked(layers).to(dtype))
-    # What a product writes behind the inputs changes no layer by itself, and stays.
+    assert torch.equal(without_room(matrix, SIZES), unpacked(layers).to(dtype))
+    # What a product writes beside the weights changes no layer by itself, and stays.
     matrix[:, INPUTS:] = 7
+    matrix[sum(SIZES) :] = 7
     assert (weights.matrix(dtype)[:, INPUTS:] == 7).all()
     for layer, output in zip(layers, outputs, strict=True):
         assert "forward" in vars(layer)

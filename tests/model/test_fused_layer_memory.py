@@ -109,6 +109,19 @@ def test_backward_frees_what_was_kept(kept):
     )
 
 
+def test_attention_that_would_keep_too_much_is_computed_again(kept, monkeypatch):
+    """What a GPU without kernels for rows of any lengths does: the same gradient, and no graph in between."""
+    expected, model = adapted(), adapted()
+    fuse_layers(expected)
+    _, expected_gradients = gradients_of(expected, packed_loss(expected, ROWS))
+    monkeypatch.setattr(fused_layers, "spreads_key_heads", lambda *args: True)
+    fuse_layers(model)
+    loss = packed_loss(model, ROWS)
+    assert not any(reference().requires_grad for reference in kept["attended"][-3:])
+    _, gradients = gradients_of(model, loss)
+    assert all(torch.equal(gradients[name], gradient) for name, gradient in expected_gradients.items())
+
+
 def test_a_graph_that_is_dropped_frees_what_was_kept(kept):
     model = adapted()
     fuse_layers(model)

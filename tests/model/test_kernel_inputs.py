@@ -21,10 +21,6 @@ def side_by_side(rows):
     return rows.stride(-1) == 1
 
 
-def of_one_length(heads):
-    return heads.stride()[1:] == (heads.shape[-1], 1)
-
-
 @pytest.fixture
 def calls(monkeypatch):
     """Counts calls of each kernel, and checks what they are given."""
@@ -36,7 +32,7 @@ def calls(monkeypatch):
         assert x.dtype == weight.dtype
 
     def rms_norm_backward(gradient, x, weight, rstd, add=None):
-        assert gradient.is_contiguous()
+        assert side_by_side(gradient)
         assert gradient.dtype == x.dtype
         assert side_by_side(x)
         assert rstd.is_contiguous()
@@ -45,8 +41,8 @@ def calls(monkeypatch):
         assert gradient.data_ptr() not in {t.data_ptr() for t in (x, add) if t is not None}  # it is overwritten
 
     def rotate(source, target, cos, sin, *, backward=False):
-        assert of_one_length(source)
-        assert of_one_length(target)
+        assert side_by_side(source)
+        assert side_by_side(target)
         assert source.shape == target.shape
         assert cos.shape == sin.shape == (len(source), source.shape[-1])
         assert cos.stride() == sin.stride()
@@ -57,11 +53,12 @@ def calls(monkeypatch):
         assert half & (half - 1) == 0
 
     def swiglu(gate_up, *, columns=0):
-        assert gate_up.is_contiguous()
+        assert side_by_side(gate_up)
 
-    def swiglu_backward(gate_up, gradient):
-        assert gate_up.is_contiguous()
+    def swiglu_backward(gate_up, gradient, low_rank=None):
+        assert side_by_side(gate_up)
         assert gradient.is_contiguous()
+        assert all(side_by_side(matrix) and matrix.dtype == gradient.dtype for matrix in low_rank or ())
         assert gate_up.shape == (len(gradient), 2 * gradient.shape[1])
 
     def cross_entropy(logits, labels, *, with_gradient):

@@ -1,11 +1,13 @@
 """Packs of rows are what TRL's padding-free collator makes of them; rows share as few passes as may be, evenly."""
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from medtune.model.packing import fill_micro_batches, pack_rows
+from medtune.model.packing import balanced_slices, fill_micro_batches, pack_rows
 
 ROW = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=12)
 
@@ -14,7 +16,7 @@ ROW = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_si
 def test_packs_are_those_of_trl(rows):
     ids = [[token for token, _ in row] for row in rows]
     labels = [[token if counted else -100 for token, counted in row] for row in rows]
-    pack = pack_rows(ids, labels)
+    pack = pack_rows(ids, labels, multiple=1)
     collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
     expected = collate([{"input_ids": i, "labels": row} for i, row in zip(ids, labels, strict=True)])
     shifted = expected.pop("labels")[0, 1:]
@@ -33,7 +35,7 @@ def test_packs_are_those_of_trl(rows):
 def test_what_counts_by_hand():
     ids = [[1, 2, 3, 4], [5], [6, 7, 8]]
     labels = [[-100, -100, 3, 4], [5], [6, -100, 8]]
-    pack = pack_rows(ids, labels)
+    pack = pack_rows(ids, labels, multiple=1)
     assert pack["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
     assert pack["position_ids"].tolist() == [[0, 1, 2, 3, 0, 0, 1, 2]]
     assert pack["cu_seq_lens_q"].tolist() == [0, 4, 5, 8]
@@ -41,6 +43,36 @@ def test_what_counts_by_hand():
     # Each position is that of the token before the label's; nothing stands before a row's first token.
     assert pack["answer_positions"].tolist() == [1, 2, 6]
     assert pack["answer_labels"].tolist() == [3, 4, 8]
+
+
+@given(st.lists(ROW, min_size=1, max_size=6), st.integers(1, 9))
+def test_a_pack_is_filled_up_by_tokens_of_which_nothing_counts(rows, multiple):
+    ids = [[token for token, _ in row] for row in rows]
+    labels = [[token if counted else -100 for token, counted in row] for row in rows]
+    filled, pack = pack_rows(ids, labels, multiple=multiple), pack_rows(ids, labels, multiple=1)
+    tokens = pack["input_ids"].shape[1]
+    assert filled["input_ids"].shape == (1, -(-tokens // multiple) * multiple)
+    for name in ("input_ids", "position_ids", "seq_idx"):
+        assert torch.equal(filled[name][:, :tokens], pack[name])
+    for name in ("answer_positions", "answer_labels"):
+        assert torch.equal(filled[name], pack[name])
+    filler = filled["input_ids"].shape[1] - tokens
+    # They lengthen the last row, at its last position: it may be the last that the model has.
+    assert (filled["position_ids"][0, tokens:] == len(rows[-1]) - 1).all()
+    assert filled["row_edges"] == (*pack["row_edges"][:-1], tokens + filler)
+    assert filled["cu_seq_lens_q"].tolist() == list(filled["row_edges"])
+    assert filled["max_length_q"] == max(pack["max_length_q"], len(rows[-1]) + filler)
+
+
+@given(st.integers(0, 50_000), st.integers(1, 9_000))
+def test_slices_cover_everything_once_and_are_about_as_long(count, most):
+    sizes = [len(range(count)[piece]) for piece in balanced_slices(count, most)]
+    slices = balanced_slices(count, most)
+    assert (slices[0].start, slices[-1].stop) == (0, count)
+    assert all(before.stop == after.start for before, after in pairwise(slices))
+    assert len(slices) == max(1, -(-count // most))
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
 
 
 def first_fit_decreasing(lengths, budget):

@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medtune.records import EncodedRow
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
 
 SIZES = {"rows": st.integers(1, 60), "rows_per_step": st.integers(1, 20), "seed": st.integers(0, 5)}
@@ -38,18 +39,19 @@ def test_seeds_and_epochs_shuffle():
 
 
 def test_a_step_is_split_by_its_token_budget():
-    rows = [{"input_ids": [1] * n, "labels": [-100] + [1] * (n - 1)} for n in (5, 30, 10, 7)]
+    rows = [EncodedRow("", [1] * n, [-100] + [1] * (n - 1)) for n in (5, 30, 10, 7)]
     step = collate_step(rows, tokens_per_micro_batch=20, filler=rows[0])
     # As few passes as first-fit decreasing needs, evenly filled; the row that is over the budget is alone.
-    assert sorted(batch["input_ids"].shape[1] for batch in step["micro_batches"]) == [10, 12, 30]
+    assert sorted(len(batch["answer_labels"]) for batch in step["micro_batches"]) == [9, 4 + 6, 29]
+    assert {batch["input_ids"].shape for batch in step["micro_batches"]} == {(1, 64)}
     assert step["answer_tokens"] == 4 + 29 + 9 + 6
     assert step["tokens"] == 52
 
 
 def test_an_empty_share_takes_part_and_counts_for_nothing():
-    filler = {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
-    step = collate_step([], tokens_per_micro_batch=20, filler=filler)
+    step = collate_step([], tokens_per_micro_batch=20, filler=EncodedRow("", [1, 2, 3], [-100, 2, 3]))
     assert step["answer_tokens"] == step["tokens"] == 0
     assert step["micro_batches"] == []
-    assert step["filler"]["input_ids"].tolist() == [[1, 2, 3]]
+    assert step["filler"]["input_ids"][0, :3].tolist() == [1, 2, 3]
+    assert step["filler"]["row_edges"] == (0, 64)
     assert step["filler"]["answer_positions"].tolist() == step["filler"]["answer_labels"].tolist() == []

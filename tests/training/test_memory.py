@@ -25,6 +25,7 @@ LLAMA = ModelShape(
     intermediate=14_336,
     query_key_value=6144,
     attention=4096,
+    spread=0,
     item=2,
     layer_parameters=218_103_808,
     packed_layer_parameters=218_103_808,

@@ -103,6 +103,17 @@ def test_first_gradient_is_the_token_weighted_mean_over_the_step(tiny, tmp_path)
     assert losses(history, "grad_norm")[0] == pytest.approx(norm.item(), rel=1e-4)
 
 
+def test_modules_hear_as_often_of_training_whatever_a_step_takes(tiny, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(torch.nn.Embedding, "train", lambda self, mode=True: told.append(mode))
+    counts = []
+    for tokens in (64, 4096):
+        train(tiny, tmp_path / str(tokens), make_config(tiny, tokens_per_micro_batch=tokens))
+        counts.append(len(told))
+        told.clear()
+    assert counts[0] == counts[1]
+
+
 def test_gradient_checkpointing_changes_nothing(tiny, tmp_path):
     plain, history, _ = train(tiny, tmp_path / "a", make_config(tiny))
     saving, other, _ = train(tiny, tmp_path / "b", make_config(tiny, checkpointing="all"))

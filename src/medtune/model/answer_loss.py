@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medtune.hardware import input_device
 from medtune.model.kernels import kernels_for
-from medtune.model.packing import fill_micro_batches, pack_rows
+from medtune.model.packing import PACK_MULTIPLE, balanced_slices, fill_micro_batches, pack_rows
 from medtune.records import IGNORED, AnswerLoss, EncodedRow
 
 # Bytes of whole-vocabulary logits that exist at once: 512 tokens of LLaMA-3's 128,256 in 16 bit.
@@ -55,9 +55,8 @@ def _token_losses(
         logits = logits if change is None else change(logits)
         return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
-    rows, size = hidden[positions], _rows_at_once(head.weight)
-    pieces = zip(rows.split(size), labels.split(size), strict=True)
-    return torch.cat([checkpoint(losses_of, row, target, use_reentrant=False) for row, target in pieces])
+    rows, pieces = hidden[positions], balanced_slices(len(positions), _rows_at_once(head.weight))
+    return torch.cat([checkpoint(losses_of, rows[piece], labels[piece], use_reentrant=False) for piece in pieces])
 
 
 def _logit_change(config: Any) -> Callable[[Tensor], Tensor] | None:
@@ -82,21 +81,24 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, positions: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         kernels, wanted = kernels_for(hidden), ctx.needs_input_grad[0]
-        rows = hidden.index_select(0, positions)
+        # Filled up as packs are, and for the same reason.
+        filler = -len(positions) % PACK_MULTIPLE
+        rows = hidden.new_zeros((len(positions) + filler, hidden.shape[1]))
+        answers = rows[: len(positions)]
+        torch.index_select(hidden, 0, positions, out=answers)
+        labels = torch.nn.functional.pad(labels, (0, filler))
         losses = []
         with torch.autocast(hidden.device.type, enabled=False):
             weight = weight.to(hidden.dtype)
-            for piece, targets in zip(
-                rows.split(_rows_at_once(weight)), labels.split(_rows_at_once(weight)), strict=True
-            ):
-                logits = piece @ weight.t()
-                losses.append(kernels.cross_entropy(logits, targets, with_gradient=wanted))
+            for piece in balanced_slices(len(rows), _rows_at_once(weight)):
+                logits = rows[piece] @ weight.t()
+                losses.append(kernels.cross_entropy(logits, labels[piece], with_gradient=wanted))
                 if wanted:
-                    torch.mm(logits, weight, out=piece)
+                    torch.mm(logits, weight, out=rows[piece])
                 del logits
-        ctx.save_for_backward(rows if wanted else None, positions)
+        ctx.save_for_backward(answers if wanted else None, positions)
         ctx.shape = hidden.shape
-        return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
+        return torch.cat(losses)[: len(positions)]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:

@@ -23,6 +23,8 @@ from medtune.hardware import Choice
 from medtune.model.kernels.decode_attention import attend_last_token
 
 NAME = "medtune_packed"
+# From how many tokens on a pack that is one row is worth a kernel of its own.
+LONG_ROW = 2048
 
 
 def register_packed_attention() -> str:
@@ -100,7 +102,9 @@ def attend_rows(
 
     Returns the shape of `query`, differentiable.
     """
-    if softcap is None and _has_varlen(query):
+    if softcap is None and _has_varlen(query.device, query.dtype, query.shape[-1]):
+        if rows.edges is not None and len(rows.edges) == 2 and rows.longest >= LONG_ROW and window is None:
+            return _one_long_row(query, key, value, scaling)
         return _varlen(query, key, value, rows, scaling, window)
     dtype = query.dtype
     if not query.is_cuda and dtype == torch.bfloat16:
@@ -108,20 +112,25 @@ def attend_rows(
         query, key, value = query.float(), key.float(), value.float()
     edges = rows.bounds.tolist() if rows.edges is None else rows.edges
     lengths = [stop - start for start, stop in pairwise(edges)]
-    # Not slices, each of which would bring a gradient as long as the pack.
-    parts = ([part.transpose(0, 1).unsqueeze(0) for part in x.split(lengths)] for x in (query, key, value))
+    groups = query.shape[1] // key.shape[1]
+    # Key heads are not shared by `enable_gqa`: the memory-efficient kernel, which is what a T4 has, refuses it, and the
+    # math kernel that would take its place keeps length x length scores in float32. Rows are not slices, each of which
+    # would bring a gradient as long as the pack.
+    query, key, value = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
+    parts = (x.split(lengths, 2) for x in (query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)))
     outputs = [_one_row(q, k, v, scaling, window, softcap) for q, k, v in zip(*parts, strict=True)]
     return torch.cat(outputs, dim=2).squeeze(0).transpose(0, 1).to(dtype)
+
+
+def spreads_key_heads(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether autograd keeps keys and values for every query head, and the output twice, of `attend_rows` on a GPU."""
+    return device.type == "cuda" and not _has_varlen(device, dtype, head_dim)
 
 
 def _one_row(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None, window: int | None, softcap: float | None
 ) -> torch.Tensor:
     length = q.shape[2]
-    groups = q.shape[1] // k.shape[1]
-    # Not `enable_gqa`: the memory-efficient kernel, which is what a T4 has, refuses it, and the math kernel that
-    # would take its place keeps length x length scores in float32.
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     reach = length if window is None else min(window, length)
     if softcap is None and reach == length:
         return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
@@ -137,12 +146,19 @@ def _one_row(
     return weights @ v
 
 
-def _has_varlen(query: torch.Tensor) -> bool:
+def _one_long_row(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    """On Hopper by cuDNN's kernels, which are faster than those for rows of any lengths; each length is compiled."""
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+    return output.squeeze(0).transpose(0, 1)
+
+
+def _has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     return (
-        query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[-1] <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and head_dim <= 256
+        and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 

@@ -1,6 +1,7 @@
 """The frozen base weights behind projections that are computed together, as one matrix in the compute dtype.
 
-In 4 bit they are dequantised at every use, or once and kept: the same numbers, four times the memory.
+In 4 bit they are dequantised at every use, or once and kept: the same numbers, four times the memory. Around the
+weights there is room for an adapter's matrices, so that base and adapter can be one product.
 """
 
 from __future__ import annotations
@@ -13,38 +14,40 @@ from torch import Tensor, nn
 
 from medtune.model.kernels import has_triton
 
+# Rows that begin at whole cache lines are read faster: room beside them comes in this many elements.
+ROOM_MULTIPLE = 64
+
 
 class BaseWeights:
     """Linear layers of one input, their weights joined along the outputs: shape (sum of outputs, inputs)."""
 
-    def __init__(self, layers: Sequence[nn.Linear], *, keep: torch.dtype | None = None, columns: int = 0) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], *, keep: torch.dtype | None = None, rank: int = 0) -> None:
         """`keep` is the dtype in which 4-bit weights are dequantised now and kept.
 
-        `columns` more are held free behind the inputs, for a product with an adapter's matrices.
+        `rank`, of all adapters together, says how much room there is: `rank` rows behind the outputs, and `room`
+        columns behind the inputs.
         """
         self.layers = list(layers)
         self.sizes = [layer.out_features for layer in layers]
-        self.inputs = layers[0].in_features
-        # A single dense layer would have to be copied for it.
-        self.columns = columns if all(is_4bit(layer) for layer in layers) or len(layers) > 1 else 0
+        self.inputs, self.outputs = layers[0].in_features, sum(self.sizes)
+        self.rank, self.room = rank, -(-rank // ROOM_MULTIPLE) * ROOM_MULTIPLE
         self.kept: Tensor | None = None
         self.packed = _packed(self.layers)
         if keep is not None and all(is_4bit(layer) for layer in layers):
             self.kept = self._dequantized(keep)
-            for layer, part in zip(self.layers, self.kept.split(self.sizes), strict=True):
+            for layer, part in zip(self.layers, self.kept[: self.outputs].split(self.sizes), strict=True):
                 layer.forward = _dense_forward(layer, part[:, : self.inputs])  # type: ignore[method-assign]
-        elif not any(is_4bit(layer) for layer in layers) and len(layers) > 1:
+        elif not any(is_4bit(layer) for layer in layers) and (rank or len(layers) > 1):
             # Already dense: one storage for all, so that joining costs no memory.
-            first = layers[0].weight.data
-            self.kept = first.new_zeros((sum(self.sizes), self.inputs + self.columns))
-            for layer, part in zip(self.layers, self.kept.split(self.sizes), strict=True):
+            self.kept = self._empty(layers[0].weight.data)
+            for layer, part in zip(self.layers, self.kept[: self.outputs].split(self.sizes), strict=True):
                 part[:, : self.inputs] = layer.weight.data
                 layer.weight.data = part[:, : self.inputs]
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """All weights in `dtype`, (sum of outputs, inputs + columns); a temporary where they stay in 4 bit.
+        """All weights in `dtype`, (outputs + rank, inputs + room); a temporary where they stay in 4 bit.
 
-        The columns hold zeros, or what was last written there.
+        The room holds zeros, or what was last written there.
         """
         if self.kept is not None:
             return self.kept.to(dtype)
@@ -63,18 +66,24 @@ class BaseWeights:
         return torch.cat(parts)
 
     def _dequantized(self, dtype: torch.dtype) -> Tensor:
-        weight = self.layers[0].weight
-        joined = torch.empty((sum(self.sizes), self.inputs + self.columns), dtype=dtype, device=weight.device)
-        if self.columns:
-            joined[:, self.inputs :].zero_()
+        joined = self._empty(self.layers[0].weight, dtype)
         if self.packed is not None:
-            self.packed.dequantize(joined[:, : self.inputs])
+            self.packed.dequantize(joined[: self.outputs, : self.inputs])
             return joined
         from bitsandbytes.functional import dequantize_4bit
 
-        for layer, part in zip(self.layers, joined.split(self.sizes), strict=True):
+        for layer, part in zip(self.layers, joined[: self.outputs].split(self.sizes), strict=True):
             dense = dequantize_4bit(layer.weight.data, _state(layer)) if is_4bit(layer) else layer.weight.data
             part[:, : self.inputs] = dense
+        return joined
+
+    def _empty(self, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Space for all weights, and zeros in the room."""
+        shape = (self.outputs + self.rank, self.inputs + self.room)
+        joined = torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
+        if self.rank:
+            joined[:, self.inputs :].zero_()
+            joined[self.outputs :].zero_()
         return joined
 
 

@@ -8,20 +8,21 @@ they were: `forward` is replaced on the instance, and calls with a cache or with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medtune.model.attention import RowBounds, attend_rows
+from medtune.model.attention import RowBounds, attend_rows, spreads_key_heads
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, sliding_window
 from medtune.model.fused_adapters import share_input
 from medtune.model.fused_norm import fuse_norm
 from medtune.model.host_store import HostStore
 from medtune.model.kernels import kernels_for
 from medtune.model.layer_adapters import Adapters, LayerAdapters
+from medtune.model.packing import balanced_slices
 from medtune.model.projections import Projections
 
 # The feed-forward part goes through long packs in pieces of this many tokens, so that its width bounds memory.
@@ -39,7 +40,7 @@ class Packing:
 
 @dataclass(slots=True)
 class _Kept:
-    """What the backward pass of a layer reads."""
+    """What the backward pass of a layer reads. `attended` comes without a graph where that would keep too much."""
 
     first_rstd: Tensor
     qkv: tuple[Tensor, Tensor, Tensor]
@@ -53,7 +54,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class _KeptPiece:
-    """What the backward pass reads of the feed-forward part of some tokens."""
+    """What the backward pass reads of the feed-forward part of some tokens; `gate_up` has room for the adapter."""
 
     rstd: Tensor
     gate_up: Tensor
@@ -112,37 +113,39 @@ class FusedLayer:
 
     def compute(self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[_Kept] | None = None) -> Tensor:
         """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
-        state = self._attend(x, packing, adapters, differentiable=kept is not None)
+        differentiable = kept is not None and not spreads_key_heads(x.device, x.dtype, self.head_dim)
+        state = self._attend(x, packing, adapters, differentiable=differentiable)
         state.normed = None  # cheap to have again, and as large as the input
-        outputs = []
-        for rows in _pieces(len(x)):
-            piece, output = self._feed_forward(state.middle[rows], adapters, kept=kept is not None)
-            outputs.append(output)
+        output = torch.empty_like(state.middle)
+        for rows in balanced_slices(len(x), FEED_FORWARD_TOKENS):
+            piece = self._feed_forward(state.middle[rows], adapters, out=output[rows], kept=kept is not None)
             if kept is not None:
                 state.pieces.append(piece)
             del piece
         if kept is not None:
             state.qkv_reduced = _alone(state.qkv_reduced)
             kept.append(state)
-        return _joined(outputs)
+        return output
 
     def _attend(self, x: Tensor, packing: Packing, adapters: Adapters, *, differentiable: bool) -> _Kept:
         kernels = kernels_for(x)
-        wide, rstd = self._norm(0, x, self.qkv.columns)
+        wide, rstd = self._norm(0, x, self.qkv.room)
         qkv, qkv_reduced = self.qkv.forward_wide(wide, adapters.qkv)
         normed = wide[:, : x.shape[1]]
         # Query and key heads lie side by side.
         turned = qkv[:, : sum(self.qkv.base.sizes[:2])].unflatten(1, (-1, self.head_dim))
         kernels.rotate(turned, turned, packing.cos, packing.sin)
         query, key, value = (part.unflatten(1, (-1, self.head_dim)) for part in qkv.split(self.qkv.base.sizes, dim=1))
-        with torch.set_grad_enabled(differentiable):
-            if differentiable:
-                query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
-            scaling, window = self.attention.scaling, self.window
-            attended = attend_rows(query, key, value, packing.rows, scaling=scaling, window=window)
+        query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
+        attended = self._attention((query, key, value), packing, differentiable=differentiable)
         rows = attended.detach().reshape(len(x), -1)
         middle, output_reduced = self.output.forward(rows, adapters.output, residual=x)
         return _Kept(rstd, (query, key, value), qkv_reduced, attended, output_reduced, middle, normed)
+
+    def _attention(self, qkv: tuple[Tensor, Tensor, Tensor], packing: Packing, *, differentiable: bool) -> Tensor:
+        scaling, window = self.attention.scaling, self.window
+        with torch.set_grad_enabled(differentiable):
+            return attend_rows(*qkv, packing.rows, scaling=scaling, window=window)
 
     def _norm(self, place: int, x: Tensor, columns: int = 0) -> tuple[Tensor, Tensor]:
         norm = self.norms[place]
@@ -150,24 +153,28 @@ class FusedLayer:
         return normed, rstd
 
     def _feed_forward(
-        self, middle: Tensor, adapters: Adapters, *, whole: bool = True, kept: bool = False
-    ) -> tuple[_KeptPiece, Tensor]:
-        """What the backward pass reads, and the layer's output; without `whole` the last product is left out.
+        self, middle: Tensor, adapters: Adapters, *, out: Tensor | None = None, kept: bool = False
+    ) -> _KeptPiece:
+        """What the backward pass reads, and the layer's output into `out`; without it the last product is left out.
 
         What is `kept` until the backward pass holds nothing that can be had again.
         """
-        wide, rstd = self._norm(1, middle, self.gate_up.columns)
-        gate_up, reduced = self.gate_up.forward_wide(wide, adapters.gate_up)
-        if not whole:
-            return _KeptPiece(rstd, gate_up, reduced, normed=wide[:, : middle.shape[1]]), middle
+        wide, rstd = self._norm(1, middle, self.gate_up.room)
+        gate_up = self.gate_up.rows_for_gradient(len(middle), middle)
+        _, reduced = self.gate_up.forward_wide(wide, adapters.gate_up, out=self._without_room(gate_up))
+        if out is None:
+            return _KeptPiece(rstd, gate_up, reduced, normed=wide[:, : middle.shape[1]])
         if kept:
             reduced = _alone(reduced)
         del wide
-        activated = kernels_for(middle).swiglu(gate_up, columns=self.down.columns)
-        output, down_reduced = self.down.forward_wide(activated, adapters.down, residual=middle)
+        activated = kernels_for(middle).swiglu(self._without_room(gate_up), columns=self.down.room)
+        _, down_reduced = self.down.forward_wide(activated, adapters.down, residual=middle, out=out)
         if kept:
             down_reduced = _alone(down_reduced)
-        return _KeptPiece(rstd, gate_up, reduced, down_reduced), output
+        return _KeptPiece(rstd, gate_up, reduced, down_reduced)
+
+    def _without_room(self, gate_up: Tensor) -> Tensor:
+        return gate_up[:, : self.gate_up.base.outputs]
 
     def backward(
         self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: _Kept | None,
@@ -176,59 +183,66 @@ class FusedLayer:
         """Gradients of rows `x`, unless they are not `wanted`, and of the adapters, from that of the output."""
         if kept is None:
             kept = self._attend(x, packing, adapters, differentiable=True)
-        parts: list[Tensor] = []
+        middle_gradient = self.output.rows_for_gradient(len(x), x)
         totals: list[Tensor] = []
-        for rows in _pieces(len(x)):
+        for rows in balanced_slices(len(x), FEED_FORWARD_TOKENS):
             middle = kept.middle[rows]
-            piece = kept.pieces.pop(0) if kept.pieces else self._feed_forward(middle, adapters, whole=False)[0]
-            part, gradients = self._feed_forward_backward(gradient[rows], middle, piece, adapters)
+            piece = kept.pieces.pop(0) if kept.pieces else self._feed_forward(middle, adapters)
+            out = middle_gradient[rows, : x.shape[1]]
+            gradients = self._feed_forward_backward(gradient[rows], middle, piece, adapters, out)
             del piece
-            parts.append(part)
             totals = [total + more for total, more in zip(totals, gradients, strict=True)] if totals else gradients
-        result, gradients = self._attend_backward(_joined(parts), x, packing, adapters, kept, wanted=wanted)
+        result, gradients = self._attend_backward(middle_gradient, x, packing, adapters, kept, wanted=wanted)
         return result, gradients + totals
 
     def _feed_forward_backward(
-        self, gradient: Tensor, middle: Tensor, piece: _KeptPiece, adapters: Adapters
-    ) -> tuple[Tensor, list[Tensor]]:
+        self, gradient: Tensor, middle: Tensor, piece: _KeptPiece, adapters: Adapters, out: Tensor
+    ) -> list[Tensor]:
+        """The gradient of the rows `middle` goes to `out`."""
         kernels = kernels_for(middle)
         own, down_own = adapters.gate_up, adapters.down
-        activated_gradient, down_reduced_gradient = self.down.input_gradient(gradient, down_own)
-        activated = kernels.swiglu_backward(piece.gate_up, activated_gradient)
+        activated_gradient, down_reduced_gradient = self.down.input_gradient(gradient, down_own, through_adapter=False)
+        low_rank = None if down_own is None else (down_reduced_gradient, down_own.down)
+        activated = kernels.swiglu_backward(self._without_room(piece.gate_up), activated_gradient, low_rank)
         del activated_gradient
         down_gradients = self.down.adapter_gradients(
             gradient, activated, piece.down_reduced, down_reduced_gradient, down_own
         )
         del activated
-        normed_gradient, reduced_gradient = self.gate_up.input_gradient(piece.gate_up, own)
+        normed_gradient, reduced_gradient = self.gate_up.input_gradient_wide(piece.gate_up, own, out=out)
         normed = piece.normed
         if normed is None:
             normed, _ = self._norm(1, middle)
         gradients = self.gate_up.adapter_gradients(piece.gate_up, normed, piece.gate_up_reduced, reduced_gradient, own)
         del normed
-        result = kernels.rms_norm_backward(normed_gradient, middle, self.norms[1].weight, piece.rstd, gradient)
-        return result, gradients + down_gradients
+        kernels.rms_norm_backward(normed_gradient, middle, self.norms[1].weight, piece.rstd, gradient)
+        return gradients + down_gradients
 
     def _attend_backward(
         self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: _Kept, *, wanted: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
+        """`gradient` has room for the adapter of the output projection."""
         kernels = kernels_for(x)
         own, output_own = adapters.qkv, adapters.output
-        attended_gradient, reduced_gradient = self.output.input_gradient(gradient, output_own)
+        attended_gradient, reduced_gradient = self.output.input_gradient_wide(gradient, output_own)
         assert attended_gradient is not None
         rows = kept.attended.detach().reshape(len(x), -1)
         output_gradients = self.output.adapter_gradients(
             gradient, rows, kept.output_reduced, reduced_gradient, output_own
         )
-        query, key, value = torch.autograd.grad(kept.attended, kept.qkv, attended_gradient.view(kept.attended.shape))
-        del attended_gradient, rows
-        joined = torch.empty((len(x), sum(self.qkv.base.sizes)), dtype=x.dtype, device=x.device)
-        places = [part.unflatten(1, (-1, self.head_dim)) for part in joined.split(self.qkv.base.sizes, dim=1)]
+        attended = kept.attended
+        if not attended.requires_grad:
+            attended = self._attention(kept.qkv, packing, differentiable=True)
+        query, key, value = torch.autograd.grad(attended, kept.qkv, attended_gradient.view(attended.shape))
+        del attended_gradient, attended, rows
+        joined = self.qkv.rows_for_gradient(len(x), x)
+        parts = joined[:, : self.qkv.base.outputs].split(self.qkv.base.sizes, dim=1)
+        places = [part.unflatten(1, (-1, self.head_dim)) for part in parts]
         for part, place in zip((query, key), places, strict=False):
             kernels.rotate(part, place, packing.cos, packing.sin, backward=True)
         places[2].copy_(value)
         del query, key, value
-        normed_gradient, reduced_gradient = self.qkv.input_gradient(joined, own, wanted=wanted)
+        normed_gradient, reduced_gradient = self.qkv.input_gradient_wide(joined, own, wanted=wanted)
         normed = kept.normed
         if normed is None:
             normed, _ = self._norm(0, x)
@@ -236,6 +250,7 @@ class FusedLayer:
         del normed, joined
         result = None
         if normed_gradient is not None:
+            gradient = gradient[:, : x.shape[1]]
             result = kernels.rms_norm_backward(normed_gradient, x, self.norms[0].weight, kept.first_rstd, gradient)
         return result, gradients + output_gradients
 
@@ -281,16 +296,6 @@ def fuse_layers(model: nn.Module, *, keep_dequantized: torch.dtype | None = None
     for norm in (module for name, module in model.named_modules() if name.endswith("model.norm")):
         fuse_norm(norm)
     return [FusedLayer(layer, keep=keep_dequantized) for layer in decoder_layers(model)]
-
-
-def _pieces(tokens: int) -> list[slice]:
-    count = -(-tokens // FEED_FORWARD_TOKENS)
-    size = -(-tokens // count)
-    return [slice(start, min(tokens, start + size)) for start in range(0, tokens, size)]
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _alone(rows: Tensor | None) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,26 +11,40 @@ import torch
 
 from medtune.records import IGNORED
 
+# Packs are filled up to whole multiples of this: libraries of matrix products choose, load or compile a kernel for
+# every new number of rows, which on a CPU takes longer than the products of a small model.
+PACK_MULTIPLE = 64
 
-def pack_rows(input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> dict[str, Any]:
+
+def pack_rows(
+    input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, multiple: int = PACK_MULTIPLE
+) -> dict[str, Any]:
     """One pack of rows, (1, tokens), in the names that transformers' models know.
+
+    It is as long as the next `multiple`: what is missing makes the last row longer, behind all that counts.
 
     Beside token ids and positions: where rows begin and end (`cu_seq_lens_q` and `_k`, int32; `row_edges`, the same as
     numbers on the host), which row each token is of (`seq_idx`, for models with linear attention), and what counts:
     `answer_labels` and the `answer_positions` of the tokens before them. All is found here, on the host, where nothing
     has to be waited for. A row's first token is never counted: nothing stands before it.
     """
+    if filler := -sum(len(ids) for ids in input_ids) % multiple:
+        input_ids = [*input_ids[:-1], [*input_ids[-1], *[input_ids[-1][-1]] * filler]]
+        labels = [*labels[:-1], [*labels[-1], *[IGNORED] * filler]]
     lengths = np.array([len(ids) for ids in input_ids])
     edges = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in input_ids])
     targets = np.concatenate([np.asarray(row, dtype=np.int64) for row in labels])
     targets[edges[:-1]] = IGNORED
     positions = np.flatnonzero(targets[1:] != IGNORED)
+    places = np.arange(len(tokens)) - np.repeat(edges[:-1], lengths)
+    # No place behind the last row's own: a row may fill all that a model has.
+    places[len(tokens) - filler :] = lengths[-1] - filler - 1
     bounds = torch.from_numpy(edges.astype(np.int32))
     longest = int(lengths.max())
     return {
         "input_ids": torch.from_numpy(tokens)[None],
-        "position_ids": torch.from_numpy(np.arange(len(tokens)) - np.repeat(edges[:-1], lengths))[None],
+        "position_ids": torch.from_numpy(places)[None],
         "seq_idx": torch.from_numpy(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths))[None],
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
@@ -39,6 +54,13 @@ def pack_rows(input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]
         "answer_positions": torch.from_numpy(positions),
         "answer_labels": torch.from_numpy(targets[positions + 1]),
     }
+
+
+def balanced_slices(count: int, most: int) -> list[slice]:
+    """As few slices of at most `most` as make up `count`, one at least, all about as long: none wastes a kernel."""
+    pieces = max(1, -(-count // most))
+    edges = [count * piece // pieces for piece in range(pieces + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def fill_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:

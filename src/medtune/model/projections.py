@@ -1,8 +1,11 @@
 """LoRA projections of one input as one product: forward and backward passes on rows of tokens.
 
 A projection is y = W x + s B A x (Hu et al. 2021). Projections that read the same input (query, key and value; gate and
-up) share one product with the joined base weights and one with their joined A; each B adds into its part of the output
-in place. The backward pass needs the input and the reduced rows A x, whose width is the rank. The base is frozen.
+up) share one product with the joined base weights and one with their joined A. The backward pass needs the input and
+the reduced rows A x, whose width is the rank. The base is frozen.
+
+Base and adapter are one product where rows have room for it: y = [x, A x] [W, s B]' forwards, and backwards
+dx = [dy, dy s B] [W; A]. No pass over the wide outputs or inputs is spent on the adapter's narrow products.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Projections:
         ranks = [layer.r[ADAPTER] for layer in layers] if self.adapted else []
         base = [layer.get_base_layer() if self.adapted else layer for layer in layers]
         # A product needs rows of whole 16 bytes.
-        self.base = BaseWeights(base, keep=keep, columns=sum(ranks) if sum(ranks) % 8 == 0 else 0)
+        self.base = BaseWeights(base, keep=keep, rank=-(-sum(ranks) // 8) * 8)
         # Held by themselves: finding them through PEFT's dictionaries costs the host more than launching a kernel.
         halves = ("lora_A", "lora_B") if self.adapted else ()
         self._matrices = [getattr(layer, half)[ADAPTER] for half in halves for layer in layers]
@@ -65,6 +68,18 @@ class Projections:
         """The adapters': A of every projection, (rank, inputs), then B of every projection, (outputs, rank)."""
         return [matrix.weight for matrix in self._matrices]
 
+    @property
+    def room(self) -> int:
+        """Columns behind the inputs, and behind the outputs' gradient, in rows that have room for the adapter."""
+        return self.base.room
+
+    def rows_for_gradient(self, tokens: int, like: Tensor) -> Tensor:
+        """Empty rows for the outputs' gradient, (tokens, outputs + room)."""
+        rows = like.new_empty((tokens, self.base.outputs + self.room))
+        if not rows.is_cuda:
+            rows[:, self.base.outputs :].zero_()  # see `kernels.plain`
+        return rows
+
     def forward(
         self, x: Tensor, adapter: Adapter | None, residual: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -72,7 +87,8 @@ class Projections:
 
         None comes back for A x where there is no adapter. `residual` is added.
         """
-        output = self._product(x, self._weight(x.dtype), residual)
+        base = self.base
+        output = self._added(x @ base.matrix(x.dtype)[: base.outputs, : base.inputs].t(), residual)
         if adapter is None:
             return output, None
         reduced = x @ adapter.down.t()
@@ -80,52 +96,57 @@ class Projections:
             part.addmm_(adapter.part(reduced, place), adapter.up[place].t(), alpha=self._scale(place))
         return output, reduced
 
-    @property
-    def columns(self) -> int:
-        """Columns that rows for `forward_wide` have behind the inputs; 0 where it does without."""
-        return self.base.columns
-
     def forward_wide(
-        self, rows: Tensor, adapter: Adapter | None, residual: Tensor | None = None
+        self, rows: Tensor, adapter: Adapter | None, residual: Tensor | None = None, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """As `forward`, for rows with `columns` free behind the inputs, which A x fills.
+        """As `forward`, for rows (tokens, inputs + room), whose room A x fills; into `out` if it is given.
 
-        Base and adapter are one product, [x, A x] with [W, s B]: no pass over the outputs for each B. What comes back
-        for A x is a part of `rows`.
+        What comes back for A x is a part of `rows`.
         """
-        if not self.columns or adapter is None:
-            return self.forward(rows, adapter, residual)
-        inputs = self.base.inputs
-        reduced = rows[:, inputs:]
-        torch.mm(rows[:, :inputs], adapter.down.t(), out=reduced)
-        weight = self.base.matrix(rows.dtype)
-        for place, part in enumerate(weight.split(self.base.sizes)):
-            torch.mul(adapter.up[place], self._scale(place), out=adapter.part(part[:, inputs:], place))
-        return self._product(rows, weight, residual), reduced
-
-    def _product(self, rows: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:
-        """`rows` through `weight`, with the base's biases and `residual` added."""
-        start = residual
-        if (bias := self.base.bias(rows.dtype)) is not None:
-            start = bias if residual is None else residual + bias
-        return rows @ weight.t() if start is None else torch.addmm(start, rows, weight.t())
-
-    def _weight(self, dtype: torch.dtype) -> Tensor:
-        return self.base.matrix(dtype)[:, : self.base.inputs]
+        base = self.base
+        weight = base.matrix(rows.dtype)
+        reduced = None
+        if adapter is not None:
+            reduced = self._fill(rows[:, base.inputs :], rows[:, : base.inputs], adapter.down.t())
+            self._up(adapter, weight[:, base.inputs :])
+        width = base.inputs + base.rank
+        output = torch.mm(rows[:, :width], weight[: base.outputs, :width].t(), out=out)
+        return self._added(output, residual), reduced
 
     def input_gradient(
-        self, gradient: Tensor, adapter: Adapter | None, *, wanted: bool = True
+        self, gradient: Tensor, adapter: Adapter | None, *, wanted: bool = True, through_adapter: bool = True
     ) -> tuple[Tensor | None, Tensor | None]:
-        """From the outputs' gradient that of the input, (tokens, inputs), if `wanted`, and that of A x."""
-        result = gradient @ self._weight(gradient.dtype) if wanted else None
+        """From the outputs' gradient that of the input, (tokens, inputs), if `wanted`, and that of A x.
+
+        Without `through_adapter` the input's lacks the part that comes through A: (gradient of A x) A is to be added.
+        """
+        base = self.base
+        if not wanted:
+            return None, None if adapter is None else gradient @ self._up(adapter)
+        weight = base.matrix(gradient.dtype)
+        result = gradient @ weight[: base.outputs, : base.inputs]
         if adapter is None:
             return result, None
-        reduced_gradient = gradient.new_empty((len(gradient), len(adapter.down)))
-        for place, part in enumerate(self._parts(gradient)):
-            torch.mm(part, self._scaled(adapter.up[place], place), out=adapter.part(reduced_gradient, place))
-        if result is not None:
+        reduced_gradient = gradient @ self._up(adapter, weight[:, base.inputs :])
+        if through_adapter:
             result.addmm_(reduced_gradient, adapter.down)
         return result, reduced_gradient
+
+    def input_gradient_wide(
+        self, gradient: Tensor, adapter: Adapter | None, *, wanted: bool = True, out: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """As `input_gradient`, for rows (tokens, outputs + room), whose room the gradient of A x fills."""
+        base = self.base
+        if not wanted:
+            return self.input_gradient(gradient[:, : base.outputs], adapter, wanted=False)
+        weight = base.matrix(gradient.dtype)
+        reduced_gradient = None
+        if adapter is not None:
+            up = self._up(adapter, weight[:, base.inputs :])
+            reduced_gradient = self._fill(gradient[:, base.outputs :], gradient[:, : base.outputs], up)
+            weight[base.outputs :][: len(adapter.down), : base.inputs] = adapter.down
+        width = base.outputs + base.rank
+        return torch.mm(gradient[:, :width], weight[:width, : base.inputs], out=out), reduced_gradient
 
     def adapter_gradients(
         self,
@@ -135,26 +156,53 @@ class Projections:
         reduced_gradient: Tensor | None,
         adapter: Adapter | None,
     ) -> list[Tensor]:
-        """The gradients of `parameters()`, in their order, float32. `reduced` is A x, computed anew if it is None."""
+        """The gradients of `parameters()`, in their order, float32. `reduced` is A x, computed anew if it is None.
+
+        `gradient` and `x` may have room, which is not read.
+        """
         if adapter is None or reduced_gradient is None:
             return []
+        x, gradient = x[:, : self.base.inputs], gradient[:, : self.base.outputs]
         if reduced is None:
             reduced = x @ adapter.down.t()
         down = list(_wide_product(reduced_gradient.t(), x).split([up.shape[1] for up in adapter.up]))
-        up = [
-            self._scaled(_wide_product(part.t(), adapter.part(reduced, place)), place)
-            for place, part in enumerate(self._parts(gradient))
-        ]
+        # Of the product with all A x each B takes its block: the rows are read once.
+        blocks = _wide_product(reduced.t(), gradient).split(self.base.sizes, dim=1)
+        up = [adapter.part(block.t(), place) * self._scale(place) for place, block in enumerate(blocks)]
         return down + up
+
+    def _fill(self, room: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
+        """`rows` times `matrix` in the first columns of `room`, zeros in the rest that products read."""
+        rank = matrix.shape[1]
+        if rank < self.base.rank:
+            room[:, rank : self.base.rank].zero_()
+        return torch.mm(rows, matrix, out=room[:, :rank])
+
+    def _up(self, adapter: Adapter, room: Tensor | None = None) -> Tensor:
+        """All s B as one matrix, (outputs, sum of ranks): a block for each projection, and zeros elsewhere.
+
+        It is written into `room`, that of a base matrix, if it is given.
+        """
+        rank = len(adapter.down)
+        if room is None:
+            room = adapter.down.new_zeros((self.base.outputs, rank))
+        blocks = room[: self.base.outputs, :rank]
+        for place, part in enumerate(blocks.split(self.base.sizes)):
+            torch.mul(adapter.up[place], self._scale(place), out=adapter.part(part, place))
+        return blocks
+
+    def _added(self, output: Tensor, residual: Tensor | None) -> Tensor:
+        """`output` with biases and `residual` added, in place: products that add them are far slower than a sum."""
+        for more in (self.base.bias(output.dtype), residual):
+            if more is not None:
+                output.add_(more)
+        return output
 
     def _parts(self, rows: Tensor) -> Sequence[Tensor]:
         return rows.split(self.base.sizes, dim=1) if len(self.layers) > 1 else (rows,)
 
     def _scale(self, place: int) -> float:
         return float(self.layers[place].scaling[ADAPTER])
-
-    def _scaled(self, value: Tensor, place: int) -> Tensor:
-        return value if self._scale(place) == 1 else value * self._scale(place)
 
 
 def _wide_product(a: Tensor, b: Tensor) -> Tensor:

@@ -7,16 +7,15 @@ alone and changes neither its rows nor its gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
 from medtune.model.packing import fill_micro_batches, pack_rows
-from medtune.records import IGNORED
-
-Row = Mapping[str, Any]
+from medtune.records import IGNORED, EncodedRow
 
 
 def steps_per_epoch(rows: int, rows_per_step: int) -> int:
@@ -56,21 +55,22 @@ class StepSampler(Sampler[list[int]]):
         return self._cached_order
 
 
-def collate_step(rows: Sequence[Row], *, tokens_per_micro_batch: int, filler: Row) -> dict[str, Any]:
+def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int, filler: EncodedRow) -> dict[str, Any]:
     """One optimiser step: its padding-free passes, each a pack, and its counts of tokens.
 
     `filler`, with every label masked, is for a process that has fewer passes than another: all have to take part in
     every exchange between processes, and this one adds nothing to it.
     """
-    passes = fill_micro_batches([len(row["input_ids"]) for row in rows], tokens_per_micro_batch)
+    lengths = [len(row.input_ids) for row in rows]
+    passes = fill_micro_batches(lengths, tokens_per_micro_batch)
     micro_batches = [_pack([rows[i] for i in indices]) for indices in passes]
     return {
-        "filler": _pack([{**filler, "labels": [IGNORED] * len(filler["labels"])}]),
+        "filler": _pack([replace(filler, labels=[IGNORED] * len(filler.labels))]),
         "micro_batches": micro_batches,
         "answer_tokens": sum(len(batch["answer_labels"]) for batch in micro_batches),
-        "tokens": sum(len(row["input_ids"]) for row in rows),
+        "tokens": sum(lengths),
     }
 
 
-def _pack(rows: Sequence[Row]) -> dict[str, Any]:
-    return pack_rows([row["input_ids"] for row in rows], [row["labels"] for row in rows])
+def _pack(rows: Sequence[EncodedRow]) -> dict[str, Any]:
+    return pack_rows([row.input_ids for row in rows], [row.labels for row in rows])

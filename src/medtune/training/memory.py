@@ -17,6 +17,7 @@ from medtune.config import TrainingSection
 from medtune.errors import ModelError
 from medtune.model.fused_layers import FEED_FORWARD_TOKENS
 from medtune.model.host_store import LAYERS_AHEAD
+from medtune.model.packing import PACK_MULTIPLE
 
 GIB = 2**30
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
@@ -31,8 +32,8 @@ HOST_SECONDS = 0.0022
 # Slowdowns assumed for what travels over the bus beside the computation, and for an optimiser that goes through its
 # parameters one by one and waits.
 HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
-# Copies out and back cost the host time, however few tokens they hold.
-OFFLOAD_TOKENS = 300
+# Copies out and back pass beside the computation, but share its memory, and cost the host seconds a layer.
+OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
 # Of the memory that is free, left for the allocator's gaps.
 MARGIN = 0.95
 # Of the main memory that is available, at most this share becomes page-locked.
@@ -41,13 +42,17 @@ HOST_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a plan needs to know of a model. Sizes are elements, `item` bytes each, unless they say bytes."""
+    """What a plan needs to know of a model. Sizes are elements, `item` bytes each, unless they say bytes.
+
+    `spread` is what attention keeps of a token while its graph is there, beside query, key, value and result.
+    """
 
     layers: int
     hidden: int
     intermediate: int
     query_key_value: int
     attention: int
+    spread: int
     item: int
     layer_parameters: int
     packed_layer_parameters: int
@@ -124,8 +129,9 @@ def plan_training(
     best: TrainingPlan | None = None
     smallest: TrainingPlan | None = None
     for plan in _candidates(shape, machine, training, _pass_sizes(training, largest_step, longest_row), optimizers):
-        # A row over the budget gets a pass of its own.
-        widest = replace(plan, tokens_per_micro_batch=max(plan.tokens_per_micro_batch, longest_row))
+        # A row over the budget gets a pass of its own, and every pass is filled up.
+        tokens = math.ceil(max(plan.tokens_per_micro_batch, longest_row) / PACK_MULTIPLE) * PACK_MULTIPLE
+        widest = replace(plan, tokens_per_micro_batch=tokens)
         peak = predicted_peak(shape, machine, widest)
         plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
         if smallest is None or peak < smallest.peak_bytes:
@@ -156,7 +162,7 @@ def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> i
     inside = tokens * (shape.query_key_value + shape.attention + shape.hidden + 2 * shape.intermediate) * item
     if not shape.fused:
         # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
-        inside += tokens * (10 * shape.hidden + 2 * shape.intermediate) * item
+        inside += tokens * (10 * shape.hidden + 2 * shape.intermediate + shape.spread) * item
     recomputed = inputs * (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)
     waiting = recomputed + (inputs + inside) * kept_layers
     first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
@@ -182,8 +188,9 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | No
         moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
         work += OPERATIONS_PER_BYTE * moved
     if operations is not None:
-        work = max(work, shape.layers * HOST_SECONDS * (2 + share) * operations * REACHED)
-    slower = (1 + OFFLOAD_TOKENS / tokens) if plan.offload else 1.0
+        host = HOST_SECONDS * (2 + share) + (OFFLOAD_SECONDS * share if plan.offload else 0)
+        work = max(work, shape.layers * host * operations * REACHED)
+    slower = 1 + (OFFLOAD_COST - 1) * share if plan.offload else 1.0
     slower *= HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1
     slower *= PAGED_COST if "paged" in plan.optimizer else 1
     return work * slower / tokens
@@ -245,7 +252,7 @@ def _checkpointing(
 def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recomputed: bool) -> float:
     """The widest moment of one layer's backward pass, beyond what waits for it."""
     piece = min(tokens, FEED_FORWARD_TOKENS)
-    rows = tokens * 4 * shape.hidden
+    rows = tokens * (4 * shape.hidden + shape.spread)
     gate_up = piece * 2 * shape.intermediate if recomputed else 0
     if recomputed:
         rows += tokens * (shape.query_key_value + shape.attention + shape.hidden)

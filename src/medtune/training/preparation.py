@@ -11,6 +11,7 @@ from torch import nn
 from medtune.config import Config
 from medtune.hardware import free_bytes, host_free_bytes, matrix_rate, rank, torch_dtype, world_size
 from medtune.model.answer_loss import LOGIT_BYTES
+from medtune.model.attention import spreads_key_heads
 from medtune.model.base_weights import is_4bit
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers
 from medtune.model.fused_adapters import fuse_adapters
@@ -26,7 +27,7 @@ from medtune.training.memory import GIB, MARGIN, Machine, ModelShape, TrainingPl
 
 def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, device: str, dtype: str) -> TrainingPlan:
     """Plan the training step of a PeftModel, say so, and make the model ready for it. Raises ModelError."""
-    shape = model_shape(model, config, torch_dtype(dtype))
+    shape = model_shape(model, config, torch.device(device), torch_dtype(dtype))
     largest, longest = largest_step(rows, config), max(len(row.input_ids) for row in rows)
     plan = plan_training(
         shape,
@@ -60,8 +61,8 @@ def largest_step(rows: Sequence[EncodedRow], config: Config) -> int:
     return max(sum(len(rows[i].input_ids) for i in step) for step in sampler)
 
 
-def model_shape(model: Any, config: Config, dtype: torch.dtype) -> ModelShape:
-    """The shape of a PeftModel, read from its modules."""
+def model_shape(model: Any, config: Config, device: torch.device, dtype: torch.dtype) -> ModelShape:
+    """The shape of a PeftModel for training on `device`, read from its modules."""
     text = model.config.get_text_config()
     layers = decoder_layers(model)
     linear = [module for module in layers[0].modules() if _is_base_linear(module)] if layers else []
@@ -80,6 +81,7 @@ def model_shape(model: Any, config: Config, dtype: torch.dtype) -> ModelShape:
         intermediate=getattr(text, "intermediate_size", 4 * text.hidden_size),
         query_key_value=(heads + 2 * shared) * head_dim,
         attention=heads * head_dim,
+        spread=3 * heads * head_dim if spreads_key_heads(device, dtype, head_dim) else 0,
         item=dtype.itemsize,
         layer_parameters=sum(counts) or 12 * text.hidden_size**2,
         packed_layer_parameters=sum(n for module, n in zip(linear, counts, strict=True) if is_4bit(module)),

@@ -50,14 +50,20 @@ def check_rms_norm_backward(device, dtype):
     for rows, width in ((5, 96), (1, 64), (2, 1030)):
         wide = random(rows, 2 * width + 3).to(device, dtype)
         x, add, weight = wide[:, :width], wide[:, width : 2 * width], random(width, seed=1).to(device, dtype)
-        upstream = random(rows, width, seed=2).to(device, dtype)
+        # It has room behind it, which stays as it is.
+        upstream = random(rows, width + 8, seed=2).to(device, dtype)
+        room = upstream[:, width:].clone()
         _, rstd = plain.rms_norm(x.double(), weight.double(), 1e-3)
         for more in (None, add):
             double = None if more is None else more.double()
-            expected = plain.rms_norm_backward(upstream.double(), x.double(), weight.double(), rstd, double)
-            result = gpu.rms_norm_backward(upstream.clone(), x, weight, rstd.float(), more)
-            assert result.dtype == dtype
+            incoming = upstream[:, :width].double()
+            expected = plain.rms_norm_backward(incoming, x.double(), weight.double(), rstd, double)
+            assert expected is incoming
+            given = upstream.clone()
+            result = gpu.rms_norm_backward(given[:, :width], x, weight, rstd.float(), more)
+            assert (result.dtype, result.data_ptr()) == (dtype, given.data_ptr())
             assert_near(result, expected, dtype)
+            assert torch.equal(given[:, width:], room)
         assert torch.equal(wide, random(rows, 2 * width + 3).to(device, dtype))
 
 
@@ -77,6 +83,9 @@ def check_rotation(device, dtype):
             place = elsewhere[:, head_dim : (heads + 1) * head_dim].unflatten(1, (-1, head_dim))
             gpu.rotate(turned, place, cos, sin, backward=backward)
             assert torch.equal(joined, before)
+            apart = turned.transpose(0, 1).contiguous().transpose(0, 1)  # head by head
+            gpu.rotate(apart, apart, cos, sin, backward=backward)
+            assert torch.equal(apart, place)
             gpu.rotate(turned, turned, cos, sin, backward=backward)
             assert torch.equal(turned, place)
             assert_near(turned, expected, dtype)
@@ -88,18 +97,35 @@ def check_rotation(device, dtype):
 def check_swiglu(device, dtype):
     from medtune.model.kernels import gpu
 
-    for rows, width in ((3, 1500), (2, 1024), (1, 5)):
-        gate_up, upstream = (2 * random(rows, 2 * width)).to(device, dtype), random(rows, width).to(device, dtype)
-        expected = plain.swiglu(gate_up.double())
+    for rows, width, room in ((3, 1500, 4), (2, 1024, 0), (1, 5, 2)):
+        wide = (2 * random(rows, 2 * width + room)).to(device, dtype)
+        expected = plain.swiglu(wide[:, : 2 * width].double())
         for columns in (0, 16):
-            output = gpu.swiglu(gate_up, columns=columns)
+            output = gpu.swiglu(wide[:, : 2 * width], columns=columns)
             assert (output.shape, output.dtype) == ((rows, width + columns), dtype)
             assert_near(output[:, :width], expected, dtype)
+
+
+def check_swiglu_backward(device, dtype):
+    from medtune.model.kernels import gpu
+
+    # Adapters of ranks that fill a block, that do not, and that are too high for it; more rows than one block has.
+    for rows, width, rank in ((3, 1500, 0), (2, 1024, 16), (37, 130, 5), (1, 5, 1), (3, 64, 100)):
+        wide = (2 * random(rows, 2 * width + 4)).to(device, dtype)
+        gate_up, room = wide[:, : 2 * width], wide[:, 2 * width :].clone()
+        upstream = random(rows, width, seed=1).to(device, dtype)
+        low_rank, low_rank_double = None, None
+        if rank:
+            narrow, matrix = random(rows, rank + 3, seed=2)[:, :rank], random(rank, width + 3, seed=3)[:, :width]
+            low_rank = narrow.to(device, dtype), (matrix / rank**0.5).to(device, dtype)
+            low_rank_double = low_rank[0].double(), low_rank[1].double()
         gradient = gate_up.double()
-        again = plain.swiglu_backward(gradient, upstream.double())
-        output = gpu.swiglu_backward(gate_up, upstream)
+        again = plain.swiglu_backward(gradient, upstream.double(), low_rank_double)
+        output = gpu.swiglu_backward(gate_up, upstream, low_rank)
+        assert output is upstream
         assert_near(output, again, dtype)
         assert_near(gate_up, gradient, dtype)
+        assert torch.equal(wide[:, 2 * width :], room)
 
 
 def check_cross_entropy(device, dtype):
@@ -172,6 +198,6 @@ def check_dequantization(device, dtype):
 
 
 CHECKS = [
-    check_rms_norm, check_rms_norm_backward, check_rotation, check_swiglu, check_cross_entropy, check_gather_rows,
-    check_dequantization,
+    check_rms_norm, check_rms_norm_backward, check_rotation, check_swiglu, check_swiglu_backward, check_cross_entropy,
+    check_gather_rows, check_dequantization,
 ]  # fmt: skip

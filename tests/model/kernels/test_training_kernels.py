@@ -33,16 +33,32 @@ CONSTANTS = {
     "rotate_kernel": {"HEADS": 64, "HALF": 64},
     "swiglu_kernel": {"BLOCK": 1024},
     "swiglu_backward_kernel": {"BLOCK": 1024},
+    "swiglu_backward_low_rank_kernel": {"RANK": 16, "RANK_BLOCK": 16, "ROWS": 16, "BLOCK": 64},
     "cross_entropy_kernel": {"WIDTH": 128256, "WITH_GRADIENT": True, "BLOCK": 8192},
     "dequantize_nf4_kernel": {
         "SEGMENTS": 3, "NESTED": True, "BLOCK_SIZE": 64, "NESTED_BLOCK_SIZE": 256, "BYTES": 1024, "ROUNDED": None,
-        "ALIGNED": True, "WIDTH": 4096, "STRIDE": 4144,
+        "ALIGNED": True, "WIDTH": 4096, "STRIDE": 4160,
     },
     "gather_rows_kernel": {"BLOCK": 1024},
 }  # fmt: skip
 KINDS = {"rstd_out": "*fp32", "rstd_in": "*fp32", "losses": "*fp32", "labels": "*i64", "ids": "*i64", "eps": "fp32",
          "sign": "fp32"}  # fmt: skip
-VALUES = ("x", "weight", "out", "gradient", "add", "gate_up", "logits", "source", "target", "cos", "sin", "table")
+VALUES = (
+    "x",
+    "weight",
+    "out",
+    "gradient",
+    "add",
+    "gate_up",
+    "logits",
+    "source",
+    "target",
+    "cos",
+    "sin",
+    "table",
+    "reduced",
+    "down",
+)
 
 
 @needs_triton

@@ -20,6 +20,8 @@ from medtune.model.kernels import training_kernels as kernels
 _TILE = 1024
 # Bytes of packed weights a program reads.
 _PACKED_BYTES = 1024
+# The highest rank of an adapter whose product is taken into an elementwise kernel.
+_LOW_RANK = 64
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
@@ -40,18 +42,18 @@ def rms_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor,
     rows, width = x.shape
     block = triton.next_power_of_2(width)
     kernels.rms_norm_backward_kernel[(rows,)](
-        gradient, x, weight, rstd, x if add is None else add, gradient, width, x.stride(0),
+        gradient, x, weight, rstd, x if add is None else add, width, gradient.stride(0), x.stride(0),
         0 if add is None else add.stride(0), WITH_ADD=add is not None, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
     return gradient
 
 
 def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward: bool = False) -> None:
-    """See `plain.rotate`. Heads lie side by side in memory, half of head_dim a power of two."""
+    """See `plain.rotate`. Half of head_dim is a power of two."""
     tokens, heads, head_dim = source.shape
     kernels.rotate_kernel[(tokens,)](
-        source, target, cos, sin, heads, source.stride(0), target.stride(0), cos.stride(0), -1.0 if backward else 1.0,
-        HEADS=triton.next_power_of_2(heads), HALF=head_dim // 2, num_warps=4,
+        source, target, cos, sin, heads, *source.stride()[:2], *target.stride()[:2], cos.stride(0),
+        -1.0 if backward else 1.0, HEADS=triton.next_power_of_2(heads), HALF=head_dim // 2, num_warps=4,
     )  # fmt: skip
 
 
@@ -60,17 +62,26 @@ def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty((rows, width + columns), dtype=gate_up.dtype, device=gate_up.device)
     kernels.swiglu_kernel[(rows, triton.cdiv(width, _TILE))](
-        gate_up, out, width, width + columns, BLOCK=_TILE, num_warps=4
+        gate_up, out, width, gate_up.stride(0), width + columns, BLOCK=_TILE, num_warps=4
     )
     return out
 
 
-def swiglu_backward(gate_up: Tensor, gradient: Tensor) -> Tensor:
+def swiglu_backward(gate_up: Tensor, gradient: Tensor, low_rank: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """See `plain.swiglu_backward`; the output takes the place of `gradient`."""
     rows, width = gradient.shape
-    kernels.swiglu_backward_kernel[(rows, triton.cdiv(width, _TILE))](
-        gate_up, gradient, width, BLOCK=_TILE, num_warps=4
-    )
+    if low_rank is None or low_rank[1].shape[0] > _LOW_RANK:
+        if low_rank is not None:
+            gradient.addmm_(*low_rank)
+        kernels.swiglu_backward_kernel[(rows, triton.cdiv(width, _TILE))](
+            gate_up, gradient, width, gate_up.stride(0), BLOCK=_TILE, num_warps=4
+        )
+        return gradient
+    reduced, down = low_rank
+    kernels.swiglu_backward_low_rank_kernel[(triton.cdiv(width, 64), triton.cdiv(rows, 16))](
+        gate_up, gradient, reduced, down, rows, width, gate_up.stride(0), reduced.stride(0), down.stride(0),
+        RANK=len(down), RANK_BLOCK=max(16, triton.next_power_of_2(len(down))), ROWS=16, BLOCK=64, num_warps=4,
+    )  # fmt: skip
     return gradient
 
 

@@ -13,20 +13,24 @@ from torch.nn.functional import silu
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, columns: int = 0) -> tuple[Tensor, Tensor]:
     """Root-mean-square norm (Zhang & Sennrich 2019) of each row of `x`, and each row's 1 / rms.
 
-    The norm comes with room for `columns` more behind it, whose values are undefined.
+    The norm comes with room for `columns` more behind it, whose values are finite on a CPU and undefined on a GPU.
     """
-    wide = _wide(x)
-    rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return _with_room((wide * rstd * _wide(weight)).to(x.dtype), columns), rstd
+    # A copy, to be scaled in place: on a CPU the passes over memory are what takes time.
+    wide = x.clone() if x.dtype == torch.float64 else x.to(torch.float32, copy=True)
+    rms_squared = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[1])
+    rstd = rms_squared.add_(eps).rsqrt_()
+    rows = _with_room(x, x.shape[1], columns)
+    torch.mul(wide.mul_(rstd), _wide(weight), out=rows[:, : x.shape[1]])
+    return rows, rstd
 
 
 def rms_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, add: Tensor | None = None) -> Tensor:
-    """The gradient of `rms_norm` by `x`, plus `add` where it is given; may overwrite `gradient`."""
+    """The gradient of `rms_norm` by `x`, plus `add` where it is given. It takes the place of `gradient`."""
     wide = _wide(x)
     inner = _wide(gradient) * _wide(weight)
     share = (inner * wide).mean(-1, keepdim=True) * rstd.pow(3)
     result = inner.mul_(rstd).addcmul_(wide, share, value=-1)
-    return (result if add is None else result.add_(_wide(add))).to(x.dtype)
+    return gradient.copy_(result if add is None else result.add_(_wide(add)))
 
 
 def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward: bool = False) -> None:
@@ -46,11 +50,18 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward
 def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
     """silu(gate) * up (Shazeer 2020) of rows that hold gate and up side by side, with room as in `rms_norm`."""
     gate, up = gate_up.chunk(2, dim=-1)
-    return _with_room(silu(gate) * up, columns)
+    rows = _with_room(gate_up, gate.shape[1], columns)
+    torch.mul(silu(gate), up, out=rows[:, : gate.shape[1]])
+    return rows
 
 
-def swiglu_backward(gate_up: Tensor, gradient: Tensor) -> Tensor:
-    """Return what `swiglu` returned; `gate_up` is overwritten by its own gradient, and `gradient` may be."""
+def swiglu_backward(gate_up: Tensor, gradient: Tensor, low_rank: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return what `swiglu` returned; `gate_up` is overwritten by its own gradient, and `gradient` may be.
+
+    The product of the two matrices `low_rank`, (tokens, rank) and (rank, width), is first added to `gradient`.
+    """
+    if low_rank is not None:
+        gradient = gradient.addmm_(*low_rank)
     gate, up = gate_up.chunk(2, dim=-1)
     activated = silu(gate)
     output = activated * up
@@ -71,12 +82,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Ten
     return losses
 
 
-def _with_room(rows: Tensor, columns: int) -> Tensor:
-    if not columns:
-        return rows
-    # NaN, so that whoever reads what he has not written is found out.
-    room = rows.new_full((len(rows), columns), float("nan"))
-    return torch.cat([rows, room], dim=1)
+def _with_room(like: Tensor, width: int, columns: int) -> Tensor:
+    rows = like.new_empty((len(like), width + columns))
+    # oneDNN's products of 16-bit rows read a little of what lies behind them, times zero: it has to be finite.
+    rows[:, width:].zero_()
+    return rows
 
 
 def _wide(x: Tensor) -> Tensor:

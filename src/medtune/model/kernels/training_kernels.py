@@ -19,63 +19,89 @@ def rms_norm_kernel(x, weight, out, rstd_out, width, x_stride, out_stride, eps, 
 
 @triton.jit
 def rms_norm_backward_kernel(
-    gradient, x, weight, rstd_in, add, out, width, x_stride, add_stride, WITH_ADD: tl.constexpr, BLOCK: tl.constexpr
-):
+    gradient, x, weight, rstd_in, add, width, gradient_stride, x_stride, add_stride,
+    WITH_ADD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width
     rstd = tl.load(rstd_in + row)
     normed = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32) * rstd
-    inner = tl.load(gradient + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    place = gradient + row * gradient_stride + column
+    inner = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     inner *= tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     inner = (inner - normed * (tl.sum(inner * normed) / width)) * rstd
     if WITH_ADD:
         inner += tl.load(add + row * add_stride + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * width + column, inner, mask=inside)
+    tl.store(place, inner, mask=inside)
 
 
 @triton.jit
 def rotate_kernel(
-    source, target, cos, sin, heads, source_stride, target_stride, angle_stride, sign,
+    source, target, cos, sin, heads, source_stride, source_head, target_stride, target_head, angle_stride, sign,
     HEADS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, HEADS)[:, None]
     column = tl.arange(0, HALF)[None, :]
     inside = (head < heads) & (column < HALF)
-    place = head * (2 * HALF) + column
-    first = tl.load(source + token * source_stride + place, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(source + token * source_stride + place + HALF, mask=inside, other=0.0).to(tl.float32)
+    place = source + token * source_stride + head * source_head + column
+    first = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(place + HALF, mask=inside, other=0.0).to(tl.float32)
     c = tl.load(cos + token * angle_stride + column).to(tl.float32)
     s = tl.load(sin + token * angle_stride + column).to(tl.float32) * sign
-    tl.store(target + token * target_stride + place, first * c - second * s, mask=inside)
-    tl.store(target + token * target_stride + place + HALF, second * c + first * s, mask=inside)
+    place = target + token * target_stride + head * target_head + column
+    tl.store(place, first * c - second * s, mask=inside)
+    tl.store(place + HALF, second * c + first * s, mask=inside)
 
 
 @triton.jit
-def swiglu_kernel(gate_up, out, width, out_stride, BLOCK: tl.constexpr):
+def swiglu_kernel(gate_up, out, width, stride, out_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
-    gate = tl.load(gate_up + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gate_up + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(gate_up + row * stride + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * stride + width + column, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * out_stride + column, gate * tl.sigmoid(gate) * up, mask=inside)
 
 
 @triton.jit
-def swiglu_backward_kernel(gate_up, gradient, width, BLOCK: tl.constexpr):
+def swiglu_backward_kernel(gate_up, gradient, width, stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
-    gate_place, up_place = gate_up + row * 2 * width + column, gate_up + row * 2 * width + width + column
+    place = gradient + row * width + column
+    incoming = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    _swiglu_gradients(gate_up + row * stride + column, place, incoming, width, inside)
+
+
+@triton.jit
+def swiglu_backward_low_rank_kernel(
+    gate_up, gradient, reduced, down, rows, width, stride, reduced_stride, down_stride,
+    RANK: tl.constexpr, RANK_BLOCK: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    column = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    inside = (row < rows) & (column < width)
+    across, along = tl.arange(0, RANK_BLOCK)[None, :], tl.arange(0, RANK_BLOCK)[:, None]
+    narrow = tl.load(reduced + row * reduced_stride + across, mask=(row < rows) & (across < RANK), other=0.0)
+    wide = tl.load(down + along * down_stride + column, mask=(along < RANK) & (column < width), other=0.0)
+    place = gradient + row * width + column
+    incoming = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    incoming += tl.dot(narrow, wide, input_precision="ieee")
+    _swiglu_gradients(gate_up + row * stride + column, place, incoming, width, inside)
+
+
+@triton.jit
+def _swiglu_gradients(gate_place, place, incoming, width, inside):
+    # The gradients of gate and up in their places, and the activation itself in that of its gradient.
     gate = tl.load(gate_place, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(up_place, mask=inside, other=0.0).to(tl.float32)
-    incoming = tl.load(gradient + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_place + width, mask=inside, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(gate)
     activated = gate * sigmoid
     tl.store(gate_place, incoming * up * (sigmoid + activated * (1 - sigmoid)), mask=inside)
-    tl.store(up_place, incoming * activated, mask=inside)
-    tl.store(gradient + row * width + column, activated * up, mask=inside)
+    tl.store(gate_place + width, incoming * activated, mask=inside)
+    tl.store(place, activated * up, mask=inside)
 
 
 @triton.jit
