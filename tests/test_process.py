@@ -1,36 +1,26 @@
 """What the command sets for its process before anything else is loaded."""
 
+import ctypes
 import platform
-import subprocess
-import sys
+import types
 
 import pytest
 
-# A step's activations, asked for and freed ten times over, and how often the kernel had to provide memory for them.
-SCRIPT = """
-import resource, sys
-if sys.argv[1] == "prepared":
-    from medtune.process import prepare_process
-    prepare_process()
-import torch
-def step():
-    kept = [torch.ones(400_000) for _ in range(20)]
-    torch.ones(2_000_000)
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    step()
-before = faults()
-for _ in range(10):
-    step()
-print(faults() - before)
-"""
+from medtune import process
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
-def test_freed_memory_is_used_again():
-    faults = {}
-    for name in ("as it is", "prepared"):
-        done = subprocess.run([sys.executable, "-c", SCRIPT, name], capture_output=True, text=True, check=True)
-        faults[name] = int(done.stdout)
-    assert faults["prepared"] < faults["as it is"] / 4
+def test_the_allocator_takes_what_is_set(monkeypatch):
+    library, answers = ctypes.CDLL(None), []
+
+    def mallopt(option, value):
+        answers.append((option, library.mallopt(option, value)))
+
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: types.SimpleNamespace(mallopt=mallopt))
+    process._keep_freed_memory()
+    assert answers == [(-3, 1), (-1, 1)]  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h, and 1 for success
+
+
+def test_other_allocators_are_left_alone(monkeypatch):
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: types.SimpleNamespace())
+    process._keep_freed_memory()
