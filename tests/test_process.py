@@ -21,6 +21,13 @@ def test_the_allocator_takes_what_is_set(monkeypatch):
     assert answers == [(-3, 1), (-1, 1)]  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h, and 1 for success
 
 
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_what_the_user_has_set_stands(monkeypatch, name):
+    monkeypatch.setenv(name, "")
+    monkeypatch.setattr(process.ctypes, "CDLL", None)
+    process._keep_freed_memory()
+
+
 def test_other_allocators_are_left_alone(monkeypatch):
     monkeypatch.setattr(process.ctypes, "CDLL", lambda name: types.SimpleNamespace())
     process._keep_freed_memory()

@@ -163,8 +163,9 @@ class TrainingSection(Section):
     effective_batch_rows: PositiveInt = 16
     """Rows of one optimiser step, over all devices."""
     tokens_per_micro_batch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
-    """Token budget of one pass, in training and in scoring; a longer row gets a pass of its own. It bounds memory:
-    the rows of a step and the gradient stay the same. `auto` takes what is fastest in the memory that is there."""
+    """Token budget of one pass, in training and in scoring; a longer row gets a pass of its own, and a pass is filled
+    up to a multiple of 64. It bounds memory: the rows of a step and the gradient stay the same. `auto` takes what is
+    fastest in the memory that is there."""
     max_length: Annotated[int, Field(ge=16)] = 1024
     """Longest row in tokens, prompt included."""
     overlong: Literal["cut", "drop"] = "cut"

@@ -11,9 +11,7 @@ import warnings
 # Turns of a waiting OpenMP thread before it sleeps: about as long as to the next operation. With ten times as many the
 # demo trains a twentieth faster, and beside a program that takes a core at a fifth of the speed.
 SPIN_COUNT = "8000"
-
-
-# Options of glibc's allocator by their numbers, `mallopt`(3), and what they are set to; the second can be no higher.
+# Options of glibc's allocator by their numbers, `mallopt`(3), and what they are set to; the latter can be no higher.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**28, 2**25
 
@@ -53,7 +51,9 @@ def prepare_process() -> None:
 def _keep_freed_memory() -> None:
     """Let glibc keep up to 256 MiB of freed memory: every activation of a training step on a CPU is freed and asked for
     again, and the kernel clears what it hands out, which takes a tenth of the demo's training. No effect elsewhere."""
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return  # what the user has set, stands
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)

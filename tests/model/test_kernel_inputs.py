@@ -26,7 +26,7 @@ def calls(monkeypatch):
     """Counts calls of each kernel, and checks what they are given."""
     counts = {}
 
-    def rms_norm(x, weight, eps, *, columns=0):
+    def rms_norm(x, weight, eps, *, room=0):
         assert side_by_side(x)
         assert weight.is_contiguous()
         assert x.dtype == weight.dtype
@@ -52,7 +52,7 @@ def calls(monkeypatch):
         assert torch.equal(sin[:, :half], sin[:, half:])
         assert half & (half - 1) == 0
 
-    def swiglu(gate_up, *, columns=0):
+    def swiglu(gate_up, *, room=0):
         assert side_by_side(gate_up)
 
     def swiglu_backward(gate_up, gradient, low_rank=None):
@@ -75,7 +75,7 @@ def calls(monkeypatch):
         return kernel
 
     checks = (rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward, cross_entropy)
-    kernels = types.SimpleNamespace(**{check.__name__: checked(check) for check in checks})
+    kernels = types.SimpleNamespace(**{check.__name__: checked(check) for check in checks}, with_room=plain.with_room)
     for module in (fused_layers, fused_norm, answer_loss):
         monkeypatch.setattr(module, "kernels_for", lambda x: kernels)
     return counts

@@ -103,6 +103,19 @@ def test_first_gradient_is_the_token_weighted_mean_over_the_step(tiny, tmp_path)
     assert losses(history, "grad_norm")[0] == pytest.approx(norm.item(), rel=1e-4)
 
 
+def test_every_module_trains_from_the_first_step_on(tiny, tmp_path, monkeypatch):
+    """The base comes in evaluation mode, in which transformers' own layers would keep everything."""
+    compute_loss, modes = sft.AnswerTrainer.compute_loss, []
+
+    def watched(self, model, *args, **options):
+        modes.append({module.training for module in model.modules()})
+        return compute_loss(self, model, *args, **options)
+
+    monkeypatch.setattr(sft.AnswerTrainer, "compute_loss", watched)
+    train(tiny, tmp_path, make_config(tiny))
+    assert modes == [{True}] * 4
+
+
 def test_modules_hear_as_often_of_training_whatever_a_step_takes(tiny, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(torch.nn.Embedding, "train", lambda self, mode=True: told.append(mode))

@@ -55,8 +55,10 @@ def _token_losses(
         logits = logits if change is None else change(logits)
         return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
-    rows, pieces = hidden[positions], balanced_slices(len(positions), _rows_at_once(head.weight))
-    return torch.cat([checkpoint(losses_of, rows[piece], labels[piece], use_reentrant=False) for piece in pieces])
+    sizes = [piece.stop - piece.start for piece in balanced_slices(len(positions), _rows_at_once(head.weight))]
+    # Not slices, each of which would bring a gradient as long as all rows.
+    pieces = zip(hidden[positions].split(sizes), labels.split(sizes), strict=True)
+    return torch.cat([checkpoint(losses_of, rows, targets, use_reentrant=False) for rows, targets in pieces])
 
 
 def _logit_change(config: Any) -> Callable[[Tensor], Tensor] | None:
@@ -83,7 +85,8 @@ class _HeadLoss(torch.autograd.Function):
         kernels, wanted = kernels_for(hidden), ctx.needs_input_grad[0]
         # Filled up as packs are, and for the same reason.
         filler = -len(positions) % PACK_MULTIPLE
-        rows = hidden.new_zeros((len(positions) + filler, hidden.shape[1]))
+        rows = hidden.new_empty((len(positions) + filler, hidden.shape[1]))
+        rows[len(positions) :].zero_()
         answers = rows[: len(positions)]
         torch.index_select(hidden, 0, positions, out=answers)
         labels = torch.nn.functional.pad(labels, (0, filler))

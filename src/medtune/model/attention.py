@@ -103,7 +103,7 @@ def attend_rows(
     Returns the shape of `query`, differentiable.
     """
     if softcap is None and _has_varlen(query.device, query.dtype, query.shape[-1]):
-        if rows.edges is not None and len(rows.edges) == 2 and rows.longest >= LONG_ROW and window is None:
+        if window is None and _is_one_long_row(rows, query.device):
             return _one_long_row(query, key, value, scaling)
         return _varlen(query, key, value, rows, scaling, window)
     dtype = query.dtype
@@ -146,8 +146,14 @@ def _one_row(
     return weights @ v
 
 
+def _is_one_long_row(rows: RowBounds, device: torch.device) -> bool:
+    # From Hopper on SDPA prefers cuDNN; before, it has the kernel that rows of any lengths take.
+    alone = rows.edges is not None and len(rows.edges) == 2
+    return alone and rows.longest >= LONG_ROW and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def _one_long_row(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """On Hopper by cuDNN's kernels, which are faster than those for rows of any lengths; each length is compiled."""
+    """By cuDNN's kernels, which are faster than those for rows of any lengths; each length is compiled by itself."""
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
     output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
     return output.squeeze(0).transpose(0, 1)

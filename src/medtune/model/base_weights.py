@@ -30,7 +30,7 @@ class BaseWeights:
         self.layers = list(layers)
         self.sizes = [layer.out_features for layer in layers]
         self.inputs, self.outputs = layers[0].in_features, sum(self.sizes)
-        self.rank, self.room = rank, -(-rank // ROOM_MULTIPLE) * ROOM_MULTIPLE
+        self.rank, self.room = rank, room_for(rank)
         self.kept: Tensor | None = None
         self.packed = _packed(self.layers)
         if keep is not None and all(is_4bit(layer) for layer in layers):
@@ -82,9 +82,14 @@ class BaseWeights:
         shape = (self.outputs + self.rank, self.inputs + self.room)
         joined = torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
         if self.rank:
-            joined[:, self.inputs :].zero_()
+            joined[: self.outputs, self.inputs :].zero_()
             joined[self.outputs :].zero_()
         return joined
+
+
+def room_for(rank: int) -> int:
+    """Columns of room for adapters of `rank` together."""
+    return -(-rank // ROOM_MULTIPLE) * ROOM_MULTIPLE
 
 
 def is_4bit(layer: nn.Module) -> bool:

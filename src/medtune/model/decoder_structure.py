@@ -28,16 +28,20 @@ def decoder_layers(model: nn.Module) -> list[Any]:
 def _can_fuse(layer: Any) -> bool:
     if type(layer).__name__ not in LAYER_CLASSES:
         return False
+    plain = all(_alike(group) for group in projection_groups(layer))
+    half = layer.self_attn.head_dim // 2
+    return plain and type(layer.mlp.act_fn).__name__ in ("SiLU", "SiLUActivation") and half & (half - 1) == 0
+
+
+def projection_groups(layer: Any) -> tuple[list[Any], ...]:
+    """The linear layers of a decoder layer of this structure, those that read one input together, in their order."""
     attention, mlp = layer.self_attn, layer.mlp
-    groups = (
-        (attention.q_proj, attention.k_proj, attention.v_proj),
-        (attention.o_proj,),
-        (mlp.gate_proj, mlp.up_proj),
-        (mlp.down_proj,),
+    return (
+        [attention.q_proj, attention.k_proj, attention.v_proj],
+        [attention.o_proj],
+        [mlp.gate_proj, mlp.up_proj],
+        [mlp.down_proj],
     )
-    plain = all(_alike(group) for group in groups)
-    half = attention.head_dim // 2
-    return plain and type(mlp.act_fn).__name__ in ("SiLU", "SiLUActivation") and half & (half - 1) == 0
 
 
 def _alike(group: Sequence[nn.Module]) -> bool:

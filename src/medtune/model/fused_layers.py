@@ -1,9 +1,9 @@
 """Decoder layers of the LLaMA family as one autograd function each, for packed rows.
 
 The backward pass is written out, so that a layer keeps what it must and nothing else: either its input alone, and
-computes the rest again save for its last product, which no gradient needs; or what the backward pass reads. Sums with
-the residual stream, norms and activations are done inside the kernels next to them. Modules and parameters stay what
-they were: `forward` is replaced on the instance, and calls with a cache or without packed rows go the usual way.
+computes the rest again save for its last product, which no gradient needs; or what the backward pass reads. Modules and
+parameters stay what they were: `forward` is replaced on the instance, and calls with a cache or without packed rows go
+the usual way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medtune.model.attention import RowBounds, attend_rows, spreads_key_heads
-from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, sliding_window
+from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups, sliding_window
 from medtune.model.fused_adapters import share_input
 from medtune.model.fused_norm import fuse_norm
 from medtune.model.host_store import HostStore
@@ -68,20 +68,16 @@ class FusedLayer:
 
     def __init__(self, layer: Any, *, keep: torch.dtype | None = None) -> None:
         """`keep` is the dtype in which 4-bit base weights are dequantised once and kept."""
-        attention, mlp = layer.self_attn, layer.mlp
-        self.attention = attention
-        self.qkv = Projections([attention.q_proj, attention.k_proj, attention.v_proj], keep=keep)
-        self.output = Projections([attention.o_proj], keep=keep)
-        self.gate_up = Projections([mlp.gate_proj, mlp.up_proj], keep=keep)
-        self.down = Projections([mlp.down_proj], keep=keep)
-        self.groups = (self.qkv, self.output, self.gate_up, self.down)
+        self.attention = layer.self_attn
+        self.groups = tuple(Projections(group, keep=keep, wide=True) for group in projection_groups(layer))
+        self.qkv, self.output, self.gate_up, self.down = self.groups
         self.adapters = LayerAdapters(self.groups)
         for group in self.groups:
             if group.adapted:
                 share_input(group)  # for calls that go the usual way
         self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
-        self.head_dim = int(attention.head_dim)
-        self.window = sliding_window(attention)
+        self.head_dim = int(self.attention.head_dim)
+        self.window = sliding_window(self.attention)
         self.recompute = False
         self.store: HostStore | None = None
         self.replaced: Callable[..., Any] = layer.forward
@@ -147,9 +143,9 @@ class FusedLayer:
         with torch.set_grad_enabled(differentiable):
             return attend_rows(*qkv, packing.rows, scaling=scaling, window=window)
 
-    def _norm(self, place: int, x: Tensor, columns: int = 0) -> tuple[Tensor, Tensor]:
+    def _norm(self, place: int, x: Tensor, room: int = 0) -> tuple[Tensor, Tensor]:
         norm = self.norms[place]
-        normed, rstd = kernels_for(x).rms_norm(x, norm.weight, norm.variance_epsilon, columns=columns)
+        normed, rstd = kernels_for(x).rms_norm(x, norm.weight, norm.variance_epsilon, room=room)
         return normed, rstd
 
     def _feed_forward(
@@ -159,15 +155,16 @@ class FusedLayer:
 
         What is `kept` until the backward pass holds nothing that can be had again.
         """
+        kernels = kernels_for(middle)
         wide, rstd = self._norm(1, middle, self.gate_up.room)
-        gate_up = self.gate_up.rows_for_gradient(len(middle), middle)
+        gate_up = kernels.with_room(middle, self.gate_up.base.outputs, self.gate_up.room)
         _, reduced = self.gate_up.forward_wide(wide, adapters.gate_up, out=self._without_room(gate_up))
         if out is None:
             return _KeptPiece(rstd, gate_up, reduced, normed=wide[:, : middle.shape[1]])
         if kept:
             reduced = _alone(reduced)
         del wide
-        activated = kernels_for(middle).swiglu(self._without_room(gate_up), columns=self.down.room)
+        activated = kernels.swiglu(self._without_room(gate_up), room=self.down.room)
         _, down_reduced = self.down.forward_wide(activated, adapters.down, residual=middle, out=out)
         if kept:
             down_reduced = _alone(down_reduced)
@@ -183,7 +180,7 @@ class FusedLayer:
         """Gradients of rows `x`, unless they are not `wanted`, and of the adapters, from that of the output."""
         if kept is None:
             kept = self._attend(x, packing, adapters, differentiable=True)
-        middle_gradient = self.output.rows_for_gradient(len(x), x)
+        middle_gradient = kernels_for(x).with_room(x, x.shape[1], self.output.room)
         totals: list[Tensor] = []
         for rows in balanced_slices(len(x), FEED_FORWARD_TOKENS):
             middle = kept.middle[rows]
@@ -235,7 +232,7 @@ class FusedLayer:
             attended = self._attention(kept.qkv, packing, differentiable=True)
         query, key, value = torch.autograd.grad(attended, kept.qkv, attended_gradient.view(attended.shape))
         del attended_gradient, attended, rows
-        joined = self.qkv.rows_for_gradient(len(x), x)
+        joined = kernels.with_room(x, self.qkv.base.outputs, self.qkv.room)
         parts = joined[:, : self.qkv.base.outputs].split(self.qkv.base.sizes, dim=1)
         places = [part.unflatten(1, (-1, self.head_dim)) for part in parts]
         for part, place in zip((query, key), places, strict=False):

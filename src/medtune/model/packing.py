@@ -57,9 +57,14 @@ def pack_rows(
 
 
 def balanced_slices(count: int, most: int) -> list[slice]:
-    """As few slices of at most `most` as make up `count`, one at least, all about as long: none wastes a kernel."""
-    pieces = max(1, -(-count // most))
-    edges = [count * piece // pieces for piece in range(pieces + 1)]
+    """As few slices of at most `most` as make up `count`, one at least, all about as long: none wastes a kernel.
+
+    What is filled up comes in whole multiples again.
+    """
+    unit = PACK_MULTIPLE if count % PACK_MULTIPLE == 0 and most >= PACK_MULTIPLE else 1
+    units = count // unit
+    pieces = max(1, -(-units // (most // unit)))
+    edges = [unit * (units * piece // pieces) for piece in range(pieces + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 

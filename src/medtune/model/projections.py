@@ -47,14 +47,15 @@ class Adapter:
 class Projections:
     """Linear layers that read one input, each as PEFT wraps it, or bare."""
 
-    def __init__(self, layers: Sequence[Any], *, keep: torch.dtype | None = None) -> None:
-        """`layers` are PEFT's LoRA layers, all of them, or plain linear ones; `keep` is as in BaseWeights."""
+    def __init__(self, layers: Sequence[Any], *, keep: torch.dtype | None = None, wide: bool = False) -> None:
+        """`layers` are PEFT's LoRA layers, all of them, or plain linear ones; `keep` is as in BaseWeights.
+
+        `wide` says that rows with room come: the base weights have room then as well.
+        """
         self.layers = list(layers)
         self.adapted = is_lora(layers[0])
-        ranks = [layer.r[ADAPTER] for layer in layers] if self.adapted else []
         base = [layer.get_base_layer() if self.adapted else layer for layer in layers]
-        # A product needs rows of whole 16 bytes.
-        self.base = BaseWeights(base, keep=keep, rank=-(-sum(ranks) // 8) * 8)
+        self.base = BaseWeights(base, keep=keep, rank=joined_rank(layers) if wide else 0)
         # Held by themselves: finding them through PEFT's dictionaries costs the host more than launching a kernel.
         halves = ("lora_A", "lora_B") if self.adapted else ()
         self._matrices = [getattr(layer, half)[ADAPTER] for half in halves for layer in layers]
@@ -73,13 +74,6 @@ class Projections:
         """Columns behind the inputs, and behind the outputs' gradient, in rows that have room for the adapter."""
         return self.base.room
 
-    def rows_for_gradient(self, tokens: int, like: Tensor) -> Tensor:
-        """Empty rows for the outputs' gradient, (tokens, outputs + room)."""
-        rows = like.new_empty((tokens, self.base.outputs + self.room))
-        if not rows.is_cuda:
-            rows[:, self.base.outputs :].zero_()  # see `kernels.plain`
-        return rows
-
     def forward(
         self, x: Tensor, adapter: Adapter | None, residual: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -92,7 +86,7 @@ class Projections:
         if adapter is None:
             return output, None
         reduced = x @ adapter.down.t()
-        for place, part in enumerate(self._parts(output)):
+        for place, part in enumerate(output.split(base.sizes, dim=1)):
             part.addmm_(adapter.part(reduced, place), adapter.up[place].t(), alpha=self._scale(place))
         return output, reduced
 
@@ -121,14 +115,11 @@ class Projections:
         Without `through_adapter` the input's lacks the part that comes through A: (gradient of A x) A is to be added.
         """
         base = self.base
-        if not wanted:
-            return None, None if adapter is None else gradient @ self._up(adapter)
-        weight = base.matrix(gradient.dtype)
-        result = gradient @ weight[: base.outputs, : base.inputs]
+        result = gradient @ base.matrix(gradient.dtype)[: base.outputs, : base.inputs] if wanted else None
         if adapter is None:
             return result, None
-        reduced_gradient = gradient @ self._up(adapter, weight[:, base.inputs :])
-        if through_adapter:
+        reduced_gradient = gradient @ self._up(adapter)
+        if result is not None and through_adapter:
             result.addmm_(reduced_gradient, adapter.down)
         return result, reduced_gradient
 
@@ -198,9 +189,6 @@ class Projections:
                 output.add_(more)
         return output
 
-    def _parts(self, rows: Tensor) -> Sequence[Tensor]:
-        return rows.split(self.base.sizes, dim=1) if len(self.layers) > 1 else (rows,)
-
     def _scale(self, place: int) -> float:
         return float(self.layers[place].scaling[ADAPTER])
 
@@ -211,6 +199,11 @@ def _wide_product(a: Tensor, b: Tensor) -> Tensor:
         return torch.mm(a, b, out_dtype=torch.float32)
     product = a @ b
     return product if product.dtype == torch.float64 else product.float()
+
+
+def joined_rank(layers: Sequence[Any]) -> int:
+    """The ranks of the layers' adapters together, filled up to rows of whole 16 bytes, as products want them."""
+    return -(-sum(layer.r[ADAPTER] for layer in layers) // 8) * 8 if is_lora(layers[0]) else 0
 
 
 def is_lora(module: nn.Module) -> bool:

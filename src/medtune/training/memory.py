@@ -44,7 +44,8 @@ HOST_SHARE = 0.6
 class ModelShape:
     """What a plan needs to know of a model. Sizes are elements, `item` bytes each, unless they say bytes.
 
-    `spread` is what attention keeps of a token while its graph is there, beside query, key, value and result.
+    `spread` is what attention keeps of a token while its graph is there, beside query, key, value and result; rooms are
+    what fused layers hold beside the weights of a layer and beside gate and up, for the adapters.
     """
 
     layers: int
@@ -57,6 +58,8 @@ class ModelShape:
     layer_parameters: int
     packed_layer_parameters: int
     largest_group: int
+    room_parameters: int
+    gate_up_room: int
     head_parameters: int
     adapter_parameters: int
     embedding_bytes: int
@@ -130,8 +133,7 @@ def plan_training(
     smallest: TrainingPlan | None = None
     for plan in _candidates(shape, machine, training, _pass_sizes(training, largest_step, longest_row), optimizers):
         # A row over the budget gets a pass of its own, and every pass is filled up.
-        tokens = math.ceil(max(plan.tokens_per_micro_batch, longest_row) / PACK_MULTIPLE) * PACK_MULTIPLE
-        widest = replace(plan, tokens_per_micro_batch=tokens)
+        widest = replace(plan, tokens_per_micro_batch=_filled_up(max(plan.tokens_per_micro_batch, longest_row)))
         peak = predicted_peak(shape, machine, widest)
         plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
         if smallest is None or peak < smallest.peak_bytes:
@@ -155,11 +157,14 @@ def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> i
     if plan.embeddings == "host":
         steady -= shape.embedding_bytes
     if plan.weights == "dequantized":
-        steady += shape.packed_layer_parameters * shape.layers * item
+        steady += (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
+    elif not shape.packed_layer_parameters:
+        steady += shape.room_parameters * shape.layers * item
     kept_layers = shape.layers - plan.checkpointed_layers
     inputs = tokens * shape.hidden * item
     # A kept layer also holds query, key and value, what attention gave, the middle of the residual stream, gate and up.
-    inside = tokens * (shape.query_key_value + shape.attention + shape.hidden + 2 * shape.intermediate) * item
+    gate_up = 2 * shape.intermediate + shape.gate_up_room
+    inside = tokens * (shape.query_key_value + shape.attention + shape.hidden + gate_up) * item
     if not shape.fused:
         # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
         inside += tokens * (10 * shape.hidden + 2 * shape.intermediate + shape.spread) * item
@@ -224,7 +229,11 @@ def _pass_sizes(training: TrainingSection, largest_step: int, longest_row: int) 
         return [training.tokens_per_micro_batch]
     # Fewer and fewer tokens a pass, down to the longest row by itself.
     sizes = {max(longest_row, math.ceil(largest_step / passes * 1.02)) for passes in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)}
-    return sorted({min(size, max(largest_step, longest_row)) for size in sizes}, reverse=True)
+    return sorted({_filled_up(min(size, max(largest_step, longest_row))) for size in sizes}, reverse=True)
+
+
+def _filled_up(tokens: int) -> int:
+    return math.ceil(tokens / PACK_MULTIPLE) * PACK_MULTIPLE
 
 
 def _checkpointing(
@@ -253,7 +262,7 @@ def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recompu
     """The widest moment of one layer's backward pass, beyond what waits for it."""
     piece = min(tokens, FEED_FORWARD_TOKENS)
     rows = tokens * (4 * shape.hidden + shape.spread)
-    gate_up = piece * 2 * shape.intermediate if recomputed else 0
+    gate_up = piece * (2 * shape.intermediate + shape.gate_up_room) if recomputed else 0
     if recomputed:
         rows += tokens * (shape.query_key_value + shape.attention + shape.hidden)
     if not shape.fused:

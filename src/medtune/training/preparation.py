@@ -12,12 +12,13 @@ from medtune.config import Config
 from medtune.hardware import free_bytes, host_free_bytes, matrix_rate, rank, torch_dtype, world_size
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.model.attention import spreads_key_heads
-from medtune.model.base_weights import is_4bit
-from medtune.model.decoder_structure import can_fuse_layers, decoder_layers
+from medtune.model.base_weights import is_4bit, room_for
+from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
 from medtune.model.fused_adapters import fuse_adapters
 from medtune.model.fused_layers import fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import HostStore
+from medtune.model.projections import joined_rank
 from medtune.progress import say
 from medtune.records import EncodedRow
 from medtune.training.arguments import optimizer_names, total_steps
@@ -75,6 +76,9 @@ def model_shape(model: Any, config: Config, device: torch.device, dtype: torch.d
     is_movable = type(embeddings) is nn.Embedding and embeddings.weight.is_cuda and not tied
     embedding_bytes = embeddings.weight.numel() * embeddings.weight.element_size() if is_movable else 0
     counts = [module.in_features * module.out_features for module in linear]
+    fused = _fuses_layers(model, config)
+    groups = projection_groups(layers[0]) if fused else ()
+    rooms = [_room_parameters(group) for group in groups]
     return ModelShape(
         layers=len(layers) or text.num_hidden_layers,
         hidden=text.hidden_size,
@@ -85,13 +89,22 @@ def model_shape(model: Any, config: Config, device: torch.device, dtype: torch.d
         item=dtype.itemsize,
         layer_parameters=sum(counts) or 12 * text.hidden_size**2,
         packed_layer_parameters=sum(n for module, n in zip(linear, counts, strict=True) if is_4bit(module)),
-        largest_group=2 * max(counts, default=0),
+        largest_group=2 * max(counts, default=0) + max(rooms, default=0),
+        room_parameters=sum(rooms),
+        gate_up_room=room_for(joined_rank(groups[2])) if fused else 0,
         head_parameters=text.vocab_size * text.hidden_size,
         adapter_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         embedding_bytes=embedding_bytes,
         logit_bytes=LOGIT_BYTES,
-        fused=_fuses_layers(model, config),
+        fused=fused,
     )
+
+
+def _room_parameters(group: Sequence[Any]) -> int:
+    """What `BaseWeights` holds for these projections beside their weights."""
+    rank, inputs = joined_rank(group), int(group[0].in_features)
+    outputs = sum(int(layer.out_features) for layer in group)
+    return (outputs + rank) * (inputs + room_for(rank)) - outputs * inputs
 
 
 def _fuses_layers(model: Any, config: Config) -> bool:

@@ -60,6 +60,8 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             if name in weights:
                 parameter.data.copy_(weights[name])
         require_float32_adapter(self.model)
+        # Said here, since the base comes in evaluation mode; PEFT's wrapper does not tell.
+        self.model.train()
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -211,10 +213,8 @@ def train_adapter(
 
 @contextmanager
 def _in_training_mode(model: Any) -> Iterator[None]:
-    """`model.train()` once: the trainer says it before every pass, and going through thousands of modules takes the
+    """As `model` is: the trainer says `train()` before every pass, and going through thousands of modules takes the
     host as long as launching some layers."""
-    if not model.training:
-        model.train()
     model.train = lambda mode=True: model
     try:
         yield

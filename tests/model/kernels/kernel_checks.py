@@ -36,9 +36,9 @@ def check_rms_norm(device, dtype):
         wide = random(rows, width + 3).to(device, dtype)
         x, weight = wide[:, :width], random(width, seed=1).to(device, dtype)
         expected, expected_rstd = plain.rms_norm(x.double(), weight.double(), 1e-3)
-        for columns in (0, 24):
-            output, rstd = gpu.rms_norm(x, weight, 1e-3, columns=columns)
-            assert (output.shape, output.dtype) == ((rows, width + columns), dtype)
+        for room in (0, 24):
+            output, rstd = gpu.rms_norm(x, weight, 1e-3, room=room)
+            assert (output.shape, output.dtype) == ((rows, width + room), dtype)
             assert (rstd.shape, rstd.dtype) == ((rows, 1), torch.float32)
             assert_near(output[:, :width], expected, dtype)
             assert_near(rstd, expected_rstd, torch.float32)
@@ -97,12 +97,12 @@ def check_rotation(device, dtype):
 def check_swiglu(device, dtype):
     from medtune.model.kernels import gpu
 
-    for rows, width, room in ((3, 1500, 4), (2, 1024, 0), (1, 5, 2)):
-        wide = (2 * random(rows, 2 * width + room)).to(device, dtype)
+    for rows, width, more in ((3, 1500, 4), (2, 1024, 0), (1, 5, 2)):
+        wide = (2 * random(rows, 2 * width + more)).to(device, dtype)
         expected = plain.swiglu(wide[:, : 2 * width].double())
-        for columns in (0, 16):
-            output = gpu.swiglu(wide[:, : 2 * width], columns=columns)
-            assert (output.shape, output.dtype) == ((rows, width + columns), dtype)
+        for room in (0, 16):
+            output = gpu.swiglu(wide[:, : 2 * width], room=room)
+            assert (output.shape, output.dtype) == ((rows, width + room), dtype)
             assert_near(output[:, :width], expected, dtype)
 
 

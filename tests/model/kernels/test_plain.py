@@ -33,10 +33,10 @@ def test_rms_norm():
 
 
 def test_norm_and_activation_leave_room():
-    wide, _ = plain.rms_norm(random(5, 24), random(24), 1e-3, columns=8)
+    wide, _ = plain.rms_norm(random(5, 24), random(24), 1e-3, room=8)
     assert wide.shape == (5, 32)
     assert torch.equal(wide[:, :24], plain.rms_norm(random(5, 24), random(24), 1e-3)[0])
-    wide = plain.swiglu(random(5, 24), columns=4)
+    wide = plain.swiglu(random(5, 24), room=4)
     assert wide.shape == (5, 16)
     assert torch.equal(wide[:, :12], plain.swiglu(random(5, 24)))
     assert not wide[:, 12:].any()

@@ -25,14 +25,19 @@ _LOW_RANK = 64
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, *, columns: int = 0) -> tuple[Tensor, Tensor]:
+def with_room(like: Tensor, width: int, room: int) -> Tensor:
+    """See `plain.with_room`."""
+    return like.new_empty((len(like), width + room))
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, room: int = 0) -> tuple[Tensor, Tensor]:
     """See `plain.rms_norm`."""
     rows, width = x.shape
-    out = torch.empty((rows, width + columns), dtype=x.dtype, device=x.device)
+    out = with_room(x, width, room)
     rstd = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
     block = triton.next_power_of_2(width)
     kernels.rms_norm_kernel[(rows,)](
-        x, weight, out, rstd, width, x.stride(0), width + columns, eps, BLOCK=block, num_warps=_warps(block)
+        x, weight, out, rstd, width, x.stride(0), width + room, eps, BLOCK=block, num_warps=_warps(block)
     )
     return out, rstd
 
@@ -57,12 +62,12 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward
     )  # fmt: skip
 
 
-def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
+def swiglu(gate_up: Tensor, *, room: int = 0) -> Tensor:
     """See `plain.swiglu`."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = torch.empty((rows, width + columns), dtype=gate_up.dtype, device=gate_up.device)
+    out = with_room(gate_up, width, room)
     kernels.swiglu_kernel[(rows, triton.cdiv(width, _TILE))](
-        gate_up, out, width, gate_up.stride(0), width + columns, BLOCK=_TILE, num_warps=4
+        gate_up, out, width, gate_up.stride(0), width + room, BLOCK=_TILE, num_warps=4
     )
     return out
 

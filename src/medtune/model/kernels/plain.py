@@ -10,16 +10,24 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, *, columns: int = 0) -> tuple[Tensor, Tensor]:
+def with_room(like: Tensor, width: int, room: int) -> Tensor:
+    """Empty rows, as many as `like` has, with `room` more columns than their `width`. GPUs leave these undefined."""
+    rows = like.new_empty((len(like), width + room))
+    # oneDNN's products of 16-bit rows read a little of what lies behind them, times zero: it has to be finite.
+    rows[:, width:].zero_()
+    return rows
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, room: int = 0) -> tuple[Tensor, Tensor]:
     """Root-mean-square norm (Zhang & Sennrich 2019) of each row of `x`, and each row's 1 / rms.
 
-    The norm comes with room for `columns` more behind it, whose values are finite on a CPU and undefined on a GPU.
+    The norm comes `with_room`.
     """
     # A copy, to be scaled in place: on a CPU the passes over memory are what takes time.
     wide = x.clone() if x.dtype == torch.float64 else x.to(torch.float32, copy=True)
     rms_squared = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[1])
     rstd = rms_squared.add_(eps).rsqrt_()
-    rows = _with_room(x, x.shape[1], columns)
+    rows = with_room(x, x.shape[1], room)
     torch.mul(wide.mul_(rstd), _wide(weight), out=rows[:, : x.shape[1]])
     return rows, rstd
 
@@ -47,10 +55,10 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward
     target[..., :half] = turned
 
 
-def swiglu(gate_up: Tensor, *, columns: int = 0) -> Tensor:
-    """silu(gate) * up (Shazeer 2020) of rows that hold gate and up side by side, with room as in `rms_norm`."""
+def swiglu(gate_up: Tensor, *, room: int = 0) -> Tensor:
+    """silu(gate) * up (Shazeer 2020) of rows that hold gate and up side by side, `with_room`."""
     gate, up = gate_up.chunk(2, dim=-1)
-    rows = _with_room(gate_up, gate.shape[1], columns)
+    rows = with_room(gate_up, gate.shape[1], room)
     torch.mul(silu(gate), up, out=rows[:, : gate.shape[1]])
     return rows
 
@@ -61,7 +69,7 @@ def swiglu_backward(gate_up: Tensor, gradient: Tensor, low_rank: tuple[Tensor, T
     The product of the two matrices `low_rank`, (tokens, rank) and (rank, width), is first added to `gradient`.
     """
     if low_rank is not None:
-        gradient = gradient.addmm_(*low_rank)
+        gradient.addmm_(*low_rank)
     gate, up = gate_up.chunk(2, dim=-1)
     activated = silu(gate)
     output = activated * up
@@ -80,13 +88,6 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Ten
         gradient[torch.arange(len(labels), device=labels.device), labels] -= 1
         logits.copy_(gradient)
     return losses
-
-
-def _with_room(like: Tensor, width: int, columns: int) -> Tensor:
-    rows = like.new_empty((len(like), width + columns))
-    # oneDNN's products of 16-bit rows read a little of what lies behind them, times zero: it has to be finite.
-    rows[:, width:].zero_()
-    return rows
 
 
 def _wide(x: Tensor) -> Tensor:
