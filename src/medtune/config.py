@@ -178,6 +178,8 @@ class TrainingSection(Section):
     """Where input embeddings sit in training: `host` is the host's memory, 1 GiB less on the GPU for LLaMA-3-8B."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """Peak of GPU memory, in GiB, that the automatic choices keep to; none takes what is free."""
+    host_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Host memory, in GiB, that waiting inputs of layers may take in training; none takes 60 % of what is free."""
     fused_adapters: bool = True
     """Compute each projection and its adapter as one operation; the mathematics is PEFT's. Needs `lora.dropout: 0`."""
     weights: Literal["auto", "nf4", "dequantized"] = "auto"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from medtune.config import TrainingSection
 from medtune.errors import ModelError
+from medtune.training import preparation
 from medtune.training.memory import (
     GIB,
     Machine,
@@ -68,7 +69,7 @@ def plan(
 
 def test_a_large_card_recomputes_nothing_and_keeps_weights_dequantised():
     chosen = plan(130, largest=23_000)
-    assert (chosen.checkpointed_layers, chosen.weights, chosen.offload) == (0, "dequantized", False)
+    assert (chosen.checkpointed_layers, chosen.weights, chosen.offloaded_layers) == (0, "dequantized", 0)
     assert chosen.embeddings == "device"
     assert chosen.tokens_per_micro_batch >= 16_000
 
@@ -85,19 +86,20 @@ def test_what_is_chosen_fits(limit, largest, host):
     assert chosen.peak_bytes <= limit * GIB
     assert 1024 <= chosen.tokens_per_micro_batch <= largest + 63
     assert chosen.tokens_per_micro_batch % 64 == 0  # as packs are filled up
-    if chosen.offload:
-        assert chosen.checkpointed_layers * chosen.tokens_per_micro_batch * 4096 * 2 <= host * GIB
+    assert chosen.offloaded_layers <= chosen.checkpointed_layers
+    if chosen.offloaded_layers:
+        assert chosen.offloaded_layers * chosen.tokens_per_micro_batch * 4096 * 2 <= host * GIB
 
 
 @pytest.mark.parametrize(
     ("training", "expected"),
     [
         ({"tokens_per_micro_batch": 512}, {"tokens_per_micro_batch": 512}),
-        ({"checkpointing": "none"}, {"checkpointed_layers": 0, "offload": False}),
-        ({"checkpointing": "all"}, {"checkpointed_layers": 32, "offload": False}),
-        ({"checkpointing": "offload"}, {"checkpointed_layers": 32, "offload": True}),
-        ({"checkpointing": 7}, {"checkpointed_layers": 7, "offload": False}),
-        ({"checkpointing": 99}, {"checkpointed_layers": 32, "offload": False}),
+        ({"checkpointing": "none"}, {"checkpointed_layers": 0, "offloaded_layers": 0}),
+        ({"checkpointing": "all"}, {"checkpointed_layers": 32, "offloaded_layers": 0}),
+        ({"checkpointing": "offload"}, {"checkpointed_layers": 32, "offloaded_layers": 32}),
+        ({"checkpointing": 7}, {"checkpointed_layers": 7, "offloaded_layers": 0}),
+        ({"checkpointing": 99}, {"checkpointed_layers": 32, "offloaded_layers": 0}),
         ({"weights": "nf4"}, {"weights": "nf4"}),
         ({"weights": "dequantized"}, {"weights": "dequantized"}),
         ({"embeddings": "host"}, {"embeddings": "host"}),
@@ -121,7 +123,7 @@ def test_16_bit_weights_have_nothing_to_dequantise():
 def test_other_layers_are_recomputed_all_or_none():
     shape = replace(LLAMA, fused=False)
     assert {plan(limit, shape=shape).checkpointed_layers for limit in (8, 9, 10, 12, 20, 60, 130)} == {0, 32}
-    assert not plan(8, shape=shape).offload
+    assert plan(8, shape=shape).offloaded_layers == 0
 
 
 def test_a_gpu_faster_than_the_host_gets_larger_passes():
@@ -155,34 +157,43 @@ def test_what_cannot_fit_is_said_with_the_numbers():
 
 
 def test_host_memory_bounds_what_is_kept_there():
-    assert plan(12, largest=40_960, longest=40_960, host=64).offload
+    chosen = plan(12, largest=40_960, longest=40_960, host=64)
+    assert 0 < chosen.offloaded_layers < chosen.checkpointed_layers == 32  # no more than must
+    assert "all 32 layers computed again, " in chosen.describe()
+    assert f", {chosen.offloaded_layers} from inputs in host memory" in chosen.describe()
     with pytest.raises(ModelError):
         plan(12, largest=40_960, longest=40_960, host=4)
+
+
+def test_the_host_gives_a_share_or_what_is_said(monkeypatch):
+    monkeypatch.setattr(preparation, "host_free_bytes", lambda: 10 * GIB)
+    assert preparation.this_machine("cpu", TrainingSection()).host == 6 * GIB
+    assert preparation.this_machine("cpu", TrainingSection(host_memory_gib=2.5)).host == 2.5 * GIB
 
 
 # Peaks that torch's allocator reported on an H100 and an H200 (torch 2.11, LLaMA-3-8B's shape, no optimiser state):
 # tokens a pass, layers computed again, in host memory, weights, embeddings, allocated before, peak, both in GiB.
 MEASURED = [
-    (4096, 32, False, "nf4", "device", 5.467, 7.366),
-    (1178, 32, False, "nf4", "host", 4.551, 5.349),
-    (6144, 32, False, "nf4", "host", 4.551, 7.122),
-    (4096, 32, True, "nf4", "host", 4.551, 5.450),
-    (8192, 32, True, "nf4", "host", 4.551, 6.015),
-    (4096, 0, False, "nf4", "device", 5.577, 17.562),
-    (4096, 16, False, "nf4", "host", 4.598, 11.311),
-    (4096, 0, False, "dequantized", "host", 17.596, 29.513),
-    (8192, 0, False, "dequantized", "host", 17.596, 41.147),
-    (16_384, 0, False, "dequantized", "host", 17.551, 64.439),
+    (4096, 32, 0, "nf4", "device", 5.467, 7.366),
+    (1178, 32, 0, "nf4", "host", 4.551, 5.349),
+    (6144, 32, 0, "nf4", "host", 4.551, 7.122),
+    (4096, 32, 32, "nf4", "host", 4.551, 5.450),
+    (8192, 32, 32, "nf4", "host", 4.551, 6.015),
+    (4096, 0, 0, "nf4", "device", 5.577, 17.562),
+    (4096, 16, 0, "nf4", "host", 4.598, 11.311),
+    (4096, 0, 0, "dequantized", "host", 17.596, 29.513),
+    (8192, 0, 0, "dequantized", "host", 17.596, 41.147),
+    (16_384, 0, 0, "dequantized", "host", 17.551, 64.439),
 ]
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(map(str, row[:5])))
 def test_predicted_peaks_are_those_that_were_measured(row):
-    tokens, checkpointed, offload, weights, embeddings, allocated, peak = row
+    tokens, checkpointed, offloaded, weights, embeddings, allocated, peak = row
     # What was allocated before is as after loading: embeddings moved already, weights dequantised already.
     held = 32 * LLAMA.packed_layer_parameters * 2 if weights == "dequantized" else 0
     before = Machine(round(allocated * GIB) - held, 0, 0)
-    wanted = TrainingPlan(tokens, 32, checkpointed, offload, weights, embeddings, "paged_adamw_8bit", True)
+    wanted = TrainingPlan(tokens, 32, checkpointed, offloaded, weights, embeddings, "paged_adamw_8bit", True)
     predicted = predicted_peak(replace(LLAMA, embedding_bytes=0), before, wanted)
     assert predicted / GIB == pytest.approx(peak, rel=0.05)
 
@@ -194,7 +205,7 @@ def test_a_cpu_has_no_other_memory_to_put_inputs_in():
         chosen = plan_training(
             LLAMA, alone, training, largest_step=7800, longest_row=1024, optimizers=("adamw_torch_fused",)
         )
-        assert not chosen.offload
+        assert chosen.offloaded_layers == 0
 
 
 def test_the_plan_is_told_in_one_line():

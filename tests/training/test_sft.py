@@ -82,7 +82,10 @@ def test_one_pass_of_eight_rows_equals_eight_passes_of_one(tiny, tmp_path):
     assert losses(history) == pytest.approx(losses(other), rel=1e-5)
     assert losses(history, "grad_norm") == pytest.approx(losses(other, "grad_norm"), rel=1e-4)
     assert losses(history, "validation_loss") == pytest.approx(losses(other, "validation_loss"), rel=1e-5)
-    assert_same(together, apart, atol=2e-5, rtol=1e-3)
+    # By norms: Adam divides by a gradient's size, so that one which is all but rounding moves its weight either way.
+    assert together.keys() == apart.keys()
+    for name, weight in together.items():
+        assert (weight - apart[name]).norm() < 5e-4 * weight.norm()
     assert losses(history)[-1] < losses(history)[0]
 
 

@@ -34,10 +34,10 @@ HOST_SECONDS = 0.0022
 HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 # Copies out and back pass beside the computation, but share its memory, and cost the host seconds a layer.
 OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
+# Inputs on the device while they are copied out, or back before they are needed.
+_LAYERS_ON_THEIR_WAY = LAYERS_AHEAD + 1
 # Of the memory that is free, left for the allocator's gaps.
 MARGIN = 0.95
-# Of the main memory that is available, at most this share becomes page-locked.
-HOST_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Bytes that the model takes now, that training may reach in all on the device, and that the host has left.
+    """Bytes that the model takes now, that training may reach in all on the device, and that it may page-lock.
 
     `operations` are dense 16-bit matrix operations a second, or None where the host's part does not matter. `offloads`
     says whether host memory is another memory than the device's.
@@ -89,7 +89,7 @@ class TrainingPlan:
     tokens_per_micro_batch: int
     layers: int
     checkpointed_layers: int
-    offload: bool
+    offloaded_layers: int
     weights: Literal["nf4", "dequantized"]
     embeddings: Literal["device", "host"]
     optimizer: str
@@ -102,9 +102,14 @@ class TrainingPlan:
         again = {0: "no layer", self.layers: f"all {self.layers} layers"}.get(
             self.checkpointed_layers, f"{self.checkpointed_layers} of {self.layers} layers"
         )
+        if self.offloaded_layers:
+            those = "" if self.offloaded_layers == self.checkpointed_layers else f"{self.offloaded_layers} "
+            from_host = f", {those}from inputs in host memory"
+        else:
+            from_host = ""
         parts = [
             f"passes of up to {self.tokens_per_micro_batch:,} tokens",
-            f"{again} computed again" + (" from inputs in host memory" if self.offload else ""),
+            f"{again} computed again{from_host}",
             f"base weights {'dequantised once' if self.weights == 'dequantized' else 'as they are stored'}",
             f"embeddings {'in host memory' if self.embeddings == 'host' else 'on the device'}",
             f"optimiser {self.optimizer}",
@@ -133,8 +138,10 @@ def plan_training(
     smallest: TrainingPlan | None = None
     for plan in _candidates(shape, machine, training, _pass_sizes(training, largest_step, longest_row), optimizers):
         # A row over the budget gets a pass of its own, and every pass is filled up.
-        widest = replace(plan, tokens_per_micro_batch=_filled_up(max(plan.tokens_per_micro_batch, longest_row)))
-        peak = predicted_peak(shape, machine, widest)
+        widest = _filled_up(max(plan.tokens_per_micro_batch, longest_row))
+        if training.checkpointing == "auto" and shape.fused and machine.offloads:
+            plan = _offload_what_must(shape, machine, plan, widest)
+        peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
         plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
         if smallest is None or peak < smallest.peak_bytes:
             smallest = plan
@@ -168,7 +175,9 @@ def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> i
     if not shape.fused:
         # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
         inside += tokens * (10 * shape.hidden + 2 * shape.intermediate + shape.spread) * item
-    recomputed = inputs * (LAYERS_AHEAD + 1 if plan.offload else plan.checkpointed_layers)
+    recomputed = inputs * (plan.checkpointed_layers - plan.offloaded_layers)
+    if plan.offloaded_layers:
+        recomputed += inputs * _LAYERS_ON_THEIR_WAY
     waiting = recomputed + (inputs + inside) * kept_layers
     first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
     peak = waiting + max(first, _loss_moment(shape, tokens))
@@ -183,7 +192,7 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | No
 
     `operations` are those of a Machine.
     """
-    share = plan.checkpointed_layers / shape.layers
+    share, offloaded = plan.checkpointed_layers / shape.layers, plan.offloaded_layers / shape.layers
     # The last product of a layer is not computed again.
     down = shape.hidden * shape.intermediate / shape.layer_parameters
     passes = 2 + share * ((1 - down) if shape.fused else 1)
@@ -193,9 +202,9 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | No
         moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
         work += OPERATIONS_PER_BYTE * moved
     if operations is not None:
-        host = HOST_SECONDS * (2 + share) + (OFFLOAD_SECONDS * share if plan.offload else 0)
+        host = HOST_SECONDS * (2 + share) + OFFLOAD_SECONDS * offloaded
         work = max(work, shape.layers * host * operations * REACHED)
-    slower = 1 + (OFFLOAD_COST - 1) * share if plan.offload else 1.0
+    slower = 1 + (OFFLOAD_COST - 1) * offloaded
     slower *= HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1
     slower *= PAGED_COST if "paged" in plan.optimizer else 1
     return work * slower / tokens
@@ -215,8 +224,21 @@ def _candidates(
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
     stored = _allowed(training.weights, "nf4", "dequantized" if can_dequantize else None)
     for tokens, weights, embeddings, optimizer in product(sizes, stored, places, optimizers):
-        for checkpointed, offload in _checkpointing(shape, machine, training, tokens):
-            yield TrainingPlan(tokens, shape.layers, checkpointed, offload, weights, embeddings, optimizer, shape.fused)
+        for checkpointed, offloaded in _checkpointing(shape, machine, training):
+            yield TrainingPlan(
+                tokens, shape.layers, checkpointed, offloaded, weights, embeddings, optimizer, shape.fused
+            )
+
+
+def _offload_what_must(shape: ModelShape, machine: Machine, plan: TrainingPlan, tokens: int) -> TrainingPlan:
+    """As few layers' inputs in host memory as make a plan fit for passes of `tokens`; none where that cannot be."""
+    inputs = tokens * shape.hidden * shape.item
+    over = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=tokens)) - machine.limit
+    if over <= 0:
+        return plan
+    count = math.ceil(over / inputs) + _LAYERS_ON_THEIR_WAY
+    fits = count <= plan.checkpointed_layers and count * inputs <= machine.host
+    return replace(plan, offloaded_layers=count) if fits else plan
 
 
 def _allowed(wanted: str, first: Any, second: Any) -> list[Any]:
@@ -236,26 +258,18 @@ def _filled_up(tokens: int) -> int:
     return math.ceil(tokens / PACK_MULTIPLE) * PACK_MULTIPLE
 
 
-def _checkpointing(
-    shape: ModelShape, machine: Machine, training: TrainingSection, tokens: int
-) -> Iterator[tuple[int, bool]]:
+def _checkpointing(shape: ModelShape, machine: Machine, training: TrainingSection) -> Iterator[tuple[int, int]]:
     wanted, layers = training.checkpointing, shape.layers
-    can_offload = shape.fused and machine.offloads
-    fits_host = layers * tokens * shape.hidden * shape.item <= machine.host * HOST_SHARE
     if wanted == "none":
-        yield 0, False
+        yield 0, 0
     elif wanted == "all":
-        yield layers, False
+        yield layers, 0
     elif wanted == "offload":
-        yield layers, can_offload
+        yield layers, layers if shape.fused and machine.offloads else 0
     elif isinstance(wanted, int):
-        yield (min(wanted, layers) if shape.fused else layers), False
+        yield (min(wanted, layers) if shape.fused else layers), 0
     else:
-        counts = range(layers + 1) if shape.fused else (0, layers)
-        for count in counts:
-            yield count, False
-            if count and can_offload and fits_host:
-                yield count, True
+        yield from ((count, 0) for count in (range(layers + 1) if shape.fused else (0, layers)))
 
 
 def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recomputed: bool) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medtune.config import Config
+from medtune.config import Config, TrainingSection
 from medtune.hardware import free_bytes, host_free_bytes, matrix_rate, rank, torch_dtype, world_size
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.model.attention import spreads_key_heads
@@ -25,6 +25,9 @@ from medtune.training.arguments import optimizer_names, total_steps
 from medtune.training.batching import StepSampler
 from medtune.training.memory import GIB, MARGIN, Machine, ModelShape, TrainingPlan, plan_training
 
+# Of the main memory that is available, at most this share becomes page-locked.
+HOST_SHARE = 0.6
+
 
 def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, device: str, dtype: str) -> TrainingPlan:
     """Plan the training step of a PeftModel, say so, and make the model ready for it. Raises ModelError."""
@@ -32,7 +35,7 @@ def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, devi
     largest, longest = largest_step(rows, config), max(len(row.input_ids) for row in rows)
     plan = plan_training(
         shape,
-        this_machine(device, config.training.memory_gib),
+        this_machine(device, config.training),
         config.training,
         largest_step=largest,
         longest_row=longest,
@@ -43,9 +46,10 @@ def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, devi
     return plan
 
 
-def this_machine(device: str, limit_gib: float | None) -> Machine:
-    """What training may take on `device`: all that is free but a margin, or up to a peak of `limit_gib` GiB."""
-    host = host_free_bytes()
+def this_machine(device: str, training: TrainingSection) -> Machine:
+    """What training may take on `device` and of the host: what is free but a margin, or what `training` says."""
+    limit_gib, host_gib = training.memory_gib, training.host_memory_gib
+    host = int(host_free_bytes() * HOST_SHARE if host_gib is None else host_gib * GIB)
     allocated = 0 if device == "cpu" else int(torch.cuda.memory_allocated(device))
     limit = allocated + int(free_bytes(device) * MARGIN)
     if limit_gib is not None and device != "cpu":
@@ -123,11 +127,12 @@ def _apply(model: Any, plan: TrainingPlan, config: Config, *, device: str, dtype
     if plan.embeddings == "host":
         move_embeddings_to_host(model)
     if plan.fused:
-        store = HostStore(torch.device(device)) if plan.offload else None
+        store = HostStore(torch.device(device)) if plan.offloaded_layers else None
         layers = fuse_layers(model, keep_dequantized=keep)
-        # The last layers come first in the backward pass: what they keep is gone before the others compute again.
-        for layer in layers[: plan.checkpointed_layers]:
-            layer.recompute, layer.store = True, store
+        # The last layers come first in the backward pass: what they keep is gone before the others compute again, and
+        # the first layers' inputs wait longest.
+        for number, layer in enumerate(layers[: plan.checkpointed_layers]):
+            layer.recompute, layer.store = True, store if number < plan.offloaded_layers else None
         say(f"adapters: fused into {len(layers)} decoder layers")
     elif config.training.fused_adapters:
         say(f"adapters: {fuse_adapters(model, keep_dequantized=keep)} projections fused, layer by layer as they are")
