@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medtune.hardware import input_device
 from medtune.model.kernels import kernels_for
-from medtune.model.packing import PACK_MULTIPLE, balanced_slices, fill_micro_batches, pack_rows
+from medtune.model.packing import balanced_slices, fill_micro_batches, filled_up, pack_rows
 from medtune.records import IGNORED, AnswerLoss, EncodedRow
 
 # Bytes of whole-vocabulary logits that exist at once: 512 tokens of LLaMA-3's 128,256 in 16 bit.
@@ -84,12 +84,11 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, positions: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         kernels, wanted = kernels_for(hidden), ctx.needs_input_grad[0]
         # Filled up as packs are, and for the same reason.
-        filler = -len(positions) % PACK_MULTIPLE
-        rows = hidden.new_empty((len(positions) + filler, hidden.shape[1]))
+        rows = hidden.new_empty((filled_up(len(positions)), hidden.shape[1]))
         rows[len(positions) :].zero_()
         answers = rows[: len(positions)]
         torch.index_select(hidden, 0, positions, out=answers)
-        labels = torch.nn.functional.pad(labels, (0, filler))
+        labels = torch.nn.functional.pad(labels, (0, len(rows) - len(positions)))
         losses = []
         with torch.autocast(hidden.device.type, enabled=False):
             weight = weight.to(hidden.dtype)

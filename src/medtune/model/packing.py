@@ -16,6 +16,11 @@ from medtune.records import IGNORED
 PACK_MULTIPLE = 64
 
 
+def filled_up(count: int, multiple: int = PACK_MULTIPLE) -> int:
+    """`count` tokens or rows as many as they become: the next `multiple`."""
+    return -(-count // multiple) * multiple
+
+
 def pack_rows(
     input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, multiple: int = PACK_MULTIPLE
 ) -> dict[str, Any]:
@@ -28,7 +33,8 @@ def pack_rows(
     `answer_labels` and the `answer_positions` of the tokens before them. All is found here, on the host, where nothing
     has to be waited for. A row's first token is never counted: nothing stands before it.
     """
-    if filler := -sum(len(ids) for ids in input_ids) % multiple:
+    count = sum(len(ids) for ids in input_ids)
+    if filler := filled_up(count, multiple) - count:
         input_ids = [*input_ids[:-1], [*input_ids[-1], *[input_ids[-1][-1]] * filler]]
         labels = [*labels[:-1], [*labels[-1], *[IGNORED] * filler]]
     lengths = np.array([len(ids) for ids in input_ids])

@@ -17,7 +17,7 @@ from medtune.config import TrainingSection
 from medtune.errors import ModelError
 from medtune.model.fused_layers import FEED_FORWARD_TOKENS
 from medtune.model.host_store import LAYERS_AHEAD
-from medtune.model.packing import PACK_MULTIPLE
+from medtune.model.packing import filled_up
 
 GIB = 2**30
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
@@ -138,10 +138,11 @@ def plan_training(
     smallest: TrainingPlan | None = None
     for plan in _candidates(shape, machine, training, _pass_sizes(training, largest_step, longest_row), optimizers):
         # A row over the budget gets a pass of its own, and every pass is filled up.
-        widest = _filled_up(max(plan.tokens_per_micro_batch, longest_row))
-        if training.checkpointing == "auto" and shape.fused and machine.offloads:
-            plan = _offload_what_must(shape, machine, plan, widest)
+        widest = filled_up(max(plan.tokens_per_micro_batch, longest_row))
         peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
+        if peak > machine.limit and (count := _to_offload(shape, machine, training, plan, widest, peak)):
+            plan = replace(plan, offloaded_layers=count)
+            peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
         plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
         if smallest is None or peak < smallest.peak_bytes:
             smallest = plan
@@ -230,15 +231,15 @@ def _candidates(
             )
 
 
-def _offload_what_must(shape: ModelShape, machine: Machine, plan: TrainingPlan, tokens: int) -> TrainingPlan:
-    """As few layers' inputs in host memory as make a plan fit for passes of `tokens`; none where that cannot be."""
+def _to_offload(
+    shape: ModelShape, machine: Machine, training: TrainingSection, plan: TrainingPlan, tokens: int, peak: int
+) -> int:
+    """How few layers' inputs in host memory make a plan of that `peak` fit for passes of `tokens`; 0 if none do."""
+    if training.checkpointing != "auto" or not shape.fused or not machine.offloads:
+        return 0
     inputs = tokens * shape.hidden * shape.item
-    over = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=tokens)) - machine.limit
-    if over <= 0:
-        return plan
-    count = math.ceil(over / inputs) + _LAYERS_ON_THEIR_WAY
-    fits = count <= plan.checkpointed_layers and count * inputs <= machine.host
-    return replace(plan, offloaded_layers=count) if fits else plan
+    count = math.ceil((peak - machine.limit) / inputs) + _LAYERS_ON_THEIR_WAY
+    return count if count <= plan.checkpointed_layers and count * inputs <= machine.host else 0
 
 
 def _allowed(wanted: str, first: Any, second: Any) -> list[Any]:
@@ -251,11 +252,7 @@ def _pass_sizes(training: TrainingSection, largest_step: int, longest_row: int) 
         return [training.tokens_per_micro_batch]
     # Fewer and fewer tokens a pass, down to the longest row by itself.
     sizes = {max(longest_row, math.ceil(largest_step / passes * 1.02)) for passes in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)}
-    return sorted({_filled_up(min(size, max(largest_step, longest_row))) for size in sizes}, reverse=True)
-
-
-def _filled_up(tokens: int) -> int:
-    return math.ceil(tokens / PACK_MULTIPLE) * PACK_MULTIPLE
+    return sorted({filled_up(min(size, max(largest_step, longest_row))) for size in sizes}, reverse=True)
 
 
 def _checkpointing(shape: ModelShape, machine: Machine, training: TrainingSection) -> Iterator[tuple[int, int]]:

@@ -75,9 +75,10 @@ def swiglu(gate_up: Tensor, *, room: int = 0) -> Tensor:
 def swiglu_backward(gate_up: Tensor, gradient: Tensor, low_rank: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """See `plain.swiglu_backward`; the output takes the place of `gradient`."""
     rows, width = gradient.shape
-    if low_rank is None or low_rank[1].shape[0] > _LOW_RANK:
-        if low_rank is not None:
-            gradient.addmm_(*low_rank)
+    if low_rank is not None and len(low_rank[1]) > _LOW_RANK:
+        gradient.addmm_(*low_rank)
+        low_rank = None
+    if low_rank is None:
         kernels.swiglu_backward_kernel[(rows, triton.cdiv(width, _TILE))](
             gate_up, gradient, width, gate_up.stride(0), BLOCK=_TILE, num_warps=4
         )
