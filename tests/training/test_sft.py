@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from medtune.config import Config
 from medtune.errors import MedtuneError
 from medtune.model.adapters import attach_adapter, attach_new_adapter
+from medtune.model.fused_layers import FusedLayer
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
 from medtune.prompts import PromptRenderer
 from medtune.records import EncodedRow, QAPair
@@ -135,6 +136,41 @@ def test_gradient_checkpointing_changes_nothing(tiny, tmp_path):
     saving, other, _ = train(tiny, tmp_path / "b", make_config(tiny, checkpointing="all"))
     assert losses(history) == pytest.approx(losses(other), rel=1e-6)
     assert_same(plain, saving, atol=1e-6, rtol=1e-5)
+
+
+def out_of_memory_at(monkeypatch, *failing):
+    """The GPU runs out of memory in these calls of a layer's backward pass, counted from one."""
+    backward, calls = FusedLayer.backward, []
+
+    def limited(self, *args, **options):
+        calls.append(self)
+        if len(calls) in failing:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 228.00 MiB.")
+        return backward(self, *args, **options)
+
+    monkeypatch.setattr(FusedLayer, "backward", limited)
+    return calls
+
+
+def test_a_step_out_of_memory_is_made_again_in_less(tiny, tmp_path, monkeypatch, capsys):
+    plain, history, result = train(tiny, tmp_path / "a", make_config(tiny, tokens_per_micro_batch=64))
+    assert result.times_out_of_memory == 0
+    # In the second pass of a step, when gradients of the first are there; the last layer's backward pass comes first.
+    calls = out_of_memory_at(monkeypatch, 4)
+    saving, other, result = train(tiny, tmp_path / "b", make_config(tiny, tokens_per_micro_batch=64))
+    assert result.times_out_of_memory == 1
+    assert losses(history) == losses(other)
+    assert losses(history, "grad_norm") == pytest.approx(losses(other, "grad_norm"), rel=1e-6)
+    assert_same(plain, saving, atol=1e-6, rtol=1e-5)
+    assert sum(layer.recompute for layer in set(calls)) == 1
+    said = capsys.readouterr()
+    assert "out of GPU memory at step 1: 1 of 2 layers are computed again from now on" in said.out + said.err
+
+
+def test_memory_that_never_suffices_is_one_clear_line(tiny, tmp_path, monkeypatch):
+    out_of_memory_at(monkeypatch, *range(100))
+    with pytest.raises(MedtuneError, match=r"out of GPU memory at step 1 \(CUDA out .*; set training.memory_gib lower"):
+        train(tiny, tmp_path, make_config(tiny))
 
 
 @pytest.mark.parametrize(

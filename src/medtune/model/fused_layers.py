@@ -295,6 +295,12 @@ def fuse_layers(model: nn.Module, *, keep_dequantized: torch.dtype | None = None
     return [FusedLayer(layer, keep=keep_dequantized) for layer in decoder_layers(model)]
 
 
+def fused_layers_of(model: nn.Module) -> list[FusedLayer]:
+    """The fused layers of `model` in their order; none where it keeps its own."""
+    owners = [getattr(layer.forward, "__self__", None) for layer in decoder_layers(model)]
+    return [owner for owner in owners if isinstance(owner, FusedLayer)]
+
+
 def _alone(rows: Tensor | None) -> Tensor | None:
     """A copy that does not keep the wider rows alive which it is a part of."""
     return None if rows is None else rows.contiguous()

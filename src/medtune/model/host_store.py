@@ -55,6 +55,15 @@ class HostStore:
         self.stack.append(stored)
         return stored
 
+    def forget(self) -> None:
+        """Take back the buffers of a pass that will not be finished."""
+        self.stream.synchronize()
+        self.free.extend(stored.buffer for stored in self.stack)
+        for stored in self.stack:
+            stored.fetched = None
+        self.stack.clear()
+        self.passed.clear()
+
     def _keep_pace(self) -> None:
         """Let the host run some layers ahead and no more: it would allocate for copies that are still to be made."""
         event = torch.cuda.Event()

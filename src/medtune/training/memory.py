@@ -36,8 +36,9 @@ HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
 # Inputs on the device while they are copied out, or back before they are needed.
 _LAYERS_ON_THEIR_WAY = LAYERS_AHEAD + 1
-# Of the memory that is free, left for the allocator's gaps.
-MARGIN = 0.95
+# Of the memory that is free, what training plans with. The rest is for the allocator's gaps between the activations of
+# passes of unlike sizes: 0.74 GiB beside 13.71 on an H200.
+MARGIN = 0.9
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,17 @@ from trl import SFTTrainer
 
 from medtune import hardware
 from medtune.config import Config
-from medtune.errors import MedtuneError
+from medtune.errors import MedtuneError, first_line
 from medtune.model.adapters import lift_adapter
 from medtune.model.answer_loss import add_answer_loss, answer_losses
+from medtune.progress import say
 from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
 from medtune.training.history import HistoryCallback
 from medtune.training.memory import TrainingPlan
+from medtune.training.recovery import spare_memory
 
 
 class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
@@ -62,6 +64,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         require_float32_adapter(self.model)
         # Said here, since the base comes in evaluation mode; PEFT's wrapper does not tell.
         self.model.train()
+        self.times_out_of_memory = 0
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -90,14 +93,39 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         )
         # Every pass ends in an exchange between the processes: all of them make equally many.
         micro_batches = micro_batches + [inputs["filler"]] * (most_passes - len(micro_batches))
+        while True:
+            try:
+                total = self._passes(model, micro_batches, answer_tokens)
+                break
+            except torch.OutOfMemoryError as error:
+                problem = first_line(error)
+            # Outside the handler: the error's frames hold the step's activations.
+            self._spare_memory(problem)
+        self.history.count(tokens)
+        return total
+
+    def _passes(self, model: Any, micro_batches: list[dict[str, Any]], answer_tokens: int) -> torch.Tensor:
         total = torch.zeros((), device=self.args.device)
         with _in_training_mode(model):
             for number, micro_batch in enumerate(micro_batches, start=1):
                 last = number == len(micro_batches)
                 with nullcontext() if last else self.accelerator.no_sync(model):
                     total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
-        self.history.count(tokens)
         return total
+
+    def _spare_memory(self, problem: str) -> None:
+        """Make ready to compute the step again. Raises MedtuneError where it cannot need less than it did."""
+        step = self.state.global_step + 1
+        # Several processes would have to begin the step again together.
+        alone = self.accelerator.num_processes == 1
+        spared = spare_memory(self.model, self.trained) if alone else None
+        if spared is None:
+            raise MedtuneError(
+                f"training ran out of GPU memory at step {step} ({problem}); set training.memory_gib lower than the "
+                "memory that is free, or training.max_length or training.tokens_per_micro_batch lower, and start over"
+            )
+        self.times_out_of_memory += 1
+        say(f"out of GPU memory at step {step}: {spared}, and the step is made once more; no row is left out")
 
     def _over_processes(self, answer_tokens: int, tokens: int, passes: int) -> tuple[int, int, int]:
         """The sums of the first two over all processes, and the most passes that one of them makes."""
@@ -156,6 +184,7 @@ class TrainingResult:
     train_loss: float
     trainable_parameters: int
     tokens: int
+    times_out_of_memory: int
 
 
 def train_adapter(
@@ -207,6 +236,7 @@ def train_adapter(
         train_loss=output.training_loss,
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         tokens=history.tokens,
+        times_out_of_memory=trainer.times_out_of_memory,
     )
     return trainer.model, result
 
