@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from reporting import parse_options, print_measurement
@@ -36,17 +38,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("options", nargs="*", metavar="key=value")
     options = parse_options(parser.parse_args().options, DEFAULTS)
+    tokens, repeats = options["tokens"], options["repeats"]
     with redirect_stdout(sys.stderr):
         for parts in (dequantization, norms, activations, rotations, losses, last_product):
-            for part, way, run in parts(options["tokens"]):
-                print_measurement(
-                    benchmark="step_parts", part=part, way=way, tokens=options["tokens"],
-                    us=round(microseconds(run, options["repeats"]), 1),
-                )  # fmt: skip
+            measure(parts(tokens), tokens, repeats)
+        model = nf4_layers("cuda")
         for tokens in GRAPH_TOKENS:
-            for part, way, run in graphed_layers(tokens):
-                us = round(microseconds(run, options["repeats"]), 1)
-                print_measurement(benchmark="step_parts", part=part, way=way, tokens=tokens, us=us)
+            measure(graphed_layers(model, tokens), tokens, repeats)
+
+
+def measure(parts: Iterable[Part], tokens: int, repeats: int) -> None:
+    """A line for each way."""
+    for part, way, run in parts:
+        us = round(microseconds(run, repeats), 1)
+        print_measurement(benchmark="step_parts", part=part, way=way, tokens=tokens, us=us)
 
 
 def microseconds(run: Callable[[], Any], repeats: int) -> float:
@@ -151,17 +156,17 @@ def rotations(tokens: int) -> Iterator[Part]:
     cos, sin = angles.cos().to(torch.bfloat16), angles.sin().to(torch.bfloat16)
 
     def pytorch(q: Any, k: Any) -> Any:
-        return torch.cat(apply_rotary_pos_emb(q, k, cos[None], sin[None]), dim=1)
+        return apply_rotary_pos_emb(q, k, cos[None], sin[None])
 
-    gradient = torch.cat([query, key], dim=1)
-    yield "rotary", "transformers", through(pytorch, gradient, query, key)
+    gradients = (torch.randn_like(query), torch.randn_like(key))
+    yield "rotary", "transformers", through(pytorch, gradients, query, key)
     if find_spec("liger_kernel"):
         from liger_kernel.ops.rope import LigerRopeFunction
 
         def liger(q: Any, k: Any) -> Any:
-            return torch.cat(LigerRopeFunction.apply(q, k, cos[None], sin[None]), dim=1)
+            return LigerRopeFunction.apply(q, k, cos[None], sin[None])
 
-        yield "rotary", "Liger", through(liger, gradient, query, key)
+        yield "rotary", "Liger", through(liger, gradients, query, key)
 
     def ours() -> None:
         gpu.rotate(both, both, cos, sin)
@@ -189,7 +194,7 @@ def losses(_: int) -> Iterator[Part]:
         yield (
             "cross-entropy",
             "Liger",
-            lambda: cross_entropy_forward(scores.clone(), labels, None, -100, 0.0, 0.0, "mean", None, False),
+            lambda: cross_entropy_forward(scores, labels, None, -100, 0.0, 0.0, "mean", None, False),
         )
     yield "cross-entropy", "medtune", lambda: gpu.cross_entropy(scores, labels, with_gradient=True)
 
@@ -202,36 +207,34 @@ def last_product(tokens: int) -> Iterator[Part]:
     yield "down", "not computed again", lambda: torch.nn.functional.linear(x, weight)
 
 
-def graphed_layers(tokens: int) -> Iterator[Part]:
-    """Layers in NF4 that compute again, forwards and backwards: launched by the host, and replayed."""
+def nf4_layers(device: str) -> Any:
+    """A model of few layers in NF4 with an adapter, its layers fused and computing again."""
     import torch
-    from bitsandbytes.nn import Linear4bit
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from medtune.config import LoraSection
+    from medtune.config import LoraSection, ModelSection
     from medtune.model.adapters import attach_new_adapter
-    from medtune.model.attention import register_packed_attention
-    from medtune.model.decoder_structure import decoder_layers
     from medtune.model.fused_layers import fuse_layers
-    from medtune.model.packing import pack_rows
+    from medtune.model.loading import ModelFiles, load_base_model
 
     sizes = {**SHAPE, "num_hidden_layers": GRAPH_LAYERS, "vocab_size": 1024}
-    config = LlamaConfig(**sizes, **FIXED, dtype=torch.bfloat16, attn_implementation=register_packed_attention())
-    with torch.device("cuda"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(False)
-    for layer in decoder_layers(model):
-        for parent in (layer.self_attn, layer.mlp):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, torch.nn.Linear):
-                    packed = Linear4bit(
-                        child.in_features, child.out_features, bias=False, quant_type="nf4",
-                        compute_dtype=torch.bfloat16,
-                    )  # fmt: skip
-                    packed.load_state_dict(child.state_dict())
-                    setattr(parent, name, packed.to("cuda").requires_grad_(False))
-    model = attach_new_adapter(model, LoraSection(), seed=0).train()
+    with tempfile.TemporaryDirectory() as folder:
+        with torch.device(device):
+            LlamaForCausalLM(LlamaConfig(**sizes, **FIXED)).to(torch.bfloat16).save_pretrained(folder)
+        section = ModelSection(base=folder)
+        base = load_base_model(ModelFiles(Path(folder), None), section, device=device, dtype="bfloat16")
+    model = attach_new_adapter(base, LoraSection(), seed=0).train()
     for layer in fuse_layers(model):
         layer.recompute = True
+    return model
+
+
+def graphed_layers(model: Any, tokens: int) -> Iterator[Part]:
+    """Forward and backward pass of `nf4_layers`: launched by the host, and replayed."""
+    import torch
+
+    from medtune.model.packing import pack_rows
+
     rows = [[2] * min(256, tokens - start) for start in range(0, tokens, 256)]
     pack = {
         name: value.cuda() if isinstance(value, torch.Tensor) else value
@@ -265,7 +268,7 @@ def random(*shape: int) -> Any:
 
 
 def through(function: Callable[..., Any], gradient: Any, *inputs: Any) -> Callable[[], Any]:
-    """Forwards through `function`, and backwards with `gradient`."""
+    """Forwards through `function`, and backwards with `gradient`, or one for each of several outputs."""
     import torch
 
     leaves = [x.detach().requires_grad_() for x in inputs]

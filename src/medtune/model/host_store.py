@@ -59,8 +59,6 @@ class HostStore:
         """Take back the buffers of a pass that will not be finished."""
         self.stream.synchronize()
         self.free.extend(stored.buffer for stored in self.stack)
-        for stored in self.stack:
-            stored.fetched = None
         self.stack.clear()
         self.passed.clear()
 

@@ -23,7 +23,7 @@ def spare_memory(model: Any, trained: Sequence[torch.nn.Parameter]) -> str | Non
     for parameter in trained:
         parameter.grad = None
     layers = fused_layers_of(model)
-    for store in {id(layer.store): layer.store for layer in layers if layer.store is not None}.values():
+    for store in {layer.store for layer in layers if layer.store is not None}:
         store.forget()
     # What is free lies in gaps between what the step kept; given back, it can be had in one piece.
     release_memory()
