@@ -68,7 +68,7 @@ def finish(run: RunDir, stage: StageName) -> None:
 
 def test_a_new_run_holds_its_config_and_nothing_else(tmp_path: Path, config: Config) -> None:
     run = RunDir.create(tmp_path / "deep" / "er" / "run", config, resume=False)
-    assert contents(run.path) == ["config.yaml"]
+    assert contents(run.path) == [".lock", "config.yaml"]
     assert run.config() == config
     assert RunDir.open(run.path).config() == config
 
@@ -235,21 +235,6 @@ def test_the_history_grows_line_by_line_and_is_cut_back_for_a_resumed_training(r
     assert [entry["step"] for entry in run.read_history()] == [1, 2, 3]
 
 
-def test_the_newest_checkpoint_is_the_one_with_the_highest_step(run: RunDir) -> None:
-    assert run.last_checkpoint() is None
-    files = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
-    for name in ("checkpoint-9", "checkpoint-100", "checkpoint-20", "checkpoint-tmp", "other"):
-        (run.checkpoints_dir / name).mkdir(parents=True)
-        for file in files:
-            (run.checkpoints_dir / name / file).write_bytes(b"x")
-    assert run.last_checkpoint() == run.checkpoints_dir / "checkpoint-100"
-    for file in files:
-        torn = run.checkpoints_dir / "checkpoint-100" / file
-        torn.unlink()
-        assert run.last_checkpoint() == run.checkpoints_dir / "checkpoint-20", file
-        torn.write_bytes(b"x")
-
-
 def test_an_adapter_takes_its_place_whole(run: RunDir) -> None:
     weights = run.adapter_dir / "weights"
     with run.replacing_adapter() as folder:
@@ -259,7 +244,7 @@ def test_an_adapter_takes_its_place_whole(run: RunDir) -> None:
         (folder / "weights").write_text("second", encoding="utf-8")
         assert weights.read_text(encoding="utf-8") == "first"
     assert weights.read_text(encoding="utf-8") == "second"
-    assert contents(run.path) == ["adapter", "adapter/weights", "config.yaml"]
+    assert contents(run.path) == [".lock", "adapter", "adapter/weights", "config.yaml"]
     assert run.adapter_dir.stat().st_mode & 0o777 == 0o755
 
 
@@ -299,7 +284,7 @@ def test_a_write_that_fails_keeps_the_old_file(run: RunDir) -> None:
     with pytest.raises(TypeError):
         run.write_json(path, {"not": {"for", "json"}})
     assert path.read_text(encoding="utf-8") == "old"
-    assert contents(run.path) == ["config.yaml", "note.txt"]
+    assert contents(run.path) == [".lock", "config.yaml", "note.txt"]
 
 
 def test_a_split_that_cannot_be_written_leaves_no_half(run: RunDir) -> None:
@@ -376,7 +361,7 @@ def test_a_damaged_record_is_named(run: RunDir) -> None:
         (run.history_file, run.read_history),
         (run.provenance_file, lambda: run.is_complete("data")),
     ]:
-        path.write_text('{"half": ', encoding="utf-8")
+        path.write_text('{"half": \n', encoding="utf-8")
         with pytest.raises(RunDirError) as caught:
             read()
         assert str(caught.value).startswith(f"{path}: damaged, not JSON")

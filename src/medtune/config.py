@@ -191,7 +191,7 @@ class TrainingSection(Section):
     validation_limit: PositiveInt | None = 256
     """Measure the validation loss on a seeded random sample of this many validation rows; none takes them all."""
     keep_checkpoints: PositiveInt = 2
-    """How many checkpoints stay on disk."""
+    """How many checkpoints stay on disk; the newest and the best always do."""
     keep: Literal["best", "last"] = "best"
     """Which weights become the adapter: lowest validation loss, or the last step's."""
     early_stopping_patience: PositiveInt | None = None

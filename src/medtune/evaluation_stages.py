@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
     """Answers, reference losses and scores of the base model, or of the base with the trained adapter."""
+    run_dir.lock()
     if skip(run_dir, which):
         return
     run_dir.require("data", "medtune data prepare")
@@ -40,6 +41,7 @@ def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
 
 def controls_stage(run_dir: RunDir) -> None:
     """Answers that took no tuning, on the same rows, scored alike."""
+    run_dir.lock()
     config = run_dir.config()
     if not config.evaluation.controls or skip(run_dir, "controls"):
         return
@@ -62,6 +64,7 @@ def compare_stage(run_dir: RunDir) -> None:
     from medtune.evaluation.reading import read_comparison
     from medtune.evaluation.tables import comparison_markdown
 
+    run_dir.lock()
     if skip(run_dir, "compare"):
         return
     for stage in ("baseline", "tuned"):

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medtune import provenance
+from medtune import interruption, provenance
+from medtune.checkpoints import last_checkpoint, require_origin, training_origin
 from medtune.config import Config
 from medtune.errors import RunDirError
 from medtune.evaluation_stages import compare_stage, controls_stage, evaluate_stage, load_run_model, skip
@@ -38,6 +39,7 @@ def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
     }
     for name in STAGES:
         stages[name]()
+        interruption.raise_if_requested()
         if name == "data" and config.model.base != DEMO_MODEL:
             check_rows(config, run_dir)
     return run_dir
@@ -76,11 +78,12 @@ def prepare_stage(run_dir: RunDir) -> None:
 
 def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
     """The adapter, trained on the train split and chosen by the validation split."""
+    run_dir.lock()
     if skip(run_dir, "train"):
         return
     run_dir.require("data", "medtune data prepare")
     config = run_dir.config()
-    checkpoint = run_dir.last_checkpoint()
+    checkpoint = last_checkpoint(run_dir)
     if checkpoint is not None and not resume:
         raise RunDirError(
             f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
@@ -88,6 +91,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
         )
     from medtune.data.splits import sample_rows
     from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
+    from medtune.training.kept_plan import restore_plan
     from medtune.training.preparation import prepare_step
     from medtune.training.sft import result_record, train_adapter
 
@@ -105,12 +109,17 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "
             f"{train.cut} cut, {train.dropped} dropped"
         )
+        origin = training_origin(config, loaded.revision, train.rows, validation.rows)
+        if checkpoint is not None:
+            require_origin(checkpoint, origin)
         base = prepare_for_training(loaded.model, config.model.kbit_preparation)
         if config.model.adapter is None:
             model = attach_new_adapter(base, config.lora, config.seed)
         else:
             model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
-        plan = prepare_step(model, train.rows, config, device=loaded.device, dtype=loaded.dtype)
+        # A training that goes on does so by its plan: another machine, or less free memory, would make another one.
+        kept = restore_plan(run_dir) if checkpoint is not None else None
+        plan = prepare_step(model, train.rows, config, device=loaded.device, dtype=loaded.dtype, plan=kept)
         record["plan"] = asdict(plan)
         model, result = train_adapter(
             model,
@@ -121,6 +130,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             run=run_dir,
             dtype=loaded.dtype,
             plan=plan,
+            origin=origin,
             resume_from=checkpoint,
         )
         if rank() == 0:

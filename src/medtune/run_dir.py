@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -15,10 +13,12 @@ from typing import Any, Literal, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medtune.atomic_files import replacing_file, replacing_folder
 from medtune.config import Config
 from medtune.errors import RunDirError
 from medtune.recipes import changed_keys, dump_config, read_config
 from medtune.records import ModelName, Prediction, QAPair, Score, Split, SplitName, SystemName
+from medtune.run_lock import LOCK_NAME, lock_folder
 
 StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare"]
 STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare")
@@ -30,8 +30,6 @@ _DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
     "tuned": ("compare",),
     "compare": (),
 }
-# What the trainer writes into a checkpoint, its state last; one that lacks any of them was cut off.
-_CHECKPOINT_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
@@ -52,16 +50,20 @@ class RunDir:
     def create(cls, path: Path, config: Config, *, resume: bool) -> RunDir:
         """Make `path` with its `config.yaml`, or with `resume` continue the run that is there.
 
-        Raises RunDirError if the directory is not empty and `resume` is false, or if the configuration there differs.
+        Raises RunDirError if the directory is not empty and `resume` is false, if the configuration there differs, or
+        if another process works there.
         """
         run = cls(path)
         run.check(config, resume=resume)
-        if not run._is_unused():
-            return run
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirError(f"{path}: cannot be made ({error.strerror}); choose another --run-dir") from None
+        run.lock()
+        # Again: another process may have made it in between.
+        run.check(config, resume=resume)
+        if not run._is_unused():
+            return run
         run.provenance_file.unlink(missing_ok=True)
         run.write_text(run.config_file, dump_config(config))
         return run
@@ -85,9 +87,9 @@ class RunDir:
 
     def _is_unused(self) -> bool:
         """Whether nothing stands here, or only what a run wrote that failed before its first artefact."""
-        if not os.path.isdir(self.path) or not any(self.path.iterdir()):
+        names = {file.name for file in self.path.iterdir()} - {LOCK_NAME} if os.path.isdir(self.path) else set()
+        if not names:
             return True
-        names = {file.name for file in self.path.iterdir()}
         # The provenance tells a failed run's config.yaml from a user's own file of that name.
         return names == {"config.yaml", "provenance.json"} and not self.provenance().get("stages")
 
@@ -98,6 +100,10 @@ class RunDir:
         if not os.path.isfile(run.config_file):
             raise RunDirError(f"{path}: not a medtune run (no config.yaml); make one with `medtune run RECIPE`")
         return run
+
+    def lock(self) -> None:
+        """Keep other processes from working here for this process's life. Raises RunDirError if one does."""
+        lock_folder(self.path)
 
     # Names --------------------------------------------------------------------------------------------------------
 
@@ -254,7 +260,8 @@ class RunDir:
         """The training history so far."""
         if not self.history_file.is_file():
             return []
-        lines = self.history_file.read_text(encoding="utf-8").split("\n")
+        # A last line without its end was being written when the process was killed.
+        lines = self.history_file.read_text(encoding="utf-8").split("\n")[:-1]
         return [_from_json(line, self.history_file) for line in lines if line]
 
     def truncate_history(self, last_step: int) -> None:
@@ -262,27 +269,9 @@ class RunDir:
         kept = [entry for entry in self.read_history() if entry["step"] <= last_step]
         self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest whole step checkpoint, if there is one; a half-written one is passed over."""
-        found = [
-            path
-            for path in self.checkpoints_dir.glob("checkpoint-*")
-            if path.name.split("-")[1].isdigit() and all((path / name).is_file() for name in _CHECKPOINT_FILES)
-        ]
-        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-    @contextmanager
-    def replacing_adapter(self) -> Iterator[Path]:
+    def replacing_adapter(self) -> AbstractContextManager[Path]:
         """Yields an empty folder that takes the adapter's place once the block has ended without an error."""
-        temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=".adapter-"))
-        temporary.chmod(0o755)
-        try:
-            yield temporary
-            if self.adapter_dir.exists():
-                shutil.rmtree(self.adapter_dir)
-            temporary.rename(self.adapter_dir)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        return replacing_folder(self.adapter_dir)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write JSON, indented."""
@@ -297,25 +286,13 @@ class RunDir:
 
     def write_table(self, path: Path, table: pa.Table) -> None:
         """Write Parquet."""
-        with self._replacing(path) as temporary:
+        with replacing_file(path) as temporary:
             pq.write_table(table, temporary)
 
     def write_text(self, path: Path, text: str) -> None:
         """Write UTF-8 text with "\\n" line ends."""
-        with self._replacing(path) as temporary:
+        with replacing_file(path) as temporary:
             temporary.write_bytes(text.encode("utf-8"))
-
-    @contextmanager
-    def _replacing(self, path: Path) -> Iterator[Path]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     # Provenance ---------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,10 @@ def build_arguments(
         eval_steps=save_steps,
         save_strategy="steps",
         save_steps=save_steps,
-        save_total_limit=training.keep_checkpoints,
+        # Checkpoints are deleted once the next is sealed (see AnswerTrainer), which the trainer knows nothing of.
+        save_total_limit=None,
+        # How long early stopping has been patient.
+        restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=training.keep == "best",
         logging_strategy="steps",
         logging_steps=1,

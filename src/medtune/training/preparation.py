@@ -29,11 +29,32 @@ from medtune.training.memory import GIB, MARGIN, Machine, ModelShape, TrainingPl
 HOST_SHARE = 0.6
 
 
-def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, device: str, dtype: str) -> TrainingPlan:
-    """Plan the training step of a PeftModel, say so, and make the model ready for it. Raises ModelError."""
+def prepare_step(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    config: Config,
+    *,
+    device: str,
+    dtype: str,
+    plan: TrainingPlan | None = None,
+) -> TrainingPlan:
+    """Plan the training step of a PeftModel, or take `plan`; say so, and make the model ready for it.
+
+    Raises ModelError.
+    """
+    if plan is None:
+        plan = _plan_step(model, rows, config, device=device, dtype=dtype)
+        say(f"training step: {plan.describe()}")
+    else:
+        say(f"training step, as it began: {plan.describe()}")
+    _apply(model, plan, config, device=device, dtype=torch_dtype(dtype))
+    return plan
+
+
+def _plan_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, device: str, dtype: str) -> TrainingPlan:
     shape = model_shape(model, config, torch.device(device), torch_dtype(dtype))
     largest, longest = largest_step(rows, config), max(len(row.input_ids) for row in rows)
-    plan = plan_training(
+    return plan_training(
         shape,
         this_machine(device, config.training),
         config.training,
@@ -41,9 +62,6 @@ def prepare_step(model: Any, rows: Sequence[EncodedRow], config: Config, *, devi
         longest_row=longest,
         optimizers=optimizer_names(config.training.optimizer, device),
     )
-    say(f"training step: {plan.describe()}")
-    _apply(model, plan, config, device=device, dtype=torch_dtype(dtype))
-    return plan
 
 
 def this_machine(device: str, training: TrainingSection) -> Machine:

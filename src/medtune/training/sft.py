@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
-from medtune import hardware
+from medtune import hardware, interruption
+from medtune.checkpoints import prune_checkpoints, seal_checkpoint
 from medtune.config import Config
 from medtune.errors import MedtuneError, first_line
 from medtune.model.adapters import lift_adapter
@@ -27,7 +29,9 @@ from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.continuation import InterruptionCallback, steps_to_go
 from medtune.training.history import HistoryCallback
+from medtune.training.kept_plan import keep_plan
 from medtune.training.memory import TrainingPlan
 from medtune.training.recovery import spare_memory
 
@@ -46,10 +50,12 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         train_rows: Sequence[EncodedRow],
         validation_rows: Sequence[EncodedRow],
         history: HistoryCallback,
+        stopping: InterruptionCallback,
+        origin: Mapping[str, str],
         tokens_per_micro_batch: int,
         **kwargs: Any,
     ) -> None:
-        self.config, self.history = config, history
+        self.config, self.history, self.stopping, self.origin = config, history, stopping, origin
         self.train_rows, self.validation_rows = train_rows, validation_rows
         self.tokens_per_micro_batch = tokens_per_micro_batch
         weights = {name: p.detach().clone() for name, p in kwargs["model"].named_parameters() if p.requires_grad}
@@ -131,8 +137,10 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         """The sums of the first two over all processes, and the most passes that one of them makes."""
         if self.accelerator.num_processes == 1:
             return answer_tokens, tokens, passes  # an exchange would have to wait for the device
-        counts = self.accelerator.gather(torch.tensor([[answer_tokens, tokens, passes]], device=self.args.device))
+        row = [answer_tokens, tokens, passes, int(interruption.requested())]
+        counts = self.accelerator.gather(torch.tensor([row], device=self.args.device))
         sums = counts.sum(dim=0).tolist()
+        self.stopping.agree(sums[3] > 0)
         return sums[0], sums[1], int(counts[:, 2].max())
 
     def compute_loss(
@@ -170,6 +178,15 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As the trainer does; sealed once every process has written its part, and only then are older ones deleted."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.state.is_world_process_zero:
+            run = self.history.run
+            seal_checkpoint(run, run.checkpoints_dir / f"checkpoint-{self.state.global_step}", self.origin)
+            prune_checkpoints(run, self.config.training.keep_checkpoints, self.state.best_global_step)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None for checkpoints."""
 
@@ -197,34 +214,40 @@ def train_adapter(
     run: RunDir,
     dtype: str,
     plan: TrainingPlan,
+    origin: Mapping[str, str] = MappingProxyType({}),
     resume_from: Path | None = None,
 ) -> tuple[Any, TrainingResult]:
     """Train the adapter that `model` wears and return the model with the weights to keep, and how it went.
 
-    `model` is a PeftModel on one device, made ready for `plan`. Raises MedtuneError if the adapter came out with NaN or
-    infinite weights.
+    `model` is a PeftModel on one device, made ready for `plan`; `origin` says what the training is made of.
+    Raises MedtuneError if the adapter came out with NaN or infinite weights, and Interrupted, after a checkpoint, if a
+    signal came.
     """
     device = str(next(parameter.device for parameter in model.parameters() if parameter.requires_grad))
-    steps = total_steps(config, len(train_rows))
+    steps = steps_to_go(resume_from, total_steps(config, len(train_rows)), config)
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
     if hardware.rank() == 0:
         run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
-    history = HistoryCallback(run, epoch_steps)
+        keep_plan(run, plan)
+    history, stopping = HistoryCallback(run, epoch_steps), InterruptionCallback(run)
     add_answer_loss(model.get_base_model())
     trainer = AnswerTrainer(
         config=config,
         train_rows=train_rows,
         validation_rows=validation_rows,
         history=history,
+        stopping=stopping,
+        origin=origin,
         tokens_per_micro_batch=plan.tokens_per_micro_batch,
         model=model,
         args=build_arguments(config, run, plan, steps=steps, device=device, dtype=dtype),
         processing_class=tokenizer,
-        callbacks=[history, *_callbacks(config, run)],
+        callbacks=[history, stopping, *_callbacks(config, run)],
     )
     trainer.remove_callback(PrinterCallback)
     try:
-        output = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        with interruption.deferred():
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     finally:
         history.close()
     require_float32_adapter(trainer.model)
@@ -233,7 +256,7 @@ def train_adapter(
         steps=trainer.state.global_step,
         best_step=trainer.state.best_global_step,
         validation_loss=_kept_loss(trainer, config),
-        train_loss=output.training_loss,
+        train_loss=_mean_loss(trainer),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         tokens=history.tokens,
         times_out_of_memory=trainer.times_out_of_memory,
@@ -270,6 +293,12 @@ def _require_finite(model: Any) -> None:
                 f"training ended with NaN or infinite weights ({name}) and nothing was saved; "
                 "lower training.learning_rate or set model.dtype to bfloat16 or float32"
             )
+
+
+def _mean_loss(trainer: AnswerTrainer) -> float:
+    # The trainer's own covers the steps since it was resumed.
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return math.fsum(losses) / len(losses)
 
 
 def _kept_loss(trainer: AnswerTrainer, config: Config) -> float | None:

@@ -1,0 +1,30 @@
+"""The plan that a training began with, read back when it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pydantic import TypeAdapter, ValidationError
+
+from medtune.checkpoints import plan_error, read_plan, save_plan
+from medtune.run_dir import RunDir
+from medtune.training.memory import TrainingPlan
+
+
+def keep_plan(run: RunDir, plan: TrainingPlan) -> None:
+    """Keep `plan` beside the checkpoints."""
+    save_plan(run, asdict(plan))
+
+
+def restore_plan(run: RunDir) -> TrainingPlan:
+    """The plan of the checkpoints. Raises RunDirError if it is missing or damaged."""
+    try:
+        plan = TypeAdapter(TrainingPlan).validate_json(read_plan(run), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise plan_error(run, f"damaged ({field + ': ' if field else ''}{first['msg']})") from None
+    counts = (plan.offloaded_layers, plan.checkpointed_layers, plan.layers)
+    if plan.tokens_per_micro_batch < 1 or counts[0] < 0 or list(counts) != sorted(counts):
+        raise plan_error(run, "damaged (its counts do not fit each other)")
+    return plan

@@ -1,0 +1,67 @@
+"""Whole runs in processes of their own, to be stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tiny_model import Tiny, write_rows
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+
+
+def write_recipe(tiny: Tiny, folder: Path) -> Path:
+    """A run of seconds with a training long enough to be stopped in."""
+    values = {
+        "model": {"base": str(tiny.path), "dtype": "float32"},
+        "data": {"source": str(write_rows(folder / "rows.csv")), "split": {"test": 0.2, "validation": 0.1}},
+        "lora": {"dropout": 0.1},
+        "training": {"max_steps": 60, "checkpoint_steps": 7, "effective_batch_rows": 4, "max_length": 256},
+        "generation": {"max_new_tokens": 12},
+        "evaluation": {"metrics": ["bleu", "rougeL", "perplexity"], "controls": ["cut_reference"]},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(values))  # JSON is YAML
+    return path
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    command = [sys.executable, "-m", "medtune", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
+    """The process's exit status and what it said on stderr."""
+    _, errors = process.communicate(timeout=seconds)
+    return process.returncode, errors
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until something is so; fails if the process ends before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def steps_logged(run: Path) -> int:
+    """How many steps the history holds so far."""
+    file = run / "training" / "history.jsonl"
+    return file.read_text().count('"loss"') if file.is_file() else 0
+
+
+def results(run: Path) -> dict[str, object]:
+    """What must not depend on interruptions: all but timings."""
+    lines = (run / "training" / "history.jsonl").read_text().splitlines()
+    history = [{key: value for key, value in json.loads(line).items() if key != "tokens_per_second"} for line in lines]
+    names = ["adapter/adapter_model.safetensors", "comparison.json"]
+    names += [f"{model}/predictions.jsonl" for model in ("baseline", "tuned")]
+    return {"history": history, **{name: (run / name).read_bytes() for name in names}}
