@@ -119,6 +119,30 @@ class TrainingPlan:
         return "; ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class PeakParts:
+    """What the device holds at the peak of a step, in bytes.
+
+    `model` is what was there before training, less embeddings that move to the host; `inputs` are those of layers that
+    are computed again, `kept` is what the other layers keep; `moment` is what comes and goes at the `widest` moment.
+    """
+
+    model: float
+    dequantized: float
+    gradients: float
+    optimizer: float
+    inputs: float
+    kept: float
+    moment: float
+    widest: Literal["loss", "layer", "layer computed again"]
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        steady = self.model + self.dequantized + self.gradients + self.optimizer
+        return int(steady + self.inputs + self.kept + self.moment)
+
+
 def plan_training(
     shape: ModelShape,
     machine: Machine,
@@ -160,32 +184,52 @@ def plan_training(
 
 def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> int:
     """Peak bytes on the device: what is there now, gradients and optimiser, kept activations, the widest moment."""
+    return peak_parts(shape, machine, plan).total
+
+
+def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakParts:
+    """The predicted peak of passes of `plan.tokens_per_micro_batch` tokens, part by part."""
     tokens, item = plan.tokens_per_micro_batch, shape.item
-    steady = machine.allocated + shape.adapter_parameters * (4 + optimizer_bytes(plan.optimizer))
-    if plan.embeddings == "host":
-        steady -= shape.embedding_bytes
+    dequantized = 0
     if plan.weights == "dequantized":
-        steady += (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
+        dequantized = (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
     elif not shape.packed_layer_parameters:
-        steady += shape.room_parameters * shape.layers * item
+        dequantized = shape.room_parameters * shape.layers * item
     kept_layers = shape.layers - plan.checkpointed_layers
     inputs = tokens * shape.hidden * item
-    # A kept layer also holds query, key and value, what attention gave, the middle of the residual stream, gate and up.
-    gate_up = 2 * shape.intermediate + shape.gate_up_room
-    inside = tokens * (shape.query_key_value + shape.attention + shape.hidden + gate_up) * item
-    if not shape.fused:
-        # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
-        inside += tokens * (10 * shape.hidden + 2 * shape.intermediate + shape.spread) * item
-    recomputed = inputs * (plan.checkpointed_layers - plan.offloaded_layers)
+    waiting = inputs * (plan.checkpointed_layers - plan.offloaded_layers)
     if plan.offloaded_layers:
-        recomputed += inputs * _LAYERS_ON_THEIR_WAY
-    waiting = recomputed + (inputs + inside) * kept_layers
-    first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
-    peak = waiting + max(first, _loss_moment(shape, tokens))
+        waiting += inputs * _LAYERS_ON_THEIR_WAY
+    parts = PeakParts(
+        model=machine.allocated - (shape.embedding_bytes if plan.embeddings == "host" else 0),
+        dequantized=dequantized,
+        gradients=shape.adapter_parameters * 4,
+        optimizer=shape.adapter_parameters * optimizer_bytes(plan.optimizer),
+        inputs=waiting,
+        kept=(inputs + _kept_inside(shape, tokens)) * kept_layers,
+        moment=_loss_moment(shape, tokens),
+        widest="loss",
+    )
+    layer = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
+    if layer > parts.moment:
+        parts = replace(parts, moment=layer, widest="layer" if kept_layers else "layer computed again")
     if plan.checkpointed_layers:
         # The layers that compute again are the first ones, when all that others kept is gone.
-        peak = max(peak, recomputed + _layer_moment(shape, plan, tokens, recomputed=True))
-    return int(steady + peak)
+        layer = _layer_moment(shape, plan, tokens, recomputed=True)
+        again = replace(parts, kept=0, moment=layer, widest="layer computed again")
+        parts = again if again.total > parts.total else parts
+    return parts
+
+
+def _kept_inside(shape: ModelShape, tokens: int) -> int:
+    """What a layer keeps beside its input: query, key and value, what attention gave, the middle of the residual
+    stream, gate and up."""
+    gate_up = 2 * shape.intermediate + shape.gate_up_room
+    a_token = shape.query_key_value + shape.attention + shape.hidden + gate_up
+    if not shape.fused:
+        # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
+        a_token += 10 * shape.hidden + 2 * shape.intermediate + shape.spread
+    return tokens * a_token * shape.item
 
 
 def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | None = None) -> float:
