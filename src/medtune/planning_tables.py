@@ -32,6 +32,8 @@ def print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     title = f"Answers, {answers.batch} at once with prompts of up to {answers.longest_prompt} tokens, GiB"
     console.print(_waterfall(title, answer_parts(found)))
     console.print()
+    if sum(answer_parts(found).values()) > found.gpu.memory_gib * GIB:
+        console.print("answers may not fit: a single question takes more than the GPU has", soft_wrap=True)
     for line in (_training_time(found), _answer_time(found, rows)):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -78,12 +80,7 @@ def print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, consol
         if isinstance(one, str):
             table.add_row(name, "no", "-", "-", "-", "-", "-", "-")
             continue
-        plan, rate = one.step.plan, one.step.tokens_per_second
-        hours = "-" if rate is None else f"{(rows.tokens or EXAMPLE_TOKENS) / rate / 3600:.2f}"
-        table.add_row(
-            name, "yes", f"{plan.tokens_per_micro_batch:,}", f"{plan.checkpointed_layers} of {plan.layers}",
-            plan.weights, f"{plan.peak_bytes / GIB:.1f}", f"{plan.limit_bytes / GIB:.1f}", hours,
-        )  # fmt: skip
+        table.add_row(name, "yes", *_plan_cells(one, rows))
     console.print(table)
     told = "this recipe's training" if rows.tokens else EXAMPLE
     lines = [
@@ -96,9 +93,21 @@ def print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, consol
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _plan_cells(found: Forecast, rows: RowSizes) -> list[str]:
+    plan, rate = found.step.plan, found.step.tokens_per_second
+    return [
+        f"{plan.tokens_per_micro_batch:,}",
+        f"{plan.checkpointed_layers} of {plan.layers}",
+        "16 bit" if plan.weights == "dequantized" else "as stored",
+        f"{plan.peak_bytes / GIB:.1f}",
+        f"{plan.limit_bytes / GIB:.1f}",
+        "-" if rate is None else f"{(rows.tokens or EXAMPLE_TOKENS) / rate / 3600:.2f}",
+    ]
+
+
 def _waterfall(title: str, parts: Mapping[str, float]) -> Table:
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")
-    table.add_column("what", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(escape(title), no_wrap=True)
     table.add_column("GiB", justify="right")
     table.add_column("sum", justify="right")
     total = 0.0

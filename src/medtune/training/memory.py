@@ -164,9 +164,8 @@ def plan_training(
         # A row over the budget gets a pass of its own, and every pass is filled up.
         widest = filled_up(max(plan.tokens_per_micro_batch, longest_row))
         peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
-        if peak > machine.limit and (count := _to_offload(shape, machine, training, plan, widest, peak)):
-            plan = replace(plan, offloaded_layers=count)
-            peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
+        if peak > machine.limit:
+            plan, peak = _offloaded(shape, machine, training, plan, widest, peak)
         plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
         if smallest is None or peak < smallest.peak_bytes:
             smallest = plan
@@ -198,14 +197,14 @@ def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakP
     kept_layers = shape.layers - plan.checkpointed_layers
     inputs = tokens * shape.hidden * item
     waiting = inputs * (plan.checkpointed_layers - plan.offloaded_layers)
-    if plan.offloaded_layers:
-        waiting += inputs * _LAYERS_ON_THEIR_WAY
+    on_their_way = inputs * _LAYERS_ON_THEIR_WAY if plan.offloaded_layers else 0
     parts = PeakParts(
         model=machine.allocated - (shape.embedding_bytes if plan.embeddings == "host" else 0),
         dequantized=dequantized,
         gradients=shape.adapter_parameters * 4,
         optimizer=shape.adapter_parameters * optimizer_bytes(plan.optimizer),
-        inputs=waiting,
+        # What went out has gone by the loss, and comes back when layers compute again.
+        inputs=waiting if kept_layers else waiting + on_their_way,
         kept=(inputs + _kept_inside(shape, tokens)) * kept_layers,
         moment=_loss_moment(shape, tokens),
         widest="loss",
@@ -216,7 +215,7 @@ def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakP
     if plan.checkpointed_layers:
         # The layers that compute again are the first ones, when all that others kept is gone.
         layer = _layer_moment(shape, plan, tokens, recomputed=True)
-        again = replace(parts, kept=0, moment=layer, widest="layer computed again")
+        again = replace(parts, inputs=waiting + on_their_way, kept=0, moment=layer, widest="layer computed again")
         parts = again if again.total > parts.total else parts
     return parts
 
@@ -275,15 +274,26 @@ def _candidates(
             )
 
 
-def _to_offload(
+def _offloaded(
     shape: ModelShape, machine: Machine, training: TrainingSection, plan: TrainingPlan, tokens: int, peak: int
-) -> int:
-    """How few layers' inputs in host memory make a plan of that `peak` fit for passes of `tokens`; 0 if none do."""
+) -> tuple[TrainingPlan, int]:
+    """A plan of that `peak` with as few layers' inputs in host memory as make passes of `tokens` fit, and its peak.
+
+    As it was, if none do.
+    """
     if training.checkpointing != "auto" or not shape.fused or not machine.offloads:
-        return 0
+        return plan, peak
     inputs = tokens * shape.hidden * shape.item
-    count = math.ceil((peak - machine.limit) / inputs) + _LAYERS_ON_THEIR_WAY
-    return count if count <= plan.checkpointed_layers and count * inputs <= machine.host else 0
+    least = math.ceil((peak - machine.limit) / inputs)
+    # Those on their way take room at some moments and not at others.
+    for count in range(least, least + _LAYERS_ON_THEIR_WAY + 1):
+        if count > plan.checkpointed_layers or count * inputs > machine.host:
+            break
+        offloaded = replace(plan, offloaded_layers=count)
+        lower = predicted_peak(shape, machine, replace(offloaded, tokens_per_micro_batch=tokens))
+        if lower <= machine.limit:
+            return offloaded, lower
+    return plan, peak
 
 
 def _allowed(wanted: str, first: Any, second: Any) -> list[Any]:
@@ -329,5 +339,7 @@ def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recompu
 
 
 def _loss_moment(shape: ModelShape, tokens: int) -> float:
-    # Hidden states before and after the last norm, the answers' rows, and their gradient once in float32.
-    return tokens * shape.hidden * (5 * shape.item + 4) + 1.5 * shape.logit_bytes
+    # The last norm's input, the answers' rows, and their gradient in float32 and as it goes on; a norm that is not
+    # fused keeps more.
+    states = 3 if shape.fused else 5
+    return tokens * shape.hidden * (states * shape.item + 4) + 1.5 * shape.logit_bytes
