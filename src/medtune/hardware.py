@@ -51,7 +51,15 @@ def choose_dtype(wanted: str, device: str) -> Choice:
 
     bfloat16 is judged by compute capability, since `torch.cuda.is_bf16_supported()` says yes on a T4 and emulates it.
     """
-    native, evidence = _native_bfloat16(device)
+    return _choose_dtype(wanted, device, *_native_bfloat16(device))
+
+
+def choose_dtype_for(wanted: str, capability: tuple[int, int]) -> Choice:
+    """As `choose_dtype`, for a GPU of this compute capability that need not be here."""
+    return _choose_dtype(wanted, "cuda", *_native_on_gpu(capability))
+
+
+def _choose_dtype(wanted: str, device: str, native: bool, evidence: str) -> Choice:
     fallback = "float32" if device == "cpu" else "float16"
     if wanted == "auto":
         return Choice("bfloat16", evidence) if native else Choice(fallback, f"no native bfloat16: {evidence}")
@@ -69,7 +77,11 @@ def _native_bfloat16(device: str) -> tuple[bool, str]:
         return native, "the CPU has AMX bfloat16 units" if native else "the CPU has no AMX bfloat16 units"
     import torch
 
-    major, minor = torch.cuda.get_device_capability(device)
+    return _native_on_gpu(torch.cuda.get_device_capability(device))
+
+
+def _native_on_gpu(capability: tuple[int, int]) -> tuple[bool, str]:
+    major, minor = capability
     return major >= 8, f"compute capability {major}.{minor}, native from 8.0"
 
 

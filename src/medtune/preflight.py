@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from medtune.config import Config
 from medtune.errors import ConfigError, ModelError, first_line
-from medtune.model.loading import DEMO_MODEL, resolve_base
+from medtune.model.loading import DEMO_MODEL, model_without_weights, require_weights, resolve_base
 from medtune.run_dir import RunDir
 
 # How many of the longest questions are encoded: characters tell tokens well enough to find the longest among them.
@@ -68,6 +69,8 @@ def _check_model(config: Config) -> None:
     from medtune.model.loaded import load_renderer
 
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    if os.path.isdir(config.model.base):  # of a Hub model the weights come later
+        require_weights(path)
     load_renderer(config, path)
     positions = _positions(path)
     if positions is not None and config.training.max_length > positions:
@@ -91,14 +94,8 @@ def _positions(path: Path) -> int | None:
 def _check_targets(config: Config, path: Path) -> None:
     """The layers that get an adapter, looked up in the model's shape: no weights are read."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    shape = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{config.model.base}: no causal language model ({first_line(error)})") from None
+    model = model_without_weights(path, "bfloat16", config.model.base)
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
     if missing:

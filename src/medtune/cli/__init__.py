@@ -12,6 +12,7 @@ from medtune.cli import scores
 from medtune.cli.data import data_app
 from medtune.cli.human import human_app
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe
+from medtune.cli.plan import plan
 from medtune.process import prepare_process
 
 app = typer.Typer(
@@ -92,6 +93,9 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
     from medtune.recipes import dump_config, load_recipe
 
     print(dump_config(load_recipe(recipe, overrides or [])), end="")
+
+
+app.command()(plan)
 
 
 @app.callback(invoke_without_command=True)

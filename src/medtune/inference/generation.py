@@ -9,11 +9,10 @@ import torch
 
 from medtune.hardware import free_bytes, input_device
 from medtune.inference.decoding import Decoder, DynamicDecoder, Greedy
-from medtune.inference.static_decoding import PROMPT_TOKENS, StaticDecoder, static_cache_obstacle
+from medtune.inference.memory import answer_sizes, batch_that_fits
+from medtune.inference.static_decoding import StaticDecoder, static_cache_obstacle
 from medtune.progress import say
 from medtune.records import Answer
-
-MAX_BATCH = {"cpu": 32, "cuda": 512}
 
 
 def generate_answers(
@@ -101,24 +100,11 @@ def choose_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -
     On a GPU that half also holds what a forward pass over prompts needs at a time.
     """
     device = input_device(model)
-    text = model.config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = model.get_input_embeddings().weight.element_size()
-    cache: int = 2 * text.num_hidden_layers * heads * head_dim * width * (longest_prompt + max_new_tokens)
-    # A step's logits exist in the model's dtype and in float32.
-    logits = text.vocab_size * (width + 4)
-    row: int = cache + logits
-    room = free_bytes(str(device)) // 2
-    if device.type != "cuda":
-        return max(1, min(MAX_BATCH["cpu"], room // row))
-    # A layer's inputs, norms, projections and its feed-forward part, adapters' float32 copies included.
-    token = 6 * width * (text.hidden_size + getattr(text, "intermediate_size", 4 * text.hidden_size))
-    if static_cache_obstacle(_unwrapped(model)) is None:
-        room -= token * max(PROMPT_TOKENS, longest_prompt)
-    else:
-        row += token * longest_prompt  # all prompts of a batch are read at once
-    return max(1, min(MAX_BATCH["cuda"], room // row))
+    sizes = answer_sizes(model.config, width, longest_prompt=longest_prompt, max_new_tokens=max_new_tokens)
+    is_gpu = device.type == "cuda"
+    static = is_gpu and static_cache_obstacle(_unwrapped(model)) is None
+    return batch_that_fits(sizes, free_bytes(str(device)), is_gpu=is_gpu, static=static)
 
 
 def _answer(tokenizer: Any, tokens: list[int], ends: frozenset[int]) -> Answer:

@@ -11,12 +11,11 @@ import torch
 from medtune.hardware import input_device
 from medtune.inference.decode_step import DecodeStep
 from medtune.inference.decoding import Greedy, best_tokens, last_logits, pad_left
+from medtune.inference.memory import PROMPT_TOKENS
 from medtune.model.attention import NAME
 from medtune.model.kernels import has_triton
 from medtune.model.kernels.decode_attention import HEAD_DIMS
 
-# Prompts are read in passes of at most this many tokens, padding included: enough to fill a GPU.
-PROMPT_TOKENS = 8192
 # Rows a step can have; each number that a batch comes through costs the capture of a graph, some tenths of a second.
 ROW_COUNTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # The host looks at the tokens this often; a row that has ended costs that many steps at most.

@@ -127,6 +127,11 @@ def spreads_key_heads(device: torch.device, dtype: torch.dtype, head_dim: int) -
     return device.type == "cuda" and not _has_varlen(device, dtype, head_dim)
 
 
+def varlen_fits(capability: tuple[int, int], dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether a GPU of this compute capability has the kernel for rows of any lengths, which keeps the least."""
+    return capability >= (8, 0) and dtype in (torch.float16, torch.bfloat16) and head_dim <= 256
+
+
 def _one_row(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None, window: int | None, softcap: float | None
 ) -> torch.Tensor:
@@ -160,12 +165,7 @@ def _one_long_row(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: fl
 
 
 def _has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    return (
-        device.type == "cuda"
-        and dtype in (torch.float16, torch.bfloat16)
-        and head_dim <= 256
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
+    return device.type == "cuda" and varlen_fits(torch.cuda.get_device_capability(device), dtype, head_dim)
 
 
 def _varlen(

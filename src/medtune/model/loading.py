@@ -25,9 +25,10 @@ class ModelFiles:
 
 
 def resolve_base(base: str, revision: str | None = None, *, weights: bool = True) -> ModelFiles:
-    """Find, build or download the base model. Without `weights` a Hub model's configuration alone is fetched.
+    """Find, build or download the base model.
 
-    Raises ModelError if it cannot be had, or holds no safetensors weights.
+    Without `weights` a Hub model's configuration alone is fetched, and a folder need not hold more. Raises ModelError
+    if it cannot be had, or holds no safetensors weights.
     """
     if base == DEMO_MODEL:
         from medtune.model.demo_model import build_demo_model
@@ -37,13 +38,40 @@ def resolve_base(base: str, revision: str | None = None, *, weights: bool = True
     if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         if not (path / "config.json").is_file():
             raise ModelError(f"{base}: a folder without config.json; give a model's folder or Hub id in model.base")
-        if not any(path.glob("*.safetensors")):
-            raise ModelError(f"{base}: no .safetensors weights in it; pickled weights are never loaded, convert them")
+        if weights:
+            require_weights(path)
         return ModelFiles(path, None)
     if os.path.exists(path) or base.startswith((".", "/", "~")) or base.count("/") > 1:
         raise ModelError(f"{base}: no such model folder; give an existing folder or a Hub id in model.base")
     folder = fetch_snapshot(base, revision, weights=weights)
     return ModelFiles(folder, folder.name)
+
+
+def require_weights(path: Path) -> None:
+    """Raises ModelError if the folder `path` holds no safetensors weights."""
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(f"{path}: no .safetensors weights in it; pickled weights are never loaded, convert them")
+
+
+def model_without_weights(path: Path, dtype: str, name: str) -> Any:
+    """The model that config.json in `path` describes, on torch's `meta` device: shapes and no memory.
+
+    `name` is what messages call it. Raises ModelError if it is no causal language model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from medtune.hardware import torch_dtype
+
+    try:
+        shape = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)})") from None
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(shape, dtype=torch_dtype(dtype), trust_remote_code=False)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{name}: no causal language model ({first_line(error)})") from None
 
 
 def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dtype: str, split: bool = False) -> Any:
@@ -57,7 +85,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
     from medtune.hardware import torch_dtype
     from medtune.model.attention import register_packed_attention
 
-    _check_quantization(files.path, section)
+    check_quantization(files.path, section)
     options: dict[str, Any] = {"device_map": {"": device}}
     if split and section.device_map is not None:
         options = {"device_map": section.device_map, "max_memory": _max_memory(section.max_memory)}
@@ -110,7 +138,8 @@ def _stored_quantization(path: Path) -> Mapping[str, Any] | None:
     return stored
 
 
-def _check_quantization(path: Path, section: ModelSection) -> None:
+def check_quantization(path: Path, section: ModelSection) -> None:
+    """Raises ModelError if the weights in `path` are stored in a form that `model.quantization` cannot use."""
     stored = _stored_quantization(path)
     if stored is None:
         return

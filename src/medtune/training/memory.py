@@ -120,6 +120,30 @@ class TrainingPlan:
         return "; ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class PeakParts:
+    """What the device holds at the peak of a step, in bytes.
+
+    `model` is what was there before training, less embeddings that move to the host; `inputs` are those of layers that
+    are computed again, `kept` is what the other layers keep; `moment` is what comes and goes at the `widest` moment.
+    """
+
+    model: float
+    dequantized: float
+    gradients: float
+    optimizer: float
+    inputs: float
+    kept: float
+    moment: float
+    widest: Literal["loss", "layer", "layer computed again"]
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        steady = self.model + self.dequantized + self.gradients + self.optimizer
+        return int(steady + self.inputs + self.kept + self.moment)
+
+
 def plan_training(
     shape: ModelShape,
     machine: Machine,
@@ -141,9 +165,8 @@ def plan_training(
         # A row over the budget gets a pass of its own, and every pass is filled up.
         widest = filled_up(max(plan.tokens_per_micro_batch, longest_row))
         peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
-        if peak > machine.limit and (count := _to_offload(shape, machine, training, plan, widest, peak)):
-            plan = replace(plan, offloaded_layers=count)
-            peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
+        if peak > machine.limit:
+            plan, peak = _offloaded(shape, machine, training, plan, widest, peak)
         plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
         if smallest is None or peak < smallest.peak_bytes:
             smallest = plan
@@ -161,32 +184,52 @@ def plan_training(
 
 def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> int:
     """Peak bytes on the device: what is there now, gradients and optimiser, kept activations, the widest moment."""
+    return peak_parts(shape, machine, plan).total
+
+
+def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakParts:
+    """The predicted peak of passes of `plan.tokens_per_micro_batch` tokens, part by part."""
     tokens, item = plan.tokens_per_micro_batch, shape.item
-    steady = machine.allocated + shape.adapter_parameters * (4 + optimizer_bytes(plan.optimizer))
-    if plan.embeddings == "host":
-        steady -= shape.embedding_bytes
+    dequantized = 0
     if plan.weights == "dequantized":
-        steady += (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
+        dequantized = (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
     elif not shape.packed_layer_parameters:
-        steady += shape.room_parameters * shape.layers * item
+        dequantized = shape.room_parameters * shape.layers * item
     kept_layers = shape.layers - plan.checkpointed_layers
     inputs = tokens * shape.hidden * item
-    # A kept layer also holds query, key and value, what attention gave, the middle of the residual stream, gate and up.
-    gate_up = 2 * shape.intermediate + shape.gate_up_room
-    inside = tokens * (shape.query_key_value + shape.attention + shape.hidden + gate_up) * item
-    if not shape.fused:
-        # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
-        inside += tokens * (10 * shape.hidden + 2 * shape.intermediate + shape.spread) * item
-    recomputed = inputs * (plan.checkpointed_layers - plan.offloaded_layers)
-    if plan.offloaded_layers:
-        recomputed += inputs * _LAYERS_ON_THEIR_WAY
-    waiting = recomputed + (inputs + inside) * kept_layers
-    first = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
-    peak = waiting + max(first, _loss_moment(shape, tokens))
+    waiting = inputs * (plan.checkpointed_layers - plan.offloaded_layers)
+    on_their_way = inputs * _LAYERS_ON_THEIR_WAY if plan.offloaded_layers else 0
+    parts = PeakParts(
+        model=machine.allocated - (shape.embedding_bytes if plan.embeddings == "host" else 0),
+        dequantized=dequantized,
+        gradients=shape.adapter_parameters * 4,
+        optimizer=shape.adapter_parameters * optimizer_bytes(plan.optimizer),
+        # What went out has gone by the loss, and comes back when layers compute again.
+        inputs=waiting if kept_layers else waiting + on_their_way,
+        kept=(inputs + _kept_inside(shape, tokens)) * kept_layers,
+        moment=_loss_moment(shape, tokens),
+        widest="loss",
+    )
+    layer = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
+    if layer > parts.moment:
+        parts = replace(parts, moment=layer, widest="layer" if kept_layers else "layer computed again")
     if plan.checkpointed_layers:
         # The layers that compute again are the first ones, when all that others kept is gone.
-        peak = max(peak, recomputed + _layer_moment(shape, plan, tokens, recomputed=True))
-    return int(steady + peak)
+        layer = _layer_moment(shape, plan, tokens, recomputed=True)
+        again = replace(parts, inputs=waiting + on_their_way, kept=0, moment=layer, widest="layer computed again")
+        parts = again if again.total > parts.total else parts
+    return parts
+
+
+def _kept_inside(shape: ModelShape, tokens: int) -> int:
+    """What a layer keeps beside its input: query, key and value, what attention gave, the middle of the residual
+    stream, gate and up."""
+    gate_up = 2 * shape.intermediate + shape.gate_up_room
+    a_token = shape.query_key_value + shape.attention + shape.hidden + gate_up
+    if not shape.fused:
+        # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
+        a_token += 10 * shape.hidden + 2 * shape.intermediate + shape.spread
+    return tokens * a_token * shape.item
 
 
 def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | None = None) -> float:
@@ -232,15 +275,26 @@ def _candidates(
             )
 
 
-def _to_offload(
+def _offloaded(
     shape: ModelShape, machine: Machine, training: TrainingSection, plan: TrainingPlan, tokens: int, peak: int
-) -> int:
-    """How few layers' inputs in host memory make a plan of that `peak` fit for passes of `tokens`; 0 if none do."""
+) -> tuple[TrainingPlan, int]:
+    """A plan of that `peak` with as few layers' inputs in host memory as make passes of `tokens` fit, and its peak.
+
+    As it was, if none do.
+    """
     if training.checkpointing != "auto" or not shape.fused or not machine.offloads:
-        return 0
+        return plan, peak
     inputs = tokens * shape.hidden * shape.item
-    count = math.ceil((peak - machine.limit) / inputs) + _LAYERS_ON_THEIR_WAY
-    return count if count <= plan.checkpointed_layers and count * inputs <= machine.host else 0
+    least = math.ceil((peak - machine.limit) / inputs)
+    # Those on their way take room at some moments and not at others.
+    for count in range(least, least + _LAYERS_ON_THEIR_WAY + 1):
+        if count > plan.checkpointed_layers or count * inputs > machine.host:
+            break
+        offloaded = replace(plan, offloaded_layers=count)
+        lower = predicted_peak(shape, machine, replace(offloaded, tokens_per_micro_batch=tokens))
+        if lower <= machine.limit:
+            return offloaded, lower
+    return plan, peak
 
 
 def _allowed(wanted: str, first: Any, second: Any) -> list[Any]:
@@ -286,5 +340,7 @@ def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recompu
 
 
 def _loss_moment(shape: ModelShape, tokens: int) -> float:
-    # Hidden states before and after the last norm, the answers' rows, and their gradient once in float32.
-    return tokens * shape.hidden * (5 * shape.item + 4) + 1.5 * shape.logit_bytes
+    # The last norm's input, the answers' rows, and their gradient in float32 and as it goes on; a norm that is not
+    # fused keeps more.
+    states = 3 if shape.fused else 5
+    return tokens * shape.hidden * (states * shape.item + 4) + 1.5 * shape.logit_bytes

@@ -1,0 +1,43 @@
+"""`medtune plan`: what a recipe would take on a GPU, before there is one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from medtune.cli.options import Overrides, Recipe
+from medtune.process import prepare_process
+
+
+def plan(
+    recipe: Recipe,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="NAME|GIB",
+            help="t4, l4, a100-40, a100-80, h100, h200, or GiB of memory; without it the GPU that is here, or else all "
+            "of these side by side.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Predict memory, plan and time of a recipe on a GPU that need not be here. No weights are read."""
+    from medtune.gpus import GPUS, described_gpu, this_gpu
+    from medtune.recipes import load_recipe
+
+    config = load_recipe(recipe, overrides or [])
+    wanted = described_gpu(gpu) if gpu is not None else None
+    prepare_process()
+    from rich.console import Console
+
+    from medtune import planning, planning_tables
+
+    path, console = planning.base_folder(config), Console()
+    rows = planning.row_sizes(config)
+    if chosen := wanted or this_gpu():
+        planning_tables.print_forecast(planning.forecast(config, path, chosen, rows), rows, console)
+    else:
+        found = {name: planning.forecast_or_reason(config, path, one, rows) for name, one in GPUS.items()}
+        planning_tables.print_comparison(found, rows, console)
