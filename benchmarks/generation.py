@@ -52,13 +52,19 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
     prepare_process()
     from medtune.config import parse_config
+    from medtune.gpus import this_gpu
     from medtune.inference.generation import choose_batch_size, generate_answers
     from medtune.inference.preparation import prepare_inference
     from medtune.model.loaded import load_model
 
-    began = time.monotonic()
-    values = {"model": {"base": path, "dtype": options["dtype"]}, "data": {"source": "none"}}
-    loaded = load_model(parse_config(values, origin="benchmark"), for_training=False)
+    began, gpu = time.monotonic(), this_gpu()
+    values = {
+        "model": {"base": path, "dtype": options["dtype"]},
+        "data": {"source": "none"},
+        "generation": {"max_new_tokens": options["new"]},
+    }
+    config = parse_config(values, origin="benchmark")
+    loaded = load_model(config, for_training=False)
     weights = prepare_inference(loaded.model, loaded.dtype)
     synchronize()
     load_seconds = time.monotonic() - began
@@ -81,9 +87,22 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
     figures = timed_answers(answer, prompts, batch, options["new"])
     figures |= {"load_seconds": round(load_seconds, 1), "weights": weights.value, "dtype": loaded.dtype}
+    if gpu is not None:
+        figures["planned_peak_gib"] = planned_peak(config, gpu, longest, batch)
     if options["losses"]:
         figures |= timed_losses(loaded, options["tokens"])
     return figures
+
+
+def planned_peak(config: Any, gpu: Any, longest_prompt: int, batch: int) -> float:
+    """GiB that `medtune plan` foretells for these answers, from the model's config.json."""
+    from medtune.planning import RowSizes, base_folder, forecast
+    from medtune.planning_tables import answer_parts
+
+    generation = config.generation.model_copy(update={"batch_size": batch})
+    rows = RowSizes(largest_step=1024, longest_row=1024, longest_prompt=longest_prompt, origin="prompts")
+    found = forecast(config.model_copy(update={"generation": generation}), base_folder(config), gpu, rows)
+    return round(sum(answer_parts(found).values()) / 2**30, 2)
 
 
 def plain_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,28 @@ def stage_records(run: Path) -> dict[str, dict[str, Any]]:
     """What each stage cost and chose."""
     stages: dict[str, dict[str, Any]] = json.loads((run / "provenance.json").read_text(encoding="utf-8"))["stages"]
     return stages
+
+
+def planned(run: Path, *, cap: float) -> dict[str, Any]:
+    """What `medtune plan` foretells for a finished training on the GPU that is here; nothing without one.
+
+    From the model's config.json and the lengths of the rows; `cap` GiB of the GPU, or what is free.
+    """
+    from medtune.gpus import this_gpu
+    from medtune.model.loaded import load_renderer
+    from medtune.planning import base_folder, forecast, sizes_of
+    from medtune.records import Split
+    from medtune.run_dir import SPLITS, RunDir
+
+    if (gpu := this_gpu()) is None:
+        return {}
+    gpu = replace(gpu, memory_gib=min(gpu.memory_gib, cap or gpu.memory_gib))
+    opened = RunDir.open(run)
+    config = opened.config()
+    folder = base_folder(config)
+    split = Split(*(opened.read_split(name) for name in SPLITS))
+    step = forecast(config, folder, gpu, sizes_of(config, load_renderer(config, folder), split)).step
+    return {"planned": {**asdict(step.plan), "peak_gib": round(step.plan.peak_bytes / 2**30, 2)}}
 
 
 def chosen(record: Mapping[str, Any]) -> dict[str, Any]:

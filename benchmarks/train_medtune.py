@@ -25,6 +25,7 @@ from medtune_runs import (
     NO_CHECKPOINTS,
     chosen,
     medtune,
+    planned,
     set_options,
     stage_records,
     start_from_prepared,
@@ -78,6 +79,7 @@ def train(
         **json.loads(measured.read_text()),
         "training_rows": record["rows"],
         "chosen": chosen(record),
+        **planned(run, cap=cap),
         "stage_seconds": record["seconds"],
     }
 

@@ -92,7 +92,8 @@ def test_the_origin_tells_data_settings_and_base_apart() -> None:
     config = load_recipe("demo")
     rows = [EncodedRow([1, 2, 3], [-100, 2, 3], 1)]
     origin = training_origin(config, None, rows)
-    assert origin == training_origin(load_recipe("demo", ["generation.max_new_tokens=7"]), None, rows)
+    for same in ("generation.max_new_tokens=7", "training.max_gradient_spike=null"):
+        assert origin == training_origin(load_recipe("demo", [same]), None, rows)
     others = [
         training_origin(load_recipe("demo", ["training.learning_rate=1e-3"]), None, rows),
         training_origin(config, "abc", rows),

@@ -100,6 +100,13 @@ def test_resume_refuses_another_config_key_by_key(run: RunDir) -> None:
     assert run.config().seed == 0
 
 
+def test_resume_takes_a_change_that_has_no_part_in_what_comes_out(run: RunDir) -> None:
+    finish(run, "data")
+    changed = load_recipe("demo", ["training.max_gradient_spike=null", "training.keep_checkpoints=5"])
+    assert RunDir.create(run.path, changed, resume=True).config() == changed
+    assert run.is_complete("data")
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_that_failed_before_its_first_artefact_starts_again(run: RunDir, resume: bool) -> None:
     run.update_provenance(versions={})

@@ -17,6 +17,7 @@ from medtune.atomic_files import flush
 from medtune.config import Config
 from medtune.errors import RunDirError
 from medtune.progress import say
+from medtune.recipes import MAY_CHANGE
 from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
 
@@ -28,7 +29,11 @@ _SECTIONS = {"seed", "model", "lora", "data", "training"}
 
 def training_origin(config: Config, revision: str | None, *splits: list[EncodedRow]) -> dict[str, str]:
     """What a training is made of. A checkpoint of another origin continues another training."""
-    settings = json.dumps(config.model_dump(mode="json", include=_SECTIONS), sort_keys=True)
+    values = config.model_dump(mode="json", include=_SECTIONS)
+    for key in MAY_CHANGE:
+        section, name = key.split(".")
+        values[section].pop(name)
+    settings = json.dumps(values, sort_keys=True)
     rows = hashlib.sha256()
     for split in splits:
         for row in split:

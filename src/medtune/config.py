@@ -157,6 +157,9 @@ class TrainingSection(Section):
     """Weight decay of the adapter."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
+    max_gradient_spike: Annotated[float, Field(gt=1)] | None = 100.0
+    """Training stops at a gradient whose norm is more than this many times the median of the steps before; none goes on
+    whatever comes."""
     optimizer: Annotated[str, Field(min_length=1)] = "auto"
     """Any optimiser name of transformers; `auto` is `adamw_torch_fused`, or `paged_adamw_8bit` on a GPU where the state
     of 8 bytes a parameter does not fit."""

@@ -92,7 +92,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
     from medtune.data.splits import sample_rows
     from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
     from medtune.training.kept_plan import restore_plan
-    from medtune.training.preparation import prepare_step
+    from medtune.training.preparation import PreparedStep
     from medtune.training.sft import result_record, train_adapter
 
     with provenance.stage(run_dir, "train") as record:
@@ -119,8 +119,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
         # A training that goes on does so by its plan: another machine, or less free memory, would make another one.
         kept = restore_plan(run_dir) if checkpoint is not None else None
-        plan = prepare_step(model, train.rows, config, device=loaded.device, dtype=loaded.dtype, plan=kept)
-        record["plan"] = asdict(plan)
+        prepared = PreparedStep(model, train.rows, config, device=loaded.device, dtype=loaded.dtype, plan=kept)
         model, result = train_adapter(
             model,
             loaded.renderer.tokenizer,
@@ -129,12 +128,13 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             config=config,
             run=run_dir,
             dtype=loaded.dtype,
-            plan=plan,
+            prepared=prepared,
             origin=origin,
             resume_from=checkpoint,
         )
         if rank() == 0:
             _save_adapter(run_dir, model, loaded, config)
+        record["plan"] = asdict(prepared.plan)
         record["training"] = result_record(result)
         record["rows"] = {
             "train": len(train.rows),

@@ -12,6 +12,8 @@ from medtune.gpus import DescribedGpu
 from medtune.hardware import choose_dtype_for
 from medtune.inference.described import AnswersForecast, forecast_answers, seconds_to_answer
 from medtune.model.loading import check_quantization, resolve_base
+from medtune.prompts import PromptRenderer
+from medtune.records import Split
 from medtune.training.described import DescribedModel, StepForecast, describe_model, forecast_step
 from medtune.training.memory import GIB
 
@@ -66,7 +68,9 @@ def row_sizes(config: Config) -> RowSizes:
         except ModelError:
             pass
         else:
-            return _read_sizes(config, renderer)
+            from medtune.data.prepare import prepare_data
+
+            return sizes_of(config, renderer, prepare_data(config).split)
     return RowSizes(
         largest_step=training.max_length * training.effective_batch_rows,
         longest_row=training.max_length,
@@ -76,26 +80,20 @@ def row_sizes(config: Config) -> RowSizes:
     )
 
 
-def _read_sizes(config: Config, renderer: object) -> RowSizes:
-    from medtune.data.prepare import prepare_data
-    from medtune.prompts import PromptRenderer
-    from medtune.training.arguments import total_steps
-    from medtune.training.batching import StepSampler
-    from medtune.training.preparation import largest_step
+def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
+    """Of rows that are here."""
+    from medtune.training.preparation import largest_step, steps_of
     from medtune.training_rows import encode_for_training
 
-    assert isinstance(renderer, PromptRenderer)
-    training, split = config.training, prepare_data(config).split
+    training = config.training
     rows = encode_for_training(renderer, split.train, max_length=training.max_length, overlong=training.overlong).rows
     lengths = [len(row.input_ids) for row in rows]
-    steps = total_steps(config, len(rows))
-    sampler = StepSampler(len(rows), training.effective_batch_rows, steps, config.seed)
     return RowSizes(
         largest_step=largest_step(rows, config),
         longest_row=max(lengths),
         longest_prompt=max(len(renderer.prompt_ids(pair.question)) for pair in split.test),
         origin=f"from {len(rows):,} training rows of {config.data.source}",
-        tokens=sum(lengths[i] for step in sampler for i in step),
+        tokens=sum(lengths[i] for step in steps_of(rows, config) for i in step),
         questions=min(len(split.test), config.evaluation.max_examples or len(split.test)),
     )
 

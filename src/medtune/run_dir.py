@@ -63,6 +63,8 @@ class RunDir:
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
         if not run._is_unused():
+            if run.config() != config:  # in what may change
+                run.write_text(run.config_file, dump_config(config))
             return run
         run.provenance_file.unlink(missing_ok=True)
         run.write_text(run.config_file, dump_config(config))
@@ -121,6 +123,11 @@ class RunDir:
     def history_file(self) -> Path:
         """One JSON line for every logged training step."""
         return self.path / "training" / "history.jsonl"
+
+    @property
+    def trouble_file(self) -> Path:
+        """What stopped a training that went wrong: the step, its loss and gradient, its rows."""
+        return self.path / "training" / "trouble.json"
 
     @property
     def tracker_dir(self) -> Path:

@@ -15,7 +15,8 @@ from medtune.prompts import PromptRenderer
 from medtune.records import EncodedRow, QAPair
 from medtune.run_dir import RunDir
 from medtune.training import sft
-from medtune.training.preparation import prepare_step
+from medtune.training.kept_plan import restore_plan
+from medtune.training.preparation import PreparedStep
 from medtune.training_rows import encode_for_training
 
 
@@ -51,7 +52,7 @@ def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="f
         else attach_adapter(base, adapter, trainable=True)
     )
     encoded = train_rows or rows(tiny)
-    plan = prepare_step(model, encoded, config, device="cpu", dtype=dtype)
+    prepared = PreparedStep(model, encoded, config, device="cpu", dtype=dtype)
     model, result = sft.train_adapter(
         model,
         tiny.tokenizer,
@@ -60,7 +61,7 @@ def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="f
         config=config,
         run=run,
         dtype=dtype,
-        plan=plan,
+        prepared=prepared,
         resume_from=resume_from,
     )
     weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -159,17 +160,24 @@ def test_a_step_out_of_memory_is_made_again_in_less(tiny, tmp_path, monkeypatch,
     calls = out_of_memory_at(monkeypatch, 4)
     saving, other, result = train(tiny, tmp_path / "b", make_config(tiny, tokens_per_micro_batch=64))
     assert result.times_out_of_memory == 1
-    assert losses(history) == losses(other)
-    assert losses(history, "grad_norm") == pytest.approx(losses(other, "grad_norm"), rel=1e-6)
-    assert_same(plain, saving, atol=1e-6, rtol=1e-5)
-    assert sum(layer.recompute for layer in set(calls)) == 1
+    assert losses(history) == pytest.approx(losses(other), rel=1e-5)
+    assert losses(history, "grad_norm") == pytest.approx(losses(other, "grad_norm"), rel=1e-4)
+    assert [entry["tokens"] for entry in history if "tokens" in entry] == [
+        entry["tokens"] for entry in other if "tokens" in entry
+    ]
+    for name, weight in plain.items():
+        assert (weight - saving[name]).norm() < 1e-3 * weight.norm()
+    assert all(layer.recompute for layer in set(calls))
     said = capsys.readouterr()
-    assert "out of GPU memory at step 1: 1 of 2 layers are computed again from now on" in said.out + said.err
+    assert "out of GPU memory at step 1; from now on passes of up to" in said.out + said.err
+    # The plan that a training went on by is the one that it resumes by.
+    kept = restore_plan(RunDir(tmp_path / "b"))
+    assert (kept.checkpointed_layers, kept.weights) == (2, "nf4")
 
 
 def test_memory_that_never_suffices_is_one_clear_line(tiny, tmp_path, monkeypatch):
     out_of_memory_at(monkeypatch, *range(100))
-    with pytest.raises(MedtuneError, match=r"out of GPU memory at step 1 \(CUDA out .*; set training.memory_gib lower"):
+    with pytest.raises(MedtuneError, match=r"out of GPU memory at step 1 \(CUDA out .*no other plan takes less; lower"):
         train(tiny, tmp_path, make_config(tiny))
 
 
@@ -255,9 +263,9 @@ def test_a_bfloat16_adapter_is_refused(tiny):
 
 
 def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
-    config = make_config(tiny, learning_rate=1.0, max_grad_norm=1e30)
-    with pytest.raises(MedtuneError, match=r"NaN or infinite.*learning_rate"):
-        train(tiny, tmp_path, config, adapter=_nan_adapter(tiny, tmp_path))
+    with pytest.raises(MedtuneError, match=r"step 1, before its update: the loss is nan; none of its rows .*_rate"):
+        train(tiny, tmp_path, make_config(tiny), adapter=_nan_adapter(tiny, tmp_path))
+    assert not list(tmp_path.glob("checkpoints/checkpoint-*"))
 
 
 def _nan_adapter(tiny, tmp_path):
@@ -341,8 +349,10 @@ def test_gpu_training_follows_the_cpu(tiny, tmp_path, dtype):
     run = RunDir(tmp_path / "gpu")
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
     model = attach_new_adapter(base, config.lora, config.seed)
-    plan = prepare_step(model, rows(tiny), config, device="cuda:0", dtype=dtype)
+    prepared = PreparedStep(model, rows(tiny), config, device="cuda:0", dtype=dtype)
     validation = rows(tiny, 6, start=100)
-    sft.train_adapter(model, tiny.tokenizer, rows(tiny), validation, config=config, run=run, dtype=dtype, plan=plan)
+    sft.train_adapter(
+        model, tiny.tokenizer, rows(tiny), validation, config=config, run=run, dtype=dtype, prepared=prepared
+    )
     _, exact, _ = train(tiny, tmp_path / "cpu", make_config(tiny))
     assert losses(run.read_history()) == pytest.approx(losses(exact), rel=0.03)

@@ -55,6 +55,13 @@ class BaseWeights:
             return self.layers[0].weight.data.to(dtype)
         return self._dequantized(dtype)
 
+    def release(self) -> None:
+        """From now on dequantise at every use, and free the memory of what was kept; dense weights stay."""
+        if self.kept is not None and all(is_4bit(layer) for layer in self.layers):
+            self.kept = None
+            for layer in self.layers:
+                del layer.forward  # the instance's own, which reads what was kept
+
     def bias(self, dtype: torch.dtype) -> Tensor | None:
         """All biases in `dtype`, or None where no layer has one."""
         if all(layer.bias is None for layer in self.layers):

@@ -83,6 +83,11 @@ class FusedLayer:
         self.replaced: Callable[..., Any] = layer.forward
         layer.forward = self.forward
 
+    def release_dequantized(self) -> None:
+        """Dequantise 4-bit base weights at every use from now on."""
+        for group in self.groups:
+            group.base.release()
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -293,12 +298,6 @@ def fuse_layers(model: nn.Module, *, keep_dequantized: torch.dtype | None = None
     for norm in (module for name, module in model.named_modules() if name.endswith("model.norm")):
         fuse_norm(norm)
     return [FusedLayer(layer, keep=keep_dequantized) for layer in decoder_layers(model)]
-
-
-def fused_layers_of(model: nn.Module) -> list[FusedLayer]:
-    """The fused layers of `model` in their order; none where it keeps its own."""
-    owners = [getattr(layer.forward, "__self__", None) for layer in decoder_layers(model)]
-    return [owner for owner in owners if isinstance(owner, FusedLayer)]
 
 
 def _alone(rows: Tensor | None) -> Tensor | None:

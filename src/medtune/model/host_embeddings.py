@@ -12,8 +12,13 @@ from medtune.model.kernels import has_triton
 
 
 def move_embeddings_to_host(model: Any) -> None:
-    """Keep the table of input embeddings page-locked on the host; rows travel to the GPU as they are looked up."""
+    """Keep the table of input embeddings page-locked on the host; rows travel to the GPU as they are looked up.
+
+    Does nothing where it is there already. Raises HostMemoryError.
+    """
     embedding = model.get_input_embeddings()
+    if embedding.weight.shape[1] == 0:
+        return
     device = embedding.weight.device
     table = page_locked(tuple(embedding.weight.shape), embedding.weight.dtype)
     table.copy_(embedding.weight.data)

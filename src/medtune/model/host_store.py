@@ -14,12 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medtune.errors import ModelError
+
 # Enough for the GPU never to wait for the host, and each costs the size of an input.
 LAYERS_AHEAD = 3
 
 
+class HostMemoryError(ModelError):
+    """Host memory cannot be page-locked."""
+
+
 def page_locked(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An empty host tensor that GPUs can read and write directly.
+    """An empty host tensor that GPUs can read and write directly. Raises HostMemoryError.
 
     Registered by itself: torch's own allocator of such memory rounds sizes up to a power of two.
     """
@@ -28,7 +34,10 @@ def page_locked(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     runtime: Any = torch.cuda.cudart()
     status = runtime.cudaHostRegister(tensor.data_ptr(), size, 0)
     if int(status) != 0:
-        raise RuntimeError(f"{size / 2**30:.2f} GiB of host memory cannot be page-locked (CUDA error {int(status)})")
+        raise HostMemoryError(
+            f"{size / 2**30:.2f} GiB of host memory cannot be page-locked (CUDA error {int(status)}); set "
+            "training.host_memory_gib lower, or free host memory"
+        )
     weakref.finalize(tensor.untyped_storage(), runtime.cudaHostUnregister, tensor.data_ptr())
     return tensor
 

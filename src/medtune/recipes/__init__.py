@@ -89,11 +89,19 @@ def read_config(path: Path) -> Config:
     return parse_config(_parse_yaml(_read_text(path, str(path)), origin=str(path)), origin=str(path))
 
 
+# What a run may change when it goes on: it has no part in what comes out.
+MAY_CHANGE = frozenset({"training.max_gradient_spike", "training.keep_checkpoints", "training.report_to"})
+
+
 def changed_keys(old: Config, new: Config) -> list[str]:
-    """Dotted keys whose values differ, as `key: old → new`."""
+    """Dotted keys whose values differ and may not, as `key: old → new`."""
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     keys = sorted(before.keys() | after.keys())
-    return [f"{key}: {before.get(key)!r} → {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)]
+    return [
+        f"{key}: {before.get(key)!r} → {after.get(key)!r}"
+        for key in keys
+        if before.get(key) != after.get(key) and key not in MAY_CHANGE
+    ]
 
 
 def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -87,14 +87,25 @@ def build_arguments(
 
 
 def _checkpointing(enabled: bool) -> dict[str, Any]:
-    # transformers 5.23 renamed these and warns of the old names; 5.17 knows only those. Drop when 5.23 is the oldest
-    # supported release.
-    names = {field.name for field in fields(SFTConfig)}
-    word = "activation" if "activation_checkpointing" in names else "gradient"
+    word = _checkpointing_word()
     options: dict[str, Any] = {f"{word}_checkpointing": enabled}
     if enabled:
         options[f"{word}_checkpointing_kwargs"] = {"use_reentrant": False}
     return options
+
+
+def checkpoint_whole_layers(model: Any) -> None:
+    """Have transformers' own layers of a PeftModel compute again in the backward pass, as the arguments would."""
+    word = _checkpointing_word()
+    enable = getattr(model.get_base_model(), f"{word}_checkpointing_enable")
+    enable(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False}})
+
+
+def _checkpointing_word() -> str:
+    # transformers 5.23 renamed these and warns of the old names; 5.17 knows only those. Drop when 5.23 is the oldest
+    # supported release.
+    names = {field.name for field in fields(SFTConfig)}
+    return "activation" if "activation_checkpointing" in names else "gradient"
 
 
 def optimizer_names(wanted: str, device: str) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int, fil
     return {
         "filler": _pack([replace(filler, labels=[IGNORED] * len(filler.labels))]),
         "micro_batches": micro_batches,
+        "tokens_per_micro_batch": tokens_per_micro_batch,
         "answer_tokens": sum(len(batch["answer_labels"]) for batch in micro_batches),
         "tokens": sum(lengths),
     }

@@ -28,7 +28,8 @@ from medtune.training.memory import (
     plan_training,
     work_per_token,
 )
-from medtune.training.preparation import HOST_SHARE, head_size, is_base_linear, shape_of
+from medtune.training.preparation import HOST_SHARE
+from medtune.training.shapes import head_size, is_base_linear, shape_of
 
 # A weight in NF4 takes half a byte, and of every 64 a scale of one byte, of which 256 share one in float32.
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)

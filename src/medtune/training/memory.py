@@ -152,11 +152,12 @@ def plan_training(
     largest_step: int,
     longest_row: int,
     optimizers: Sequence[str],
+    must_fit: bool = True,
 ) -> TrainingPlan:
     """The plan with the least work a token among those that fit; what `training` sets by hand is kept to.
 
     `largest_step` is the most tokens of one optimiser step, `optimizers` those to choose from, the best first. Raises
-    ModelError if nothing fits, with what the smallest plan would take.
+    ModelError if nothing fits, with what the smallest plan would take; unless it `must_fit`, that plan comes back.
     """
     work = partial(work_per_token, shape, operations=machine.operations)
     best: TrainingPlan | None = None
@@ -174,6 +175,8 @@ def plan_training(
             best = plan
     if best is None:
         assert smallest is not None
+        if not must_fit:
+            return smallest
         raise ModelError(
             f"training does not fit: the smallest plan takes {smallest.peak_bytes / GIB:.1f} GiB of "
             f"{machine.limit / GIB:.1f} GiB ({smallest.describe()}); lower training.max_length or lora.rank, or set "

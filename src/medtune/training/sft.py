@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from datasets import Dataset
@@ -24,16 +23,20 @@ from medtune.config import Config
 from medtune.errors import MedtuneError, first_line
 from medtune.model.adapters import lift_adapter
 from medtune.model.answer_loss import add_answer_loss, answer_losses
+from medtune.model.host_store import HostMemoryError
 from medtune.progress import say
-from medtune.records import EncodedRow
+from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
 from medtune.training.continuation import InterruptionCallback, steps_to_go
+from medtune.training.health import HealthWatch, StepReading, stop_training
 from medtune.training.history import HistoryCallback
 from medtune.training.kept_plan import keep_plan
-from medtune.training.memory import TrainingPlan
-from medtune.training.recovery import spare_memory
+from medtune.training.preparation import PreparedStep
+from medtune.training.rehearsal import rehearse
+
+T = TypeVar("T")
 
 
 class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
@@ -52,12 +55,14 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         history: HistoryCallback,
         stopping: InterruptionCallback,
         origin: Mapping[str, str],
-        tokens_per_micro_batch: int,
+        prepared: PreparedStep,
         **kwargs: Any,
     ) -> None:
         self.config, self.history, self.stopping, self.origin = config, history, stopping, origin
         self.train_rows, self.validation_rows = train_rows, validation_rows
-        self.tokens_per_micro_batch = tokens_per_micro_batch
+        self.prepared = prepared
+        norms = [entry["grad_norm"] for entry in history.run.read_history() if entry.get("grad_norm") is not None]
+        self.watch = HealthWatch(config.training.max_gradient_spike, norms)
         weights = {name: p.detach().clone() for name, p in kwargs["model"].named_parameters() if p.requires_grad}
         # TRL wants data sets; rows are read from the lists, which takes a tenth of the time.
         super().__init__(train_dataset=_dataset(train_rows), eval_dataset=_dataset(validation_rows), **kwargs)
@@ -84,12 +89,11 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
             self.args.process_index,
             self.args.world_size,
         )
-        collate = partial(
-            collate_step,
-            tokens_per_micro_batch=self.tokens_per_micro_batch,
-            filler=self.train_rows[0],
-        )
-        return DataLoader(self.train_rows, batch_sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
+        return DataLoader(self.train_rows, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
+
+    def _collate(self, rows: Sequence[EncodedRow]) -> dict[str, Any]:
+        budget = self.prepared.plan.tokens_per_micro_batch
+        return {**collate_step(rows, tokens_per_micro_batch=budget, filler=self.train_rows[0]), "rows": list(rows)}
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over every pass of a step. Returns the step's loss, a mean over its answer tokens."""
@@ -99,18 +103,21 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         )
         # Every pass ends in an exchange between the processes: all of them make equally many.
         micro_batches = micro_batches + [inputs["filler"]] * (most_passes - len(micro_batches))
-        while True:
-            try:
-                total = self._passes(model, micro_batches, answer_tokens)
-                break
-            except torch.OutOfMemoryError as error:
-                problem = first_line(error)
-            # Outside the handler: the error's frames hold the step's activations.
-            self._spare_memory(problem)
+        budget = inputs["tokens_per_micro_batch"]
+
+        def compute() -> torch.Tensor:
+            # After a change of plan, this step and the one that was fetched ahead are still split by the old one.
+            changed = self.prepared.plan.tokens_per_micro_batch != budget and self.accelerator.num_processes == 1
+            passes = self._collate(inputs["rows"])["micro_batches"] if changed else micro_batches
+            return self.passes(model, passes, answer_tokens)
+
+        total = self.within_memory(compute, where=f"at step {self.state.global_step + 1}")
         self.history.count(tokens)
+        self._step_loss, self._step_rows = total, inputs["rows"]
         return total
 
-    def _passes(self, model: Any, micro_batches: list[dict[str, Any]], answer_tokens: int) -> torch.Tensor:
+    def passes(self, model: Any, micro_batches: Sequence[dict[str, Any]], answer_tokens: int) -> torch.Tensor:
+        """Forward and backward over these passes. Returns their share of the loss of `answer_tokens` tokens."""
         total = torch.zeros((), device=self.args.device)
         with _in_training_mode(model):
             for number, micro_batch in enumerate(micro_batches, start=1):
@@ -119,19 +126,36 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
                     total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
         return total
 
-    def _spare_memory(self, problem: str) -> None:
-        """Make ready to compute the step again. Raises MedtuneError where it cannot need less than it did."""
-        step = self.state.global_step + 1
-        # Several processes would have to begin the step again together.
-        alone = self.accelerator.num_processes == 1
-        spared = spare_memory(self.model, self.trained) if alone else None
-        if spared is None:
+    def within_memory(self, compute: Callable[[], T], *, where: str, keep_optimizer: bool = True) -> T:
+        """`compute()`, again by a plan that takes less whenever memory runs out; no row is left out.
+
+        Raises MedtuneError where no plan takes less.
+        """
+        lacking: Literal["device", "host"]
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError as error:
+                lacking, problem = "device", first_line(error)
+            except HostMemoryError as error:
+                lacking, problem = "host", first_line(error)
+            # Outside the handler: the error's frames hold the step's activations.
+            self._take_less(lacking, problem, where, keep_optimizer)
+
+    def _take_less(self, lacking: Literal["device", "host"], problem: str, where: str, keep_optimizer: bool) -> None:
+        memory = "GPU" if lacking == "device" else "host"
+        # Several processes would have to begin a step again together; before the first each is by itself.
+        alone = self.accelerator.num_processes == 1 or not keep_optimizer
+        if not alone or not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             raise MedtuneError(
-                f"training ran out of GPU memory at step {step} ({problem}); set training.memory_gib lower than the "
-                "memory that is free, or training.max_length or training.tokens_per_micro_batch lower, and start over"
+                f"training ran out of {memory} memory {where} ({problem}), and no other plan takes less; lower "
+                "training.max_length or lora.rank, or free memory, and go on with --resume or start over"
             )
         self.times_out_of_memory += 1
-        say(f"out of GPU memory at step {step}: {spared}, and the step is made once more; no row is left out")
+        self.args.optim = self.prepared.plan.optimizer
+        if hardware.rank() == 0:
+            keep_plan(self.history.run, self.prepared.plan)
+        say(f"out of {memory} memory {where}; from now on {self.prepared.plan.describe()}; no row is left out")
 
     def _over_processes(self, answer_tokens: int, tokens: int, passes: int) -> tuple[int, int, int]:
         """The sums of the first two over all processes, and the most passes that one of them makes."""
@@ -152,8 +176,23 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         return loss * self.accelerator.num_processes
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Of the adapter's gradients: looking for them in the whole model takes longer than clipping them."""
-        return self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+        """Of the adapter's gradients: looking for them in the whole model takes longer than clipping them.
+
+        Raises MedtuneError where the step must not be taken.
+        """
+        norm = self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+        scaler = self.accelerator.scaler
+        reading = StepReading(
+            step=self.state.global_step + 1,
+            loss=float(self._step_loss),
+            gradient_norm=float(norm),
+            scale=None if scaler is None else scaler.get_scale(),
+        )
+        if trouble := self.watch.trouble(reading):
+            self.model.zero_grad()
+            rows = self._step_rows
+            raise stop_training(self.history.run, trouble, reading, rows, self.validation_losses(rows))
+        return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not estimated: transformers' figure ignores the frozen base."""
@@ -161,16 +200,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Validation loss as Σ nll / Σ tokens over all rows, which a mean of batch means is not."""
-        training_mode = self.model.training
-        self.model.eval()
-        mixed = self.accelerator.autocast()
-        with mixed:
-            losses = answer_losses(
-                self.model,
-                self.validation_rows,
-                tokens_per_batch=self.tokens_per_micro_batch,
-            )
-        self.model.train(training_mode)
+        losses = self.validation_losses(self.validation_rows)
         loss = math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
         metrics = {f"{metric_key_prefix}_loss": loss}
         self._metrics["eval"].clear()
@@ -178,8 +208,18 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def validation_losses(self, rows: Sequence[EncodedRow]) -> list[AnswerLoss]:
+        """The loss of each row's answer, as validation measures it."""
+        training_mode = self.model.training
+        self.model.eval()
+        with self.accelerator.autocast():
+            losses = answer_losses(self.model, rows, tokens_per_batch=self.prepared.plan.tokens_per_micro_batch)
+        self.model.train(training_mode)
+        return losses
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As the trainer does; sealed once every process has written its part, and only then are older ones deleted."""
+        _require_finite(self.model)
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.state.is_world_process_zero:
@@ -213,22 +253,22 @@ def train_adapter(
     config: Config,
     run: RunDir,
     dtype: str,
-    plan: TrainingPlan,
+    prepared: PreparedStep,
     origin: Mapping[str, str] = MappingProxyType({}),
     resume_from: Path | None = None,
 ) -> tuple[Any, TrainingResult]:
     """Train the adapter that `model` wears and return the model with the weights to keep, and how it went.
 
-    `model` is a PeftModel on one device, made ready for `plan`; `origin` says what the training is made of.
-    Raises MedtuneError if the adapter came out with NaN or infinite weights, and Interrupted, after a checkpoint, if a
-    signal came.
+    `model` is a PeftModel on one device, made ready as `prepared` says; `origin` says what the training is made of.
+    Raises MedtuneError if a step or the adapter came out with NaN or infinite numbers or memory does not suffice, and
+    Interrupted, after a checkpoint, if a signal came.
     """
     device = str(next(parameter.device for parameter in model.parameters() if parameter.requires_grad))
     steps = steps_to_go(resume_from, total_steps(config, len(train_rows)), config)
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
     if hardware.rank() == 0:
         run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
-        keep_plan(run, plan)
+        keep_plan(run, prepared.plan)
     history, stopping = HistoryCallback(run, epoch_steps), InterruptionCallback(run)
     add_answer_loss(model.get_base_model())
     trainer = AnswerTrainer(
@@ -238,14 +278,16 @@ def train_adapter(
         history=history,
         stopping=stopping,
         origin=origin,
-        tokens_per_micro_batch=plan.tokens_per_micro_batch,
+        prepared=prepared,
         model=model,
-        args=build_arguments(config, run, plan, steps=steps, device=device, dtype=dtype),
+        args=build_arguments(config, run, prepared.plan, steps=steps, device=device, dtype=dtype),
         processing_class=tokenizer,
         callbacks=[history, stopping, *_callbacks(config, run)],
     )
     trainer.remove_callback(PrinterCallback)
     try:
+        if device != "cpu":  # where memory that runs out is no error to catch
+            rehearse(trainer)
         with interruption.deferred():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     finally:
@@ -287,8 +329,11 @@ def require_float32_adapter(model: Any) -> None:
 
 
 def _require_finite(model: Any) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not torch.isfinite(parameter).all():
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if torch.isfinite(torch.nn.utils.get_total_norm(trained.values())):
+        return  # one look, for which the device is waited for once
+    for name, parameter in trained.items():
+        if not torch.isfinite(parameter).all():
             raise MedtuneError(
                 f"training ended with NaN or infinite weights ({name}) and nothing was saved; "
                 "lower training.learning_rate or set model.dtype to bfloat16 or float32"

@@ -1,0 +1,107 @@
+"""Training that goes wrong is stopped before its weights are spoilt: NaN, a gradient spike, a collapsed loss scale."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from medtune.errors import MedtuneError
+from medtune.records import AnswerLoss, EncodedRow
+from medtune.run_dir import RunDir
+
+# A spike is told from the median of this many gradient norms before it, half of them at least.
+NORMS = 32
+# Float16 gradients are scaled by 65,536 at first, and by half after each overflow: below one, gradients overflow as
+# they are.
+LEAST_SCALE = 1.0
+# Rows that a message names; the file names all.
+_NAMED_ROWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StepReading:
+    """An optimiser step before its update; `scale` is that of float16 gradients, None without."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    scale: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with a step, and what to do about it, for people."""
+
+    what: str
+    advice: str
+
+
+class HealthWatch:
+    """Looks at every step before its update."""
+
+    def __init__(self, most_spike: float | None, earlier_norms: Iterable[float] = ()) -> None:
+        """`earlier_norms` are those of a training that goes on."""
+        self.most_spike = most_spike
+        self.norms: deque[float] = deque((norm for norm in earlier_norms if math.isfinite(norm)), maxlen=NORMS)
+
+    def trouble(self, reading: StepReading) -> Trouble | None:
+        """What is wrong with this step, if anything."""
+        half = reading.scale is not None
+        if not math.isfinite(reading.loss):
+            return Trouble(f"the loss is {reading.loss}", _lower_rate(half))
+        if reading.scale is not None and reading.scale < LEAST_SCALE:
+            return Trouble(
+                f"the loss scale of float16 has fallen to {reading.scale:g}: gradients overflow at every step",
+                _lower_rate(half),
+            )
+        if not math.isfinite(reading.gradient_norm):
+            # With a scale the update is left out, and the next step has half of it.
+            return None if half else Trouble(f"the gradient's norm is {reading.gradient_norm}", _lower_rate(half))
+        usual = median(self.norms) if len(self.norms) >= NORMS // 2 else math.inf
+        if self.most_spike is not None and reading.gradient_norm > self.most_spike * usual:
+            return Trouble(
+                f"the gradient's norm is {reading.gradient_norm:.3g}, {reading.gradient_norm / usual:,.0f} times the "
+                "median before it",
+                "look at these rows; lower training.learning_rate and start over, or add `--set "
+                "training.max_gradient_spike=null` to --resume to go on past it",
+            )
+        self.norms.append(reading.gradient_norm)
+        return None
+
+
+def stop_training(
+    run: RunDir, trouble: Trouble, reading: StepReading, rows: Sequence[EncodedRow], losses: Sequence[AnswerLoss]
+) -> MedtuneError:
+    """Record a step's trouble with its rows and their losses; returns the error that stops the training."""
+    means = [loss.nll / max(1, loss.tokens) for loss in losses]
+    broken = [row.id for row, mean in zip(rows, means, strict=True) if not math.isfinite(mean)]
+    by_loss = sorted(zip(means, rows, strict=True), key=lambda one: -one[0] if math.isfinite(one[0]) else -math.inf)
+    suspects = broken or [row.id for _, row in by_loss]
+    entries: list[dict[str, Any]] = [
+        {"id": row.id, "tokens": len(row.input_ids), "loss": mean if math.isfinite(mean) else str(mean)}
+        for mean, row in by_loss
+    ]
+    record = {**asdict(trouble), **{key: _plain(value) for key, value in asdict(reading).items()}, "rows": entries}
+    run.write_json(run.trouble_file, record)
+    named = ", ".join(suspects[:_NAMED_ROWS]) + (" …" if len(suspects) > _NAMED_ROWS else "")
+    which = f"rows without a finite loss: {named}" if broken else f"its rows, the highest loss first: {named}"
+    if len(broken) == len(rows):
+        which = "none of its rows has a finite loss"
+    return MedtuneError(
+        f"training stopped at step {reading.step}, before its update: {trouble.what}; {which} (all in "
+        f"{run.trouble_file}); {trouble.advice}"
+    )
+
+
+def _lower_rate(half: bool) -> str:
+    dtype = "set model.dtype to float32 or bfloat16, or " if half else ""
+    return f"look at these rows, {dtype}lower training.learning_rate, and start over in another --run-dir"
+
+
+def _plain(value: Any) -> Any:
+    # JSON has no NaN.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,69 @@
+"""The longest pass and a validation batch, tried out before training begins: what will not fit fails now.
+
+Nothing of it stays: no gradient, no change of weights, no random number drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medtune.model.packing import fill_micro_batches
+from medtune.progress import say
+from medtune.records import EncodedRow
+from medtune.training.batching import collate_step
+from medtune.training.memory import GIB
+from medtune.training.preparation import steps_of
+
+if TYPE_CHECKING:
+    from medtune.training.sft import AnswerTrainer
+
+
+def rehearse(trainer: AnswerTrainer) -> None:
+    """Try the longest pass of the whole training and the widest validation batch, with less memory until both fit.
+
+    Raises MedtuneError where nothing is left to save.
+    """
+    device = trainer.args.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trainer.within_memory(lambda: _try(trainer), where="in the rehearsal", keep_optimizer=False)
+    if device.type == "cuda":
+        peak, plan = torch.cuda.max_memory_allocated(device), trainer.prepared.plan
+        say(
+            f"rehearsal: the longest pass, with optimiser, and a validation batch fit; {peak / GIB:.1f} GiB at their "
+            f"peak, {plan.peak_bytes / GIB:.1f} foretold"
+        )
+
+
+def longest_pass(
+    rows: Sequence[EncodedRow], steps: Iterable[Sequence[int]], tokens_per_micro_batch: int
+) -> list[EncodedRow]:
+    """The rows of the pass with the most tokens among those of all `steps`; of equal ones that with the longest row."""
+    lengths = [len(row.input_ids) for row in rows]
+    passes = (
+        [step[i] for i in indices]
+        for step in steps
+        for indices in fill_micro_batches([lengths[i] for i in step], tokens_per_micro_batch)
+    )
+    longest = max(passes, key=lambda one: (sum(lengths[i] for i in one), max(lengths[i] for i in one)))
+    return [rows[i] for i in longest]
+
+
+def _try(trainer: AnswerTrainer) -> None:
+    budget, parameters = trainer.prepared.plan.tokens_per_micro_batch, trainer.trained
+    train_rows, validation_rows = trainer.train_rows, trainer.validation_rows
+    # What a step holds beside its passes: the optimiser's state, and the gradient of the passes before.
+    state = torch.empty(trainer.prepared.optimizer_bytes(), dtype=torch.uint8, device=trainer.args.device)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    longest = longest_pass(train_rows, steps_of(train_rows, trainer.config), budget)
+    step: dict[str, Any] = collate_step(longest, tokens_per_micro_batch=budget, filler=longest[0])
+    with trainer.accelerator.autocast():
+        trainer.passes(trainer.model, step["micro_batches"], step["answer_tokens"])
+    for parameter in parameters:
+        parameter.grad = None
+    widest = longest_pass(validation_rows, [range(len(validation_rows))], budget)
+    trainer.validation_losses(widest)
+    del state

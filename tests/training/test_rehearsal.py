@@ -1,0 +1,207 @@
+"""What will not fit is found before the first step, and leaves no trace in the training."""
+
+import math
+
+import pytest
+import torch
+from test_sft import assert_same, losses, make_config, rows, train
+
+from medtune.errors import MedtuneError
+from medtune.model.adapters import attach_new_adapter
+from medtune.model.base_weights import BaseWeights
+from medtune.model.fused_layers import FusedLayer
+from medtune.model.host_store import HostMemoryError
+from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
+from medtune.records import EncodedRow
+from medtune.run_dir import RunDir
+from medtune.training import sft
+from medtune.training.kept_plan import restore_plan
+from medtune.training.preparation import PreparedStep
+from medtune.training.rehearsal import longest_pass, rehearse
+
+
+def row(length):
+    return EncodedRow(str(length), [1] * length, [1] * length)
+
+
+def test_the_longest_pass_is_that_with_the_most_tokens_then_with_the_longest_row():
+    train_rows = [row(length) for length in (10, 20, 30, 40, 50, 60)]
+    assert [one.id for one in longest_pass(train_rows, [[0, 1, 2], [3, 0]], 1000)] == ["10", "20", "30"]
+    assert [one.id for one in longest_pass(train_rows, [[0, 1, 2], [0, 4]], 1000)] == ["10", "50"]
+    assert [one.id for one in longest_pass(train_rows, [[0, 1, 2], [5, 1]], 45)] == ["60"]
+
+
+@pytest.fixture
+def rehearsed(monkeypatch):
+    """Training with a rehearsal, as it is on a GPU."""
+    train_for_real = sft.AnswerTrainer.train
+
+    def rehearse_first(self, *args, **options):
+        rehearse(self)
+        return train_for_real(self, *args, **options)
+
+    monkeypatch.setattr(sft.AnswerTrainer, "train", rehearse_first)
+
+
+def test_a_rehearsal_leaves_no_trace(tiny, tmp_path, rehearsed, monkeypatch):
+    after, history, _ = train(tiny, tmp_path / "a", make_config(tiny, lora={"dropout": 0.1}))
+    monkeypatch.undo()
+    plain, other, _ = train(tiny, tmp_path / "b", make_config(tiny, lora={"dropout": 0.1}))
+    assert losses(history) == losses(other)
+    assert [entry.get("tokens") for entry in history] == [entry.get("tokens") for entry in other]
+    assert_same(after, plain, rtol=0, atol=0)
+
+
+def room_for(monkeypatch, tokens):
+    """A GPU on which a pass of more than `tokens` tokens runs out of memory."""
+    passes, tried = sft.AnswerTrainer.passes, []
+
+    def limited(self, model, micro_batches, answer_tokens):
+        tried.append(max(batch["input_ids"].numel() for batch in micro_batches))
+        if tried[-1] > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return passes(self, model, micro_batches, answer_tokens)
+
+    monkeypatch.setattr(sft.AnswerTrainer, "passes", limited)
+    return tried
+
+
+def test_a_batch_too_large_is_found_in_the_rehearsal_and_one_that_fits_is_settled_on(
+    tiny, tmp_path, rehearsed, monkeypatch, capsys
+):
+    config = make_config(tiny, tokens_per_micro_batch=100_000, checkpointing="auto")
+    _, history, _ = train(tiny, tmp_path / "a", config)
+    tried = room_for(monkeypatch, 300)
+    _, other, result = train(tiny, tmp_path / "b", config)
+    assert result.times_out_of_memory >= 1
+    assert tried[0] > 300
+    # Once a pass has fitted in the rehearsal, every pass of the training does.
+    fitting = [size <= 300 for size in tried]
+    assert fitting == sorted(fitting)
+    assert losses(history) == pytest.approx(losses(other), rel=1e-5)
+    assert [entry.get("tokens") for entry in history] == [entry.get("tokens") for entry in other]
+    assert restore_plan(RunDir(tmp_path / "b")).tokens_per_micro_batch <= 300
+    said = capsys.readouterr().err
+    assert "out of GPU memory in the rehearsal; from now on passes of up to" in said
+    assert "no row is left out" in said
+
+
+def test_what_fits_by_no_plan_is_told_before_the_first_step(tiny, tmp_path, rehearsed, monkeypatch):
+    room_for(monkeypatch, 0)
+    with pytest.raises(MedtuneError, match=r"ran out of GPU memory in the rehearsal .*no other plan takes less; lower"):
+        train(tiny, tmp_path, make_config(tiny))
+    assert not losses(RunDir(tmp_path).read_history())
+
+
+def test_a_validation_batch_too_large_is_found_too(tiny, tmp_path, rehearsed, monkeypatch):
+    called = []
+    monkeypatch.setattr(sft, "answer_losses", lambda *args, **options: called.append(options) or explode())
+
+    def explode():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(MedtuneError, match="in the rehearsal"):
+        train(tiny, tmp_path, make_config(tiny))
+    assert called
+
+
+def prepared_step(tiny, **training):
+    config = make_config(tiny, model={"quantization": "nf4"}, **training)
+    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype="float32")
+    model = attach_new_adapter(prepare_for_training(base, "lean"), config.lora, 0)
+    return PreparedStep(model, rows(tiny), config, device="cpu", dtype="float32")
+
+
+def logits(prepared):
+    with torch.no_grad():
+        return prepared.model(torch.arange(20).unsqueeze(0)).logits
+
+
+def test_weights_kept_dequantised_can_be_let_go_of(tiny):
+    prepared = prepared_step(tiny, weights="dequantized")
+    before = logits(prepared)
+    kept = [group.base for layer in prepared.layers for group in layer.groups]
+    assert all(isinstance(base, BaseWeights) and base.kept is not None for base in kept)
+    assert prepared.take_less("device", keep_optimizer=True)
+    assert prepared.plan.weights == "nf4"
+    assert all(base.kept is None for base in kept)
+    torch.testing.assert_close(logits(prepared), before, rtol=1e-5, atol=1e-5)
+
+
+def test_each_plan_takes_less_than_the_one_before_until_none_is_left(tiny):
+    prepared = prepared_step(tiny, checkpointing="none", weights="auto")
+    peaks = [prepared.plan.peak_bytes]
+    while prepared.take_less("device", keep_optimizer=True):
+        peaks.append(prepared.plan.peak_bytes)
+        assert prepared.plan.optimizer == "adamw_torch_fused"
+        assert [layer.recompute for layer in prepared.layers] == [
+            number < prepared.plan.checkpointed_layers for number in range(2)
+        ]
+    assert len(peaks) > 1
+    assert peaks == sorted(peaks, reverse=True)
+    assert len(set(peaks)) == len(peaks)
+
+
+def test_host_memory_that_cannot_be_had_is_asked_for_less(tiny, tmp_path, monkeypatch, capsys):
+    calls, backward = [], FusedLayer.backward
+
+    def limited(self, *args, **options):
+        calls.append(self)
+        if len(calls) == 1:
+            raise HostMemoryError("1.00 GiB of host memory cannot be page-locked (CUDA error 2)")
+        return backward(self, *args, **options)
+
+    monkeypatch.setattr(FusedLayer, "backward", limited)
+    _, history, result = train(tiny, tmp_path, make_config(tiny))
+    assert result.times_out_of_memory == 1
+    assert all(math.isfinite(loss) for loss in losses(history))
+    assert "out of host memory at step 1; from now on" in capsys.readouterr().err
+
+
+def gpu_training(tiny, tmp_path, config, *, resume_from=None, dtype="float16"):
+    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
+    model = attach_new_adapter(prepare_for_training(base, "lean"), config.lora, config.seed)
+    prepared = PreparedStep(model, rows(tiny), config, device="cuda:0", dtype=dtype)
+    run = RunDir(tmp_path)
+    model, result = sft.train_adapter(
+        model, tiny.tokenizer, rows(tiny), rows(tiny, 6, start=100),
+        config=config, run=run, dtype=dtype, prepared=prepared, resume_from=resume_from,
+    )  # fmt: skip
+    return run.read_history(), result, prepared
+
+
+@pytest.mark.gpu
+def test_gpu_a_step_whose_inputs_wait_on_the_host_is_made_again(tiny, tmp_path, monkeypatch):
+    settings = {"checkpointing": "offload", "tokens_per_micro_batch": 128, "weights": "nf4"}
+    config = make_config(tiny, model={"quantization": "nf4"}, **settings)
+    history, _, prepared = gpu_training(tiny, tmp_path / "a", config)
+    assert prepared.plan.offloaded_layers == 2
+    backward, calls = FusedLayer.backward, []
+
+    def limited(self, *args, **options):
+        calls.append(self)
+        if len(calls) == 8:  # beyond the rehearsal's, when one layer's input has come back and one waits
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return backward(self, *args, **options)
+
+    monkeypatch.setattr(FusedLayer, "backward", limited)
+    other, result, _ = gpu_training(tiny, tmp_path / "b", config)
+    assert result.times_out_of_memory == 1
+    assert losses(history) == pytest.approx(losses(other), rel=5e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "paged_adamw_8bit"])
+def test_gpu_float16_training_goes_on_as_if_it_had_not_stopped(tiny, tmp_path, optimizer):
+    """Optimiser, schedule, scaler and place in the data come back; up to the GPU's own noise."""
+    config = make_config(
+        tiny, max_steps=6, checkpoint_steps=2, keep_checkpoints=9, keep="last", epochs=2, optimizer=optimizer
+    )
+    history, _, _ = gpu_training(tiny, tmp_path, config)
+    whole = [(entry["loss"], entry["grad_norm"]) for entry in history if "loss" in entry]
+    resumed, _, _ = gpu_training(tiny, tmp_path, config, resume_from=tmp_path / "checkpoints" / "checkpoint-4")
+    again = [(entry["loss"], entry["grad_norm"]) for entry in resumed if "loss" in entry]
+    assert len(again) == len(whole) == 6
+    for (loss, norm), (other_loss, other_norm) in zip(whole[4:], again[4:], strict=True):
+        assert loss == pytest.approx(other_loss, rel=1e-3)
+        assert norm == pytest.approx(other_norm, rel=2e-2)
