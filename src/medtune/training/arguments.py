@@ -10,7 +10,7 @@ from trl import SFTConfig
 from medtune.config import Config
 from medtune.run_dir import RunDir
 from medtune.training.batching import steps_per_epoch
-from medtune.training.memory import TrainingPlan
+from medtune.training.peaks import TrainingPlan
 
 VALIDATIONS_PER_RUN = 5
 

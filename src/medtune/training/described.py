@@ -16,18 +16,8 @@ from medtune.model.attention import varlen_fits
 from medtune.model.loading import model_without_weights, prepare_for_training
 from medtune.model.packing import filled_up
 from medtune.training.arguments import optimizer_names
-from medtune.training.memory import (
-    GIB,
-    MARGIN,
-    REACHED,
-    Machine,
-    ModelShape,
-    PeakParts,
-    TrainingPlan,
-    peak_parts,
-    plan_training,
-    work_per_token,
-)
+from medtune.training.memory import MARGIN, REACHED, plan_training, work_per_token
+from medtune.training.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
 from medtune.training.preparation import HOST_SHARE
 from medtune.training.shapes import head_size, is_base_linear, shape_of
 

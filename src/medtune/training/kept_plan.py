@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from medtune.checkpoints import plan_error, read_plan, save_plan
 from medtune.run_dir import RunDir
-from medtune.training.memory import TrainingPlan
+from medtune.training.peaks import TrainingPlan
 
 
 def keep_plan(run: RunDir, plan: TrainingPlan) -> None:

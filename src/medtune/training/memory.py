@@ -1,4 +1,4 @@
-"""How a step is computed in the memory that is there: predicted peaks, and the fastest plan that fits.
+"""How a step is computed in the memory that is there: the fastest plan whose predicted peak fits.
 
 A plan changes neither the rows of a step nor its gradient: tokens per pass, which layers are computed again in the
 backward pass, where their inputs wait, whether base weights stay in 4 bit, and where the embeddings sit.
@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 from medtune.config import TrainingSection
 from medtune.errors import ModelError
-from medtune.model.fused_layers import FEED_FORWARD_TOKENS
-from medtune.model.host_store import LAYERS_AHEAD
 from medtune.model.packing import filled_up
+from medtune.training.peaks import (
+    GIB,
+    ON_THEIR_WAY_OUT,
+    Machine,
+    ModelShape,
+    TrainingPlan,
+    predicted_peak,
+)
 
-GIB = 2**30
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
 OPERATIONS_PER_BYTE = 200
 # A pass of few tokens does not fill the GPU: what its products cost beside their operations, as tokens.
@@ -34,114 +39,9 @@ HOST_SECONDS = 0.0022
 HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 # Copies out and back pass beside the computation, but share its memory, and cost the host seconds a layer.
 OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
-# Inputs on the device while they are copied out, or back before they are needed.
-_LAYERS_ON_THEIR_WAY = LAYERS_AHEAD + 1
 # Of the memory that is free, what training plans with. The rest is for the allocator's gaps between the activations of
 # passes of unlike sizes: 0.74 GiB beside 13.71 on an H200.
 MARGIN = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What a plan needs to know of a model. Sizes are elements, `item` bytes each, unless they say bytes.
-
-    `spread` is what attention keeps of a token while its graph is there, beside query, key, value and result; rooms are
-    what fused layers hold beside the weights of a layer and beside gate and up, for the adapters.
-    """
-
-    layers: int
-    hidden: int
-    intermediate: int
-    query_key_value: int
-    attention: int
-    spread: int
-    item: int
-    layer_parameters: int
-    packed_layer_parameters: int
-    largest_group: int
-    room_parameters: int
-    gate_up_room: int
-    head_parameters: int
-    adapter_parameters: int
-    embedding_bytes: int
-    logit_bytes: int
-    fused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Bytes that the model takes now, that training may reach in all on the device, and that it may page-lock.
-
-    `operations` are dense 16-bit matrix operations a second, or None where the host's part does not matter. `offloads`
-    says whether host memory is another memory than the device's.
-    """
-
-    allocated: int
-    limit: int
-    host: int
-    operations: float | None = None
-    offloads: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingPlan:
-    """How a step is computed, and the peak that is predicted for it."""
-
-    tokens_per_micro_batch: int
-    layers: int
-    checkpointed_layers: int
-    offloaded_layers: int
-    weights: Literal["nf4", "dequantized"]
-    embeddings: Literal["device", "host"]
-    optimizer: str
-    fused: bool
-    peak_bytes: int = 0
-    limit_bytes: int = 0
-
-    def describe(self) -> str:
-        """One line for people."""
-        again = {0: "no layer", self.layers: f"all {self.layers} layers"}.get(
-            self.checkpointed_layers, f"{self.checkpointed_layers} of {self.layers} layers"
-        )
-        if self.offloaded_layers:
-            those = "" if self.offloaded_layers == self.checkpointed_layers else f"{self.offloaded_layers} "
-            from_host = f", {those}from inputs in host memory"
-        else:
-            from_host = ""
-        parts = [
-            f"passes of up to {self.tokens_per_micro_batch:,} tokens",
-            f"{again} computed again{from_host}",
-            f"base weights {'dequantised once' if self.weights == 'dequantized' else 'as they are stored'}",
-            f"embeddings {'in host memory' if self.embeddings == 'host' else 'on the device'}",
-            f"optimiser {self.optimizer}",
-        ]
-        if self.peak_bytes:
-            parts.append(f"predicted peak {self.peak_bytes / GIB:.1f} of {self.limit_bytes / GIB:.1f} GiB")
-        return "; ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class PeakParts:
-    """What the device holds at the peak of a step, in bytes.
-
-    `model` is what was there before training, less embeddings that move to the host; `inputs` are those of layers that
-    are computed again, `kept` is what the other layers keep; `moment` is what comes and goes at the `widest` moment.
-    """
-
-    model: float
-    dequantized: float
-    gradients: float
-    optimizer: float
-    inputs: float
-    kept: float
-    moment: float
-    widest: Literal["loss", "layer", "layer computed again"]
-
-    @property
-    def total(self) -> int:
-        """The peak."""
-        steady = self.model + self.dequantized + self.gradients + self.optimizer
-        return int(steady + self.inputs + self.kept + self.moment)
 
 
 def plan_training(
@@ -185,56 +85,6 @@ def plan_training(
     return best
 
 
-def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> int:
-    """Peak bytes on the device: what is there now, gradients and optimiser, kept activations, the widest moment."""
-    return peak_parts(shape, machine, plan).total
-
-
-def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakParts:
-    """The predicted peak of passes of `plan.tokens_per_micro_batch` tokens, part by part."""
-    tokens, item = plan.tokens_per_micro_batch, shape.item
-    dequantized = 0
-    if plan.weights == "dequantized":
-        dequantized = (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
-    elif not shape.packed_layer_parameters:
-        dequantized = shape.room_parameters * shape.layers * item
-    kept_layers = shape.layers - plan.checkpointed_layers
-    inputs = tokens * shape.hidden * item
-    waiting = inputs * (plan.checkpointed_layers - plan.offloaded_layers)
-    on_their_way = inputs * _LAYERS_ON_THEIR_WAY if plan.offloaded_layers else 0
-    parts = PeakParts(
-        model=machine.allocated - (shape.embedding_bytes if plan.embeddings == "host" else 0),
-        dequantized=dequantized,
-        gradients=shape.adapter_parameters * 4,
-        optimizer=shape.adapter_parameters * optimizer_bytes(plan.optimizer),
-        # What went out has gone by the loss, and comes back when layers compute again.
-        inputs=waiting if kept_layers else waiting + on_their_way,
-        kept=(inputs + _kept_inside(shape, tokens)) * kept_layers,
-        moment=_loss_moment(shape, tokens),
-        widest="loss",
-    )
-    layer = _layer_moment(shape, plan, tokens, recomputed=kept_layers == 0)
-    if layer > parts.moment:
-        parts = replace(parts, moment=layer, widest="layer" if kept_layers else "layer computed again")
-    if plan.checkpointed_layers:
-        # The layers that compute again are the first ones, when all that others kept is gone.
-        layer = _layer_moment(shape, plan, tokens, recomputed=True)
-        again = replace(parts, inputs=waiting + on_their_way, kept=0, moment=layer, widest="layer computed again")
-        parts = again if again.total > parts.total else parts
-    return parts
-
-
-def _kept_inside(shape: ModelShape, tokens: int) -> int:
-    """What a layer keeps beside its input: query, key and value, what attention gave, the middle of the residual
-    stream, gate and up."""
-    gate_up = 2 * shape.intermediate + shape.gate_up_room
-    a_token = shape.query_key_value + shape.attention + shape.hidden + gate_up
-    if not shape.fused:
-        # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
-        a_token += 10 * shape.hidden + 2 * shape.intermediate + shape.spread
-    return tokens * a_token * shape.item
-
-
 def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | None = None) -> float:
     """Operations a token, and what else takes time as if it were operations; the measure by which plans are compared.
 
@@ -256,13 +106,6 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | No
     slower *= HOST_EMBEDDINGS_COST if plan.embeddings == "host" else 1
     slower *= PAGED_COST if "paged" in plan.optimizer else 1
     return work * slower / tokens
-
-
-def optimizer_bytes(name: str) -> float:
-    """An optimiser's state on the device, in bytes a trained parameter."""
-    if "paged" in name:
-        return 0.0  # in memory that the driver moves to the host when it runs short
-    return 2.1 if "8bit" in name else 8.0
 
 
 def _candidates(
@@ -290,7 +133,7 @@ def _offloaded(
     inputs = tokens * shape.hidden * shape.item
     least = math.ceil((peak - machine.limit) / inputs)
     # Those on their way take room at some moments and not at others.
-    for count in range(least, least + _LAYERS_ON_THEIR_WAY + 1):
+    for count in range(least, least + ON_THEIR_WAY_OUT + 1):
         if count > plan.checkpointed_layers or count * inputs > machine.host:
             break
         offloaded = replace(plan, offloaded_layers=count)
@@ -325,25 +168,3 @@ def _checkpointing(shape: ModelShape, machine: Machine, training: TrainingSectio
         yield (min(wanted, layers) if shape.fused else layers), 0
     else:
         yield from ((count, 0) for count in (range(layers + 1) if shape.fused else (0, layers)))
-
-
-def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recomputed: bool) -> float:
-    """The widest moment of one layer's backward pass, beyond what waits for it."""
-    piece = min(tokens, FEED_FORWARD_TOKENS)
-    rows = tokens * (4 * shape.hidden + shape.spread)
-    gate_up = piece * (2 * shape.intermediate + shape.gate_up_room) if recomputed else 0
-    if recomputed:
-        rows += tokens * (shape.query_key_value + shape.attention + shape.hidden)
-    if not shape.fused:
-        rows, gate_up = rows + 8 * tokens * shape.hidden, gate_up + 4 * piece * shape.intermediate
-    # Either the activation's gradient is there with the last matrix, or the norm's with that of gate and up.
-    matrix = shape.largest_group if plan.weights == "nf4" and shape.packed_layer_parameters else 0
-    wide = max(piece * shape.intermediate + matrix / 2, piece * shape.hidden + matrix)
-    return (rows + gate_up + wide + piece * shape.hidden) * shape.item
-
-
-def _loss_moment(shape: ModelShape, tokens: int) -> float:
-    # The last norm's input, the answers' rows, and their gradient in float32 and as it goes on; a norm that is not
-    # fused keeps more.
-    states = 3 if shape.fused else 5
-    return tokens * shape.hidden * (states * shape.item + 4) + 1.5 * shape.logit_bytes

@@ -19,7 +19,8 @@ from medtune.progress import say
 from medtune.records import EncodedRow
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names, total_steps
 from medtune.training.batching import StepSampler
-from medtune.training.memory import GIB, MARGIN, Machine, TrainingPlan, optimizer_bytes, plan_training
+from medtune.training.memory import MARGIN, plan_training
+from medtune.training.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
 from medtune.training.shapes import model_shape
 
 # Of the main memory that is available, at most this share becomes page-locked.

@@ -14,7 +14,7 @@ from medtune.model.packing import fill_micro_batches
 from medtune.progress import say
 from medtune.records import EncodedRow
 from medtune.training.batching import collate_step
-from medtune.training.memory import GIB
+from medtune.training.peaks import GIB
 from medtune.training.preparation import steps_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def longest_pass(
 
 
 def _try(trainer: AnswerTrainer) -> None:
+    if trainer.args.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.args.device)  # of loading, and of what did not fit
     budget, parameters = trainer.prepared.plan.tokens_per_micro_batch, trainer.trained
     train_rows, validation_rows = trainer.train_rows, trainer.validation_rows
     # What a step holds beside its passes: the optimiser's state, and the gradient of the passes before.

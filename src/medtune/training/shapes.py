@@ -14,7 +14,7 @@ from medtune.model.attention import spreads_key_heads
 from medtune.model.base_weights import is_4bit, room_for
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
 from medtune.model.projections import joined_rank
-from medtune.training.memory import ModelShape
+from medtune.training.peaks import ModelShape
 
 
 def model_shape(model: Any, config: Config, device: torch.device, dtype: torch.dtype) -> ModelShape:
