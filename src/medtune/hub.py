@@ -143,16 +143,20 @@ def check_settings() -> None:
 
     if is_offline_mode():
         return
-    try:
-        address = urlsplit(constants.ENDPOINT)
-        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
-    except ValueError:  # a port that is no number
-        usable = False
-    if not usable:
+    if not is_web_address(constants.ENDPOINT):
         raise MedtuneError("HF_ENDPOINT: no web address; unset it, or set it to one such as https://huggingface.co")
     token = get_token() or ""
     if not (token.isascii() and token.isprintable()):
         raise MedtuneError("HF_TOKEN, or the stored token: holds characters that no token has; copy it again")
+
+
+def is_web_address(text: str) -> bool:
+    """Whether requests can be made to it."""
+    try:
+        address = urlsplit(text)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 @contextmanager

@@ -59,12 +59,16 @@ def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
 
 def reach_hub() -> None:
     """Raises MedtuneError unless a Hub answers, whoever asks."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import constants, get_session
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
     check_settings()
     try:
-        list(HfApi().list_models(limit=1, token=False))
+        # Not HfApi.list_models, which asks six times before it gives up, for half a minute.
+        answer = get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=TIME_LIMIT)
+        hf_raise_for_status(answer)
+        answer.json()
     except (HTTPError, json.JSONDecodeError) as error:
         # A mirror may have no lists, or none for strangers.
         if not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def examine(recipe: str | None, overrides: Sequence[str] = (), run_dir: Path | N
 
     yield from guarded("Python", software.check_python)
     yield from guarded("packages", software.check_packages)
+    yield from guarded("Hub", _check_address)
     yield from guarded("packages", _prepare)
     config = None
     if recipe is not None:
@@ -39,6 +41,16 @@ def examine(recipe: str | None, overrides: Sequence[str] = (), run_dir: Path | N
         from medtune.recipes import recipe_name
 
         yield from RecipeExamination(config, run_dir or Path("runs") / recipe_name(recipe)).findings()
+
+
+def _check_address() -> Iterator[Finding]:
+    from medtune.hub import is_web_address
+
+    if not is_web_address(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
+        # With some addresses huggingface_hub cannot even be imported; with this one it can, and nothing is asked.
+        os.environ["HF_ENDPOINT"] = "none"
+        fix = "unset it, or set it to one such as https://huggingface.co"
+        yield Finding("failure", "Hub", "HF_ENDPOINT is no web address", fix)
 
 
 def _prepare() -> Iterator[Finding]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medtune.errors import MedtuneError, first_line
@@ -58,13 +60,12 @@ def secrets() -> set[str]:
         _, _, rest = os.environ.get(name, "").partition("://")
         login = rest.rpartition("@")[0]
         found.add(login.partition(":")[2] or login)
-    try:
-        from huggingface_hub import constants
-
-        with open(constants.HF_TOKEN_PATH, encoding="utf-8", errors="replace") as file:
-            found.add(file.read().strip())
-    except (ImportError, OSError):
-        pass
+    # By huggingface_hub's rules, and without importing it: that may fail, and keeps the address it finds.
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+    stored = os.environ.get("HF_TOKEN_PATH") or f"{home}/token"
+    with suppress(OSError):
+        found.add(Path(stored).expanduser().read_text(encoding="utf-8", errors="replace").strip())
     return found - {""}
 
 

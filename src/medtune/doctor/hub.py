@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 def check_hub(config: Config | None) -> Iterator[Finding]:
     """Two findings. A Hub that is down is a warning here: whether the recipe needs it, its model and data will show."""
-    from huggingface_hub import is_offline_mode
+    from huggingface_hub import constants, is_offline_mode
 
+    from medtune.hub import is_web_address
+
+    if not is_web_address(constants.ENDPOINT):
+        return  # which has been said already
     if is_offline_mode():
         yield Finding("ok", "Hub", "HF_HUB_OFFLINE is set: nothing is asked of it, and only its cache is used")
         return

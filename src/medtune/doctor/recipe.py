@@ -58,7 +58,7 @@ class RecipeExamination:
         if "bertscore_f1" in config.evaluation.metrics:
             checks["BERTScore"] = self._encoder
         checks |= {"data": self._data, "memory": self._memory, "disk": self._disk, "output": self._output}
-        with time_limit():
+        with time_limit(), overheard():
             for subject, check in checks.items():
                 yield from guarded(subject, check)
 
