@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from medtune.config import Config
@@ -51,12 +50,13 @@ def run_needs(config: Config, run_dir: Path, parameters: int, questions: int, te
 
 def check_disk(needs: Sequence[Need]) -> Iterator[Finding]:
     """One finding a file system: the sum of what goes there, against what is free."""
-    placed = [(nearest_folder(need.folder), need) for need in needs]
-    placed.sort(key=lambda pair: os.stat(pair[0]).st_dev)
-    for _, group in groupby(placed, key=lambda pair: os.stat(pair[0]).st_dev):
-        parts = list(group)
-        total, free = sum(need.bytes for _, need in parts), shutil.disk_usage(parts[0][0]).free
-        terms = " + ".join(f"{amount(need.bytes)} {need.label}" for _, need in parts if need.bytes)
+    disks: dict[int, list[Need]] = {}
+    for need in needs:
+        disks.setdefault(device_of(nearest_folder(need.folder)), []).append(need)
+    for _, parts in sorted(disks.items()):
+        total = sum(need.bytes for need in parts)
+        free = shutil.disk_usage(nearest_folder(parts[0].folder)).free
+        terms = " + ".join(f"{amount(need.bytes)} {need.label}" for need in parts if need.bytes)
         reason = f"{amount(total)} to be written ({terms}), {amount(free)} free"
         if total > free:
             fix = f"free {amount(total - free)}, or set HF_HOME or --run-dir to a larger disk"
@@ -82,6 +82,11 @@ def check_output(config: Config, run_dir: Path) -> Iterator[Finding]:
         yield Finding("failure", "output", f"{run_dir}: {folder} cannot be written", "choose another --run-dir")
     else:
         yield Finding("ok", "output", f"{run_dir} can be written")
+
+
+def device_of(folder: Path) -> int:
+    """The number of the file system that `folder` is on."""
+    return os.stat(folder).st_dev
 
 
 def nearest_folder(path: Path) -> Path:

@@ -159,7 +159,8 @@ class RecipeExamination:
             host = DescribedGpu("CPU", host_free_bytes() / GIB, (0, 0))
             self.described = describe_model(config, folder, host, choose_dtype(config.model.dtype, "cpu").value)
             shape, size = self.described.shape, self.described.size
-            parameters = shape.layers * shape.layer_parameters + shape.head_parameters
+            ends = shape.head_parameters + shape.embedding_bytes // shape.item
+            parameters = shape.layers * shape.layer_parameters + ends
             # Gradient and both moments of AdamW, in float32.
             yield cpu_memory(size.total + 12 * shape.adapter_parameters, parameters, host_free_bytes())
             return
