@@ -101,4 +101,5 @@ def test_the_last_line_counts():
 
 
 def test_amounts():
+    assert amount(9000) == "under 1 MiB"
     assert (amount(20 * 2**20), amount(2**30), amount(16.1 * 2**30)) == ("20 MiB", "1.0 GiB", "16.1 GiB")

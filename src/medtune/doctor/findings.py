@@ -82,7 +82,9 @@ def without_secrets(finding: Finding, hidden: Iterable[str]) -> Finding:
 
 def amount(size: float) -> str:
     """Bytes for people."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"
+    if size >= GIB:
+        return f"{size / GIB:.1f} GiB"
+    return f"{size / MIB:.0f} MiB" if size >= MIB else "under 1 MiB"
 
 
 def print_finding(finding: Finding, console: Console) -> None:
