@@ -32,6 +32,7 @@ class Repo:
 
     gated: bool = False
     private: bool = False
+    tags: tuple[str, ...] = ()
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
@@ -131,10 +132,17 @@ class HubServer:
             self._thread.join()
 
     def add(
-        self, kind: Kind, name: str, files: Mapping[str, bytes], *, gated: bool = False, private: bool = False
+        self,
+        kind: Kind,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        gated: bool = False,
+        private: bool = False,
+        tags: tuple[str, ...] = (),
     ) -> str:
         """A new repository with `files` on `main`; returns its commit."""
-        repo = self.repos[kind, name] = Repo(gated, private)
+        repo = self.repos[kind, name] = Repo(gated, private, tags)
         return repo.commit(files)
 
     def fail(self, match: str, failure: Failure, *, times: int | None = None, after: int = 0) -> None:
@@ -185,6 +193,8 @@ class Handler(BaseHTTPRequestHandler):
     server_hub: HubServer
 
     ROUTES = (
+        ("GET", r"/api/whoami-v2", "whoami"),
+        ("GET", r"/api/models", "models"),
         (
             "GET",
             r"/api/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+(?:/[^/]+)?)/revision/(?P<revision>[^/]+)",
@@ -261,6 +271,13 @@ class Handler(BaseHTTPRequestHandler):
         return Response.error(404, "", f"no such route: {method} {path}")
 
     def _with_repo(self, route: str, parts: dict[str, str], body: bytes) -> Response:
+        if route == "models":
+            names = [name for kind, name in self.server_hub.repos if kind == "models"]
+            return Response.of_json([{"id": name, "_id": blob_id(name.encode())[:24]} for name in names])
+        if route == "whoami":
+            if self.token not in self.server_hub.tokens:
+                return Response.error(401, "", "Invalid username or password.")
+            return Response.of_json({"name": "ada", "auth": {"accessToken": {"displayName": "laptop", "role": "read"}}})
         kind: Any = parts.get("kind", "models")
         repo = self.server_hub.repos.get((kind, parts["name"]))
         allowed = self.token in self.server_hub.tokens
@@ -289,14 +306,16 @@ class Handler(BaseHTTPRequestHandler):
         return self._file(repo.commits[commit], commit, parts["path"])
 
     def _info(self, name: str, repo: Repo, commit: str) -> dict[str, Any]:
-        siblings = [{"rfilename": path} for path in sorted(repo.commits[commit])]
+        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(repo.commits[commit])]
+        if "blobs" in parse_qs(urlsplit(self.path).query):
+            siblings = [{**file, "size": len(repo.commits[commit][file["rfilename"]])} for file in siblings]
         access = {"gated": "manual" if repo.gated else False, "private": repo.private, "disabled": False}
         return {
             "_id": blob_id(name.encode())[:24],
             "id": name,
             "sha": commit,
             "siblings": siblings,
-            "tags": [],
+            "tags": list(repo.tags),
         } | access
 
     def _paths_info(self, files: Mapping[str, bytes], body: bytes) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
+from urllib.parse import urlsplit
 
 from medtune.errors import DataError, MedtuneError, ModelError
 
@@ -35,7 +36,7 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
     safetensors, which without `weights` is told from the Hub's list of files.
     """
     wanted = (*CONFIG_FILES, *WEIGHT_FILES) if weights else CONFIG_FILES
-    with _explained(ModelError, "model", repo, revision):
+    with explained(ModelError, "model", repo, revision):
         # What only the cache can give must be there whole: the weights will not come later.
         folder, names = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
     if not any(name.endswith(".safetensors") and "/" not in name for name in names):
@@ -48,13 +49,13 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
 
 def fetch_adapter(repo: str) -> Path:
     """The local folder of a Hub adapter's two files; of another repository nothing is fetched. Raises ModelError."""
-    with _explained(ModelError, "adapter", repo, None):
+    with explained(ModelError, "adapter", repo, None):
         return _snapshot("model", repo, None, ADAPTER_FILES, cached=ADAPTER_FILES)[0]
 
 
 def dataset_revision(name: str, revision: str | None = None) -> str:
     """The commit of a Hub data set that this user may read. Raises DataError if it cannot be had."""
-    with _explained(DataError, "data set", name, revision):
+    with explained(DataError, "data set", name, revision):
         # The card alone: what matters is that the cache remembers the commit of `revision`, for use offline.
         return _snapshot("dataset", name, revision, ("README.md",), cached=("README.md",))[0].name
 
@@ -65,7 +66,7 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     commit = dataset_revision(name, revision)
-    with _explained(DataError, "data set", name, revision):
+    with explained(DataError, "data set", name, revision):
         try:
             builder = datasets.load_dataset_builder(name, revision=commit)
             # Where the Hub cannot be had, datasets takes the newest rows in its cache, whatever their commit.
@@ -97,6 +98,7 @@ def _snapshot(
     from huggingface_hub import HfApi, constants, errors, snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
+    check_settings()
     try:
         # snapshot_download asks the same, but without a time limit.
         info: Any = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -122,7 +124,7 @@ def _snapshot(
         except errors.LocalEntryNotFoundError:
             raise error from None
         if not offline:
-            _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, _reason(error))
+            _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, reason_of(error))
         return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
     folder = Path(
         snapshot_download(
@@ -132,8 +134,34 @@ def _snapshot(
     return folder, [sibling.rfilename for sibling in info.siblings or []]
 
 
+def check_settings() -> None:
+    """Raises MedtuneError for an HF_ENDPOINT or a token that no request can be made with; it shows neither.
+
+    The HTTP library's own words would quote a part of the address or the token, and not all of them are HTTP errors.
+    """
+    from huggingface_hub import constants, get_token, is_offline_mode
+
+    if is_offline_mode():
+        return
+    if not is_web_address(constants.ENDPOINT):
+        raise MedtuneError("HF_ENDPOINT: no web address; unset it, or set it to one such as https://huggingface.co")
+    token = get_token() or ""
+    if not (token.isascii() and token.isprintable()):
+        raise MedtuneError("HF_TOKEN, or the stored token: holds characters that no token has; copy it again")
+
+
+def is_web_address(text: str) -> bool:
+    """Whether requests can be made to it."""
+    try:
+        address = urlsplit(text)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
 @contextmanager
-def _explained(error_class: type[MedtuneError], kind: str, name: str, revision: str | None) -> Iterator[None]:
+def explained(error_class: type[MedtuneError], kind: str, name: str, revision: str | None) -> Iterator[None]:
+    """Errors of huggingface_hub in the block become `error_class`, in one line that names the repository and a fix."""
     from huggingface_hub import errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
@@ -158,18 +186,19 @@ def _explained(error_class: type[MedtuneError], kind: str, name: str, revision: 
         ) from None
     except (HTTPError, json.JSONDecodeError) as error:
         cache = "HF_HUB_OFFLINE=1 takes it from the local cache" if kind == "data set" else "the local cache lacks it"
-        raise error_class(f"{where}: {_reason(error)}; {cache}; {_remedy(error)}") from None
+        raise error_class(f"{where}: {reason_of(error)}; {cache}; {remedy_for(error)}") from None
     except errors.LocalEntryNotFoundError as error:
         # The Hub answered first and then no more: the cause says why.
         cause = error.__cause__ or error
-        raise error_class(f"{where}: the download broke off: {_reason(cause)}; {_remedy(cause)}") from None
+        raise error_class(f"{where}: the download broke off: {reason_of(cause)}; {remedy_for(cause)}") from None
     except OSError as error:
         raise error_class(
             f"{where}: cannot be fetched ({_first_line(error)}); check the network, the disk space and HF_HOME"
         ) from None
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What went wrong between here and the Hub, in a few words."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
@@ -179,7 +208,8 @@ def _reason(error: BaseException) -> str:
     return f"the Hub cannot be reached ({_first_line(error)})"
 
 
-def _remedy(error: BaseException) -> str:
+def remedy_for(error: BaseException) -> str:
+    """What to do about it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if not isinstance(error, HfHubHTTPError):

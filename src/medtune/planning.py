@@ -59,7 +59,6 @@ def row_sizes(config: Config) -> RowSizes:
     """From the rows where they and the tokenizer are on this machine, else bounds from the recipe."""
     from medtune.data.sources import DEMO_SOURCE
 
-    training = config.training
     if config.data.source == DEMO_SOURCE or os.path.exists(config.data.source):
         from medtune.inspection import renderer_of
 
@@ -71,6 +70,12 @@ def row_sizes(config: Config) -> RowSizes:
             from medtune.data.prepare import prepare_data
 
             return sizes_of(config, renderer, prepare_data(config).split)
+    return assumed_sizes(config)
+
+
+def assumed_sizes(config: Config) -> RowSizes:
+    """Bounds from the recipe alone, whether its rows are here or not."""
+    training = config.training
     return RowSizes(
         largest_step=training.max_length * training.effective_batch_rows,
         longest_row=training.max_length,

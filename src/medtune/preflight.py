@@ -18,23 +18,19 @@ LONGEST_QUESTIONS = 50
 def check_inputs(config: Config) -> None:
     """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
     from medtune.data.sources import check_source
-    from medtune.evaluation.bertscore import resolve_encoder
-    from medtune.hub import fetch_snapshot
     from medtune.model.adapters import resolve_adapter
 
-    for name in config.training.report_to:
-        if find_spec(name) is None:
-            raise ModelError(f"training.report_to: {name} is not installed; `pip install {name}` or leave it out")
+    check_trackers(config)
     check_source(config.data.source, config.data.revision, config.data.columns)
     if config.data.test_source is not None:
         check_source(config.data.test_source, columns=config.data.columns)
     if config.model.adapter is not None:
         resolve_adapter(config.model.adapter)
     if "bertscore_f1" in config.evaluation.metrics:
-        resolve_encoder(config.evaluation.bertscore_model, lambda name: fetch_snapshot(name, weights=False))
-    _check_optimizer(config.training.optimizer)
+        check_encoder(config.evaluation.bertscore_model)
+    check_optimizer(config.training.optimizer)
     if config.model.base != DEMO_MODEL:
-        _check_model(config)
+        check_model(config)
 
 
 def check_rows(config: Config, run_dir: RunDir) -> None:
@@ -57,7 +53,23 @@ def check_rows(config: Config, run_dir: RunDir) -> None:
         )
 
 
-def _check_optimizer(name: str) -> None:
+def check_trackers(config: Config) -> None:
+    """Raises ModelError for a tracker whose package is missing."""
+    for name in config.training.report_to:
+        if find_spec(name) is None:
+            raise ModelError(f"training.report_to: {name} is not installed; `pip install {name}` or leave it out")
+
+
+def check_encoder(name: str) -> None:
+    """Raises ModelError if BERTScore's encoder cannot be had; of one from the Hub no weights are fetched."""
+    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.hub import fetch_snapshot
+
+    resolve_encoder(name, lambda repo: fetch_snapshot(repo, weights=False))
+
+
+def check_optimizer(name: str) -> None:
+    """Raises ConfigError if transformers knows no such optimiser."""
     from transformers.training_args import OptimizerNames
 
     known = [optimizer.value for optimizer in OptimizerNames]
@@ -65,7 +77,11 @@ def _check_optimizer(name: str) -> None:
         raise ConfigError(f"training.optimizer: {name} is unknown; transformers has {', '.join(known)}")
 
 
-def _check_model(config: Config) -> None:
+def check_model(config: Config) -> Path:
+    """The folder of the base model, with config.json at least; of a Hub model no weights are fetched.
+
+    Raises MedtuneError if the model cannot be had, or does not suit the recipe.
+    """
     from medtune.model.loaded import load_renderer
 
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
@@ -78,6 +94,7 @@ def _check_model(config: Config) -> None:
             f"training.max_length: {config.training.max_length} exceeds the model's context of {positions} tokens"
         )
     _check_targets(config, path)
+    return path
 
 
 def _positions(path: Path) -> int | None:

@@ -10,6 +10,7 @@ import typer
 
 from medtune.cli import scores
 from medtune.cli.data import data_app
+from medtune.cli.doctor import doctor
 from medtune.cli.human import human_app
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe
 from medtune.cli.plan import plan
@@ -96,6 +97,7 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
 
 
 app.command()(plan)
+app.command()(doctor)
 
 
 @app.callback(invoke_without_command=True)
