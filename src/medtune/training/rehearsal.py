@@ -58,8 +58,9 @@ def _try(trainer: AnswerTrainer) -> None:
     train_rows, validation_rows = trainer.train_rows, trainer.validation_rows
     # What a step holds beside its passes: the optimiser's state, and the gradient of the passes before.
     state = torch.empty(trainer.prepared.optimizer_bytes(), dtype=torch.uint8, device=trainer.args.device)
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
+    if trainer.prepared.largest_step > budget:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
     longest = longest_pass(train_rows, steps_of(train_rows, trainer.config), budget)
     step: dict[str, Any] = collate_step(longest, tokens_per_micro_batch=budget, filler=longest[0])
     with trainer.accelerator.autocast():
