@@ -22,7 +22,7 @@ def write_recipe(tiny: Tiny, folder: Path) -> Path:
         "data": {"source": str(write_rows(folder / "rows.csv")), "split": {"test": 0.2, "validation": 0.1}},
         "lora": {"dropout": 0.1},
         "training": {"max_steps": 60, "checkpoint_steps": 7, "effective_batch_rows": 4, "max_length": 256},
-        "generation": {"max_new_tokens": 12},
+        "generation": {"max_new_tokens": 40, "batch_size": 2},
         "evaluation": {"metrics": ["bleu", "rougeL", "perplexity"], "controls": ["cut_reference"]},
     }
     path = folder / "recipe.yaml"
@@ -58,10 +58,17 @@ def steps_logged(run: Path) -> int:
     return file.read_text().count('"loss"') if file.is_file() else 0
 
 
+def batches_answered(run: Path, system: str) -> int:
+    """How many batches of answers are kept so far."""
+    file = run / system / "partial.jsonl"
+    return file.read_text().count('"of": "answers"') if file.is_file() else 0
+
+
 def results(run: Path) -> dict[str, object]:
     """What must not depend on interruptions: all but timings."""
     lines = (run / "training" / "history.jsonl").read_text().splitlines()
     history = [{key: value for key, value in json.loads(line).items() if key != "tokens_per_second"} for line in lines]
     names = ["adapter/adapter_model.safetensors", "comparison.json"]
-    names += [f"{model}/predictions.jsonl" for model in ("baseline", "tuned")]
+    names += [f"{model}/{file}" for model in ("baseline", "tuned") for file in ("predictions.jsonl", "scores.json")]
+    assert not list(run.rglob("partial.jsonl"))
     return {"history": history, **{name: (run / name).read_bytes() for name in names}}

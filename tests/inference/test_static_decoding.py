@@ -56,6 +56,27 @@ def test_rows_leave_in_the_steps_that_there_are_and_buffers_are_used_again(model
     assert decoder._step is None
 
 
+def test_a_batch_takes_the_steps_that_it_took_behind_a_larger_one(model, prompts, monkeypatch):
+    """Rows of a step decide the last bits: a run that goes on at a small batch must not come to smaller buffers."""
+    longest_first = sorted(prompts, key=len, reverse=True)
+    seen = spy_on_rows(model, monkeypatch)
+    decoder = StaticDecoder(model, GREEDY, graphs=False, steps_per_look=4)
+    decoder.decode(longest_first)
+    del seen[:]
+    decoder.decode(longest_first[5:])
+    behind, positions = list(seen), decoder._step.positions
+    alone = StaticDecoder(model, GREEDY, graphs=False, steps_per_look=4)
+    alone.reserve(len(prompts), len(longest_first[0]))
+    del seen[:]
+    alone.decode(longest_first[5:])
+    assert seen == behind
+    assert alone._step.positions == positions
+    unprepared = StaticDecoder(model, GREEDY, graphs=False, steps_per_look=4)
+    del seen[:]
+    unprepared.decode(longest_first[5:])
+    assert seen != behind, "the test needs a batch whose steps depend on the buffers"
+
+
 def test_prompts_are_read_in_passes_of_bounded_size(model, prompts, monkeypatch):
     monkeypatch.setattr(static_decoding, "PROMPT_TOKENS", 100)
     expected = [one_by_one(model, prompt) for prompt in prompts]
