@@ -103,6 +103,26 @@ def test_losses_are_kept_while_later_passes_are_to_come(tiny, encoded, monkeypat
     assert again.in_order() == work.in_order()
 
 
+def test_what_was_under_way_when_memory_ran_out_is_kept_before_the_new_plan(tiny, encoded, monkeypatch):
+    model = tiny.load()
+    add_answer_loss(model)
+    entries, forward, calls = [], model.forward, []
+
+    def third_time(**inputs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", third_time)
+    work = BatchWork([[1], [0], [2, 3]], AnswerLoss, keep=entries.append)
+    score_passes(model, encoded, work, lambda rows: None)
+    assert [entry.get("rows") or entry["batches"] for entry in entries] == [[1], [0], [[3], [2]], [3], [2]]
+    assert work.times_out_of_memory == 1
+    # A process killed right after the new plan had been written.
+    assert sorted(BatchWork([[1], [0], [2, 3]], AnswerLoss, entries=entries[:3]).to_do) == [[2], [3]]
+
+
 HEADS = {
     "llama": FAMILIES["llama"],
     "gemma 2, squashed": Gemma2Config(**SMALL, final_logit_softcapping=3.0, tie_word_embeddings=False),
