@@ -4,13 +4,17 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test browser-test lint docs clean
+.PHONY: demo test kill-test browser-test lint docs clean
 demo: $(VENV)/.installed
 	rm -rf runs/demo
 	$(BIN)/medtune run demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# kill -9 at 20 moments of small runs, spread over all stages; `make test` kills twice.
+kill-test: $(VENV)/.installed
+	MEDTUNE_KILLS=20 $(BIN)/python -m pytest -s tests/faults/test_kill.py
 
 # Needs Chromium on the PATH; without it the tests say so and are skipped.
 browser-test: $(VENV)/.installed

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from tiny_model import Tiny, write_rows
@@ -15,26 +16,27 @@ from tiny_model import Tiny, write_rows
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 
-def write_recipe(tiny: Tiny, folder: Path) -> Path:
+def write_recipe(tiny: Tiny, folder: Path, *, steps: int = 60, controls: Sequence[str] = ("cut_reference",)) -> Path:
     """A run of seconds with a training long enough to be stopped in."""
     values = {
         "model": {"base": str(tiny.path), "dtype": "float32"},
         "data": {"source": str(write_rows(folder / "rows.csv")), "split": {"test": 0.2, "validation": 0.1}},
         "lora": {"dropout": 0.1},
-        "training": {"max_steps": 60, "checkpoint_steps": 7, "effective_batch_rows": 4, "max_length": 256},
-        "generation": {"max_new_tokens": 12},
-        "evaluation": {"metrics": ["bleu", "rougeL", "perplexity"], "controls": ["cut_reference"]},
+        "training": {"max_steps": steps, "checkpoint_steps": 7, "effective_batch_rows": 4, "max_length": 256},
+        "generation": {"max_new_tokens": 40, "batch_size": 2},
+        "evaluation": {"metrics": ["bleu", "rougeL", "perplexity"], "controls": list(controls), "resamples": 500},
     }
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
     return path
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+def start(*arguments: object, log: Path | None = None) -> subprocess.Popen[str]:
+    """The command in a process of its own; what it says on stderr goes to `log`, or else to `finish`."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
     command = [sys.executable, "-m", "medtune", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with log.open("w") if log else nullcontext(subprocess.PIPE) as errors:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
@@ -58,10 +60,17 @@ def steps_logged(run: Path) -> int:
     return file.read_text().count('"loss"') if file.is_file() else 0
 
 
+def batches_answered(run: Path, system: str) -> int:
+    """How many batches of answers are kept so far."""
+    file = run / system / "partial.jsonl"
+    return file.read_text().count('"of": "answers"') if file.is_file() else 0
+
+
 def results(run: Path) -> dict[str, object]:
     """What must not depend on interruptions: all but timings."""
     lines = (run / "training" / "history.jsonl").read_text().splitlines()
     history = [{key: value for key, value in json.loads(line).items() if key != "tokens_per_second"} for line in lines]
-    names = ["adapter/adapter_model.safetensors", "comparison.json"]
-    names += [f"{model}/predictions.jsonl" for model in ("baseline", "tuned")]
+    names = ["adapter/adapter_model.safetensors", "comparison.json", "controls.json"]
+    names += [f"{model}/{file}" for model in ("baseline", "tuned") for file in ("predictions.jsonl", "scores.json")]
+    assert not list(run.rglob("partial.jsonl"))
     return {"history": history, **{name: (run / name).read_bytes() for name in names}}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stopping import finish, results, start, steps_logged, wait_for, write_recipe
+from stopping import batches_answered, finish, results, start, steps_logged, wait_for, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +59,22 @@ def test_a_signal_in_another_stage(recipe: Path, uninterrupted, tmp_path: Path, 
     assert (run / before).is_file()
     status, errors = finish(start("run", recipe, "--run-dir", run, "--resume"))
     assert status == 0, errors
+    assert results(run) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_answers_that_were_written_are_not_written_again(recipe: Path, uninterrupted, tmp_path: Path, number) -> None:
+    run = tmp_path / "run"
+    process = start("run", recipe, "--run-dir", run)
+    wait_for(process, lambda: batches_answered(run, "baseline") >= 1)
+    process.send_signal(number)
+    status, errors = finish(process, 30)
+    assert status == 75, errors
+    assert "Traceback" not in errors
+    answered = batches_answered(run, "baseline")
+    status, errors = finish(start("run", recipe, "--run-dir", run, "--resume"))
+    assert status == 0, errors
+    assert f"going on: 8 of 8 rows are scored, {2 * answered} answered" in errors
     assert results(run) == uninterrupted
 
 

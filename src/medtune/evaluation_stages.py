@@ -12,6 +12,7 @@ from medtune.config import Config
 from medtune.hardware import choose_device, rank, release_memory
 from medtune.inspection import renderer_of
 from medtune.model.loaded import LoadedModel, load_model
+from medtune.partial_results import PartialResults
 from medtune.progress import say
 from medtune.prompts import PromptRenderer
 from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, SystemName
@@ -20,12 +21,14 @@ from medtune.run_dir import RunDir, StageName, pin_revision
 if TYPE_CHECKING:
     from medtune.evaluation.scores import MetricRows
     from medtune.evaluation.significance import Resamples
+    from medtune.inference.predictions import Predicted
 
 
 def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
     """Answers, reference losses and scores of the base model, or of the base with the trained adapter."""
     run_dir.lock()
     if skip(run_dir, which):
+        _forget_partial(run_dir, which)
         return
     run_dir.require("data", "medtune data prepare")
     config = run_dir.config()
@@ -37,13 +40,17 @@ def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
         release_memory()
         _measure(run_dir, {which: predictions}, config, precision)
         record["precision"] = precision
+    _forget_partial(run_dir, which)
 
 
 def controls_stage(run_dir: RunDir) -> None:
     """Answers that took no tuning, on the same rows, scored alike."""
     run_dir.lock()
     config = run_dir.config()
-    if not config.evaluation.controls or skip(run_dir, "controls"):
+    if not config.evaluation.controls:
+        return
+    if skip(run_dir, "controls"):
+        _forget_partial(run_dir, "few_shot")
         return
     # They are compared with models, whose precision their signatures share.
     run_dir.require("baseline", f"medtune evaluate {run_dir.path} --model baseline")
@@ -56,6 +63,7 @@ def controls_stage(run_dir: RunDir) -> None:
         systems |= _text_controls(run_dir, config)
         _measure(run_dir, systems, config, precision)
         record["rows"] = {name: len(predictions) for name, predictions in systems.items()}
+    _forget_partial(run_dir, "few_shot")
 
 
 def compare_stage(run_dir: RunDir) -> None:
@@ -94,6 +102,11 @@ def skip(run_dir: RunDir, name: StageName) -> bool:
     return False
 
 
+def _forget_partial(run_dir: RunDir, system: SystemName) -> None:
+    # Only once the stage is complete, and by the next process if this one has no time left for it.
+    run_dir.partial_file(system).unlink(missing_ok=True)
+
+
 def _test_rows(run_dir: RunDir, config: Config) -> list[QAPair]:
     from medtune.data.splits import sample_rows
 
@@ -104,39 +117,36 @@ def _test_rows(run_dir: RunDir, config: Config) -> list[QAPair]:
 
 def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str, Any]) -> tuple[list[Prediction], str]:
     from medtune.inference.predictions import predict
-    from medtune.inference.preparation import prepare_inference
-    from medtune.model.adapters import attach_adapter, resolve_adapter
+    from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter
 
     loaded = load_run_model(run_dir, config, record, for_training=False)
-    model = loaded.model
+    model, origin = loaded.model, {}
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
+        origin["adapter"] = adapter_fingerprint(adapter)
         model = attach_adapter(model, adapter, trainable=False)
-    weights = prepare_inference(model, loaded.dtype)
-    record["choices"]["weights"] = asdict(weights)
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
     stages = run_dir.provenance().get("stages", {})
     sizes = [stages[name]["batch_size"] for name in ("baseline", "tuned") if name in stages and name != which]
-    predictions, batch_size = predict(
+    predicted = predict(
         model,
-        loaded.renderer,
+        loaded,
         _test_rows(run_dir, config),
-        end_token_ids=loaded.end_token_ids,
-        batch_size=sizes[0] if sizes else None,
         config=config,
+        partial=PartialResults(run_dir.partial_file(which), origin),
+        batch_size=sizes[0] if sizes else None,
     )
-    record |= {"rows": len(predictions), "batch_size": batch_size}
-    return predictions, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
+    record["rows"] = len(predicted.predictions)
+    _record_predicted(record, predicted)
+    return predicted.predictions, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
 
 
 def _few_shot(run_dir: RunDir, config: Config, record: dict[str, Any]) -> list[Prediction]:
     from medtune.evaluation.controls import EXAMPLES, worked_examples
     from medtune.inference.predictions import predict
-    from medtune.inference.preparation import prepare_inference
 
     loaded = load_run_model(run_dir, config, record, for_training=False)
-    record["choices"]["weights"] = asdict(prepare_inference(loaded.model, loaded.dtype))
     test, cap, renderer = _test_rows(run_dir, config), config.generation.max_new_tokens, loaded.renderer
     train = run_dir.read_split("train")
     turn_tokens = _turn_tokens(renderer, train, cap)
@@ -145,17 +155,16 @@ def _few_shot(run_dir: RunDir, config: Config, record: dict[str, Any]) -> list[P
     fewer = sum(len(chosen) < EXAMPLES for chosen in examples.values())
     if fewer:
         say(f"few-shot control: {fewer} of {len(test)} questions get fewer than {EXAMPLES} worked examples")
-    predictions, batch_size = predict(
-        loaded.model,
-        renderer,
-        test,
-        end_token_ids=loaded.end_token_ids,
-        batch_size=None,
-        config=config,
-        examples=examples,
-    )
-    record |= {"batch_size": batch_size, "questions_with_fewer_examples": fewer}
-    return predictions
+    partial = PartialResults(run_dir.partial_file("few_shot"), {})
+    predicted = predict(loaded.model, loaded, test, config=config, partial=partial, examples=examples)
+    record["questions_with_fewer_examples"] = fewer
+    _record_predicted(record, predicted)
+    return predicted.predictions
+
+
+def _record_predicted(record: dict[str, Any], predicted: Predicted) -> None:
+    record["choices"]["weights"] = asdict(predicted.weights)
+    record |= {"batch_size": predicted.batch_size, "times_out_of_memory": predicted.times_out_of_memory}
 
 
 def _turn_tokens(renderer: PromptRenderer, pairs: Sequence[QAPair], cap: int) -> dict[QAPair, int | None]:

@@ -28,18 +28,18 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with counts and the time left; yields a function that advances it.
+def progress_bar(description: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar with counts and the time left, from `start`; yields a function that advances it.
 
     Where stderr is no terminal (a log file, a notebook's CI run) a line at the end says how long it took.
     """
-    with progress(description, total) as update:
+    with progress(description, total, start) as update:
         yield lambda done: update(done, "")
 
 
 @contextmanager
 def progress(description: str, total: int, start: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """As `progress_bar`, from `start`; the yielded function also takes a text to show, such as a rate."""
+    """As `progress_bar`; the yielded function also takes a text to show, such as a rate."""
     import time
 
     began = time.monotonic()

@@ -205,6 +205,10 @@ class RunDir:
         """What the metrics of one model or control are summed from, a row a prediction."""
         return self._system_dir(system) / "row_statistics.parquet"
 
+    def partial_file(self, system: SystemName) -> Path:
+        """Answers and losses so far of a model or control whose stage is not complete."""
+        return self._system_dir(system) / "partial.jsonl"
+
     def _system_dir(self, system: SystemName) -> Path:
         return self.path / system if system in get_args(ModelName) else self.path / "controls" / system
 

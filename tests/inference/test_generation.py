@@ -8,7 +8,11 @@ import pytest
 import torch
 from greedy_reference import CAP, END, one_by_one, spy_on_rows
 
-from medtune.inference.generation import choose_batch_size, generate_answers
+from medtune.errors import ModelError
+from medtune.inference.decoding import Greedy
+from medtune.inference.generation import answer_batches, choose_batch_size, generate_answers, plan_batches
+from medtune.partial_results import BatchWork
+from medtune.records import Answer
 
 
 def batched(model, tiny, prompts, size):
@@ -135,22 +139,61 @@ def test_sliding_windows_are_exact(tiny, prompts, monkeypatch):
         assert answer.text == tiny.tokenizer.decode([t for t in tokens if t != 5], skip_special_tokens=True).strip()
 
 
-def test_out_of_memory_halves_the_batch_and_loses_no_row(model, tiny, prompts, monkeypatch):
+@pytest.fixture
+def scarce(model, monkeypatch):
+    """Memory for so many rows at once; a list of the rows of every prompt pass that was tried."""
+
+    def limit(most):
+        forward, tried = type(model).forward, []
+
+        def limited(**inputs):
+            rows, tokens = inputs["input_ids"].shape
+            if tokens > 1:
+                tried.append(rows)
+            if rows > most:
+                raise torch.OutOfMemoryError
+            return forward(model, **inputs)
+
+        monkeypatch.setattr(model, "forward", limited)
+        return tried
+
+    return limit
+
+
+def test_out_of_memory_halves_the_batch_and_loses_no_row(model, tiny, prompts, scarce, capfd):
     straight = batched(model, tiny, prompts, 4)
-    forward, sizes = model.forward, []
-
-    def scarce(**inputs):
-        rows, tokens = inputs["input_ids"].shape
-        if tokens > 1:
-            sizes.append(rows)
-        if rows > 2:
-            raise torch.OutOfMemoryError
-        return forward(**inputs)
-
-    monkeypatch.setattr(model, "forward", scarce)
+    sizes = scarce(2)
     assert batched(model, tiny, prompts, 8) == straight
-    assert sizes[:3] == [8, 4, 2]
-    assert sum(sizes[2:]) == len(prompts)
-    monkeypatch.setattr(model, "forward", lambda **inputs: (_ for _ in ()).throw(torch.OutOfMemoryError))
-    with pytest.raises(torch.OutOfMemoryError):
-        batched(model, tiny, prompts, 8)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert capfd.readouterr().err.splitlines() == [
+        "out of memory with 8 questions at once; going on with 4",
+        "out of memory with 4 questions at once; going on with 2",
+    ]
+
+
+def test_out_of_memory_with_one_question_is_said_in_one_line(model, tiny, prompts, scarce):
+    scarce(0)
+    with pytest.raises(ModelError) as error:
+        batched(model, tiny, prompts[:2], 1)
+    longest = max(map(len, prompts[:2]))
+    assert str(error.value) == (
+        f"out of memory with one question at once (generation.batch_size 1), its prompt of {longest} tokens and "
+        f"generation.max_new_tokens {CAP}; lower that, or free memory on the device"
+    )
+
+
+def test_a_batch_made_again_in_halves_is_that_of_a_plan_of_halves(model, tiny, prompts, scarce):
+    greedy = Greedy.of(tiny.tokenizer, END, CAP)
+    work = BatchWork(plan_batches(prompts, 4), Answer)
+    first = work.planned[0]
+    answer_batches(model, tiny.tokenizer, prompts, greedy, work)
+    assert work.times_out_of_memory == 0
+    again = BatchWork(plan_batches(prompts, 4), Answer, entries=[{"rows": first, "results": [["", 1, "stop"]] * 4}])
+    seen = []
+    scarce(2)
+    answer_batches(model, tiny.tokenizer, prompts, greedy, again, seen.append)
+    assert again.times_out_of_memory == 1
+    assert seen == [2, 2, 2, 1]
+    assert again.planned == [rows[i : i + 2] for rows in work.planned[1:] for i in (0, 2) if rows[i : i + 2]]
+    assert [again.done[row] for row in first] == [Answer("", 1, "stop")] * 4
+    assert all(again.done[row] == work.done[row] for row in work.done if row not in first)

@@ -1,6 +1,8 @@
 """Decoding in static buffers: its bookkeeping on the CPU, kernel by kernel, and its CUDA graphs on a GPU."""
 
 import random
+import signal
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from medtune.inference import static_decoding
+from medtune import interruption
+from medtune.inference import decode_step, generation, static_decoding
 from medtune.inference.decode_step import DecodeStep
 from medtune.inference.decoding import Greedy
 from medtune.inference.generation import generate_answers
@@ -22,6 +25,8 @@ from medtune.inference.static_decoding import (
     row_count,
     static_cache_obstacle,
 )
+from medtune.partial_results import BatchWork
+from medtune.records import Answer
 
 GREEDY = Greedy(frozenset(END), CAP, pad_token_id=2)
 
@@ -54,6 +59,64 @@ def test_rows_leave_in_the_steps_that_there_are_and_buffers_are_used_again(model
     assert decoder._step is buffers
     decoder.release()
     assert decoder._step is None
+
+
+def test_a_batch_takes_the_steps_that_it_took_behind_a_larger_one(model, prompts, monkeypatch):
+    """Rows of a step decide the last bits: a run that goes on at a small batch must not come to smaller buffers."""
+    longest_first = sorted(prompts, key=len, reverse=True)
+    seen = spy_on_rows(model, monkeypatch)
+    decoder = StaticDecoder(model, GREEDY, graphs=False, steps_per_look=4)
+    decoder.decode(longest_first)
+    del seen[:]
+    decoder.decode(longest_first[5:])
+    behind, positions = list(seen), decoder._step.positions
+    alone = StaticDecoder(model, GREEDY, graphs=False, steps_per_look=4)
+    alone.reserve(len(prompts), len(longest_first[0]))
+    del seen[:]
+    alone.decode(longest_first[5:])
+    assert seen == behind
+    assert alone._step.positions == positions
+    unprepared = StaticDecoder(model, GREEDY, graphs=False, steps_per_look=4)
+    del seen[:]
+    unprepared.decode(longest_first[5:])
+    assert seen != behind, "the test needs a batch whose steps depend on the buffers"
+
+
+def test_answers_that_go_on_take_the_steps_that_they_would_have_taken(model, tiny, prompts, monkeypatch):
+    monkeypatch.setattr(generation, "_choose_decoder", lambda model, greedy: StaticDecoder(model, greedy, graphs=False))
+    seen, work = spy_on_rows(model, monkeypatch), BatchWork(generation.plan_batches(prompts, 4), Answer)
+    generation.answer_batches(model, tiny.tokenizer, prompts, GREEDY, work)
+    whole = list(seen)
+    done = [row for rows in work.planned[:-1] for row in rows]
+    entries = [{"rows": done, "results": [["", 1, "stop"]] * len(done)}]
+    del seen[:]
+    generation.answer_batches(model, tiny.tokenizer, prompts, GREEDY, BatchWork(work.planned, Answer, entries=entries))
+    assert len({rows for rows, _ in seen}) > 1
+    assert seen == whole[-len(seen) :]
+
+
+def test_a_signal_waits_for_the_end_of_a_capture(monkeypatch):
+    """A capture that is broken off raises an error of its own, in the place of Interrupted."""
+    ended = []
+
+    class Capture:
+        def __init__(self, *args, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, *rest):
+            ended.append(kind)
+
+    for name in ("Stream", "graph_pool_handle", "CUDAGraph", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    graphs = decode_step._Graphs(torch.device("cpu"))
+    graphs.run(4, lambda: None)
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        graphs.run(4, lambda: signal.raise_signal(signal.SIGTERM))
+    assert ended == [None]
 
 
 def test_prompts_are_read_in_passes_of_bounded_size(model, prompts, monkeypatch):
@@ -152,8 +215,6 @@ def test_what_is_not_covered_is_named(model, monkeypatch):
 
 
 def test_the_user_is_told_why_a_gpu_goes_the_slow_way(model, tiny, prompts, monkeypatch):
-    from medtune.inference import generation
-
     said = []
     monkeypatch.setattr(generation, "say", said.append)
     options = {"end_token_ids": END, "max_new_tokens": 2, "batch_size": 2}

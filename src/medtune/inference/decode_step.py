@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from medtune import interruption
 from medtune.hardware import input_device
 from medtune.inference.decoding import best_tokens, last_logits
 from medtune.inference.static_cache import StaticRowsCache
@@ -118,8 +119,12 @@ class _Graphs:
             return
         if rows not in self.graphs:
             graph = torch.cuda.CUDAGraph()
-            # Other threads (a progress bar, a data loader) may use the device meanwhile: "thread_local".
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            # Other threads (a progress bar, a data loader) may use the device meanwhile: "thread_local". A signal
+            # waits: a capture that is broken off is an error of CUDA's.
+            with (
+                interruption.deferred(),
+                torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
+            ):
                 compute()
             self.graphs[rows] = graph
         self.graphs[rows].replay()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,9 +21,18 @@ class Greedy:
     max_new_tokens: int
     pad_token_id: int
 
+    @classmethod
+    def of(cls, tokenizer: Any, end_token_ids: Iterable[int], max_new_tokens: int) -> Greedy:
+        """Filled up with the tokenizer's own token for that."""
+        return cls(frozenset(end_token_ids), max_new_tokens, tokenizer.pad_token_id)
+
 
 class Decoder(Protocol):
-    """A way to decode batches of prompts, one after the other."""
+    """A way to decode batches of prompts, one after the other, none of which depends on another."""
+
+    def reserve(self, rows: int, width: int) -> None:
+        """Make ready for batches of up to `rows` prompts of up to `width` tokens."""
+        ...
 
     def decode(self, prompts: Sequence[list[int]]) -> list[list[int]]:
         """The new tokens of each prompt, its end token included, in the order of `prompts`.
@@ -62,6 +71,9 @@ class DynamicDecoder:
         self.model = model
         self.greedy = greedy
         self.device = input_device(model)
+
+    def reserve(self, rows: int, width: int) -> None:
+        """Nothing is kept."""
 
     @torch.no_grad()
     def decode(self, prompts: Sequence[list[int]]) -> list[list[int]]:

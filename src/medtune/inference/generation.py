@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 
-from medtune.hardware import free_bytes, input_device
+from medtune.errors import ModelError
+from medtune.hardware import free_bytes, input_device, release_memory
 from medtune.inference.decoding import Decoder, DynamicDecoder, Greedy
 from medtune.inference.memory import answer_sizes, batch_that_fits
 from medtune.inference.static_decoding import StaticDecoder, static_cache_obstacle
+from medtune.partial_results import BatchWork
 from medtune.progress import say
 from medtune.records import Answer
 
@@ -23,36 +26,73 @@ def generate_answers(
     end_token_ids: Sequence[int],
     max_new_tokens: int,
     batch_size: int,
-    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Answer]:
     """One greedy answer for each prompt of token ids, in the order of `prompts`.
 
     An answer ends at the first of `end_token_ids` ("stop") or after `max_new_tokens` ("length"). Rows do not see each
-    other: in float32 the tokens are those of one-by-one generation.
+    other: in float32 the tokens are those of one-by-one generation. A batch for which memory does not suffice is
+    halved, and so are those after it. Raises ModelError if memory does not suffice for a prompt by itself.
     """
-    answers: dict[int, Answer] = {}
-    # Longest first: what does not fit in memory fails at once, and rows of a batch need little padding.
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    ends = frozenset(end_token_ids)
-    decoder = _choose_decoder(_unwrapped(model), Greedy(ends, max_new_tokens, tokenizer.pad_token_id))
-    start = 0
+    work = BatchWork(plan_batches(prompts, batch_size), Answer)
+    answer_batches(model, tokenizer, prompts, Greedy.of(tokenizer, end_token_ids, max_new_tokens), work)
+    return work.in_order()
+
+
+def plan_batches(prompts: Sequence[list[int]], batch_size: int) -> list[list[int]]:
+    """Which of `prompts` are answered together.
+
+    Longest first: what does not fit in memory fails at once, and rows of a batch need little padding.
+    """
+    return _batches(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)), batch_size)
+
+
+def answer_batches(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    greedy: Greedy,
+    work: BatchWork[Answer],
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """As `generate_answers`, for the batches of `prompts` that `work` has to do."""
+    decoder = _choose_decoder(unwrapped(model), greedy)
+    _reserve(decoder, work, prompts)
     try:
-        while start < len(order):
-            chosen = order[start : start + batch_size]
+        while work.to_do:
+            chosen = work.to_do.popleft()
             rows = _decode_if_it_fits(decoder, [prompts[i] for i in chosen])
             if rows is None:
                 decoder.release()
-                torch.cuda.empty_cache()
-                batch_size = len(chosen) // 2
-                say(f"out of memory with {len(chosen)} questions at once; going on with {batch_size}")
+                release_memory()
+                _halve_batches(work, chosen, greedy.max_new_tokens, len(prompts[chosen[0]]))
+                _reserve(decoder, work, prompts)
                 continue
-            start += len(chosen)
-            for i, tokens in zip(chosen, rows, strict=True):
-                answers[i] = _answer(tokenizer, tokens, ends)
+            work.finish(chosen, [_answer(tokenizer, tokens, greedy.end_token_ids) for tokens in rows])
             on_rows(len(chosen))
     finally:
         decoder.release()
-    return [answers[i] for i in range(len(prompts))]
+
+
+def _batches(rows: Sequence[int], size: int) -> list[list[int]]:
+    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def _reserve(decoder: Decoder, work: BatchWork[Answer], prompts: Sequence[list[int]]) -> None:
+    # For all that was planned together, done or not: a run that goes on must not come to other buffers than it had.
+    if work.planned:
+        decoder.reserve(max(map(len, work.planned)), max(len(prompts[i]) for rows in work.planned for i in rows))
+
+
+def _halve_batches(work: BatchWork[Answer], failed: list[int], cap: int, prompt: int) -> None:
+    """Answer the rows of a batch that did not fit, and all after it, half as many at once."""
+    size = len(failed) // 2
+    if size == 0:
+        raise ModelError(
+            f"out of memory with one question at once (generation.batch_size 1), its prompt of {prompt} tokens and "
+            f"generation.max_new_tokens {cap}; lower that, or free memory on the device"
+        )
+    say(f"out of memory with {len(failed)} questions at once; going on with {size}")
+    work.replan(_batches([*failed, *chain.from_iterable(work.to_do)], size))
 
 
 def _decode_if_it_fits(decoder: Decoder, prompts: Sequence[list[int]]) -> list[list[int]] | None:
@@ -60,8 +100,6 @@ def _decode_if_it_fits(decoder: Decoder, prompts: Sequence[list[int]]) -> list[l
     try:
         return decoder.decode(prompts)
     except torch.OutOfMemoryError:
-        if len(prompts) == 1:
-            raise
         return None
 
 
@@ -74,7 +112,7 @@ def _choose_decoder(model: Any, greedy: Greedy) -> Decoder:
     return DynamicDecoder(model, greedy)
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """The causal language model in a PeftModel, adapters included: for LoRA, PEFT's own forward pass adds nothing."""
     from peft import PeftModel
 
@@ -103,11 +141,11 @@ def choose_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -
     width = model.get_input_embeddings().weight.element_size()
     sizes = answer_sizes(model.config, width, longest_prompt=longest_prompt, max_new_tokens=max_new_tokens)
     is_gpu = device.type == "cuda"
-    static = is_gpu and static_cache_obstacle(_unwrapped(model)) is None
+    static = is_gpu and static_cache_obstacle(unwrapped(model)) is None
     return batch_that_fits(sizes, free_bytes(str(device)), is_gpu=is_gpu, static=static)
 
 
-def _answer(tokenizer: Any, tokens: list[int], ends: frozenset[int]) -> Answer:
+def _answer(tokenizer: Any, tokens: list[int], ends: Collection[int]) -> Answer:
     length = next((place for place, token in enumerate(tokens) if token in ends), None)
     body = tokens if length is None else tokens[:length]
     text = tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()

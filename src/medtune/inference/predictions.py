@@ -1,76 +1,134 @@
-"""One model's answers and reference losses on the test rows."""
+"""One model's answers and reference losses on the test rows, going on where an earlier process was stopped."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from medtune.config import Config
-from medtune.inference.generation import choose_batch_size, generate_answers
-from medtune.inference.preparation import scoring_tokens
-from medtune.model.answer_loss import answer_losses
+from medtune.errors import RunDirError
+from medtune.hardware import Choice
+from medtune.inference.decoding import Greedy
+from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches, unwrapped
+from medtune.inference.preparation import prepare_inference, scoring_tokens
+from medtune.inference.static_decoding import static_cache_obstacle
+from medtune.model.answer_loss import plan_passes, score_passes
+from medtune.model.loaded import LoadedModel
+from medtune.partial_results import PartialResults
 from medtune.progress import progress_bar, say
-from medtune.prompts import PromptRenderer
-from medtune.records import Prediction, QAPair
+from medtune.records import Answer, AnswerLoss, EncodedRow, Prediction, QAPair
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPlan:
+    """What numbers depend on to their last bit: which rows are scored and answered together, and by what weights.
+
+    `passes` and `batches` are indices of rows. Made once, from all rows and the memory that was free.
+    """
+
+    weights: Choice
+    batch_size: int
+    passes: list[list[int]]
+    batches: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Predictions in the order of their rows, and how they came; `batch_size` is what memory sufficed for."""
+
+    predictions: list[Prediction]
+    weights: Choice
+    batch_size: int
+    times_out_of_memory: int
 
 
 def predict(
     model: Any,
-    renderer: PromptRenderer,
+    loaded: LoadedModel,
     pairs: Sequence[QAPair],
     *,
-    end_token_ids: Sequence[int],
-    batch_size: int | None,
     config: Config,
+    partial: PartialResults,
+    batch_size: int | None = None,
     examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({}),
-) -> tuple[list[Prediction], int]:
+) -> Predicted:
     """Answer every question and measure every reference answer; rows come back in the order of `pairs`.
 
-    `examples` maps a row's id to the worked examples that stand before its question.
-    Also returns the batch size: `batch_size` if it is given, else what the configuration says or the memory allows.
-    Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
+    `model` is that of `loaded`, which may wear an adapter. `examples` maps a row's id to the worked examples that stand
+    before its question. Answers come `batch_size` at a time if it is given, else as the configuration says or memory
+    allows. Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
+
+    `partial` gets every batch's results when they are there; what it holds already is not computed again. Raises
+    ModelError if memory does not suffice for one row at a time, and RunDirError if what `partial` holds is damaged.
     """
-    tokenizer = renderer.tokenizer
-    rows = renderer.encode_pairs(pairs, examples)
-    with progress_bar("Scoring reference answers", len(pairs)) as advance:
-        losses = answer_losses(
-            model,
-            rows,
-            tokens_per_batch=scoring_tokens(model, config.training.tokens_per_micro_batch),
-            on_rows=advance,
-        )
+    rows = loaded.renderer.encode_pairs(pairs, examples)
+    prompts = [row.input_ids[: row.prompt_length] for row in rows]
+    greedy = Greedy.of(loaded.renderer.tokenizer, loaded.end_token_ids, config.generation.max_new_tokens)
+    kept = partial.plan(_origin(model, loaded, rows, config, batch_size))
+    plan = _make_plan(model, loaded, rows, config, batch_size) if kept is None else _restore_plan(kept, partial)
+    if kept is None:
+        partial.begin(asdict(plan))
+    else:
+        prepare_inference(model, loaded.dtype, plan.weights)
+    scoring = partial.work("losses", plan.passes, AnswerLoss)
+    answering = partial.work("answers", plan.batches, Answer)
+    if scoring.done:
+        say(f"going on: {len(scoring.done)} of {len(rows)} rows are scored, {len(answering.done)} answered")
+    with progress_bar("Scoring reference answers", len(rows), len(scoring.done)) as advance:
+        score_passes(model, rows, scoring, advance)
+    with progress_bar("Answering questions", len(rows), len(answering.done)) as advance:
+        answer_batches(model, loaded.renderer.tokenizer, prompts, greedy, answering, advance)
+    return Predicted(
+        [_prediction(*row) for row in zip(pairs, answering.in_order(), scoring.in_order(), strict=True)],
+        plan.weights,
+        max(map(len, answering.planned)) if answering.times_out_of_memory else plan.batch_size,
+        scoring.times_out_of_memory + answering.times_out_of_memory,
+    )
+
+
+def _origin(
+    model: Any, loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None
+) -> dict[str, Any]:
+    """What answers depend on, beside the plan, by the names that a user is told if one has changed."""
+    static = static_cache_obstacle(unwrapped(model)) is None
+    return {
+        "base": config.model.base + (f" at {loaded.revision}" if loaded.revision else ""),
+        "quantization": config.model.quantization,
+        "rows or prompts": _checksum([[row.input_ids, row.labels] for row in rows]),
+        "generation": {**config.generation.model_dump(mode="json"), "ends": sorted(loaded.end_token_ids)},
+        "batch size": batch_size,
+        "training.tokens_per_micro_batch": config.training.tokens_per_micro_batch,
+        "device": loaded.device.split(":")[0],
+        "dtype": loaded.dtype,
+        "attention": loaded.choices["attention"].value,
+        "cache": "static" if static else "growing",
+    }
+
+
+def _make_plan(
+    model: Any, loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None
+) -> AnswerPlan:
+    weights = prepare_inference(model, loaded.dtype)
     prompts = [row.input_ids[: row.prompt_length] for row in rows]
     if batch_size is None:
         batch_size = _choose_batch_size(model, prompts, config)
     else:
         say(f"batch size: {batch_size} (that of the other model)")
-    with progress_bar("Answering questions", len(pairs)) as advance:
-        answers = generate_answers(
-            model,
-            tokenizer,
-            prompts,
-            end_token_ids=end_token_ids,
-            max_new_tokens=config.generation.max_new_tokens,
-            batch_size=batch_size,
-            on_rows=advance,
-        )
-    predictions = [
-        Prediction(
-            id=pair.id,
-            question=pair.question,
-            reference=pair.answer,
-            prediction=answer.text,
-            new_tokens=answer.new_tokens,
-            finish_reason=answer.finish_reason,
-            reference_nll=loss.nll,
-            reference_tokens=loss.tokens,
-            group=pair.group,
-            qtype=pair.qtype,
-        )
-        for pair, answer, loss in zip(pairs, answers, losses, strict=True)
-    ]
-    return predictions, batch_size
+    tokens_per_pass = scoring_tokens(model, config.training.tokens_per_micro_batch)
+    return AnswerPlan(weights, batch_size, plan_passes(rows, tokens_per_pass), plan_batches(prompts, batch_size))
+
+
+def _restore_plan(kept: Any, partial: PartialResults) -> AnswerPlan:
+    try:
+        return TypeAdapter(AnswerPlan).validate_python(kept, strict=False)
+    except ValidationError:
+        raise RunDirError(f"{partial.file}: damaged; delete it to compute its rows anew") from None
 
 
 def _choose_batch_size(model: Any, prompts: Sequence[list[int]], config: Config) -> int:
@@ -81,3 +139,25 @@ def _choose_batch_size(model: Any, prompts: Sequence[list[int]], config: Config)
     fits = choose_batch_size(model, longest_prompt=max(map(len, prompts)), max_new_tokens=cap)
     say(f"batch size: {fits} (half of the free memory at {cap} new tokens)")
     return fits
+
+
+def _prediction(pair: QAPair, answer: Answer, loss: AnswerLoss) -> Prediction:
+    return Prediction(
+        id=pair.id,
+        question=pair.question,
+        reference=pair.answer,
+        prediction=answer.text,
+        new_tokens=answer.new_tokens,
+        finish_reason=answer.finish_reason,
+        reference_nll=loss.nll,
+        reference_tokens=loss.tokens,
+        group=pair.group,
+        qtype=pair.qtype,
+    )
+
+
+def _checksum(rows: Sequence[Any]) -> str:
+    checksum = hashlib.sha256()
+    for row in rows:
+        checksum.update(json.dumps(row).encode())
+    return checksum.hexdigest()

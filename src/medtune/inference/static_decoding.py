@@ -64,9 +64,15 @@ class StaticDecoder:
         self.steps_per_look = steps_per_look
         self.device = input_device(model)
         self._step: DecodeStep | None = None
+        self._reserved = (0, 0)
+
+    def reserve(self, rows: int, width: int) -> None:
+        """As `Decoder.reserve`. How many rows the buffers have decides how many a step of a smaller batch takes, and
+        with it the last bits of their numbers."""
+        self._reserved = (rows, width)
 
     def decode(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """As `Decoder.decode`. Buffers are allocated for the first batch: give the largest one first."""
+        """As `Decoder.decode`. Buffers are made for what is reserved, and again for a batch that is larger."""
         # Inference mode would leave its mark on the buffers and on the generator's state that a capture registers.
         with torch.no_grad(), self._on_device():
             width, produced = max(map(len, prompts)), 1
@@ -95,6 +101,7 @@ class StaticDecoder:
             self._step = None
 
     def _fitting_step(self, rows: int, width: int) -> DecodeStep:
+        rows, width = max(rows, self._reserved[0]), max(width, self._reserved[1])
         positions = width + self.greedy.max_new_tokens
         if self._step is None or rows > self._step.rows or positions > self._step.positions:
             self.release()

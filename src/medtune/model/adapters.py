@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -23,6 +24,15 @@ def resolve_adapter(adapter: str) -> Path:
         if not (path / name).is_file():
             raise ModelError(f"{adapter}: no {name} in it; a LoRA adapter in PEFT's safetensors format is needed")
     return path
+
+
+def adapter_fingerprint(path: Path) -> str:
+    """A checksum of an adapter's configuration and weights."""
+    checksum = hashlib.sha256()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        with (path / name).open("rb") as file:
+            checksum.update(hashlib.file_digest(file, "sha256").digest())
+    return checksum.hexdigest()
 
 
 def adapter_settings(config: Config) -> dict[str, Any]:
