@@ -1,11 +1,14 @@
 """Trust tests of the training step: what must not change the trajectory does not, and what must be caught is."""
 
 import json
+import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from medtune import interruption
+from medtune.checkpoints import last_checkpoint
 from medtune.config import Config
 from medtune.errors import MedtuneError
 from medtune.model.adapters import attach_adapter, attach_new_adapter
@@ -275,6 +278,41 @@ def _nan_adapter(tiny, tmp_path):
             parameter.data.fill_(float("nan"))
     model.save_pretrained(tmp_path / "nan")
     return tmp_path / "nan"
+
+
+def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first_on_resuming(
+    tiny, tmp_path, monkeypatch
+):
+    settings = {"max_steps": 6, "epochs": 2, "tokens_per_micro_batch": 64, "early_stopping_patience": 5}
+    config = make_config(tiny, **settings)
+    whole, history, result = train(tiny, tmp_path / "a", config)
+    measured, losses_of, passes = [], sft.answer_losses, []
+
+    def interrupted(*args, on_rows, **options):
+        measured.append(len(passes))
+
+        def watched(rows):
+            passes.append(rows)
+            if len(measured) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            on_rows(rows)
+
+        return losses_of(*args, on_rows=watched, **options)
+
+    monkeypatch.setattr(sft, "answer_losses", interrupted)
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        train(tiny, tmp_path / "b", config)
+    # Stopped after one pass of several.
+    assert len(passes) == measured[1] + 1 < 2 * measured[1]
+    checkpoint = last_checkpoint(RunDir(tmp_path / "b"))
+    assert checkpoint.name == "checkpoint-4"
+    monkeypatch.undo()
+    resumed, other, again = train(tiny, tmp_path / "b", config, resume_from=checkpoint)
+    assert [{**entry, "tokens_per_second": 0} for entry in history] == [
+        {**entry, "tokens_per_second": 0} for entry in other
+    ]
+    assert_same(whole, resumed, rtol=0, atol=0)
+    assert (result.best_step, result.validation_loss) == (again.best_step, again.validation_loss)
 
 
 def test_resumed_training_equals_the_uninterrupted_one(tiny, tmp_path):

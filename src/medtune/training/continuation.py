@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,36 @@ from medtune.config import Config
 from medtune.run_dir import RunDir
 
 
+class ValidationStoppedError(Exception):
+    """A signal came during a validation, which a resumed training makes first."""
+
+
 class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
     """Saves a checkpoint after the step in hand and ends the training, once any of its processes was told to stop."""
 
     def __init__(self, run: RunDir):
         self.run = run
         self.told: bool | None = None
+        self.validate: Callable[[], object] = lambda: None
+
+    @staticmethod
+    def owes_validation(args: Any, state: Any) -> bool:
+        """Whether the checkpoint that training goes on from lacks the validation of its step."""
+        validated = {entry["step"] for entry in state.log_history if "eval_loss" in entry}
+        step = state.global_step
+        return step > 0 and step % args.eval_steps == 0 and step not in validated
 
     def agree(self, told: bool) -> None:
         """What several processes found in their exchange: all of them have to stop after the same step."""
         self.told = told
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The best checkpoint by its place today: the state holds the path that it had when it was saved."""
+        """A validation that was broken off, and the best checkpoint by its place today.
+
+        The state holds the path that it had when it was saved.
+        """
+        if self.owes_validation(args, state):
+            self.validate()
         if state.best_global_step is not None and args.load_best_model_at_end:
             best = self.run.checkpoints_dir / f"checkpoint-{state.best_global_step}"
             state.best_model_checkpoint = str(best) if best.is_dir() else None

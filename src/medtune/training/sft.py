@@ -29,7 +29,7 @@ from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
-from medtune.training.continuation import InterruptionCallback, steps_to_go
+from medtune.training.continuation import InterruptionCallback, ValidationStoppedError, steps_to_go
 from medtune.training.health import HealthWatch, StepReading, stop_training
 from medtune.training.history import HistoryCallback
 from medtune.training.kept_plan import keep_plan
@@ -200,7 +200,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Validation loss as Σ nll / Σ tokens over all rows, which a mean of batch means is not."""
-        losses = self.validation_losses(self.validation_rows)
+        losses = self.validation_losses(self.validation_rows, self._stop_validation)
         loss = math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
         metrics = {f"{metric_key_prefix}_loss": loss}
         self._metrics["eval"].clear()
@@ -208,14 +208,30 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def validation_losses(self, rows: Sequence[EncodedRow]) -> list[AnswerLoss]:
-        """The loss of each row's answer, as validation measures it."""
-        training_mode = self.model.training
+    def validation_losses(
+        self, rows: Sequence[EncodedRow], on_rows: Callable[[int], None] = lambda rows: None
+    ) -> list[AnswerLoss]:
+        """The loss of each row's answer, as validation measures it; `on_rows` is told of rows that are done."""
+        training_mode, budget = self.model.training, self.prepared.plan.tokens_per_micro_batch
         self.model.eval()
-        with self.accelerator.autocast():
-            losses = answer_losses(self.model, rows, tokens_per_batch=self.prepared.plan.tokens_per_micro_batch)
-        self.model.train(training_mode)
-        return losses
+        try:
+            with self.accelerator.autocast():
+                return answer_losses(self.model, rows, tokens_per_batch=budget, on_rows=on_rows)
+        finally:
+            self.model.train(training_mode)
+
+    def _stop_validation(self, rows: int) -> None:
+        # Of several processes all would have to stop at the same pass.
+        if interruption.requested() and self.accelerator.num_processes == 1:
+            raise ValidationStoppedError
+
+    def validate_first(self) -> None:
+        """The validation that was broken off at the step that training goes on from."""
+        self._determine_best_metric(self.evaluate(), None)
+
+    def save_now(self) -> None:
+        """A checkpoint of the step in hand."""
+        self._save_checkpoint(self.model, None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As the trainer does; sealed once every process has written its part, and only then are older ones deleted."""
@@ -285,11 +301,15 @@ def train_adapter(
         callbacks=[history, stopping, *_callbacks(config, run)],
     )
     trainer.remove_callback(PrinterCallback)
+    stopping.validate = trainer.validate_first
     try:
         if device != "cpu":  # where memory that runs out is no error to catch
             rehearse(trainer)
         with interruption.deferred():
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            try:
+                trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            except ValidationStoppedError:
+                trainer.save_now()
     finally:
         history.close()
     require_float32_adapter(trainer.model)
