@@ -22,7 +22,7 @@ from medtune.run_dir import RunDir
 from medtune.training.kept_plan import keep_plan, restore_plan
 from medtune.training.peaks import TrainingPlan
 
-ORIGIN = {"base": "a", "configuration": "b", "rows": "c"}
+ORIGIN = {"base": "a", "configuration": "b", "rows": "c", "dtype": "bfloat16"}
 PLAN = TrainingPlan(512, 4, 2, 1, "nf4", "device", "adamw_torch_fused", True)
 
 
@@ -88,16 +88,24 @@ def test_a_foreign_checkpoint_is_refused(run: RunDir) -> None:
         require_origin(folder, {**ORIGIN, "base": "x", "rows": "y"})
 
 
+def test_another_dtype_is_told_and_goes_on(run: RunDir, capfd) -> None:
+    require_origin(save(run, 2), {**ORIGIN, "dtype": "float16"})
+    assert "its steps were computed in bfloat16, those to come in float16" in capfd.readouterr().err
+
+
 def test_the_origin_tells_data_settings_and_base_apart() -> None:
-    config = load_recipe("demo")
     rows = [EncodedRow([1, 2, 3], [-100, 2, 3], 1)]
-    origin = training_origin(config, None, rows)
+
+    def origin_of(*overrides: str, base: str = "a", rows: list[EncodedRow] = rows) -> dict[str, str]:
+        return training_origin(load_recipe("demo", overrides), base, rows, dtype="float32")
+
+    origin = origin_of()
     for same in ("generation.max_new_tokens=7", "training.max_gradient_spike=null"):
-        assert origin == training_origin(load_recipe("demo", [same]), None, rows)
+        assert origin == origin_of(same)
     others = [
-        training_origin(load_recipe("demo", ["training.learning_rate=1e-3"]), None, rows),
-        training_origin(config, "abc", rows),
-        training_origin(config, None, [replace(rows[0], input_ids=[1, 2, 4])]),
+        origin_of("training.learning_rate=1e-3"),
+        origin_of(base="abc"),
+        origin_of(rows=[replace(rows[0], input_ids=[1, 2, 4])]),
     ]
     for other, name in zip(others, ("configuration", "base", "rows"), strict=True):
         assert [key for key in origin if origin[key] != other[key]] == [name]

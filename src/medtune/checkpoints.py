@@ -27,8 +27,11 @@ PLAN_NAME = "plan.json"
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
 
 
-def training_origin(config: Config, revision: str | None, *splits: list[EncodedRow]) -> dict[str, str]:
-    """What a training is made of. A checkpoint of another origin continues another training."""
+def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype: str) -> dict[str, str]:
+    """What a training is made of, `base` being the model's identity, and in which dtype it is computed.
+
+    A checkpoint of another origin continues another training; only the dtype may change with the machine.
+    """
     values = config.model_dump(mode="json", include=_SECTIONS)
     for key in MAY_CHANGE:
         section, name = key.split(".")
@@ -39,9 +42,10 @@ def training_origin(config: Config, revision: str | None, *splits: list[EncodedR
         for row in split:
             rows.update(json.dumps([row.input_ids, row.labels]).encode())
     return {
-        "base": config.model.base + (f" at {revision}" if revision else ""),
+        "base": base,
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
         "rows": rows.hexdigest(),
+        "dtype": dtype,
     }
 
 
@@ -68,9 +72,15 @@ def last_checkpoint(run: RunDir) -> Path | None:
 
 
 def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
-    """Raises RunDirError, naming what differs, if a sealed checkpoint is of another training."""
+    """Raises RunDirError, naming what differs, if a sealed checkpoint is of another training.
+
+    Says so where the dtype is another: training goes on, but not bit for bit.
+    """
     found = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))["origin"]
-    if differing := [name for name, value in origin.items() if found.get(name) != value]:
+    differing = [name for name, value in origin.items() if found.get(name) != value]
+    if differing == ["dtype"]:
+        say(f"{folder}: its steps were computed in {found.get('dtype')}, those to come in {origin['dtype']}")
+    elif differing:
         raise RunDirError(
             f"{folder}: of a training with another {' and '.join(differing)}; "
             f"delete {folder.parent} to start over, or choose another --run-dir"

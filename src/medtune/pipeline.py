@@ -109,7 +109,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "
             f"{train.cut} cut, {train.dropped} dropped"
         )
-        origin = training_origin(config, loaded.revision, train.rows, validation.rows)
+        origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)
         if checkpoint is not None:
             require_origin(checkpoint, origin)
         base = prepare_for_training(loaded.model, config.model.kbit_preparation)

@@ -11,7 +11,14 @@ from medtune.config import LoraSection, ModelSection
 from medtune.errors import ModelError
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss, answer_losses
-from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
+from medtune.model.loading import (
+    DEMO_MODEL,
+    ModelFiles,
+    base_identity,
+    load_base_model,
+    prepare_for_training,
+    resolve_base,
+)
 from medtune.prompts import PromptRenderer
 from medtune.records import QAPair
 
@@ -112,3 +119,17 @@ def test_refusals(tiny, tmp_path):
     (strange / "config.json").write_text(json.dumps({**config, "model_type": "no-such-architecture"}))
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(strange)
+
+
+def test_a_folder_whose_weights_changed_is_another_base(tiny, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.path, folder)
+    before = base_identity("m", resolve_base(str(folder)))
+    assert base_identity("m", resolve_base(str(tiny.path))) == before
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert base_identity("m", resolve_base(str(folder))) != before
+    assert base_identity("o/m", ModelFiles(folder, "abc")) == "o/m at abc"
+    assert base_identity(DEMO_MODEL, ModelFiles(folder, None)) == DEMO_MODEL

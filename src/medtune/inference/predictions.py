@@ -98,7 +98,7 @@ def _origin(
     """What answers depend on, beside the plan, by the names that a user is told if one has changed."""
     static = static_cache_obstacle(unwrapped(model)) is None
     return {
-        "base": config.model.base + (f" at {loaded.revision}" if loaded.revision else ""),
+        "base": loaded.identity,
         "quantization": config.model.quantization,
         "rows or prompts": _checksum([[row.input_ids, row.labels] for row in rows]),
         "generation": {**config.generation.model_dump(mode="json"), "ends": sorted(loaded.end_token_ids)},

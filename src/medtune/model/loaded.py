@@ -9,7 +9,7 @@ from typing import Any
 
 from medtune.config import Config
 from medtune.hardware import Choice, choose_device, choose_dtype
-from medtune.model.loading import load_base_model, resolve_base
+from medtune.model.loading import base_identity, load_base_model, resolve_base
 from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
 from medtune.progress import say
 from medtune.prompts import PromptRenderer
@@ -17,12 +17,16 @@ from medtune.prompts import PromptRenderer
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A frozen base model. `choices` maps device, dtype and attention to what was chosen and why."""
+    """A frozen base model. `choices` maps device, dtype and attention to what was chosen and why.
+
+    `identity` tells it from any other base, also where `revision`, its commit on the Hub, is None.
+    """
 
     model: Any
     renderer: PromptRenderer
     end_token_ids: list[int]
     revision: str | None
+    identity: str
     choices: Mapping[str, Choice]
 
     @property
@@ -66,7 +70,7 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=renderer.tokenizer.pad_token_id)
     if not for_training:
         add_answer_loss(model)
-    return LoadedModel(model, renderer, ends, files.revision, choices)
+    return LoadedModel(model, renderer, ends, files.revision, base_identity(config.model.base, files), choices)
 
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:

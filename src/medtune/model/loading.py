@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from medtune.errors import ModelError, first_line
 from medtune.hub import fetch_snapshot
 
 DEMO_MODEL = "medtune:demo"
+# Of each weights file, how many samples tell it from another, and how long they are.
+_SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,26 @@ class ModelFiles:
 
     path: Path
     revision: str | None
+
+
+def base_identity(base: str, files: ModelFiles) -> str:
+    """What tells a base model from another: its commit on the Hub, or for a folder a checksum of samples of its files.
+
+    Whole files of many GB would take minutes to read; weights that were trained differ wherever one looks.
+    """
+    if files.revision is not None:
+        return f"{base} at {files.revision}"
+    if base == DEMO_MODEL:
+        return base
+    checksum = hashlib.sha256()
+    for file in sorted([files.path / "config.json", *files.path.glob("*.safetensors")]):
+        size = file.stat().st_size
+        checksum.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            for place in range(_SAMPLES):
+                content.seek(size * place // _SAMPLES)
+                checksum.update(content.read(_SAMPLE_BYTES))
+    return f"{base} with files {checksum.hexdigest()[:16]}"
 
 
 def resolve_base(base: str, revision: str | None = None, *, weights: bool = True) -> ModelFiles:
