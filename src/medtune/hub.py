@@ -122,7 +122,7 @@ def _snapshot(
         except errors.LocalEntryNotFoundError:
             raise error from None
         if not offline:
-            _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, _reason(error))
+            _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, failure_reason(error))
         return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
     folder = Path(
         snapshot_download(
@@ -158,18 +158,20 @@ def _explained(error_class: type[MedtuneError], kind: str, name: str, revision: 
         ) from None
     except (HTTPError, json.JSONDecodeError) as error:
         cache = "HF_HUB_OFFLINE=1 takes it from the local cache" if kind == "data set" else "the local cache lacks it"
-        raise error_class(f"{where}: {_reason(error)}; {cache}; {_remedy(error)}") from None
+        raise error_class(f"{where}: {failure_reason(error)}; {cache}; {failure_remedy(error)}") from None
     except errors.LocalEntryNotFoundError as error:
         # The Hub answered first and then no more: the cause says why.
         cause = error.__cause__ or error
-        raise error_class(f"{where}: the download broke off: {_reason(cause)}; {_remedy(cause)}") from None
+        reason, remedy = failure_reason(cause), failure_remedy(cause)
+        raise error_class(f"{where}: the download broke off: {reason}; {remedy}") from None
     except OSError as error:
         raise error_class(
             f"{where}: cannot be fetched ({_first_line(error)}); check the network, the disk space and HF_HOME"
         ) from None
 
 
-def _reason(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
+    """What went wrong with a request, in a few words and without its address, which may be a signed one."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
@@ -179,7 +181,8 @@ def _reason(error: BaseException) -> str:
     return f"the Hub cannot be reached ({_first_line(error)})"
 
 
-def _remedy(error: BaseException) -> str:
+def failure_remedy(error: BaseException) -> str:
+    """What the user can do about it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if not isinstance(error, HfHubHTTPError):

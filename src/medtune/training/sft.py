@@ -29,6 +29,7 @@ from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.checkpoint_pusher import CheckpointPusher, open_pusher
 from medtune.training.continuation import InterruptionCallback, steps_to_go
 from medtune.training.history import HistoryCallback
 from medtune.training.kept_plan import keep_plan
@@ -52,10 +53,12 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         history: HistoryCallback,
         stopping: InterruptionCallback,
         origin: Mapping[str, str],
+        pusher: CheckpointPusher | None,
         tokens_per_micro_batch: int,
         **kwargs: Any,
     ) -> None:
         self.config, self.history, self.stopping, self.origin = config, history, stopping, origin
+        self.pusher = pusher
         self.train_rows, self.validation_rows = train_rows, validation_rows
         self.tokens_per_micro_batch = tokens_per_micro_batch
         weights = {name: p.detach().clone() for name, p in kwargs["model"].named_parameters() if p.requires_grad}
@@ -184,7 +187,10 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.state.is_world_process_zero:
             run = self.history.run
-            seal_checkpoint(run, run.checkpoints_dir / f"checkpoint-{self.state.global_step}", self.origin)
+            folder = run.checkpoints_dir / f"checkpoint-{self.state.global_step}"
+            seal_checkpoint(run, folder, self.origin)
+            if self.pusher is not None:
+                self.pusher.push(folder)
             prune_checkpoints(run, self.config.training.keep_checkpoints, self.state.best_global_step)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -230,6 +236,7 @@ def train_adapter(
         run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
         keep_plan(run, plan)
     history, stopping = HistoryCallback(run, epoch_steps), InterruptionCallback(run)
+    pusher = open_pusher(run, config, resume_from)
     add_answer_loss(model.get_base_model())
     trainer = AnswerTrainer(
         config=config,
@@ -238,6 +245,7 @@ def train_adapter(
         history=history,
         stopping=stopping,
         origin=origin,
+        pusher=pusher,
         tokens_per_micro_batch=plan.tokens_per_micro_batch,
         model=model,
         args=build_arguments(config, run, plan, steps=steps, device=device, dtype=dtype),
@@ -250,6 +258,8 @@ def train_adapter(
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     finally:
         history.close()
+        if pusher is not None:
+            pusher.close()
     require_float32_adapter(trainer.model)
     _require_finite(trainer.model)
     result = TrainingResult(
