@@ -194,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
     """One route a method below; a later route is a pattern in `ROUTES` and a method."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits 40 ms for the client's acknowledgement
     server_hub: HubServer
 
     ROUTES = (

@@ -10,9 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 from hub_server import LFS_SUFFIXES, Handler, HubServer, Repo, Response, etag
 
@@ -115,6 +117,22 @@ class UploadHandler(Handler):
         return Response.of_json({})
 
 
+def ask_this_hub(monkeypatch: pytest.MonkeyPatch, hub: HubServer, home: Path, token: str | None = None) -> None:
+    """Have huggingface_hub, in this process, ask `hub` and keep what it fetches in `home`."""
+    from huggingface_hub import close_session, constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+    else:
+        monkeypatch.setenv("HF_TOKEN", token)
+    close_session()
+
+
 class UploadServer(HubServer):
     """`heads` are the files of every commit that was made here, `store` the large files by their checksum."""
 
@@ -126,6 +144,10 @@ class UploadServer(HubServer):
         self.role = "write"
         self.store: dict[str, bytes] = {}
         self.heads: list[dict[str, bytes]] = []
+
+    def asked(self, part: str, status: int = 200) -> int:
+        """How many requests whose path holds `part` got `status`."""
+        return sum(part in request.path and request.status == status for request in list(self.requests))
 
     def head(self, name: str) -> dict[str, bytes]:
         """The files that a reader of the repository sees now."""

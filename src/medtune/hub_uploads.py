@@ -141,13 +141,13 @@ def _explain(where: str, error: BaseException) -> HubError:
     from huggingface_hub import errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, (HTTPError, json.JSONDecodeError)):
+    cause = error
+    while not isinstance(cause, (HTTPError, json.JSONDecodeError)) and cause.__cause__ is not None:
         cause = cause.__cause__
-    if cause is None:
-        if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
-            return HubError(f"{where}: {first_line(error)}; check the disk and HF_TOKEN")
-        reason = f"its transfer failed ({shorten(first_line(error), 120, placeholder=' …')})"
+    if not isinstance(cause, (HTTPError, json.JSONDecodeError)):
+        if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
+            return HubError(f"{where}: {first_line(cause)}; check the disk and HF_TOKEN")
+        reason = f"the transfer failed ({shorten(first_line(cause), 120, placeholder=' …')})"
         return HubUnavailableError(f"{where}: {reason}; try again later", reason)
     reason, remedy = failure_reason(cause), failure_remedy(cause)
     # Its head moved, or was squashed, while it was read.

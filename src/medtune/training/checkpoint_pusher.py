@@ -1,7 +1,8 @@
-"""The newest checkpoint goes up in the background, however often the Hub fails, and training never waits for it."""
+"""The newest checkpoint and the best go up in the background, however often the Hub fails; training never waits."""
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import tempfile
@@ -12,14 +13,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune.checkpoints import PLAN_NAME, link_checkpoint, step_of
+from medtune.checkpoints import PLAN_NAME, SEAL_NAME, link_checkpoint, step_of
 from medtune.config import Config
 from medtune.errors import HubError, HubUnavailableError
 from medtune.hardware import rank
 from medtune.hub_uploads import commit_files, open_private_repository, squash_history
 from medtune.progress import say
 from medtune.run_dir import RunDir
-from medtune.training.remote_checkpoints import SUFFIXES, names_in_repository, remote_step
+from medtune.training.remote_checkpoints import SUFFIXES, names_in_repository, remote_steps
 
 # How long the end of a training waits for the newest push.
 CLOSING_SECONDS = 15.0
@@ -37,9 +38,15 @@ class StagedCheckpoint:
 
     @classmethod
     def of(cls, run: RunDir, folder: Path) -> StagedCheckpoint:
-        """The sealed checkpoint `folder` of `run`, linked, and what goes with it as it is now, copied."""
+        """The sealed checkpoint `folder` of `run` and the best one so far, linked, and what goes with them, copied.
+
+        The best is what a training may end with, so that a machine which goes on needs it too.
+        """
         staged = RunDir(Path(tempfile.mkdtemp(dir=run.checkpoints_dir, prefix=_STAGED)))
-        link_checkpoint(folder, staged.checkpoints_dir / folder.name, SUFFIXES)
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        best = run.checkpoints_dir / f"checkpoint-{state.get('best_global_step')}"
+        for checkpoint in {folder, best} if (best / SEAL_NAME).is_file() else {folder}:
+            link_checkpoint(checkpoint, staged.checkpoints_dir / checkpoint.name, SUFFIXES)
         for file in (run.config_file, run.history_file, run.checkpoints_dir / PLAN_NAME):
             copy = staged.path / file.relative_to(run.path)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +67,7 @@ class CheckpointPusher:
             shutil.rmtree(left, ignore_errors=True)
         self._changed = threading.Condition()
         self._waiting: StagedCheckpoint | None = None
-        self._busy = self._closing = False
+        self._busy = self._closing = self._last_try = False
         self._newest = self._arrived = 0
         self._not_before, self._asked_not_before = 0.0, 0.0
         self._delay = FIRST_DELAY
@@ -103,7 +110,7 @@ class CheckpointPusher:
                     again = self._attempt(staged)
                 finally:
                     with self._changed:
-                        if again and self._waiting is None and not self._closing:
+                        if again and self._waiting is None and not self._last_try:
                             self._waiting = staged
                         else:
                             staged.remove()
@@ -117,7 +124,8 @@ class CheckpointPusher:
                 now = time.monotonic()
                 not_before = self._asked_not_before if self._closing else self._not_before
                 if self._waiting is not None and now >= not_before:
-                    staged, self._waiting, self._busy = self._waiting, None, True
+                    staged, self._waiting = self._waiting, None
+                    self._busy, self._last_try = True, self._closing
                     return staged
                 if self._closing:
                     if self._waiting is not None:
@@ -149,7 +157,7 @@ class CheckpointPusher:
 
     def _upload(self, staged: StagedCheckpoint) -> None:
         state = open_private_repository(self.repo)
-        there = remote_step(state)
+        there = max(remote_steps(state), default=None)
         if there is not None and there > staged.step:
             raise HubError(f"repository {self.repo}: holds a newer checkpoint (step {there})")
         if there != staged.step:

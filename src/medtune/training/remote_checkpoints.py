@@ -1,4 +1,4 @@
-"""The newest checkpoint in a private Hub repository: what goes up, what is found there, and how it comes back.
+"""The newest checkpoint in a private Hub repository, and the best: what is found there, and how it comes back.
 
 The repository is laid out as a run directory and holds nothing that rows, questions or answers stand in.
 """
@@ -39,18 +39,18 @@ T = TypeVar("T")
 
 
 def names_in_repository(run: RunDir) -> dict[str, Path]:
-    """Every file of `run` that belongs into its repository, by its name there; `run` holds one checkpoint."""
+    """Every file of `run` that belongs into its repository, by its name there."""
     files = [run.config_file, run.history_file, *run.checkpoints_dir.rglob("*")]
     return {file.relative_to(run.path).as_posix(): file for file in files if file.is_file()}
 
 
-def remote_step(state: RepositoryState) -> int | None:
-    """The step of the newest checkpoint in a repository, or None."""
+def remote_steps(state: RepositoryState) -> list[int]:
+    """The steps of the checkpoints in a repository, in order."""
     checkpoints = RunDir(Path()).checkpoints_dir.name
     parts = [PurePosixPath(name).parts for name in state.files if name.endswith(SEAL_NAME)]
     folders = [place[1] for place in parts if len(place) == 3 and place[0] == checkpoints]
-    steps = [int(name.removeprefix("checkpoint-")) for name in folders if name.removeprefix("checkpoint-").isdecimal()]
-    return max(steps, default=None)
+    numbers = [name.removeprefix("checkpoint-") for name in folders]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool = False) -> None:
@@ -66,12 +66,12 @@ def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool
     try:
         state = _patiently(lambda: open_private_repository(repo))
         _patiently(lambda: check_write_token(repo))
-        step = remote_step(state)
-        if step is None:
+        steps = remote_steps(state)
+        if not steps:
             return
         if not resume:
             raise HubError(
-                f"repository {repo}: holds a checkpoint of an unfinished training (step {step}); add --resume to "
+                f"repository {repo}: holds a checkpoint of an unfinished training (step {steps[-1]}); add --resume to "
                 "continue it, or name another repository in training.push_checkpoints_to"
             )
         with tempfile.TemporaryDirectory() as folder:
@@ -111,31 +111,32 @@ def _fetch_if_newer(
     run: RunDir, repo: str, config: Config, origin: Mapping[str, str], local: Path | None
 ) -> Path | None:
     state = open_private_repository(repo)
-    step = remote_step(state)
-    if step is None or (local is not None and step_of(local) >= step):
+    steps = remote_steps(state)
+    if not steps or (local is not None and step_of(local) >= steps[-1]):
         return local
-    with tempfile.TemporaryDirectory(dir=run.checkpoints_dir, prefix=_FETCHED) as folder:
-        fetched = RunDir(Path(folder))
-        found = fetched.checkpoints_dir / f"checkpoint-{step}"
+    with tempfile.TemporaryDirectory(dir=run.checkpoints_dir, prefix=_FETCHED) as place:
+        fetched = RunDir(Path(place))
+        found = [fetched.checkpoints_dir / f"checkpoint-{step}" for step in steps]
         plan = fetched.checkpoints_dir / PLAN_NAME
         wanted = [fetched.config_file, fetched.history_file, plan]
-        patterns = [*(_name(fetched, file) for file in wanted), f"{_name(fetched, found)}/*"]
+        patterns = [_name(fetched, file) for file in wanted] + [f"{_name(fetched, folder)}/*" for folder in found]
         # Of what never comes from a Hub, states of the trainer are read with care, and an adapter lies one folder deep.
         never = [pattern for pattern in NEVER if pattern not in {*_STATES, "*/*.safetensors"}]
         fetch_files(repo, state, patterns, never, fetched.path)
         _require_configuration(repo, fetched, config)
-        _require_sound(repo, found, origin)
+        for checkpoint in found:
+            _require_sound(repo, checkpoint, origin)
         if missing := [_name(fetched, file) for file in wanted if not file.is_file()]:
             raise HubError(f"repository {repo}: {missing[0]} is missing; {_way_out(repo)}")
-        # The checkpoint last: only with it does the rest count.
+        # The newest checkpoint last: only with it does the rest count.
         run.write_text(run.checkpoints_dir / PLAN_NAME, plan.read_text(encoding="utf-8", errors="replace"))
         run.write_text(run.history_file, fetched.history_file.read_text(encoding="utf-8", errors="replace"))
-        target = run.checkpoints_dir / found.name
-        with replacing_folder(target) as whole:
-            for entry in list(found.iterdir()):
-                entry.rename(whole / entry.name)
-    say(f"continuing from {repo}, step {step}")
-    return target
+        for checkpoint in found:
+            with replacing_folder(run.checkpoints_dir / checkpoint.name) as whole:
+                for entry in list(checkpoint.iterdir()):
+                    entry.rename(whole / entry.name)
+    say(f"continuing from {repo}, step {steps[-1]}")
+    return run.checkpoints_dir / found[-1].name
 
 
 def _require_configuration(repo: str, fetched: RunDir, config: Config) -> None:
