@@ -260,7 +260,7 @@ class Handler(BaseHTTPRequestHandler):
         if failure == "web page":
             response = Response(200, b"<html>Log in to this network</html>", {"Content-Type": "text/html"})
         elif isinstance(failure, int):
-            response = Response.error(failure, "", "told to fail")
+            response = Response.error(failure, "RevisionNotFound" if failure == 404 else "", "told to fail")
             if fault.retry_after is not None:
                 response.headers["Retry-After"] = str(fault.retry_after)
         else:

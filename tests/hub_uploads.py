@@ -121,6 +121,9 @@ def ask_this_hub(monkeypatch: pytest.MonkeyPatch, hub: HubServer, home: Path, to
     """Have huggingface_hub, in this process, ask `hub` and keep what it fetches in `home`."""
     from huggingface_hub import close_session, constants
 
+    # Made of the endpoint when the module is imported.
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

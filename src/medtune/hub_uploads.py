@@ -21,6 +21,7 @@ from medtune.hub import failure_reason, failure_remedy
 ANSWER_SECONDS = 60
 # Too early or too many requests, and two commits at once. 5xx are the same.
 _TRANSIENT = {408, 409, 412, 425, 429}
+_TOKEN_ADVICE = "set HF_TOKEN to one that may write, or log in with `hf auth login`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +32,23 @@ class RepositoryState:
     files: tuple[str, ...]
 
 
-def check_write_token(repo: str) -> None:
-    """Raises HubError unless there is a token, known to the Hub, that may write."""
-    from huggingface_hub import HfApi, get_token
+def require_write_token(repo: str) -> None:
+    """Raises HubError unless the token, which the Hub has to know, may write."""
+    from huggingface_hub import HfApi
 
-    advice = "set HF_TOKEN to one that may write, or log in with `hf auth login`"
-    if get_token() is None:
-        raise HubError(f"repository {repo}: needs a token of the Hub; {advice}")
     with _explained(repo):
         _limit_waiting()
         token = HfApi().whoami().get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
-        raise HubError(f"repository {repo}: the token may only read; {advice}")
+        raise HubError(f"repository {repo}: the token may only read; {_TOKEN_ADVICE}")
 
 
 def open_private_repository(repo: str) -> RepositoryState:
     """The head of a private model repository, which is made if it is not there. Raises HubError if it is public."""
-    from huggingface_hub import HfApi, constants, errors
+    from huggingface_hub import HfApi, constants, errors, get_token
 
+    if get_token() is None:
+        raise HubError(f"repository {repo}: needs a token of the Hub; {_TOKEN_ADVICE}")
     with _explained(repo):
         _limit_waiting()
         api = HfApi()

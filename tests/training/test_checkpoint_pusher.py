@@ -162,16 +162,29 @@ def test_a_busy_hub_is_left_alone_as_long_as_it_asks(hub, run, capfd) -> None:
     assert "the Hub answered 429 Too Many Requests" in capfd.readouterr().err
 
 
-def test_a_newer_checkpoint_takes_the_place_of_one_that_fails(hub, run) -> None:
-    hub.fail("/commit/", 500, times=1, retry_after=1)
+def test_a_newer_checkpoint_takes_the_place_of_one_that_failed(hub, run, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint_pusher, "FIRST_DELAY", 100)
+    hub.fail("/commit/", 500, times=1)
     pusher = CheckpointPusher(run, REPO)
     pusher.push(save(run, 2))
     wait_until(lambda: hub.asked("/commit/", 500) == 1)
     pusher.push(save(run, 4))
     pusher.close()
-    assert [hub.asked("/commit/"), len(list(run.checkpoints_dir.glob(".*")))] == [0, 0], (
-        "it asked for a second of peace"
-    )
+    assert [sorted({name.split("/")[1] for name in files if "/checkpoint-" in name}) for files in hub.heads] == [
+        ["checkpoint-4"]
+    ]
+
+
+def test_at_the_end_a_busy_hub_is_not_asked_again(hub, run) -> None:
+    hub.fail("/commit/", 429, retry_after=60)
+    pusher = CheckpointPusher(run, REPO)
+    pusher.push(save(run, 2))
+    wait_until(lambda: hub.asked("/commit/", 429) == 1 and not pusher._busy)
+    began = time.monotonic()
+    pusher.close()
+    assert time.monotonic() - began < 2
+    assert hub.asked("/commit/", 429) == 1
+    assert not list(run.checkpoints_dir.glob(".*"))
 
 
 def test_at_the_end_a_last_try_is_made_at_once(hub, run, monkeypatch) -> None:
@@ -261,13 +274,3 @@ def test_no_token_and_no_signed_address_is_shown(hub, run, capfd) -> None:
     assert said.count("403") == said.count("400") == 1
     assert TOKEN not in said
     assert hub.SIGNATURE not in said
-
-
-def test_progress_bars_come_back(hub, run) -> None:
-    from huggingface_hub.utils import are_progress_bars_disabled
-
-    assert not are_progress_bars_disabled()
-    pusher = CheckpointPusher(run, REPO)
-    wait_until(are_progress_bars_disabled)
-    pusher.close()
-    wait_until(lambda: not are_progress_bars_disabled())

@@ -8,8 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,19 +102,18 @@ class CheckpointPusher:
                 )
 
     def _work(self) -> None:
-        with _without_progress_bars():
-            while (staged := self._take()) is not None:
-                again = False
-                try:
-                    again = self._attempt(staged)
-                finally:
-                    with self._changed:
-                        if again and self._waiting is None and not self._last_try:
-                            self._waiting = staged
-                        else:
-                            staged.remove()
-                        self._busy = False
-                        self._changed.notify_all()
+        while (staged := self._take()) is not None:
+            again = False
+            try:
+                again = self._attempt(staged)
+            finally:
+                with self._changed:
+                    if again and self._waiting is None and not self._last_try:
+                        self._waiting = staged
+                    else:
+                        staged.remove()
+                    self._busy = False
+                    self._changed.notify_all()
 
     def _take(self) -> StagedCheckpoint | None:
         """The checkpoint to push now, or None at the end. The last try is made at once unless the Hub asked to wait."""
@@ -185,18 +183,3 @@ def open_pusher(run: RunDir, config: Config, resumed: Path | None) -> Checkpoint
     if resumed is not None:
         pusher.push(resumed)
     return pusher
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """huggingface_hub's, which would draw over the training's own."""
-    from huggingface_hub import utils
-
-    if utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
-        yield
-        return
-    utils.disable_progress_bars()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        utils.enable_progress_bars()  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from medtune.config import Config
 from medtune.errors import ConfigError, HubError, HubUnavailableError
 from medtune.hardware import rank
 from medtune.hub import NEVER
-from medtune.hub_uploads import RepositoryState, check_write_token, fetch_files, open_private_repository
+from medtune.hub_uploads import RepositoryState, fetch_files, open_private_repository, require_write_token
 from medtune.progress import say
 from medtune.recipes import changed_keys, read_config
 from medtune.run_dir import RunDir
@@ -65,7 +65,7 @@ def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool
         return
     try:
         state = _patiently(lambda: open_private_repository(repo))
-        _patiently(lambda: check_write_token(repo))
+        _patiently(lambda: require_write_token(repo))
         steps = remote_steps(state)
         if not steps:
             return
