@@ -7,6 +7,7 @@ names the repository and never shows a token or a signed address.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,8 +147,8 @@ def _explain(where: str, error: BaseException) -> HubError:
         cause = cause.__cause__
     if not isinstance(cause, (HTTPError, json.JSONDecodeError)):
         if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
-            return HubError(f"{where}: {first_line(cause)}; check the disk and HF_TOKEN")
-        reason = f"the transfer failed ({shorten(first_line(cause), 120, placeholder=' …')})"
+            return HubError(f"{where}: {_without_addresses(cause)}; check the disk and HF_TOKEN")
+        reason = f"the transfer failed ({_without_addresses(cause)})"
         return HubUnavailableError(f"{where}: {reason}; try again later", reason)
     reason, remedy = failure_reason(cause), failure_remedy(cause)
     # Its head moved, or was squashed, while it was read.
@@ -160,6 +161,11 @@ def _explain(where: str, error: BaseException) -> HubError:
             return HubError(f"{where}: {reason}; {remedy}")
     seconds = _asked_to_wait(cause.response.headers) if isinstance(cause, errors.HfHubHTTPError) else 0
     return HubUnavailableError(f"{where}: {reason}; {remedy}", reason, seconds)
+
+
+def _without_addresses(error: BaseException) -> str:
+    """What an error says, in a few words: addresses of the store are signed."""
+    return shorten(re.sub(r"https?://\S+", "…", first_line(error)), 120, placeholder=" …")
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> float:

@@ -165,6 +165,7 @@ class CheckpointPusher:
             message = f"Checkpoint of step {staged.step}"
             commit_files(self.repo, files, deleted=older, message=message)
             say(f"repository {self.repo}: has the checkpoint of step {staged.step}")
+            self._arrived = staged.step
             self._squash(message)
         self._arrived = staged.step
 
