@@ -21,9 +21,9 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Kind = Literal["models", "datasets", "spaces"]
-Failure = Literal["hang up", "hang", "web page"] | int
+Failure = Literal["hang up", "hang", "web page", "lose the answer", "be slow"] | int
 
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".parquet", ".gz", ".arrow")
+LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".parquet", ".gz", ".arrow")
 
 
 @dataclass
@@ -68,6 +68,7 @@ class Fault:
     failure: Failure
     times: int | None
     after: int
+    retry_after: int | None = None
 
 
 @dataclass
@@ -96,6 +97,8 @@ def blob_id(data: bytes) -> str:
 class HubServer:
     """Use as a context manager; `stop` may be called early, and then connections are refused."""
 
+    handler_class: type[Handler]
+
     def __init__(self, tokens: frozenset[str] = frozenset()) -> None:
         self.tokens = tokens
         self.repos: dict[tuple[Kind, str], Repo] = {}
@@ -105,7 +108,7 @@ class HubServer:
         self._lock = threading.Lock()
         hub = self
 
-        class BoundHandler(Handler):
+        class BoundHandler(self.handler_class):  # type: ignore[name-defined]
             server_hub = hub
 
         self._http = _QuietServer(("127.0.0.1", 0), BoundHandler)
@@ -145,15 +148,24 @@ class HubServer:
         repo = self.repos[kind, name] = Repo(gated, private, tags)
         return repo.commit(files)
 
-    def fail(self, match: str, failure: Failure, *, times: int | None = None, after: int = 0) -> None:
+    def fail(
+        self,
+        match: str,
+        failure: Failure,
+        *,
+        times: int | None = None,
+        after: int = 0,
+        retry_after: int | None = None,
+    ) -> None:
         """Requests whose path holds `match` get this status, or `web page`, or none: `hang up` closes, `hang` waits.
 
-        The first `after` of them are served, and those that come after `times` failures too.
+        `be slow` serves after a second, `lose the answer` serves and hangs up. The first `after` of them are served,
+        and those that come after `times` failures too.
         """
         with self._lock:
-            self.faults.append(Fault(match, failure, times, after))
+            self.faults.append(Fault(match, failure, times, after, retry_after))
 
-    def take_fault(self, path: str) -> Failure | None:
+    def take_fault(self, path: str) -> Fault | None:
         with self._lock:
             for fault in self.faults:
                 if fault.match not in path or fault.times == 0:
@@ -162,7 +174,7 @@ class HubServer:
                     fault.after -= 1
                     continue
                 fault.times = None if fault.times is None else fault.times - 1
-                return fault.failure
+                return fault
         return None
 
     def log(self, request: Request) -> None:
@@ -190,6 +202,7 @@ class Handler(BaseHTTPRequestHandler):
     """One route a method below; a later route is a pattern in `ROUTES` and a method."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits 40 ms for the client's acknowledgement
     server_hub: HubServer
 
     ROUTES = (
@@ -228,6 +241,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
@@ -237,7 +253,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        failure = self.server_hub.take_fault(self.path)
+        fault = self.server_hub.take_fault(self.path)
+        failure = None if fault is None else fault.failure
+        if failure == "lose the answer":
+            self._route(body)
+            failure = "hang up"
+        if failure == "be slow":
+            self.server_hub.stopping.wait(1)
         if failure in ("hang up", "hang"):
             self.server_hub.log(Request(self.command, self.path, self.token, 0))
             if failure == "hang":
@@ -248,7 +270,9 @@ class Handler(BaseHTTPRequestHandler):
         if failure == "web page":
             response = Response(200, b"<html>Log in to this network</html>", {"Content-Type": "text/html"})
         elif isinstance(failure, int):
-            response = Response.error(failure, "", "told to fail")
+            response = Response.error(failure, "RevisionNotFound" if failure == 404 else "", "told to fail")
+            if fault.retry_after is not None:
+                response.headers["Retry-After"] = str(fault.retry_after)
         else:
             response = self._route(body)
         self.server_hub.log(Request(self.command, self.path, self.token, response.status))
@@ -338,6 +362,9 @@ class Handler(BaseHTTPRequestHandler):
         if start > end:
             return Response(416, b"", {**headers, "Content-Range": f"bytes */{len(data)}"})
         return Response(206, data[start : end + 1], {**headers, "Content-Range": f"bytes {start}-{end}/{len(data)}"})
+
+
+HubServer.handler_class = Handler
 
 
 def etag(path: str, data: bytes) -> str:

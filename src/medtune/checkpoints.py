@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def seal_checkpoint(run: RunDir, folder: Path, origin: Mapping[str, str]) -> Non
 
 def last_checkpoint(run: RunDir) -> Path | None:
     """The newest whole step checkpoint, if there is one; says which torn ones it passed over."""
-    for folder in sorted(_folders(run), key=_step, reverse=True):
-        damage = _damage(folder)
+    for folder in sorted(_folders(run), key=step_of, reverse=True):
+        damage = damage_of(folder)
         if damage is None:
             return folder
         say(f"{folder}: torn ({damage}), skipped")
@@ -76,22 +77,47 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
 
     Says so where the dtype is another: training goes on, but not bit for bit.
     """
-    found = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))["origin"]
-    differing = [name for name, value in origin.items() if found.get(name) != value]
-    if differing == ["dtype"]:
-        say(f"{folder}: its steps were computed in {found.get('dtype')}, those to come in {origin['dtype']}")
-    elif differing:
+    if (before := _origin_of(folder).get("dtype", origin["dtype"])) != origin["dtype"]:
+        say(f"{folder}: its steps were computed in {before}, those to come in {origin['dtype']}")
+    if differing := differing_origin(folder, origin):
         raise RunDirError(
             f"{folder}: of a training with another {' and '.join(differing)}; "
             f"delete {folder.parent} to start over, or choose another --run-dir"
         )
 
 
+def differing_origin(folder: Path, origin: Mapping[str, str]) -> list[str]:
+    """What the training of a sealed checkpoint does not share with `origin`, and would have to."""
+    found = _origin_of(folder)
+    return [name for name, value in origin.items() if found.get(name) != value and name != "dtype"]
+
+
+def _origin_of(folder: Path) -> dict[str, str]:
+    return dict(json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))["origin"])
+
+
+def link_checkpoint(folder: Path, target: Path, suffixes: Collection[str]) -> None:
+    """The sealed checkpoint `folder` once more at `target`, as far as its files end in `suffixes`.
+
+    Files are hard links where the file system has them: they stay when `folder` is deleted, and take no space before.
+    """
+    sealed = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
+    kept = {name: entry for name, entry in sealed["files"].items() if Path(name).suffix in suffixes}
+    for name in kept:
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(folder / name, copy)
+        except OSError:
+            shutil.copyfile(folder / name, copy)
+    (target / SEAL_NAME).write_text(json.dumps({**sealed, "files": kept}, indent=2), encoding="utf-8")
+
+
 def prune_checkpoints(run: RunDir, keep: int, best_step: int | None) -> None:
     """Delete torn checkpoints and all whole ones but the newest `keep`, of which the best is one."""
-    folders = sorted(_folders(run), key=_step, reverse=True)
+    folders = sorted(_folders(run), key=step_of, reverse=True)
     sealed = [folder for folder in folders if (folder / SEAL_NAME).is_file()]
-    kept = sealed[:1] + [folder for folder in sealed[1:] if _step(folder) == best_step]
+    kept = sealed[:1] + [folder for folder in sealed[1:] if step_of(folder) == best_step]
     kept += [folder for folder in sealed if folder not in kept][: max(0, keep - len(kept))]
     for folder in folders:
         if folder not in kept:
@@ -125,7 +151,8 @@ def _folders(run: RunDir) -> list[Path]:
     return [path for path in run.checkpoints_dir.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
 
 
-def _step(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """The optimiser step after which a checkpoint was saved."""
     return int(folder.name.split("-")[1])
 
 
@@ -133,7 +160,7 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.is_file() and file.name != SEAL_NAME]
 
 
-def _damage(folder: Path) -> str | None:
+def damage_of(folder: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words."""
     try:
         sealed = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
@@ -146,6 +173,8 @@ def _damage(folder: Path) -> str | None:
         return f"{SEAL_NAME} is damaged"
     for name, (size, checksum) in expected.items():
         file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            return f"{SEAL_NAME} names {name}, which is not in it"
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medtune.errors import ConfigError
 from medtune.records import ControlName
@@ -195,12 +195,28 @@ class TrainingSection(Section):
     """Measure the validation loss on a seeded random sample of this many validation rows; none takes them all."""
     keep_checkpoints: PositiveInt = 2
     """How many checkpoints stay on disk; the newest and the best always do."""
+    push_checkpoints_to: str | None = None
+    """Keep the newest checkpoint in this private Hub repository, `owner/name`, from which `--resume` goes on on a fresh
+    machine. It is made if it is not there; a public one is refused. None pushes nothing."""
     keep: Literal["best", "last"] = "best"
     """Which weights become the adapter: lowest validation loss, or the last step's."""
     early_stopping_patience: PositiveInt | None = None
     """Stop after this many validations without a better loss; none never stops early."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], Field(strict=False)] = ()
     """Trackers, by name; each needs its package installed."""
+
+    @field_validator("push_checkpoints_to")
+    @classmethod
+    def _name_a_repository(cls, name: str | None) -> str | None:
+        if name is not None:
+            from huggingface_hub.errors import HFValidationError
+            from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+            try:
+                validate_repo_id(name if "/" in name else f"{name}/")
+            except HFValidationError:
+                raise ValueError("must be a Hub repository of the form owner/name") from None
+        return name
 
 
 class GenerationSection(Section):

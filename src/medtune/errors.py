@@ -28,3 +28,15 @@ class ModelError(MedtuneError):
 
 class RunDirError(MedtuneError):
     """A run directory is not empty, is incomplete, or was made with another configuration."""
+
+
+class HubError(MedtuneError):
+    """The Hub refuses a private repository or an upload, or what it holds there does not fit."""
+
+
+class HubUnavailableError(HubError):
+    """The Hub is busy, broken or out of reach: the same may work later, after `seconds` if it said so."""
+
+    def __init__(self, message: str, reason: str, seconds: float = 0):
+        super().__init__(message)
+        self.reason, self.seconds = reason, seconds

@@ -124,7 +124,7 @@ def _snapshot(
         except errors.LocalEntryNotFoundError:
             raise error from None
         if not offline:
-            _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, reason_of(error))
+            _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, failure_reason(error))
         return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
     folder = Path(
         snapshot_download(
@@ -186,19 +186,20 @@ def explained(error_class: type[MedtuneError], kind: str, name: str, revision: s
         ) from None
     except (HTTPError, json.JSONDecodeError) as error:
         cache = "HF_HUB_OFFLINE=1 takes it from the local cache" if kind == "data set" else "the local cache lacks it"
-        raise error_class(f"{where}: {reason_of(error)}; {cache}; {remedy_for(error)}") from None
+        raise error_class(f"{where}: {failure_reason(error)}; {cache}; {failure_remedy(error)}") from None
     except errors.LocalEntryNotFoundError as error:
         # The Hub answered first and then no more: the cause says why.
         cause = error.__cause__ or error
-        raise error_class(f"{where}: the download broke off: {reason_of(cause)}; {remedy_for(cause)}") from None
+        reason, remedy = failure_reason(cause), failure_remedy(cause)
+        raise error_class(f"{where}: the download broke off: {reason}; {remedy}") from None
     except OSError as error:
         raise error_class(
             f"{where}: cannot be fetched ({_first_line(error)}); check the network, the disk space and HF_HOME"
         ) from None
 
 
-def reason_of(error: BaseException) -> str:
-    """What went wrong between here and the Hub, in a few words."""
+def failure_reason(error: BaseException) -> str:
+    """What went wrong with a request, in a few words and without its address, which may be a signed one."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
@@ -208,8 +209,8 @@ def reason_of(error: BaseException) -> str:
     return f"the Hub cannot be reached ({_first_line(error)})"
 
 
-def remedy_for(error: BaseException) -> str:
-    """What to do about it."""
+def failure_remedy(error: BaseException) -> str:
+    """What the user can do about it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if not isinstance(error, HfHubHTTPError):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medtune.errors import MedtuneError, ModelError
-from medtune.hub import CONFIG_FILES, NEVER, WEIGHT_FILES, check_settings, explained, reason_of, remedy_for
+from medtune.hub import CONFIG_FILES, NEVER, WEIGHT_FILES, check_settings, explained, failure_reason, failure_remedy
 
 # Seconds that a request may stay without an answer.
 TIME_LIMIT = 10.0
@@ -72,7 +72,7 @@ def reach_hub() -> None:
     except (HTTPError, json.JSONDecodeError) as error:
         # A mirror may have no lists, or none for strangers.
         if not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500:
-            raise MedtuneError(f"{hub_host()}: {reason_of(error)}; {remedy_for(error)}") from None
+            raise MedtuneError(f"{hub_host()}: {failure_reason(error)}; {failure_remedy(error)}") from None
 
 
 def find_login() -> Login | None:
@@ -87,7 +87,7 @@ def find_login() -> Login | None:
     try:
         found: Any = HfApi().whoami()
     except (HTTPError, json.JSONDecodeError) as error:
-        raise MedtuneError(f"the token of {origin}: {reason_of(error)}; {remedy_for(error)}") from None
+        raise MedtuneError(f"the token of {origin}: {failure_reason(error)}; {failure_remedy(error)}") from None
     role = ((found.get("auth") or {}).get("accessToken") or {}).get("role")
     return Login(str(found.get("name", "unknown")), role, origin)
 

@@ -18,6 +18,7 @@ from medtune.model.loading import DEMO_MODEL, prepare_for_training
 from medtune.preflight import check_inputs, check_rows
 from medtune.progress import console, say
 from medtune.run_dir import STAGES, RunDir, StageName
+from medtune.training.remote_checkpoints import check_repository, newest_checkpoint
 from medtune.training_rows import encode_for_training, require_sound_rows
 
 
@@ -49,6 +50,7 @@ def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
     """Check what can be checked cheaply, then make or reopen the run directory."""
     RunDir(path).check(config, resume=resume)
     check_inputs(config)
+    check_repository(RunDir(path), config, resume=resume)
     run_dir = RunDir.create(path, config, resume=resume)
     provenance.record_environment(run_dir)
     return run_dir
@@ -89,6 +91,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
             f"or delete {run_dir.checkpoints_dir} to start over"
         )
+    check_repository(run_dir, config, resume=resume, started=True)
     from medtune.data.splits import sample_rows
     from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
     from medtune.training.kept_plan import restore_plan
@@ -110,6 +113,8 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             f"{train.cut} cut, {train.dropped} dropped"
         )
         origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)
+        if resume:
+            checkpoint = newest_checkpoint(run_dir, config, origin, checkpoint)
         if checkpoint is not None:
             require_origin(checkpoint, origin)
         base = prepare_for_training(loaded.model, config.model.kbit_preparation)

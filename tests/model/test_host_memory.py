@@ -26,7 +26,7 @@ from medtune.model import host_embeddings, host_store
 from medtune.model.answer_loss import add_answer_loss
 from medtune.model.fused_layers import fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
-from medtune.model.host_store import LAYERS_AHEAD, HostStore, page_locked
+from medtune.model.host_store import LAYERS_AHEAD, HostMemoryError, HostStore, page_locked
 
 ROWS = some_rows()
 MIB = 2**20
@@ -80,7 +80,7 @@ def test_page_locked_memory_is_released_with_its_last_user(monkeypatch):
 def test_memory_that_cannot_be_locked_is_an_error(monkeypatch):
     runtime = Runtime(status=2)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
-    with pytest.raises(RuntimeError, match=r"0\.25 GiB of host memory cannot be page-locked \(CUDA error 2\)"):
+    with pytest.raises(HostMemoryError, match=r"0\.25 GiB of host memory cannot be page-locked \(CUDA error 2\)"):
         page_locked((2**26,), torch.float32)
     gc.collect()
     assert runtime.released == []

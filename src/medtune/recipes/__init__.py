@@ -90,7 +90,14 @@ def read_config(path: Path) -> Config:
 
 
 # What a run may change when it goes on: it has no part in what comes out.
-MAY_CHANGE = frozenset({"training.max_gradient_spike", "training.keep_checkpoints", "training.report_to"})
+MAY_CHANGE = frozenset(
+    {
+        "training.max_gradient_spike",
+        "training.keep_checkpoints",
+        "training.push_checkpoints_to",
+        "training.report_to",
+    }
+)
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:

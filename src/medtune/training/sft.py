@@ -29,6 +29,7 @@ from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.checkpoint_pusher import CheckpointPusher, open_pusher
 from medtune.training.continuation import InterruptionCallback, ValidationStoppedError, steps_to_go
 from medtune.training.health import HealthWatch, StepReading, stop_training
 from medtune.training.history import HistoryCallback
@@ -56,9 +57,11 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         stopping: InterruptionCallback,
         origin: Mapping[str, str],
         prepared: PreparedStep,
+        pusher: CheckpointPusher | None,
         **kwargs: Any,
     ) -> None:
         self.config, self.history, self.stopping, self.origin = config, history, stopping, origin
+        self.pusher = pusher
         self.train_rows, self.validation_rows = train_rows, validation_rows
         self.prepared = prepared
         norms = [entry["grad_norm"] for entry in history.run.read_history() if entry.get("grad_norm") is not None]
@@ -240,7 +243,10 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.state.is_world_process_zero:
             run = self.history.run
-            seal_checkpoint(run, run.checkpoints_dir / f"checkpoint-{self.state.global_step}", self.origin)
+            folder = run.checkpoints_dir / f"checkpoint-{self.state.global_step}"
+            seal_checkpoint(run, folder, self.origin)
+            if self.pusher is not None:
+                self.pusher.push(folder)
             prune_checkpoints(run, self.config.training.keep_checkpoints, self.state.best_global_step)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -286,6 +292,7 @@ def train_adapter(
         run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
         keep_plan(run, prepared.plan)
     history, stopping = HistoryCallback(run, epoch_steps), InterruptionCallback(run)
+    pusher = open_pusher(run, config, resume_from)
     add_answer_loss(model.get_base_model())
     trainer = AnswerTrainer(
         config=config,
@@ -295,6 +302,7 @@ def train_adapter(
         stopping=stopping,
         origin=origin,
         prepared=prepared,
+        pusher=pusher,
         model=model,
         args=build_arguments(config, run, prepared.plan, steps=steps, device=device, dtype=dtype),
         processing_class=tokenizer,
@@ -312,6 +320,8 @@ def train_adapter(
                 trainer.save_now()
     finally:
         history.close()
+        if pusher is not None:
+            pusher.close()
     require_float32_adapter(trainer.model)
     _require_finite(trainer.model)
     result = TrainingResult(
