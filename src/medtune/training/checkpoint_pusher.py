@@ -12,6 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
 from medtune.checkpoints import PLAN_NAME, SEAL_NAME, link_checkpoint, step_of
 from medtune.config import Config
 from medtune.errors import HubError, HubUnavailableError
@@ -25,6 +31,8 @@ from medtune.training.remote_checkpoints import SUFFIXES, names_in_repository, r
 CLOSING_SECONDS = 15.0
 # Between two tries: twice as long every time, up to the longest.
 FIRST_DELAY, LONGEST_DELAY = 2.0, 300.0
+# The same at the end of a training, while it is waited for.
+CLOSING_DELAY = 1.0
 _STAGED = ".pushing-"
 
 
@@ -66,11 +74,15 @@ class CheckpointPusher:
             shutil.rmtree(left, ignore_errors=True)
         self._changed = threading.Condition()
         self._waiting: StagedCheckpoint | None = None
-        self._busy = self._closing = self._last_try = False
+        self._busy = False
+        self._deadline: float | None = None
         self._newest = self._arrived = 0
         self._not_before, self._asked_not_before = 0.0, 0.0
         self._delay = FIRST_DELAY
         self._told: set[str] = set()
+        # Uploads would draw over the training's bar; nothing else comes from or goes to the Hub meanwhile.
+        self._had_bars = not are_progress_bars_disabled()
+        disable_progress_bars()
         # A daemon: the process does not wait at its end for a Hub that hangs.
         self._thread = threading.Thread(target=self._work, name="checkpoint-pusher", daemon=True)
         self._thread.start()
@@ -91,7 +103,9 @@ class CheckpointPusher:
     def close(self) -> None:
         """Wait a while for the newest push, and say if it did not arrive. One that is under way may still end well."""
         with self._changed:
-            self._closing = True
+            self._deadline = time.monotonic() + CLOSING_SECONDS
+            # At once, unless the Hub asked to wait.
+            self._not_before = self._asked_not_before
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._busy and self._waiting is None, CLOSING_SECONDS)
             if self._arrived < self._newest:
@@ -100,6 +114,8 @@ class CheckpointPusher:
                     f"repository {self.repo}: the checkpoint of step {self._newest} has not arrived; "
                     f"the last one that did is {there}"
                 )
+        if self._had_bars:
+            enable_progress_bars()
 
     def _work(self) -> None:
         while (staged := self._take()) is not None:
@@ -108,7 +124,7 @@ class CheckpointPusher:
                 again = self._attempt(staged)
             finally:
                 with self._changed:
-                    if again and self._waiting is None and not self._last_try:
+                    if again and self._waiting is None:
                         self._waiting = staged
                     else:
                         staged.remove()
@@ -116,22 +132,21 @@ class CheckpointPusher:
                     self._changed.notify_all()
 
     def _take(self) -> StagedCheckpoint | None:
-        """The checkpoint to push now, or None at the end. The last try is made at once unless the Hub asked to wait."""
+        """The checkpoint to push now, or None at the end."""
         with self._changed:
             while True:
-                now = time.monotonic()
-                not_before = self._asked_not_before if self._closing else self._not_before
-                if self._waiting is not None and now >= not_before:
-                    staged, self._waiting = self._waiting, None
-                    self._busy, self._last_try = True, self._closing
-                    return staged
-                if self._closing:
-                    if self._waiting is not None:
-                        self._waiting.remove()
-                        self._waiting = None
-                        self._changed.notify_all()
+                now, waiting = time.monotonic(), self._waiting
+                ends = self._deadline is not None and (waiting is None or self._not_before > self._deadline)
+                if waiting is not None and (ends or now >= self._not_before):
+                    self._waiting = None
+                    if not ends:
+                        self._busy = True
+                        return waiting
+                    waiting.remove()
+                    self._changed.notify_all()
+                if ends:
                     return None
-                self._changed.wait(not_before - now if self._waiting is not None else None)
+                self._changed.wait(self._not_before - now if waiting is not None else None)
 
     def _attempt(self, staged: StagedCheckpoint) -> bool:
         """Push once. Returns whether to try again."""
@@ -143,7 +158,8 @@ class CheckpointPusher:
                 say(f"repository {self.repo}: {error.reason}; the checkpoint is pushed later, training goes on")
             now = time.monotonic()
             self._asked_not_before = now + error.seconds
-            self._not_before = now + max(error.seconds, self._delay * random.uniform(0.5, 1))
+            delay = self._delay * random.uniform(0.5, 1) if self._deadline is None else CLOSING_DELAY
+            self._not_before = now + max(error.seconds, delay)
             self._delay = min(2 * self._delay, LONGEST_DELAY)
             return True
         except HubError as error:
