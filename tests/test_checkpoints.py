@@ -114,6 +114,9 @@ def test_the_origin_tells_data_settings_and_base_apart() -> None:
 def test_a_plan_comes_back_as_it_was(run: RunDir) -> None:
     keep_plan(run, PLAN)
     assert restore_plan(run) == PLAN
+    keep_plan(run, replace(PLAN, peak_bytes=2 * 2**30))
+    assert restore_plan(run, most_gib=2.1) is not None
+    assert restore_plan(run, most_gib=1.9) is None
 
 
 @pytest.mark.parametrize(

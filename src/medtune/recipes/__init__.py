@@ -89,10 +89,11 @@ def read_config(path: Path) -> Config:
     return parse_config(_parse_yaml(_read_text(path, str(path)), origin=str(path)), origin=str(path))
 
 
-# What a run may change when it goes on: it has no part in what comes out.
+# What a run may change when it goes on: it has no part in what comes out, but for the last bits.
 MAY_CHANGE = frozenset(
     {
         "training.max_gradient_spike",
+        "training.memory_gib",
         "training.keep_checkpoints",
         "training.push_checkpoints_to",
         "training.report_to",

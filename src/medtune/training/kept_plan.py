@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from medtune.checkpoints import plan_error, read_plan, save_plan
 from medtune.run_dir import RunDir
-from medtune.training.peaks import TrainingPlan
+from medtune.training.peaks import GIB, TrainingPlan
 
 
 def keep_plan(run: RunDir, plan: TrainingPlan) -> None:
@@ -16,8 +16,11 @@ def keep_plan(run: RunDir, plan: TrainingPlan) -> None:
     save_plan(run, asdict(plan))
 
 
-def restore_plan(run: RunDir) -> TrainingPlan:
-    """The plan of the checkpoints. Raises RunDirError if it is missing or damaged."""
+def restore_plan(run: RunDir, *, most_gib: float | None = None) -> TrainingPlan | None:
+    """The plan of the checkpoints, or None if it takes more than `most_gib`, which was not asked for then.
+
+    Raises RunDirError if it is missing or damaged.
+    """
     try:
         plan = TypeAdapter(TrainingPlan).validate_json(read_plan(run), strict=True)
     except ValidationError as error:
@@ -27,4 +30,4 @@ def restore_plan(run: RunDir) -> TrainingPlan:
     counts = (plan.offloaded_layers, plan.checkpointed_layers, plan.layers)
     if plan.tokens_per_micro_batch < 1 or counts[0] < 0 or list(counts) != sorted(counts):
         raise plan_error(run, "damaged (its counts do not fit each other)")
-    return plan
+    return None if most_gib is not None and plan.peak_bytes > most_gib * GIB else plan

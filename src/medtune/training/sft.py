@@ -318,6 +318,12 @@ def train_adapter(
                 trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
             except ValidationStoppedError:
                 trainer.save_now()
+            except torch.OutOfMemoryError as error:
+                # Outside of passes and validations, which make do with less: the optimiser's own.
+                raise MedtuneError(
+                    f"training ran out of GPU memory after step {trainer.state.global_step} ({first_line(error)}); go "
+                    "on with --resume --set training.memory_gib=… and a number below the memory that is free"
+                ) from None
     finally:
         history.close()
         if pusher is not None:
