@@ -14,7 +14,7 @@ from medtune.model.host_store import HostMemoryError
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
 from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
-from medtune.training import sft
+from medtune.training import answer_trainer, sft
 from medtune.training.kept_plan import restore_plan
 from medtune.training.preparation import PreparedStep
 from medtune.training.rehearsal import longest_pass, rehearse
@@ -34,13 +34,13 @@ def test_the_longest_pass_is_that_with_the_most_tokens_then_with_the_longest_row
 @pytest.fixture
 def rehearsed(monkeypatch):
     """Training with a rehearsal, as it is on a GPU."""
-    train_for_real = sft.AnswerTrainer.train
+    train_for_real = answer_trainer.AnswerTrainer.train
 
     def rehearse_first(self, *args, **options):
         rehearse(self)
         return train_for_real(self, *args, **options)
 
-    monkeypatch.setattr(sft.AnswerTrainer, "train", rehearse_first)
+    monkeypatch.setattr(answer_trainer.AnswerTrainer, "train", rehearse_first)
 
 
 def test_a_rehearsal_leaves_no_trace(tiny, tmp_path, rehearsed, monkeypatch):
@@ -54,7 +54,7 @@ def test_a_rehearsal_leaves_no_trace(tiny, tmp_path, rehearsed, monkeypatch):
 
 def room_for(monkeypatch, tokens):
     """A GPU on which a pass of more than `tokens` tokens runs out of memory."""
-    passes, tried = sft.AnswerTrainer.passes, []
+    passes, tried = answer_trainer.AnswerTrainer.passes, []
 
     def limited(self, model, micro_batches, answer_tokens):
         tried.append(max(batch["input_ids"].numel() for batch in micro_batches))
@@ -62,7 +62,7 @@ def room_for(monkeypatch, tokens):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
         return passes(self, model, micro_batches, answer_tokens)
 
-    monkeypatch.setattr(sft.AnswerTrainer, "passes", limited)
+    monkeypatch.setattr(answer_trainer.AnswerTrainer, "passes", limited)
     return tried
 
 
@@ -95,7 +95,7 @@ def test_what_fits_by_no_plan_is_told_before_the_first_step(tiny, tmp_path, rehe
 
 def test_a_validation_batch_too_large_is_found_too(tiny, tmp_path, rehearsed, monkeypatch):
     called = []
-    monkeypatch.setattr(sft, "answer_losses", lambda *args, **options: called.append(options) or explode())
+    monkeypatch.setattr(answer_trainer, "answer_losses", lambda *args, **options: called.append(options) or explode())
 
     def explode():
         raise torch.OutOfMemoryError("CUDA out of memory.")

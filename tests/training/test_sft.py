@@ -17,7 +17,7 @@ from medtune.model.loading import load_base_model, prepare_for_training, resolve
 from medtune.prompts import PromptRenderer
 from medtune.records import EncodedRow, QAPair
 from medtune.run_dir import RunDir
-from medtune.training import sft
+from medtune.training import answer_trainer, sft
 from medtune.training.kept_plan import restore_plan
 from medtune.training.preparation import PreparedStep
 from medtune.training_rows import encode_for_training
@@ -113,13 +113,13 @@ def test_first_gradient_is_the_token_weighted_mean_over_the_step(tiny, tmp_path)
 
 def test_every_module_trains_from_the_first_step_on(tiny, tmp_path, monkeypatch):
     """The base comes in evaluation mode, in which transformers' own layers would keep everything."""
-    compute_loss, modes = sft.AnswerTrainer.compute_loss, []
+    compute_loss, modes = answer_trainer.AnswerTrainer.compute_loss, []
 
     def watched(self, model, *args, **options):
         modes.append({module.training for module in model.modules()})
         return compute_loss(self, model, *args, **options)
 
-    monkeypatch.setattr(sft.AnswerTrainer, "compute_loss", watched)
+    monkeypatch.setattr(answer_trainer.AnswerTrainer, "compute_loss", watched)
     train(tiny, tmp_path, make_config(tiny))
     assert modes == [{True}] * 4
 
@@ -259,10 +259,10 @@ def test_adapters_stay_float32_and_keep_their_first_weights(tiny, tmp_path, prep
 
 def test_a_bfloat16_adapter_is_refused(tiny):
     model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
-    sft.require_float32_adapter(model)
+    answer_trainer.require_float32_adapter(model)
     next(p for p in model.parameters() if p.requires_grad).data = torch.zeros(1, dtype=torch.bfloat16)
     with pytest.raises(MedtuneError, match="not float32"):
-        sft.require_float32_adapter(model)
+        answer_trainer.require_float32_adapter(model)
 
 
 def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
@@ -286,7 +286,7 @@ def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first
     settings = {"max_steps": 6, "epochs": 2, "tokens_per_micro_batch": 64, "early_stopping_patience": 5}
     config = make_config(tiny, **settings)
     whole, history, result = train(tiny, tmp_path / "a", config)
-    measured, losses_of, passes = [], sft.answer_losses, []
+    measured, losses_of, passes = [], answer_trainer.answer_losses, []
 
     def interrupted(*args, on_rows, **options):
         measured.append(len(passes))
@@ -299,7 +299,7 @@ def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first
 
         return losses_of(*args, on_rows=watched, **options)
 
-    monkeypatch.setattr(sft, "answer_losses", interrupted)
+    monkeypatch.setattr(answer_trainer, "answer_losses", interrupted)
     with interruption.handled(), pytest.raises(interruption.Interrupted):
         train(tiny, tmp_path / "b", config)
     # Stopped after one pass of several.

@@ -18,7 +18,7 @@ from medtune.training.peaks import GIB
 from medtune.training.preparation import steps_of
 
 if TYPE_CHECKING:
-    from medtune.training.sft import AnswerTrainer
+    from medtune.training.answer_trainer import AnswerTrainer
 
 
 def rehearse(trainer: AnswerTrainer) -> None:
