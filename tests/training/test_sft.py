@@ -271,6 +271,13 @@ def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
     assert not list(tmp_path.glob("checkpoints/checkpoint-*"))
 
 
+def test_a_nan_adapter_is_not_saved_in_a_checkpoint_either(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(answer_trainer.HealthWatch, "trouble", lambda self, reading: None)
+    with pytest.raises(MedtuneError, match=r"NaN or infinite weights \(.*lora_A.*\), which are not saved; lower"):
+        train(tiny, tmp_path, make_config(tiny), adapter=_nan_adapter(tiny, tmp_path))
+    assert not list(tmp_path.glob("checkpoints/checkpoint-*"))
+
+
 def _nan_adapter(tiny, tmp_path):
     model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
     for parameter in model.parameters():
