@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import Any
 
 from medtune.errors import DataError, MedtuneError, ModelError
+from medtune.terminal import one_line
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
 # copy in the maker's own format.
@@ -137,7 +138,7 @@ def _explained(error_class: type[MedtuneError], kind: str, name: str, revision: 
     from huggingface_hub import errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-    where = f"{kind} {name}" + (f" at {revision}" if revision else "")
+    where = one_line(f"{kind} {name}" + (f" at {revision}" if revision else ""))
     try:
         yield
     except errors.GatedRepoError:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from medtune.data.sources import read_table
+from medtune.data.table_files import read_table, require_text_size
 from medtune.errors import DataError
 from medtune.evaluation.formatting import format_count
 from medtune.records import FinishReason, Prediction
@@ -111,7 +111,7 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             raise DataError(
                 f"{where}: {name} is {value!r}, and must be text that is not empty; mend the row or drop it"
             )
-        values[name] = value
+        values[name] = require_text_size(value, f"{where}: {name}")
     for name in _LABELS:
         values[name] = _label(record, name, where)
     values["new_tokens"] = _count(record, "new_tokens", where)
