@@ -68,11 +68,15 @@ def check_type(kind: type[_T], values: Any) -> _T:
         return checked
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        place = ".".join(map(str, problem["loc"]))
+        # A union reports the member's type, or a key that is wrong, as a part of the path.
+        place = ".".join(part for part in map(str, problem["loc"]) if "[" not in part and part not in _TYPE_NAMES)
         message = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
         raise DamagedError(f"{place}: {message}" if place else message) from None
     except RecursionError as error:
         raise DamagedError(first_line(error)) from None
+
+
+_TYPE_NAMES = {"str", "bool", "int", "float"}
 
 
 def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, Any]]:

@@ -287,13 +287,17 @@ def _show(value: Any) -> str:
     # Not repr: YAML aliases make a value whose text is exponentially longer than the file.
     shortener = reprlib.Repr()
     shortener.maxlevel, shortener.maxstring, shortener.maxother = 2, 80, 80
-    shown = shortener.repr(value)
+    try:
+        shown = shortener.repr(value)
+    except ValueError:  # hexadecimal is read at any length, and shown in 4,300 digits at the most
+        shown = "a number of too many digits"
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _dotted(parts: Iterable[int | str]) -> str:
     # A key may hold anything, line breaks too; a problem is one line.
-    return ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
+    shown = ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
+    return shown if len(shown) <= 120 else f"{shown[:117]}..."
 
 
 def _is_union_tag(part: str) -> bool:

@@ -118,7 +118,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
         else:
             model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
         # A training that goes on does so by its plan: another machine, or less free memory, would make another one.
-        kept = restore_plan(run_dir) if checkpoint is not None else None
+        kept = restore_plan(run_dir, loaded.device) if checkpoint is not None else None
         plan = prepare_step(model, train.rows, config, device=loaded.device, dtype=loaded.dtype, plan=kept)
         record["plan"] = asdict(plan)
         model, result = train_adapter(

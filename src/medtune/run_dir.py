@@ -396,7 +396,7 @@ def _record(kind: type[_T], line: str, path: Path, number: int) -> _T:
     try:
         return check_type(kind, parse_json(line))
     except DamagedError as error:
-        raise _damaged(path, f"line {number}: {error}") from None
+        raise _damaged(path, f"{error} in line {number}") from None
 
 
 def _damaged(path: Path, reason: str) -> RunDirError:

@@ -257,16 +257,17 @@ def test_a_bfloat16_adapter_is_refused(tiny):
 def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
     config = make_config(tiny, learning_rate=1.0, max_grad_norm=1e30)
     with pytest.raises(MedtuneError, match=r"NaN or infinite.*learning_rate"):
-        train(tiny, tmp_path, config, adapter=_nan_adapter(tiny, tmp_path))
+        train(tiny, tmp_path, config, adapter=_huge_adapter(tiny, tmp_path))
 
 
-def _nan_adapter(tiny, tmp_path):
+def _huge_adapter(tiny, tmp_path):
+    """Finite, or it would not be loaded; its first step is not."""
     model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data.fill_(float("nan"))
-    model.save_pretrained(tmp_path / "nan")
-    return tmp_path / "nan"
+            parameter.data.fill_(1e30)
+    model.save_pretrained(tmp_path / "huge")
+    return tmp_path / "huge"
 
 
 def test_resumed_training_equals_the_uninterrupted_one(tiny, tmp_path):

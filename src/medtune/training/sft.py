@@ -16,7 +16,6 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
-from trl import SFTTrainer
 
 from medtune import hardware, interruption
 from medtune.checkpoints import prune_checkpoints, seal_checkpoint
@@ -29,6 +28,8 @@ from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.checked_trainer import CheckedTrainer
+from medtune.training.checkpoint_files import read_state, require_known_files
 from medtune.training.continuation import InterruptionCallback, steps_to_go
 from medtune.training.history import HistoryCallback
 from medtune.training.kept_plan import keep_plan
@@ -36,7 +37,7 @@ from medtune.training.memory import TrainingPlan
 from medtune.training.recovery import spare_memory
 
 
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+class AnswerTrainer(CheckedTrainer):
     """SFTTrainer whose data loader yields one optimiser step at a time, split into padding-free passes.
 
     The trainer's own accumulation has a fixed number of passes; here a step takes as many as its rows need under the
@@ -224,6 +225,9 @@ def train_adapter(
     signal came.
     """
     device = str(next(parameter.device for parameter in model.parameters() if parameter.requires_grad))
+    if resume_from is not None:
+        require_known_files(resume_from)
+        read_state(resume_from)
     steps = steps_to_go(resume_from, total_steps(config, len(train_rows)), config)
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
     if hardware.rank() == 0:
