@@ -88,7 +88,7 @@ def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, An
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows: list[dict[str, Any]] = []
+    batches: list[pa.RecordBatch] = []
     size = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -99,12 +99,11 @@ def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, An
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
                 size += batch.nbytes
                 _require_at_most(size, max_bytes, "bytes")
-                rows += batch.to_pylist()
-                _require_at_most(len(rows), max_rows, "rows")
+                batches.append(batch)
+            return [row for batch in batches for row in batch.to_pylist()]
     # Outside arrow's own: text that is not UTF-8, a date that Python has no name for.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DamagedError(first_line(error)) from None
-    return rows
 
 
 _PARQUET_BATCH_ROWS = 1024

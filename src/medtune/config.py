@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, show_value
 from medtune.records import ControlName
 
 DEFAULT_SYSTEM_PROMPT = (
@@ -278,20 +278,17 @@ def _describe(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
         message = f"must be {context['expected']}"
-    return f"{path}: {message[0].lower()}{message[1:]}, got {_show(problem['input'])}"
+    elif kind in _PLAIN_WORDS:
+        message = _PLAIN_WORDS[kind].format(**context)
+    return f"{path}: {message[0].lower()}{message[1:]}, got {show_value(problem['input'])}"
 
 
-def _show(value: Any) -> str:
-    import reprlib
-
-    # Not repr: YAML aliases make a value whose text is exponentially longer than the file.
-    shortener = reprlib.Repr()
-    shortener.maxlevel, shortener.maxstring, shortener.maxother = 2, 80, 80
-    try:
-        shown = shortener.repr(value)
-    except ValueError:  # hexadecimal is read at any length, and shown in 4,300 digits at the most
-        shown = "a number of too many digits"
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+# What pydantic says in words of Python.
+_PLAIN_WORDS = {
+    "model_type": "must be a section of keys",
+    "tuple_type": "must be a list",
+    "too_short": "must hold at least {min_length} item",
+}
 
 
 def _dotted(parts: Iterable[int | str]) -> str:

@@ -66,7 +66,7 @@ def test_an_adapter_of_another_shape_is_refused(tiny, stored, tmp_path):
     shutil.copytree(stored[0], wrong)
     config = json.loads((wrong / "adapter_config.json").read_text())
     (wrong / "adapter_config.json").write_text(json.dumps({**config, "r": 8}))
-    with pytest.raises(ModelError, match=r"does not fit .* has shape \(16, 64\), and its place \(8, 64\)"):
+    with pytest.raises(ModelError, match=r"does not fit .* has shape \(4, 64\), and its place \(8, 64\)"):
         attach_adapter(tiny.load(), wrong, trainable=False)
 
 

@@ -15,8 +15,16 @@ from typing import Any
 
 from medtune.config import ColumnsSection
 from medtune.data.cleaning import clean_text
-from medtune.data.table_files import TABLE_SUFFIXES, read_jsonl, read_table, require_text_size, unknown_kind
-from medtune.errors import DataError
+from medtune.data.table_files import (
+    COLUMNS_SHOWN,
+    TABLE_SUFFIXES,
+    read_jsonl,
+    read_table,
+    require_text_size,
+    show_column,
+    unknown_kind,
+)
+from medtune.errors import DataError, show_value
 from medtune.records import QAPair
 
 DEMO_SOURCE = "medtune:demo"
@@ -118,7 +126,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         values["id"] = given or row_id(values["question"], values["answer"], taken=seen)
         if values["id"] in seen:
             raise DataError(
-                f"{origin}: id {given!r} stands in two rows; ids must be unique, or leave data.columns.id out"
+                f"{origin}: id {show_value(given)} stands in two rows; ids must be unique, or leave data.columns.id out"
             )
         seen.add(values["id"])
         pairs.append(
@@ -165,19 +173,11 @@ def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -
         default = ColumnsSection.model_fields[key].default
         required = key in ("question", "answer") or wanted not in (None, default)
         if resolved[key] is None and required:
-            shown = ", ".join(map(_shown, present[:_COLUMNS_SHOWN])) + (" …" if len(present) > _COLUMNS_SHOWN else "")
+            shown = ", ".join(map(show_column, present[:COLUMNS_SHOWN])) + (" …" if present[COLUMNS_SHOWN:] else "")
             missing.append(f"{origin}: no column {wanted!r}; it has {shown}; name yours in data.columns.{key}")
     if missing:
         raise DataError("\n".join(missing))
     return resolved
-
-
-_COLUMNS_SHOWN = 20
-
-
-def _shown(name: str) -> str:
-    name = name if len(name) <= 60 else f"{name[:60]}…"
-    return name if name.isprintable() else repr(name)
 
 
 def _text(value: Any, key: str, index: int, origin: str) -> str:

@@ -21,6 +21,7 @@ MAX_TABLE_ROWS = 10_000_000
 MAX_TEXT_CHARACTERS = 1_000_000
 # Text packs ten times over, and gzip a thousand times at the most: what is beyond this is there to fill the memory.
 MAX_GZIP_RATIO = 100
+COLUMNS_SHOWN = 20
 _RATIO_COUNTS_FROM = 1 << 26
 _CHUNK = 1 << 20
 
@@ -117,3 +118,9 @@ def require_text_size(text: str, where: str) -> str:
             f"{where} has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}; shorten it, or leave the row out"
         )
     return text
+
+
+def show_column(name: str) -> str:
+    """A column's name for a message: it may be as long as a file, and hold anything."""
+    name = name if len(name) <= 60 else f"{name[:60]}…"
+    return name if name.isprintable() else repr(name)

@@ -8,7 +8,7 @@ from typing import Any
 from trl import SFTTrainer
 
 from medtune.errors import ModelError
-from medtune.model.adapter_files import weight_problem
+from medtune.model.adapter_files import WEIGHTS_NAME, weight_problem
 from medtune.training.checkpoint_files import checkpoint_error, reading, require_fitting_moments
 
 
@@ -18,15 +18,24 @@ class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
     _folder = Path()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._folder = folder = Path(resume_from_checkpoint)
+        self._folder = Path(resume_from_checkpoint)
+        self._require_whole_weights(self._folder)
+        with reading(self._folder):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        folder = Path(self.state.best_model_checkpoint)
+        self._require_whole_weights(folder)
+        with reading(folder):
+            super()._load_best_model()
+
+    def _require_whole_weights(self, folder: Path) -> None:
         try:
             problem = weight_problem(self.model, folder)
-        except ModelError as error:
-            raise checkpoint_error(folder, f"cannot be read ({error})") from None
+        except ModelError:
+            problem = "is not a safetensors file"
         if problem:
-            raise checkpoint_error(folder, f"adapter_model.safetensors {problem}")
-        with reading(folder):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            raise checkpoint_error(folder, f"{WEIGHTS_NAME} {problem}")
 
     def _load_callback_state(self) -> None:
         with reading(self._folder):
