@@ -97,7 +97,9 @@ def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, An
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise DamagedError(f"two columns are called {twice[0]}")
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
-                size += batch.nbytes
+                # A dictionary counts as what it stands for, since every row gets its own copy.
+                columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+                size += sum(column.nbytes for column in columns)
                 _require_at_most(size, max_bytes, "bytes")
                 batches.append(batch)
             return [row for batch in batches for row in batch.to_pylist()]

@@ -263,7 +263,14 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [f"{origin}: {_describe(problem)}" for problem in error.errors(include_url=False)]
+        problems = error.errors(include_url=False)
+        # A list whose items are wrong is not too short besides.
+        lists = {problem["loc"][:-1] for problem in problems}
+        lines = [
+            f"{origin}: {_describe(problem)}"
+            for problem in problems
+            if problem["type"] != "too_short" or problem["loc"] not in lists
+        ]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 

@@ -77,14 +77,13 @@ def parquet(name: str = "hostile.parquet", **columns: Any) -> Maker:
 
 
 def parquet_bomb(workspace: Path) -> None:
-    """Two million equal rows of 1,000 characters: 2 GB unpacked."""
+    """Two million equal rows of 1,000 characters, as a dictionary of one: 2 GB unpacked."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    batch = pa.table({"Question": pa.repeat("q" * 1000, 100_000), "Answer": pa.repeat("a b c d e", 100_000)})
-    with pq.ParquetWriter(workspace / "hostile.parquet", batch.schema) as writer:
-        for _ in range(20):
-            writer.write_table(batch)
+    number = pa.repeat(pa.scalar(0, pa.int32()), 2_000_000)
+    columns = {name: pa.DictionaryArray.from_arrays(number, ["q" * 1000]) for name in ("Question", "Answer")}
+    pq.write_table(pa.table(columns), workspace / "hostile.parquet")
 
 
 def parquet_not_utf8(workspace: Path) -> None:
@@ -145,7 +144,9 @@ def edit_json(name: str, change: Callable[[Any], Any]) -> Maker:
         path = workspace / name
         values = json.loads(path.read_text(encoding="utf-8"))
         changed = change(values)
-        path.write_text(json.dumps(values if changed is None else changed), encoding="utf-8")
+        # As medtune writes it, so that what is only written again stays as it is.
+        text = json.dumps(values if changed is None else changed, indent=2, ensure_ascii=False)
+        path.write_text(f"{text}\n", encoding="utf-8")
 
     return make
 

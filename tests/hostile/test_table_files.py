@@ -76,7 +76,7 @@ BOMBS = [
     refused("2 GB of NULs in 2 MB of gzip, as JSONL", inputs.bomb("hostile.jsonl.gz", content=b"\0"),
             _audit("hostile.jsonl.gz"), "hostile.jsonl.gz: unpacks to more than 100 times its size, which no text "
             "does; if it is sound, unpack it and give that file"),
-    refused("2 GB of equal rows in 200 KB of Parquet", inputs.parquet_bomb, _audit("hostile.parquet"),
+    refused("2 GB of equal rows in 400 KB of Parquet", inputs.parquet_bomb, _audit("hostile.parquet"),
             "hostile.parquet: not a readable Parquet file (more than 1,073,741,824 bytes); fetch or write it again"),
     refused("a file of 3 GB", inputs.huge("hostile.csv"), AUDIT,
             "hostile.csv: larger than 1,073,741,824 bytes; split it, or leave out what is not needed"),
@@ -89,8 +89,8 @@ BOMBS = [
             _audit("hostile.jsonl"), "hostile.jsonl: line 1 is not JSON (a number too long, or nested too deeply); one "
             "object a line is needed"),
     refused("a table of 3,000 columns", inputs.file("hostile.csv", ",".join(f"c{n}" for n in range(3_000)) + "\n1,2"),
-            AUDIT, "hostile.csv: no column 'Question'; it has c0, c1, … c19 …; name yours in data.columns.question",
-            "hostile.csv: no column 'Answer'; it has c0, c1, … c19 …; name yours in data.columns.answer"),
+            AUDIT, "hostile.csv: no column 'Question'; it has c0, c1, …, c19 …; name yours in data.columns.question",
+            "hostile.csv: no column 'Answer'; it has c0, c1, …, c19 …; name yours in data.columns.answer"),
 ]  # fmt: skip
 
 TYPED = [
@@ -137,7 +137,7 @@ PREDICTIONS = [
             "than 1,000,000; shorten it, or leave the row out"),
     refused("a field of 10 MB of the wrong type", inputs.json_rows({"id": 1, "reference": "r", "prediction": "p",
             "group": ["g" * 10_000_000]}), "score --predictions hostile.jsonl",
-            "hostile.jsonl: row 1: group is ['gggg … neither text nor a whole number; mend it or leave it out"),
+            "hostile.jsonl: row 1: group is ['gggg…, neither text nor a whole number; mend it or leave it out"),
 ]  # fmt: skip
 
 CASES: dict[str, list[Refused]] = {

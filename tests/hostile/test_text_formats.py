@@ -112,7 +112,7 @@ YAML = [
             "hostile.yaml: not valid YAML: month must be in 1..12"),
     refused("a number for a key", _yaml(f"{BASE}1: 2"), YAML_COMMAND, "hostile.yaml: 1: keys should be strings, got 1"),
     refused("`extends` in a circle", _yaml("extends: hostile.yaml"), YAML_COMMAND,
-            "hostile.yaml: extends itself ( … hostile.yaml → … hostile.yaml); remove one `extends`"),
+            "hostile.yaml: extends itself (…/hostile.yaml → …/hostile.yaml); remove one `extends`"),
     refused("`extends` out of the folder to a file that is no recipe",
             inputs.both(_yaml("extends: ../elsewhere/rows.csv"), inputs.file("../elsewhere/rows.csv", "a,b")),
             YAML_COMMAND,

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.config import Config
 from medtune.errors import DataError, ModelError
 from medtune.run_dir import RunDir, pin_revision
@@ -16,6 +17,10 @@ from medtune.terminal import harmless
 def read_questions(path: Path) -> list[str]:
     """One question a line, empty lines left out. Raises DataError."""
     try:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise DataError(
+                f"{path}: larger than {MAX_SETTINGS_BYTES:,} bytes; give a text file with one question a line"
+            )
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give a text file with one question a line") from None
