@@ -14,8 +14,8 @@ from medtune.errors import ModelError, first_line
 SYSTEM_PLACE = "MEDTUNESYSTEMPLACE"
 _QUESTION, _ANSWER = "MEDTUNEQUESTIONPLACE", "MEDTUNEANSWERPLACE"
 # A template takes some hundred steps and writes some hundred characters around these.
-_MAX_STEPS, _MAX_SECONDS, _MAX_MEMORY_BYTES = 1_000_000, 10.0, 1 << 29
-_MAX_CHARACTERS = 1_000_000
+MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES = 1_000_000, 10.0, 1 << 29
+MAX_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], *, generation_prompt
 
     _require_no_power(tokenizer)
     try:
-        with bounded(_MAX_STEPS, _MAX_SECONDS, _MAX_MEMORY_BYTES):
+        with bounded(MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES):
             text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
     except BoundReachedError as error:
         raise _refused(tokenizer, str(error)) from None
@@ -106,8 +106,8 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], *, generation_prompt
     # What any expression raises that does not suit its values.
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return None
-    if len(text) > _MAX_CHARACTERS:
-        raise _refused(tokenizer, f"writes more than {_MAX_CHARACTERS:,} characters around one question")
+    if len(text) > MAX_CHARACTERS:
+        raise _refused(tokenizer, f"writes more than {MAX_CHARACTERS:,} characters around one question")
     return text
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from medtune import provenance
 from medtune.config import Config
+from medtune.errors import RunDirError
 from medtune.hardware import choose_device, rank, release_memory
 from medtune.inspection import renderer_of
 from medtune.model.loaded import LoadedModel, load_model
@@ -105,6 +106,8 @@ def _test_rows(run_dir: RunDir, config: Config) -> list[QAPair]:
     from medtune.data.splits import sample_rows
 
     test = run_dir.read_split("test")
+    if not test:  # which the data stage never leaves
+        raise RunDirError(f"{run_dir.split_file('test')}: damaged, no rows; restore it, or start another --run-dir")
     chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
     return [pair for pair in test if pair.id in chosen]
 

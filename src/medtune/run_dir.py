@@ -235,7 +235,7 @@ class RunDir:
         self.write_text(self.dropped_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def read_split(self, name: SplitName) -> list[QAPair]:
-        """Rows of one split. Raises RunDirError if the data stage has not run."""
+        """Rows of one split. Raises RunDirError if the data stage has not run, or the file is damaged."""
         self.require("data", "medtune data prepare")
         path = self.split_file(name)
         try:

@@ -122,7 +122,7 @@ REFUSED: list[Refused] = [
             "data audit hostile.csv --set data.split.method=column --set data.columns.split=part",
             r"data.columns.split: '\x1b[2Jtrain' (1 rows): no part of a split; that column may say train, validation "
             "(or val, valid, dev) and test"),
-    refused("a question to `ask` of control characters alone", inputs.both(), "ask run ' \t '",
+    refused("a question to `ask` of white space alone", inputs.both(), "ask run '  '",
             "ask: the question is empty; write it in quotes"),
     refused("a file of questions that is not UTF-8", inputs.file("hostile.txt", b"caf\xe9 ?"),
             "ask run --file hostile.txt", "hostile.txt: not a UTF-8 text file; give one with one question a line"),

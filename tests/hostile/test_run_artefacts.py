@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def _table(name: str, change: Callable[[Any], Any]) -> inputs.Maker:
     return make
 
 
-def _filled(table: Any, value: Any) -> Any:
+def _overwritten(table: Any, value: Any) -> Any:
     import pyarrow as pa
 
     return pa.table({name: table[name] if name == "id" else [value] * len(table) for name in table.column_names})
@@ -127,10 +128,10 @@ SCORES = [
     _file("row statistics of junk", "tuned/row_statistics.parquet", "junk",
           f"not readable (Could not open Parquet input source …); {AGAIN}", COMPARE, incomplete("compare")),
     refused("row statistics in words", both(incomplete("compare"),
-            _table("tuned/row_statistics.parquet", lambda table: _filled(table, "1"))), COMPARE,
+            _table("tuned/row_statistics.parquet", lambda table: _overwritten(table, "1"))), COMPARE,
             "run/tuned/row_statistics.parquet: bleu.… or a column beside it is not all numbers; " + AGAIN),
     refused("row statistics that are NaN", both(incomplete("compare"),
-            _table("tuned/row_statistics.parquet", lambda table: _filled(table, float("nan")))), COMPARE,
+            _table("tuned/row_statistics.parquet", lambda table: _overwritten(table, float("nan")))), COMPARE,
             "run/tuned/row_statistics.parquet: bleu.… or a column beside it is not all numbers; " + AGAIN),
     refused("row statistics that are missing a column", both(incomplete("compare"),
             _table("tuned/row_statistics.parquet", lambda table: table.select(["id"]))), COMPARE,
@@ -174,7 +175,7 @@ SPLITS = [
             table.column_names.index("question"), "question", [list(range(len(table)))]))), EVALUATE,
             f"run/data/test.parquet: damaged, 0.question: input should be a valid string; {RESTORE}"),
     refused("no test rows", both(UNEVALUATED, _table("data/test.parquet", lambda table: table.slice(0, 0))), EVALUATE,
-            "there are no predictions to score; the test split or evaluation.max_examples leaves no row"),
+            f"run/data/test.parquet: damaged, no rows; {RESTORE}"),
 ]  # fmt: skip
 
 KEY, SHEET = "run/human/key.json", "run/human/sheet.csv"
@@ -187,8 +188,19 @@ def _key(what: str, change: Callable[[Any], Any], problem: str) -> Refused:
                    f"{KEY}: not a key of `medtune human export` ({problem}); {RESTORE_KEY}")  # fmt: skip
 
 
-def _sheet(what: str, text: str | bytes, *lines: str) -> Refused:
-    return refused(what, inputs.file(SHEET, text), SCORE, *lines)
+def _sheet(what: str, content: str | inputs.Maker, *lines: str) -> Refused:
+    return refused(what, inputs.file(SHEET, content) if isinstance(content, str) else content, SCORE, *lines)
+
+
+def _filled(item: str, rater: str, **ratings: str) -> inputs.Maker:
+    """The exported sheet's one row, filled in."""
+
+    def make(workspace: Path) -> None:
+        sheet = json.loads((workspace / KEY).read_text())["sheet"]
+        columns = {"sheet": sheet, "item": item, "rater": rater, **ratings}
+        inputs.file(SHEET, ",".join(columns) + "\n" + ",".join(columns.values()) + "\n")(workspace)
+
+    return make
 
 
 RATINGS = [
@@ -199,11 +211,23 @@ RATINGS = [
          "seed: Input should be a valid integer, unable to parse string as an integer"),
     refused("a key nested 100,000 deep", inputs.file(KEY, DEEP), SCORE, f"{KEY}: not a key of `medtune human export` "
             f"(Invalid JSON: recursion limit exceeded at line 1 column …); {RESTORE_KEY}"),
-    refused("a key that is not UTF-8", inputs.file(KEY, b"\xff"), SCORE, f"{KEY}: not a key of `medtune human export` "
-            f"(Invalid JSON: expected value at line 1 column 1); {RESTORE_KEY}"),
+    refused("a key that is not UTF-8", inputs.file(KEY, b"\xff"), SCORE,
+            f"{KEY}: not UTF-8 text, invalid start byte at byte 0; {RESTORE_KEY}"),
     refused("a key of 3 GB", inputs.huge(KEY), SCORE, f"{KEY}: larger than 67,108,864 bytes; {RESTORE_KEY}"),
-    _sheet("an empty sheet", "", f"{SHEET}: empty; give a filled sheet or the page's export"),
-    _sheet("a sheet that nobody filled in", "item,accuracy_a\n1,\n", f"{SHEET}: …"),
+    _sheet("an empty sheet", "",
+           f"{SHEET}: empty; give a filled sheet or the page's export"),
+    refused("a sheet that nobody filled in", inputs.both(), SCORE,
+            f"{SHEET}: nothing is rated; fill in ratings from 1 to 5 first"),
+    _sheet("a sheet without its columns", "a,b\n1,2\n",
+           f"{SHEET}: no column sheet and no column item; give a filled sheet or the page's export"),
+    _sheet("ratings off the scale", _filled("1", "Ann", accuracy_a="9"),
+           f"{SHEET}: item 1: accuracy_a is '9'; must be 1 to 5, or empty"),
+    _sheet("a rating that is a formula", _filled("1", "Ann", accuracy_a="=1+1"),
+           f"{SHEET}: item 1: accuracy_a is '=1+1'; must be 1 to 5, or empty"),
+    _sheet("an item that is not on the sheet", _filled("99", "Ann", accuracy_a="3"),
+           f"{SHEET}: item '99' is not on the sheet, which has 1 to 4"),
+    _sheet("an item with an escape sequence", _filled("\x1b[2J", "Ann", accuracy_a="3"),
+           f"{SHEET}: item '\\x1b[2J' is not on the sheet, which has 1 to 4"),
     refused("a sheet of 3 GB", inputs.huge(SHEET), SCORE,
             f"{SHEET}: larger than 67,108,864 bytes; give a filled sheet or the page's export"),
 ]  # fmt: skip
