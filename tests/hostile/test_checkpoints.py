@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command_line import Medtune
+from command_line import Medtune, Result
 from hostile import inputs
 from hostile.cases import MARK, Kept, Refused, parametrize, refused, require_kept, require_refused, snapshot
 from hostile.inputs import CHECKPOINT, unfinished_training
+from medtune.checkpoints import last_checkpoint
+from medtune.run_dir import RunDir
 
 RESUME = "train run --resume"
 PLAN, HISTORY, STATE = "run/checkpoints/plan.json", "run/training/history.jsonl", f"{CHECKPOINT}/trainer_state.json"
@@ -138,15 +141,20 @@ PLANS = [
 ]  # fmt: skip
 
 
-def _torn(what: str, damage: str, *edits: inputs.Maker) -> Kept:
-    """A checkpoint that was edited and not sealed again: passed over, and the training starts afresh."""
+@dataclass(frozen=True)
+class Torn(Kept):
+    """A checkpoint that was edited and not sealed again."""
 
-    def check(result: Any, workspace: Path) -> None:
+    damage: str = ""
+
+
+def _torn(what: str, damage: str, *edits: inputs.Maker) -> Torn:
+    def check(result: Result, workspace: Path) -> None:
         assert f"{CHECKPOINT}: torn ({damage}), skipped" in result.err
         assert (workspace / "run/adapter/adapter_model.safetensors").is_file()
 
-    return Kept(what, unfinished_training(*edits, sealed=False), RESUME,
-                f"passed over with `{CHECKPOINT.name}: torn ({damage}), skipped`", check)  # fmt: skip
+    then = f"`{CHECKPOINT}: torn ({damage}), skipped`; training goes on from the one before it, or starts over"
+    return Torn(what, unfinished_training(*edits, sealed=False), RESUME, then, check, damage)
 
 
 SEAL = f"{CHECKPOINT}/sealed.json"
@@ -182,7 +190,16 @@ def test_refused(case: Refused, medtune: Medtune, workspace) -> None:
 
 
 @parametrize(TORN)
-def test_passed_over(case: Kept, medtune: Medtune, workspace) -> None:
+def test_passed_over(case: Torn, workspace, capfd) -> None:
+    case.make(workspace)
+    before = snapshot(workspace)
+    assert last_checkpoint(RunDir(workspace / "run")) is None
+    assert f"{CHECKPOINT}: torn ({case.damage}), skipped" in capfd.readouterr().err
+    assert snapshot(workspace) == before
+
+
+@parametrize(TORN[:2])
+def test_a_training_starts_over_where_all_are_torn(case: Torn, medtune: Medtune, workspace) -> None:
     require_kept(case, medtune, workspace)
 
 
@@ -195,11 +212,11 @@ def test_a_sealed_checkpoint_goes_on(medtune: Medtune, workspace) -> None:
 
 
 @pytest.mark.parametrize("name", ["checkpoint-\u00b2", "checkpoint-" + "9" * 200, "checkpoint-1-2", "checkpoint--1"])
-def test_a_folder_that_only_looks_like_a_checkpoint(name: str, medtune: Medtune, workspace) -> None:
-    unfinished_training()(workspace)
-    (workspace / "run/checkpoints" / name).mkdir()
-    assert medtune(*RESUME.split()).status == 0
-    assert (workspace / "run/checkpoints" / name).is_dir()
+def test_a_folder_that_only_looks_like_a_checkpoint(name: str, workspace, capfd) -> None:
+    run = RunDir(workspace / "run")
+    (run.checkpoints_dir / name).mkdir()
+    assert last_checkpoint(run) == run.checkpoints_dir / "checkpoint-4"
+    assert capfd.readouterr().err == ""
 
 
 def test_the_trainers_own_arguments_are_never_read(medtune: Medtune, workspace) -> None:
