@@ -28,6 +28,7 @@ lint: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m medtune.reference docs
+	cd tests && ../$(BIN)/python -m hostile.page ../docs
 
 # torch comes first and by itself: the wheel that the pin selects decides between CPU and CUDA builds.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -263,7 +263,7 @@ def test_an_override_can_open_a_section_that_the_recipe_leaves_out() -> None:
         (f"seed={'9' * 5000}", "--set seed=999"),
         ("seed=", "seed: input should be a valid integer, got None"),
         ("seed.x=3", "seed: input should be a valid integer, got {'x': 3}"),
-        ("model=3", "model: input should be a valid dictionary"),
+        ("model=3", "model: must be a section of keys"),
         ("lora.rank=abc", "lora.rank: input should be a valid integer, got 'abc'"),
         ("lora.ranks=3", "lora.ranks: unknown key; did you mean lora.rank?"),
         ("training.lr=1", "training.lr: unknown key; "),

@@ -25,6 +25,7 @@ def _run() -> None:
     from typer import Abort, TyperException
 
     from medtune.errors import MedtuneError
+    from medtune.terminal import harmless
 
     try:
         from medtune.cli import app
@@ -34,14 +35,15 @@ def _run() -> None:
         sys.exit(status)
     except MedtuneError as error:
         interruption.raise_if_requested()  # a library may make an error of it
-        _fail(*(f"medtune: {line}" for line in str(error).splitlines()))
+        # Not splitlines: a name in a message may hold what only looks like the end of a line.
+        _fail(*(f"medtune: {harmless(line)}" for line in str(error).split("\n") if line))
     except (KeyboardInterrupt, Abort):
         print("medtune: interrupted", file=sys.stderr)
         sys.exit(130)
     except TyperException as error:
         message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         # Without a command, the message is the whole help.
-        _fail(message if "\n" in message else f"medtune: {message}; see `medtune --help`")
+        _fail(message if "\n" in message else f"medtune: {harmless(message)}; see `medtune --help`")
 
 
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:

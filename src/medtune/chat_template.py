@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.errors import ModelError
+from medtune.bounds import BoundReachedError, bounded
+from medtune.errors import ModelError, first_line
 
 # Plain words, so that no template and no tokenizer treats them specially; long, so that no other text holds them.
 SYSTEM_PLACE = "MEDTUNESYSTEMPLACE"
 _QUESTION, _ANSWER = "MEDTUNEQUESTIONPLACE", "MEDTUNEANSWERPLACE"
+# A template takes some hundred steps and writes some hundred characters around these.
+MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES = 1_000_000, 10.0, 1 << 29
+MAX_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +86,44 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], *, generation_prompt: bool) -> str | None:
-    from jinja2 import TemplateError
+    """The template's text, or None where it cannot render these messages.
 
+    It comes with the model and is a program: transformers runs it in jinja's sandbox, and here it is bounded too.
+    Raises ModelError if it reaches out of the sandbox or goes beyond a bound.
+    """
+    from jinja2.exceptions import SecurityError, TemplateError
+
+    _require_no_power(tokenizer)
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-    except TemplateError:
+        with bounded(MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES):
+            text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
+    except BoundReachedError as error:
+        raise _refused(tokenizer, str(error)) from None
+    except SecurityError as error:
+        raise _refused(tokenizer, f"reaches for what no template may ({first_line(error)})") from None
+    except OverflowError as error:  # jinja's own bound
+        raise _refused(tokenizer, f"goes beyond what a template may ({first_line(error)})") from None
+    # What any expression raises that does not suit its values.
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return None
+    if len(text) > MAX_CHARACTERS:
+        raise _refused(tokenizer, f"writes more than {MAX_CHARACTERS:,} characters around one question")
     return text
+
+
+def _require_no_power(tokenizer: Any) -> None:
+    """A power of powers takes forever in one step, and no template needs one."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    template = tokenizer.chat_template
+    try:
+        power = any(kind == "operator" and sign == "**" for _, kind, sign in Environment().lex(template))
+    except TemplateSyntaxError as error:
+        raise _refused(tokenizer, f"is not valid ({first_line(error)} at line {error.lineno})") from None
+    if power:
+        raise _refused(tokenizer, "takes powers")
+
+
+def _refused(tokenizer: Any, problem: str) -> ModelError:
+    name = tokenizer.name_or_path
+    return ModelError(f"{name}: its chat template {problem}; use the template of the model's own makers")

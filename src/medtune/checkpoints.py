@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medtune.atomic_files import flush
+from medtune.checked_files import DamagedError, check_type, read_mapping, read_text
 from medtune.config import Config
 from medtune.errors import RunDirError
 from medtune.progress import say
@@ -26,6 +29,21 @@ SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
 # What of a configuration a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
+
+
+_NAME = re.compile(r"checkpoint-[0-9]{1,12}")
+
+
+@dataclass(frozen=True)
+class _SealedFile:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Seal:
+    origin: dict[str, str]
+    files: dict[str, _SealedFile]
 
 
 def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype: str) -> dict[str, str]:
@@ -77,7 +95,7 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
 
     Says so where the dtype is another: training goes on, but not bit for bit.
     """
-    if (before := _origin_of(folder).get("dtype", origin["dtype"])) != origin["dtype"]:
+    if (before := _read_seal(folder).origin.get("dtype", origin["dtype"])) != origin["dtype"]:
         say(f"{folder}: its steps were computed in {before}, those to come in {origin['dtype']}")
     if differing := differing_origin(folder, origin):
         raise RunDirError(
@@ -88,12 +106,8 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
 
 def differing_origin(folder: Path, origin: Mapping[str, str]) -> list[str]:
     """What the training of a sealed checkpoint does not share with `origin`, and would have to."""
-    found = _origin_of(folder)
+    found = _read_seal(folder).origin
     return [name for name, value in origin.items() if found.get(name) != value and name != "dtype"]
-
-
-def _origin_of(folder: Path) -> dict[str, str]:
-    return dict(json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))["origin"])
 
 
 def link_checkpoint(folder: Path, target: Path, suffixes: Collection[str]) -> None:
@@ -135,9 +149,11 @@ def read_plan(run: RunDir) -> str:
     """The plan that the checkpoints were made with, as JSON. Raises RunDirError if it is missing."""
     file = run.checkpoints_dir / PLAN_NAME
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        return read_text(file)
     except FileNotFoundError:
         raise plan_error(run, "missing") from None
+    except DamagedError as error:
+        raise plan_error(run, f"damaged ({error})") from None
 
 
 def plan_error(run: RunDir, problem: str) -> RunDirError:
@@ -148,7 +164,7 @@ def plan_error(run: RunDir, problem: str) -> RunDirError:
 
 
 def _folders(run: RunDir) -> list[Path]:
-    return [path for path in run.checkpoints_dir.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+    return [path for path in run.checkpoints_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
 
 
 def step_of(folder: Path) -> int:
@@ -157,31 +173,35 @@ def step_of(folder: Path) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.is_file() and file.name != SEAL_NAME]
+    # What begins with a dot is a file manager's.
+    return [file for file in folder.rglob("*") if file.is_file() and file.name != SEAL_NAME and file.name[0] != "."]
 
 
 def damage_of(folder: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words."""
     try:
-        sealed = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
-        files = dict(sealed["files"])
-        expected = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
-        dict(sealed["origin"])
+        seal = _read_seal(folder)
     except FileNotFoundError:
         return "not saved to its end"
-    except (ValueError, KeyError, TypeError):
+    except DamagedError:
         return f"{SEAL_NAME} is damaged"
-    for name, (size, checksum) in expected.items():
-        file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()):
-            return f"{SEAL_NAME} names {name}, which is not in it"
-        if not file.is_file():
+    # By the names that are in the folder: a name in the seal may lead anywhere.
+    found = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+    if added := sorted(found.keys() - seal.files.keys()):
+        return f"{added[0]} was added later"
+    for name, sealed in seal.files.items():
+        file = found.get(name)
+        if file is None:
             return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size:,} of {size:,} bytes"
-        if _checksum(file) != checksum:
+        if file.stat().st_size != sealed.bytes:
+            return f"{name} has {file.stat().st_size:,} of {sealed.bytes:,} bytes"
+        if _checksum(file) != sealed.sha256:
             return f"{name} is damaged"
     return None
+
+
+def _read_seal(folder: Path) -> _Seal:
+    return check_type(_Seal, read_mapping(folder / SEAL_NAME))
 
 
 def _checksum(file: Path) -> str:

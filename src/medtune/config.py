@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, show_value
 from medtune.records import ControlName
 
 DEFAULT_SYSTEM_PROMPT = (
@@ -282,7 +282,14 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [f"{origin}: {_describe(problem)}" for problem in error.errors(include_url=False)]
+        problems = error.errors(include_url=False)
+        # A list whose items are wrong is not too short besides.
+        lists = {problem["loc"][:-1] for problem in problems}
+        lines = [
+            f"{origin}: {_describe(problem)}"
+            for problem in problems
+            if problem["type"] != "too_short" or problem["loc"] not in lists
+        ]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -297,22 +304,23 @@ def _describe(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
         message = f"must be {context['expected']}"
-    return f"{path}: {message[0].lower()}{message[1:]}, got {_show(problem['input'])}"
+    elif kind in _PLAIN_WORDS:
+        message = _PLAIN_WORDS[kind].format(**context)
+    return f"{path}: {message[0].lower()}{message[1:]}, got {show_value(problem['input'])}"
 
 
-def _show(value: Any) -> str:
-    import reprlib
-
-    # Not repr: YAML aliases make a value whose text is exponentially longer than the file.
-    shortener = reprlib.Repr()
-    shortener.maxlevel, shortener.maxstring, shortener.maxother = 2, 80, 80
-    shown = shortener.repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+# What pydantic says in words of Python.
+_PLAIN_WORDS = {
+    "model_type": "must be a section of keys",
+    "tuple_type": "must be a list",
+    "too_short": "must hold at least {min_length} item",
+}
 
 
 def _dotted(parts: Iterable[int | str]) -> str:
     # A key may hold anything, line breaks too; a problem is one line.
-    return ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
+    shown = ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
+    return shown if len(shown) <= 120 else f"{shown[:117]}..."
 
 
 def _is_union_tag(part: str) -> bool:

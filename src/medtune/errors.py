@@ -1,5 +1,10 @@
 """What a user is shown when something of theirs is wrong: one line that names the thing and the fix."""
 
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
 
 class MedtuneError(Exception):
     """A problem the user can mend. The command line prints each line of its text and exits with status 2.
@@ -12,6 +17,18 @@ def first_line(error: BaseException) -> str:
     """What an error of a library says, in one line."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def show_value(value: Any) -> str:
+    """A value for a message, in 80 characters at the most."""
+    # Not repr: YAML aliases make a value whose text is exponentially longer than the file.
+    shortener = reprlib.Repr()
+    shortener.maxlevel, shortener.maxstring, shortener.maxother = 2, 80, 80
+    try:
+        shown = shortener.repr(value)
+    except ValueError:  # hexadecimal is read at any length, and shown in 4,300 digits at the most
+        shown = "a number of too many digits"
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 class ConfigError(MedtuneError):

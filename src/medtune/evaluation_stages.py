@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, get_args
 
 from medtune import provenance
 from medtune.config import Config
+from medtune.errors import RunDirError
 from medtune.hardware import choose_device, rank, release_memory
 from medtune.inspection import renderer_of
 from medtune.model.loaded import LoadedModel, load_model
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from medtune.evaluation.scores import MetricRows
     from medtune.evaluation.significance import Resamples
     from medtune.inference.predictions import Predicted
+
+
+@dataclass(frozen=True)
+class _Leaking:
+    """What the comparison needs of an audit: ids of test rows by what they share with training rows."""
+
+    leaking_test_rows: dict[str, list[str]]
 
 
 def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
@@ -55,7 +63,7 @@ def controls_stage(run_dir: RunDir) -> None:
     # They are compared with models, whose precision their signatures share.
     run_dir.require("baseline", f"medtune evaluate {run_dir.path} --model baseline")
     with provenance.stage(run_dir, "controls") as record:
-        precision = run_dir.provenance()["stages"]["baseline"]["precision"]
+        precision = run_dir.recorded("baseline", "precision", str)
         systems: dict[SystemName, list[Prediction]] = {}
         if "few_shot" in config.evaluation.controls:
             systems["few_shot"] = _few_shot(run_dir, config, record)
@@ -111,6 +119,8 @@ def _test_rows(run_dir: RunDir, config: Config) -> list[QAPair]:
     from medtune.data.splits import sample_rows
 
     test = run_dir.read_split("test")
+    if not test:  # which the data stage never leaves
+        raise RunDirError(f"{run_dir.split_file('test')}: damaged, no rows; restore it, or start another --run-dir")
     chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
     return [pair for pair in test if pair.id in chosen]
 
@@ -127,8 +137,9 @@ def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str
         origin["adapter"] = adapter_fingerprint(adapter)
         model = attach_adapter(model, adapter, trainable=False)
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
-    stages = run_dir.provenance().get("stages", {})
-    sizes = [stages[name]["batch_size"] for name in ("baseline", "tuned") if name in stages and name != which]
+    models: tuple[ModelName, ...] = get_args(ModelName)
+    measured = [name for name in models if name != which and name in run_dir.provenance().get("stages", {})]
+    sizes = [run_dir.recorded(name, "batch_size", int) for name in measured]
     predicted = predict(
         model,
         loaded,
@@ -298,16 +309,14 @@ def _compare_control(
     from medtune.evaluation.controls import DESCRIPTIONS
 
     scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
-    if name == "few_shot":
-        record = run_dir.provenance()["stages"]["controls"]
-        if fewer := record["questions_with_fewer_examples"]:
-            description += f" ({fewer} of {resamples.group_of_row.size} questions left room for fewer)"
+    if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):
+        description += f" ({fewer} of {resamples.group_of_row.size} questions left room for fewer)"
     rows = compare_measured(measured, common_metrics(tuned, scores), resamples, names=(name, "tuned"))
     return Control(name, description, scores, tuple(rows))
 
 
 def _leaks(run_dir: RunDir, tested: set[str]) -> dict[str, set[str]]:
     """Ids of the scored rows that share something with training rows, by kind; kinds that touch none are left out."""
-    audit = run_dir.read_json(run_dir.audit_file)
-    found = {kind: tested & set(ids) for kind, ids in audit["leaking_test_rows"].items()}
+    leaking = run_dir.read_as(_Leaking, run_dir.audit_file).leaking_test_rows
+    found = {kind: tested & set(ids) for kind, ids in leaking.items()}
     return {kind: ids for kind, ids in found.items() if ids}

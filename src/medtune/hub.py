@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medtune.errors import DataError, MedtuneError, ModelError
+from medtune.terminal import one_line
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
 # copy in the maker's own format.
@@ -165,7 +166,7 @@ def explained(error_class: type[MedtuneError], kind: str, name: str, revision: s
     from huggingface_hub import errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-    where = f"{kind} {name}" + (f" at {revision}" if revision else "")
+    where = one_line(f"{kind} {name}" + (f" at {revision}" if revision else ""))
     try:
         yield
     except errors.GatedRepoError:

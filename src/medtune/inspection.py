@@ -16,6 +16,7 @@ from medtune.errors import DataError
 from medtune.progress import progress_bar
 from medtune.prompts import PromptRenderer
 from medtune.records import EncodedRow, QAPair, SplitName
+from medtune.terminal import harmless, one_line
 from medtune.training_rows import fit_rows
 
 if TYPE_CHECKING:
@@ -188,10 +189,10 @@ def print_rows(shown: Sequence[ShownRow], renderer: PromptRenderer, console: Con
     for row in shown:
         ids, border = row.encoded.input_ids, row.encoded.prompt_length
         prompt, answer = (
-            renderer.tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            harmless(renderer.tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False))
             for part in (ids[:border], ids[border:])
         )
-        console.print(Text(f"\n── {row.part} row {row.pair.id}"), soft_wrap=True)
+        console.print(Text(f"\n── {row.part} row {one_line(row.pair.id)}"), soft_wrap=True)
         # Text, not str: a row may hold what rich takes for markup.
         text = Text.assemble((prompt, "dim"), (answer if colour else f"⟦{answer}⟧", "bold green"))
         console.print(text, soft_wrap=True)

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from medtune.hardware import rank
+from medtune.terminal import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ def console() -> Console:
 
 def say(message: str) -> None:
     """One line to the user, on stderr."""
-    console().print(message, markup=False, soft_wrap=True)
+    console().print(harmless(message), markup=False, soft_wrap=True)
 
 
 @contextmanager

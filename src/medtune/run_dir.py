@@ -6,14 +6,15 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtune.atomic_files import replacing_file, replacing_folder
+from medtune.checked_files import DamagedError, check_type, parse_json, read_parquet, read_text
 from medtune.config import Config
 from medtune.errors import RunDirError
 from medtune.recipes import changed_keys, dump_config, read_config
@@ -31,6 +32,16 @@ _DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
     "compare": (),
 }
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+# A run's own text files: predictions of a whole data set take tens of megabytes.
+MAX_ARTEFACT_BYTES = 1 << 31
+_MAX_ROWS = 10_000_000
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Decisive:
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: dict[str, str | None] = field(default_factory=dict)
 
 
 def pin_revision(run: RunDir, config: Config) -> Config:
@@ -235,9 +246,13 @@ class RunDir:
         self.write_text(self.dropped_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def read_split(self, name: SplitName) -> list[QAPair]:
-        """Rows of one split. Raises RunDirError if the data stage has not run."""
+        """Rows of one split. Raises RunDirError if the data stage has not run, or the file is damaged."""
         self.require("data", "medtune data prepare")
-        return [QAPair(**row) for row in pq.read_table(self.split_file(name)).to_pylist()]
+        path = self.split_file(name)
+        try:
+            return check_type(list[QAPair], read_parquet(path, _MAX_ROWS, MAX_ARTEFACT_BYTES))
+        except DamagedError as error:
+            raise _damaged(path, str(error)) from None
 
     def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
         """Write one JSON line a row."""
@@ -245,10 +260,11 @@ class RunDir:
         self.write_text(self.predictions_file(system), "".join(f"{line}\n" for line in lines))
 
     def read_predictions(self, system: SystemName) -> list[Prediction]:
-        """Rows of `predictions.jsonl`."""
+        """Rows of `predictions.jsonl`. Raises RunDirError, naming file and line, if it is damaged."""
         # Split on "\n" alone: str.splitlines would also break at U+2028, which JSON leaves as it is inside a string.
         path = self.predictions_file(system)
-        return [Prediction(**_from_json(line, path)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        lines = self._read_text(path).split("\n")
+        return [_record(Prediction, line, path, number) for number, line in enumerate(lines, start=1) if line]
 
     def write_scores(self, system: SystemName, scores: Mapping[str, Score]) -> None:
         """Write metric → value, interval, n, groups, signature."""
@@ -258,8 +274,7 @@ class RunDir:
         """Scores of one model or control. Raises RunDirError if it has not been evaluated."""
         stage: StageName = "baseline" if system == "baseline" else "tuned" if system == "tuned" else "controls"
         self.require(stage, f"medtune evaluate {self.path} --model {stage}")
-        values = self.read_json(self.scores_file(system))
-        return {name: Score(**restore_interval(score)) for name, score in values.items()}
+        return self.read_as(dict[str, Score], self.scores_file(system))
 
     def append_history(self, entry: Mapping[str, Any]) -> None:
         """Add a line to the training history."""
@@ -272,13 +287,20 @@ class RunDir:
         if not self.history_file.is_file():
             return []
         # A last line without its end was being written when the process was killed.
-        lines = self.history_file.read_text(encoding="utf-8").split("\n")[:-1]
-        return [_from_json(line, self.history_file) for line in lines if line]
+        lines = enumerate(self._read_text(self.history_file).split("\n")[:-1], start=1)
+        return [_record(dict[str, Any], line, self.history_file, number) for number, line in lines if line]
 
     def truncate_history(self, last_step: int) -> None:
         """Drop what a resumed training will log again: every line after `last_step`."""
-        kept = [entry for entry in self.read_history() if entry["step"] <= last_step]
+        kept = [entry for entry in self.read_history() if self._step(entry) <= last_step]
         self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def _step(self, entry: Mapping[str, Any]) -> int:
+        try:
+            check_type(int, entry.get("tokens", 0))
+            return check_type(int, entry.get("step"))
+        except DamagedError as error:
+            raise _damaged(self.history_file, f"step and tokens: {error}") from None
 
     def replacing_adapter(self) -> AbstractContextManager[Path]:
         """Yields an empty folder that takes the adapter's place once the block has ended without an error."""
@@ -291,9 +313,24 @@ class RunDir:
     def read_json(self, path: Path) -> Any:
         """Read JSON. Raises RunDirError, naming the file, if it is damaged or from another version."""
         try:
-            return _from_json(path.read_text(encoding="utf-8"), path)
+            return parse_json(self._read_text(path))
+        except DamagedError as error:
+            raise _damaged(path, str(error)) from None
+
+    def read_as(self, kind: type[_T], path: Path) -> _T:
+        """Read JSON that holds a `kind`, such as `dict[str, Score]`. Raises RunDirError, naming what does not fit."""
+        try:
+            return check_type(kind, self.read_json(path))
+        except DamagedError as error:
+            raise _damaged(path, str(error)) from None
+
+    def _read_text(self, path: Path) -> str:
+        try:
+            return read_text(path, MAX_ARTEFACT_BYTES)
         except FileNotFoundError:
             raise RunDirError(f"{path}: missing; repeat the stage that makes it, or start another --run-dir") from None
+        except DamagedError as error:
+            raise _damaged(path, str(error)) from None
 
     def write_table(self, path: Path, table: pa.Table) -> None:
         """Write Parquet."""
@@ -311,7 +348,20 @@ class RunDir:
         """What is recorded so far."""
         if not self.provenance_file.is_file():
             return {}
-        return _from_json(self.provenance_file.read_text(encoding="utf-8"), self.provenance_file)
+        values = self.read_as(dict[str, Any], self.provenance_file)
+        # What decides which stages run again, and on which model, is checked; the rest is for people.
+        try:
+            check_type(_Decisive, values)
+        except DamagedError as error:
+            raise _damaged(self.provenance_file, str(error)) from None
+        return values
+
+    def recorded(self, stage: StageName, name: str, kind: type[_T]) -> _T:
+        """What a complete stage recorded under `name`. Raises RunDirError if that is no `kind`."""
+        try:
+            return check_type(kind, self.provenance()["stages"][stage].get(name))
+        except DamagedError as error:
+            raise _damaged(self.provenance_file, f"stages.{stage}.{name}: {error}") from None
 
     def update_provenance(self, **values: Any) -> None:
         """Set top-level entries of `provenance.json`."""
@@ -353,15 +403,12 @@ class RunDir:
             raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first")
 
 
-def restore_interval(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a record read from JSON, with its `ci95` a pair again: JSON knows lists alone."""
-    interval = values["ci95"]
-    return {**values, "ci95": None if interval is None else tuple(interval)}
-
-
-def _from_json(text: str, path: Path) -> dict[str, Any]:
+def _record(kind: type[_T], line: str, path: Path, number: int) -> _T:
     try:
-        values: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RunDirError(f"{path}: damaged, not JSON ({error.msg}); restore it, or start another --run-dir") from None
-    return values
+        return check_type(kind, parse_json(line))
+    except DamagedError as error:
+        raise _damaged(path, f"{error} in line {number}") from None
+
+
+def _damaged(path: Path, reason: str) -> RunDirError:
+    return RunDirError(f"{path}: damaged, {reason}; restore it, or start another --run-dir")

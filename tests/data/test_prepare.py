@@ -229,8 +229,8 @@ def test_a_test_source_that_is_the_source_leaves_nothing(tmp_path: Path) -> None
     [
         (numbered(1), "split is empty (1 rows in all)"),
         (numbered(30, focus="gout"), "the validation split is empty (30 rows in all)"),
-        ([{"Question": "", "Answer": answer(i)} for i in range(30)], "the train split is empty (0 rows in all)"),
-        ([{"Question": "Q ?", "Answer": "Short."}] * 30, "the train split is empty (0 rows in all)"),
+        ([{"Question": "", "Answer": answer(i)} for i in range(30)], "none of its 30 rows (dropped empty: 30)"),
+        ([{"Question": "Q ?", "Answer": "Short."}] * 30, "none of its 30 rows (dropped short: 30)"),
         ([{"Question": "Q ?", "Answer": answer(1)}] * 30, "split is empty (1 rows in all)"),
         ([{"Question": "Q ?", "Answer": " "}] * 3, "no rows with an answer (3 without)"),
     ],

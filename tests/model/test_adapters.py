@@ -66,7 +66,7 @@ def test_an_adapter_of_another_shape_is_refused(tiny, stored, tmp_path):
     shutil.copytree(stored[0], wrong)
     config = json.loads((wrong / "adapter_config.json").read_text())
     (wrong / "adapter_config.json").write_text(json.dumps({**config, "r": 8}))
-    with pytest.raises(ModelError, match="does not fit"):
+    with pytest.raises(ModelError, match=r"does not fit .* has shape \(4, 64\), and its place \(8, 64\)"):
         attach_adapter(tiny.load(), wrong, trainable=False)
 
 
@@ -79,5 +79,8 @@ def test_what_is_no_adapter(tmp_path):
     (tmp_path / "adapter_model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
         resolve_adapter(str(tmp_path))
+    with pytest.raises(ModelError, match=r"adapter_config\.json: peft_type: field required"):
+        adapter_base(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "target_modules": ["q_proj"]}')
     with pytest.raises(ModelError, match="names no base model"):
         adapter_base(tmp_path)

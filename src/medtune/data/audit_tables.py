@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from medtune.data.leakage import KIND_NAMES, KINDS, NEAR_DUPLICATE
+from medtune.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,7 +119,7 @@ def _split_table(audit: dict[str, Any]) -> Table:
     for qtype in types[:_TYPES]:
         counts = (split["types"][part].get(qtype, 0) for part in split["rows"])
         # Text, not str: a name may hold what rich takes for markup.
-        table.add_row(Text(shorten(qtype, 60) or "(none)"), *(f"{count:,}" for count in counts))
+        table.add_row(Text(one_line(shorten(qtype, 60)) or "(none)"), *(f"{count:,}" for count in counts))
     if len(types) > _TYPES:
         table.add_row(f"({len(types) - _TYPES} other types)", *[""] * len(split["rows"]))
     return table

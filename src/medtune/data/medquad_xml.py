@@ -8,8 +8,13 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
+from medtune.data.table_files import require_text_size
 from medtune.errors import DataError
 from medtune.records import QAPair
+from medtune.terminal import one_line
+
+# A document of MedQuAD takes 20 KB.
+MAX_DOCUMENT_BYTES = 1 << 26
 
 
 def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
@@ -25,7 +30,7 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
     unanswered = 0
     seen: set[str] = set()
     for path in paths:
-        root = _parse(path)
+        root, shown = _parse(path), one_line(str(path))
         name = path.relative_to(folder).with_suffix("").as_posix()
         focus = _text(root.find("Focus"))
         for pair in root.iter("QAPair"):
@@ -34,16 +39,17 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
             if not answer.strip():
                 unanswered += 1
                 continue
-            id = f"{name}#{pair.get('pid', '')}"
+            pid = pair.get("pid", "")
+            id = f"{name}#{pid}"
             if id in seen:
-                raise DataError(f"{path}: pid {pair.get('pid', '')!r} stands in two pairs; give each its own")
+                raise DataError(f"{shown}: pid {pid!r} stands in two pairs; give each its own")
             seen.add(id)
             pairs.append(
                 QAPair(
                     id=id,
                     qtype=question.get("qtype", "") if question is not None else "",
-                    question=_text(question),
-                    answer=answer,
+                    question=require_text_size(_text(question), f"{shown}: pid {pid!r}: question"),
+                    answer=require_text_size(answer, f"{shown}: pid {pid!r}: answer"),
                     document_id=name,
                     focus=focus,
                     source=root.get("source", ""),
@@ -55,14 +61,17 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
 
 
 def _parse(path: Path) -> Element:
+    shown = one_line(str(path))
     try:
+        if path.stat().st_size > MAX_DOCUMENT_BYTES:
+            raise DataError(f"{shown}: larger than {MAX_DOCUMENT_BYTES:,} bytes; a document of MedQuAD is a small file")
         root = parse(path, forbid_dtd=True).getroot()
     except DefusedXmlException as error:
-        raise DataError(f"{path}: refused, {type(error).__name__}: MedQuAD's XML has no DTD and no entities") from None
+        raise DataError(f"{shown}: refused, {type(error).__name__}: MedQuAD's XML has no DTD and no entities") from None
     except (ParseError, LookupError, ValueError) as error:  # the last two: an encoding that expat does not know
-        raise DataError(f"{path}: not well-formed XML ({error}); fetch the file again") from None
+        raise DataError(f"{shown}: not well-formed XML ({error}); fetch the file again") from None
     if root is None:
-        raise DataError(f"{path}: holds no XML element; fetch the file again")
+        raise DataError(f"{shown}: holds no XML element; fetch the file again")
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from medtune.data.splits import (
     split_grouped,
     split_random,
 )
+from medtune.errors import DataError
 from medtune.progress import progress_bar
 from medtune.records import QAPair, Split
 
@@ -45,7 +47,7 @@ def prepare_data(config: Config) -> Prepared:
     """Rows of `config.data` as train, validation and test. Raises DataError if that cannot be had."""
     data = config.data
     read = read_source(data.source, data.columns, data.revision)
-    cleaned = cleaning.clean_pairs(read.pairs)
+    cleaned = _clean(data.source, read)
     pairs, focus = fill_focus(cleaned.pairs)
     report = {"cleaning_version": cleaning.VERSION, "source": _counts(read, cleaned, focus)}
     provenance = {"source": data.source, "revision": read.revision, "fingerprint": read.fingerprint()}
@@ -55,7 +57,7 @@ def prepare_data(config: Config) -> Prepared:
         test_read = read_source(data.test_source, data.columns)
         taken = {pair.id for pair in read.pairs}
         renamed = [replace(pair, id=f"test-{pair.id}") if pair.id in taken else pair for pair in test_read.pairs]
-        test_cleaned = cleaning.clean_pairs(renamed)
+        test_cleaned = _clean(data.test_source, replace(test_read, pairs=renamed))
         test, test_focus = fill_focus(test_cleaned.pairs)
         report["test_source"] = _counts(test_read, test_cleaned, test_focus)
         provenance |= {"test_source": data.test_source, "test_fingerprint": test_read.fingerprint()}
@@ -67,6 +69,16 @@ def prepare_data(config: Config) -> Prepared:
     require_rows(split)
     report["rows"] = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
     return Prepared(split, report, provenance, rows, similar, dropped)
+
+
+def _clean(source: str, read: SourceRows) -> cleaning.Cleaned:
+    """Raises DataError, with the rules that dropped rows, if they dropped them all."""
+    cleaned = cleaning.clean_pairs(read.pairs)
+    if not cleaned.pairs:
+        dropped = Counter(rule.replace("_", " ") for rule, _ in cleaned.dropped)
+        rules = ", ".join(f"{rule}: {rows:,}" for rule, rows in dropped.items())
+        raise DataError(f"{source}: cleaning left none of its {len(read.pairs):,} rows ({rules}); check its columns")
+    return cleaned
 
 
 def _counts(read: SourceRows, cleaned: cleaning.Cleaned, focus: FocusOrigin) -> dict[str, Any]:

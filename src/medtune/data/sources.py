@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import math
 import os
-import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from itertools import count
@@ -17,11 +15,19 @@ from typing import Any
 
 from medtune.config import ColumnsSection
 from medtune.data.cleaning import clean_text
-from medtune.errors import DataError
+from medtune.data.table_files import (
+    COLUMNS_SHOWN,
+    TABLE_SUFFIXES,
+    read_jsonl,
+    read_table,
+    require_text_size,
+    show_column,
+    unknown_kind,
+)
+from medtune.errors import DataError, show_value
 from medtune.records import QAPair
 
 DEMO_SOURCE = "medtune:demo"
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
     path = Path(source)
     revision_read = None
     if source == DEMO_SOURCE:
-        records: Iterable[Mapping[str, Any]] = _read_jsonl(source, _demo_bytes())
+        records: Iterable[Mapping[str, Any]] = read_jsonl(source, _demo_bytes())
     elif os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         from medtune.data.medquad_xml import read_medquad_xml
 
@@ -77,7 +83,7 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
         return
     if os.path.isfile(path):
         if not path.name.lower().endswith(TABLE_SUFFIXES):
-            raise DataError(_unknown_kind(path))
+            raise DataError(unknown_kind(path))
         records: Iterable[Mapping[str, Any]] = read_table(path) if columns else ()
     elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
         raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
@@ -95,81 +101,6 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
 
 def _demo_bytes() -> bytes:
     return (files("medtune") / "demo" / "rows.jsonl").read_bytes()
-
-
-def _unknown_kind(path: Path) -> str:
-    return f"{path}: unknown kind of file; medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
-
-
-def read_table(path: Path) -> Iterable[Mapping[str, Any]]:
-    """Records of a CSV, JSONL or Parquet file. Raises DataError, in one line, if it cannot be read."""
-    name = path.name.lower()
-    if not name.endswith(TABLE_SUFFIXES):
-        raise DataError(_unknown_kind(path))
-    if name.endswith(".parquet"):
-        return _read_parquet(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from None
-    if name.endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: not a whole gzip file ({error}); fetch or compress it again") from None
-    if name.removesuffix(".gz").endswith(".csv"):
-        return _read_csv(str(path), data)
-    return _read_jsonl(str(path), data)
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a readable Parquet file ({first}); fetch or write it again") from None
-    return rows
-
-
-def _decode(origin: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{origin}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-
-
-def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
-    from io import StringIO
-
-    import pandas as pd
-
-    try:
-        # All cells as text, and "NA" or "null" are words, not gaps.
-        frame = pd.read_csv(StringIO(_decode(origin, data)), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{origin}: not a readable CSV file ({first}); check its header and quotes") from None
-    if not isinstance(frame.index, pd.RangeIndex):
-        # pandas takes surplus leading cells for row labels, which would shift every column by one.
-        raise DataError(f"{origin}: its first row has more cells than its header; check its header and quotes")
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _read_jsonl(origin: str, data: bytes) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_decode(origin, data).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError alone: an integer of more than 4,300 digits
-            reason = getattr(error, "msg", "a number too long, or nested too deeply")
-            raise DataError(f"{origin}: line {number} is not JSON ({reason}); one object a line is needed") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{origin}: line {number} is a {type(row).__name__}; one object a line is needed")
-        yield row
 
 
 def _read_hub(name: str, revision: str | None) -> tuple[Iterable[Mapping[str, Any]], str | None]:
@@ -195,7 +126,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         values["id"] = given or row_id(values["question"], values["answer"], taken=seen)
         if values["id"] in seen:
             raise DataError(
-                f"{origin}: id {given!r} stands in two rows; ids must be unique, or leave data.columns.id out"
+                f"{origin}: id {show_value(given)} stands in two rows; ids must be unique, or leave data.columns.id out"
             )
         seen.add(values["id"])
         pairs.append(
@@ -242,7 +173,7 @@ def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -
         default = ColumnsSection.model_fields[key].default
         required = key in ("question", "answer") or wanted not in (None, default)
         if resolved[key] is None and required:
-            shown = ", ".join(name if name.isprintable() else repr(name) for name in present)
+            shown = ", ".join(map(show_column, present[:COLUMNS_SHOWN])) + (" …" if present[COLUMNS_SHOWN:] else "")
             missing.append(f"{origin}: no column {wanted!r}; it has {shown}; name yours in data.columns.{key}")
     if missing:
         raise DataError("\n".join(missing))
@@ -253,7 +184,7 @@ def _text(value: Any, key: str, index: int, origin: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
-        return value
+        return require_text_size(value, f"{origin}: row {index}: {key}")
     if key in ("question", "answer") or not isinstance(value, int | float):
         raise DataError(
             f"{origin}: row {index}: {key} is a {type(value).__name__}, not text; convert that column to text"

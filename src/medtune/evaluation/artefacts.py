@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medtune.checked_files import DamagedError, check_type
 from medtune.errors import RunDirError, first_line
 from medtune.evaluation.scores import MetricRows
-from medtune.records import (
-    Comparison,
-    ComparisonRow,
-    Control,
-    Lengths,
-    ModelName,
-    Prediction,
-    ReferenceLengths,
-    Score,
-    Stratum,
-    StratumMetric,
-    SystemName,
-)
-from medtune.run_dir import RunDir, restore_interval
+from medtune.records import Comparison, Control, ModelName, Prediction, Score, SystemName
+from medtune.run_dir import RunDir
 
 _SEPARATOR = "."
 
@@ -60,10 +50,20 @@ def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
         names = [name for name in table.column_names if name.split(_SEPARATOR)[0] == metric]
         if not names or table.num_rows != score.n:
             raise RunDirError(f"{path}: does not fit the scores beside it ({metric}); evaluate that model again")
-        rows = np.column_stack([table[name].to_numpy() for name in names])
+        rows = _numbers(table, names, path)
         columns = tuple(name.split(_SEPARATOR)[1] for name in names)
         measured.append(MetricRows(metric, columns, rows, score.signature, score.table, score.details))
     return measured
+
+
+def _numbers(table: pa.Table, names: list[str], path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Columns side by side. A loss may be infinite, but nothing is missing, and all of it is a number."""
+    columns = [table[name] for name in names]
+    numeric = all(pa.types.is_integer(column.type) or pa.types.is_floating(column.type) for column in columns)
+    rows = np.column_stack([column.to_numpy() for column in columns]) if numeric else None
+    if rows is None or np.isnan(rows).any():
+        raise RunDirError(f"{path}: {names[0]} or a column beside it is not all numbers; evaluate that model again")
+    return rows
 
 
 def write_comparison(run: RunDir, comparison: Comparison, markdown: str) -> None:
@@ -86,28 +86,26 @@ def read_comparison(run: RunDir) -> Comparison:
     """A finished comparison. Raises RunDirError if there is none, or if this version cannot read it."""
     run.require("compare", f"medtune compare {run.path}")
     try:
-        return _comparison_from_json(run)
-    except (AttributeError, KeyError, TypeError):
+        return check_type(Comparison, _comparison_from_json(run))
+    except (AttributeError, KeyError, TypeError, DamagedError) as error:
+        why = f" ({error})" if isinstance(error, DamagedError) else ""
         raise RunDirError(
-            f"{run.comparison_file}: it or a file beside it is damaged, or from another version of medtune; delete it "
-            f"and run `medtune compare {run.path}`"
+            f"{run.comparison_file}: it or a file beside it is damaged, or from another version of medtune{why}; "
+            f"delete it and run `medtune compare {run.path}`"
         ) from None
 
 
-def _comparison_from_json(run: RunDir) -> Comparison:
+def _comparison_from_json(run: RunDir) -> dict[str, Any]:
     lengths = run.read_json(run.lengths_file)
-    references = lengths.pop("references")
-    strata = run.read_json(run.strata_file)
     models: tuple[ModelName, ...] = get_args(ModelName)
-    return Comparison(
-        rows=tuple(ComparisonRow(**restore_interval(row)) for row in run.read_json(run.comparison_file)),
-        scores={name: run.read_scores(name) for name in models},
-        lengths={name: Lengths(**values) for name, values in lengths.items()},
-        references=ReferenceLengths(**references) if references else None,
-        controls=tuple(_control_from_json(name, values) for name, values in run.read_json(run.controls_file).items()),
-        strata=tuple(_stratum_from_json(values) for values in strata["strata"]),
-        leaking_rows=strata["leaking_rows"],
-    )
+    return {
+        "rows": run.read_json(run.comparison_file),
+        "scores": {name: run.read_scores(name) for name in models},
+        "references": lengths.pop("references"),
+        "lengths": lengths,
+        "controls": [_control_from_json(*control) for control in run.read_json(run.controls_file).items()],
+        **run.read_json(run.strata_file),
+    }
 
 
 def _control_to_json(control: Control) -> dict[str, Any]:
@@ -119,14 +117,6 @@ def _control_to_json(control: Control) -> dict[str, Any]:
     return {"description": control.description, "scores": scores, "against_tuned": against}
 
 
-def _control_from_json(name: Any, values: dict[str, Any]) -> Control:
-    rows = [ComparisonRow(baseline=row.pop("control"), **restore_interval(row)) for row in values["against_tuned"]]
-    scores = {metric: Score(**restore_interval(score)) for metric, score in values["scores"].items()}
-    return Control(name, values["description"], scores, tuple(rows))
-
-
-def _stratum_from_json(values: dict[str, Any]) -> Stratum:
-    stratum = Stratum(**values)
-    return replace(
-        stratum, metrics={name: StratumMetric(**restore_interval(metric)) for name, metric in values["metrics"].items()}
-    )
+def _control_from_json(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    rows = [{"baseline": row.pop("control"), **row} for row in values["against_tuned"]]
+    return {"name": name, **values, "against_tuned": rows}

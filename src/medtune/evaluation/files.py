@@ -18,6 +18,7 @@ from medtune.evaluation.significance import Resamples
 from medtune.hardware import choose_device
 from medtune.hub import fetch_snapshot
 from medtune.records import Comparison, Prediction, Score
+from medtune.terminal import one_line
 
 # Not a run's seed: the files come from anywhere.
 SEED = 0
@@ -88,8 +89,8 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
     """What tells the two files apart, the shorter the better: a table has room for a word."""
     for one, other in ((first.stem, second.stem), (first.absolute().parent.name, second.absolute().parent.name)):
         if one != other and one and other:
-            return one, other
-    return str(first), str(second)
+            return one_line(one), one_line(other)
+    return one_line(str(first)), one_line(str(second))
 
 
 def _check_metrics(metrics: Sequence[str], encoder_name: str | None, unlike_tokens: bool) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from medtune.data.sources import read_table
-from medtune.errors import DataError
+from medtune.data.table_files import COLUMNS_SHOWN, read_table, require_text_size, show_column
+from medtune.errors import DataError, show_value
 from medtune.evaluation.formatting import format_count
 from medtune.records import FinishReason, Prediction
 
@@ -30,10 +30,11 @@ def read_predictions(path: Path, references: Path | None = None) -> list[Predict
         if given is not None:
             record = {**record, "reference": given.get(str(record.get("id")))}
             if record["reference"] is None:
-                raise DataError(f"{where}: id {record.get('id')!r} is not in {references}; give it a reference")
+                id = show_value(record.get("id"))
+                raise DataError(f"{where}: id {id} is not in {references}; give it a reference")
         row = _to_prediction(record, where)
         if row.id in rows:
-            raise DataError(f"{where}: id {row.id!r} stands in two rows; ids must be unique")
+            raise DataError(f"{where}: id {show_value(row.id)} stands in two rows; ids must be unique")
         rows[row.id] = row
     if not rows:
         raise DataError(f"{path}: holds no rows; one object with id, reference and prediction a line is needed")
@@ -86,7 +87,7 @@ def _read_references(path: Path) -> dict[str, str]:
         if record.get("id") is None or not isinstance(text, str) or not text.strip():
             raise DataError(f"{path}: row {number}: needs id and reference (or answer), both filled")
         if (id := str(record["id"])) in found:
-            raise DataError(f"{path}: row {number}: id {id!r} stands in two rows; ids must be unique")
+            raise DataError(f"{path}: row {number}: id {show_value(id)} stands in two rows; ids must be unique")
         found[id] = text
     return found
 
@@ -105,13 +106,13 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
         if name == "id" and isinstance(value, int):
             value = str(value)
         if name not in record:
-            present = ", ".join(map(str, record)) or "nothing"
+            present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
             raise DataError(f"{where}: no {name}; it has {present}; name the columns id, reference, prediction")
         if not isinstance(value, str) or (name != "prediction" and not value.strip()):
             raise DataError(
-                f"{where}: {name} is {value!r}, and must be text that is not empty; mend the row or drop it"
+                f"{where}: {name} is {show_value(value)}, and must be text that is not empty; mend the row or drop it"
             )
-        values[name] = value
+        values[name] = require_text_size(value, f"{where}: {name}")
     for name in _LABELS:
         values[name] = _label(record, name, where)
     values["new_tokens"] = _count(record, "new_tokens", where)
@@ -128,7 +129,9 @@ def _label(record: Mapping[str, Any], name: str, where: str) -> str:
         return ""
     # A group that went unheeded would make intervals too narrow without a word.
     if not isinstance(value, str | int):
-        raise DataError(f"{where}: {name} is {value!r}, neither text nor a whole number; mend it or leave it out")
+        raise DataError(
+            f"{where}: {name} is {show_value(value)}, neither text nor a whole number; mend it or leave it out"
+        )
     return str(value)
 
 
@@ -139,7 +142,7 @@ def _number(record: Mapping[str, Any], name: str, where: str) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{where}: {name} is {value!r}, not a number; mend it or leave it out") from None
+        raise DataError(f"{where}: {name} is {show_value(value)}, not a number; mend it or leave it out") from None
 
 
 def _count(record: Mapping[str, Any], name: str, where: str) -> int | None:
@@ -147,5 +150,7 @@ def _count(record: Mapping[str, Any], name: str, where: str) -> int | None:
     if number is None or math.isnan(number):  # a gap in a column of floats
         return None
     if number < 0 or not number.is_integer():
-        raise DataError(f"{where}: {name} is {record[name]!r}, not a count of tokens; mend it or leave it out")
+        raise DataError(
+            f"{where}: {name} is {show_value(record[name])}, not a count of tokens; mend it or leave it out"
+        )
     return int(number)

@@ -27,6 +27,7 @@ _STYLES: dict[Verdict, str] = {
     "not distinguishable": "dim",
     "undefined": "yellow",
 }
+_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|<>[]`"})
 _NAME_WIDTH = 10  # columns that carry a file's name must leave room for the others
 
 
@@ -158,7 +159,8 @@ def _strata_markdown(strata: Sequence[Stratum]) -> list[str]:
         for metric in metrics:
             cell = stratum.metrics[metric]
             cells.append(f"{format_difference(metric, cell.difference)} {format_interval(metric, cell.ci95)}")
-        name = f"{stratum.kind}: {stratum.value}".replace("|", "\\|")
+        # A cell is one line, and nothing in it is markup: a question type is whatever the source says.
+        name = f"{stratum.kind}: {' '.join(stratum.value.split())}".translate(_MARKDOWN)
         lines.append(f"| {name} | {stratum.n} | {stratum.groups} | {' | '.join(cells)} |")
     return lines
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import warnings
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+from medtune.checked_files import DamagedError, read_mapping
 from medtune.config import DEFAULT_SYSTEM_PROMPT, Config, LoraSection
-from medtune.errors import ModelError, first_line
+from medtune.errors import ModelError
 from medtune.hub import ADAPTER_SETTINGS, fetch_adapter
+from medtune.model.adapter_files import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    read_adapter_config,
+    require_own_files,
+    weight_problem,
+    weight_shapes,
+)
 
 
 def resolve_adapter(adapter: str) -> Path:
@@ -20,9 +30,12 @@ def resolve_adapter(adapter: str) -> Path:
         if os.path.exists(path) or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
             raise ModelError(f"{adapter}: no such adapter folder; give an existing folder or a Hub id")
         path = fetch_adapter(adapter)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (path / name).is_file():
             raise ModelError(f"{adapter}: no {name} in it; a LoRA adapter in PEFT's safetensors format is needed")
+    require_own_files(path)
+    read_adapter_config(path)
+    weight_shapes(path)
     return path
 
 
@@ -49,35 +62,25 @@ def adapter_config(path: Path) -> Config:
 
     Raises ModelError if the adapter names no base model or its settings are damaged.
     """
-    stored = _read_adapter_config(path)
+    stored = read_adapter_config(path)
     file = path / ADAPTER_SETTINGS
     try:
-        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        settings = read_mapping(file) if file.is_file() else {}
         quantization = settings.get("quantization", "nf4")
-        model = {"base": adapter_base(path), "revision": stored.get("revision"), "quantization": quantization}
+        model = {"base": adapter_base(path), "revision": stored["revision"], "quantization": quantization}
         data = {"source": "none", "system_prompt": settings.get("system_prompt", DEFAULT_SYSTEM_PROMPT)}
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}
         return Config.model_validate({"model": model, "data": data, "generation": generation})
-    except (ValueError, AttributeError):
+    except (ValueError, DamagedError):
         raise ModelError(f"{file}: damaged; delete it to use the default settings") from None
 
 
 def adapter_base(path: Path) -> str:
     """The base model that an adapter names. Raises ModelError if it names none."""
-    base = _read_adapter_config(path).get("base_model_name_or_path")
+    base = read_adapter_config(path)["base_model_name_or_path"]
     if not base:
         raise ModelError(f"{path}: its adapter_config.json names no base model; give the run directory instead")
     return str(base)
-
-
-def _read_adapter_config(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        stored = None
-    if not isinstance(stored, dict):
-        raise ModelError(f"{path}: its adapter_config.json is damaged; fetch or save the adapter again")
-    return stored
 
 
 def attach_new_adapter(model: Any, lora: LoraSection, seed: int) -> Any:
@@ -103,12 +106,26 @@ def attach_new_adapter(model: Any, lora: LoraSection, seed: int) -> Any:
 
 def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
     """Wrap `model` with the adapter stored in `path`. Raises ModelError if it does not fit the model."""
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
+    # Of the file's own settings PEFT sees what was checked, and no other.
+    config = LoraConfig(**read_adapter_config(path), inference_mode=not trainable)
     try:
-        wrapped = PeftModel.from_pretrained(model, path, is_trainable=trainable)
+        # What has another shape is warned of there, and refused below in one line.
+        with warnings.catch_warnings(action="ignore"):
+            wrapped = PeftModel.from_pretrained(
+                model, path, config=config, is_trainable=trainable, ignore_mismatched_sizes=True
+            )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: this adapter does not fit the base model ({first_line(error)})") from None
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ModelError(
+            f"{path}: this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
+        ) from None
+    if problem := weight_problem(wrapped, path):
+        raise ModelError(
+            f"{path}: this adapter does not fit the base model ({WEIGHTS_NAME} {problem}); name the base that it was "
+            "trained on, or train or fetch it again"
+        )
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 
 

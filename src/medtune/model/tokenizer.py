@@ -11,6 +11,7 @@ from medtune.errors import ModelError, first_line
 from medtune.prompts import PromptRenderer
 
 _RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
+_BROKEN_FILES = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _NAMED = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>")
 
 
@@ -20,7 +21,10 @@ def load_tokenizer(path: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # The tokenizers library raises nothing narrower for a file that is not one of its own.
+        if type(error) is not Exception and not isinstance(error, _BROKEN_FILES):
+            raise
         raise ModelError(
             f"{path}: no usable tokenizer ({first_line(error)}); give a model with its tokenizer files"
         ) from None

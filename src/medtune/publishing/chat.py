@@ -7,14 +7,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.config import Config
 from medtune.errors import DataError, ModelError
 from medtune.run_dir import RunDir, pin_revision
+from medtune.terminal import harmless
 
 
 def read_questions(path: Path) -> list[str]:
     """One question a line, empty lines left out. Raises DataError."""
     try:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise DataError(
+                f"{path}: larger than {MAX_SETTINGS_BYTES:,} bytes; give a text file with one question a line"
+            )
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give a text file with one question a line") from None
@@ -27,7 +33,7 @@ def read_questions(path: Path) -> list[str]:
 
 
 def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO) -> None:
-    """Write the answer to each question to `out` as it comes. Raises MedtuneError."""
+    """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError."""
     import torch
     from transformers import TextStreamer
 
@@ -44,12 +50,12 @@ def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO
 
     class Writer(TextStreamer):  # type: ignore[misc]
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            out.write(text)
+            out.write(harmless(text))
             out.flush()
 
     for number, question in enumerate(questions):
         if len(questions) > 1:
-            out.write(f"{'' if number == 0 else chr(10)}> {question}\n")
+            out.write(f"{'' if number == 0 else chr(10)}> {harmless(question)}\n")
         prompt = torch.tensor([loaded.renderer.prompt_ids(question)], device=loaded.device)
         writer = Writer(tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         with torch.inference_mode(), nullcontext() if use_adapter else model.disable_adapter():

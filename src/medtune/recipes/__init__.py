@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from medtune.config import Config, parse_config
 from medtune.errors import ConfigError
 
 MAX_RECIPE_BYTES = 1 << 20
+# A recipe has some sixty keys.
+MAX_MERGED_KEYS = 10_000
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -133,8 +135,6 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
         path = Path(recipe)
         if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
             raise ConfigError(f"{recipe}: no such recipe file; `medtune recipes` lists the shipped ones")
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise ConfigError(f"{recipe}: larger than {MAX_RECIPE_BYTES} bytes; a recipe is a short YAML file")
         return _read_text(path, recipe), path, str(path.resolve())
     if recipe not in shipped_recipes():
         names = ", ".join(shipped_recipes())
@@ -143,6 +143,8 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
 
 
 def _read_text(path: Path, origin: str) -> str:
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise ConfigError(f"{origin}: larger than {MAX_RECIPE_BYTES} bytes; a recipe is a short YAML file")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -166,7 +168,9 @@ def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
 def _load_yaml(text: str, origin: str) -> Any:
     # The pure loader speaks YAML 1.2, in which 2e-4 is a number and `no` a string, and refuses duplicate keys.
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _BoundedConstructor
+        return yaml.load(text)
     except DuplicateKeyError as error:
         problem = str(error.problem or "a key is given twice").split(" with")[0]
         raise ConfigError(f"{origin}: {problem}{_at(error)}; keep one of them") from None
@@ -177,11 +181,24 @@ def _load_yaml(text: str, origin: str) -> Any:
     except YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{origin}: not valid YAML: {problem}{_at(error)}") from None
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         # The constructors' own: a date of month 99, an integer of 5,000 digits, a list as a key, `!!int` of nothing.
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: nested too deeply; a recipe has sections and keys only") from None
+
+
+class _BoundedConstructor(SafeConstructor):
+    """Counts the keys that `<<` brings in: a few lines of it, each merging the last one nine times, make millions."""
+
+    merged = 0
+
+    def flatten_mapping(self, node: Any) -> Any:
+        """As the parent class. Raises ConstructorError for more than `MAX_MERGED_KEYS`."""
+        super().flatten_mapping(node)
+        self.merged += len(getattr(node, "merge", None) or ())
+        if self.merged > MAX_MERGED_KEYS:
+            raise ConstructorError(problem=f"merges more than {MAX_MERGED_KEYS:,} keys", problem_mark=node.start_mark)
 
 
 def _at(error: Exception) -> str:

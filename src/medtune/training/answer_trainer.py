@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from trl import SFTTrainer
 
 from medtune import hardware, interruption
 from medtune.checkpoints import prune_checkpoints, seal_checkpoint
@@ -22,6 +21,7 @@ from medtune.model.host_store import HostMemoryError
 from medtune.progress import say
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.training.batching import StepSampler, collate_step
+from medtune.training.checked_trainer import CheckedTrainer
 from medtune.training.checkpoint_pusher import CheckpointPusher
 from medtune.training.continuation import InterruptionCallback, ValidationStoppedError
 from medtune.training.health import HealthWatch, StepReading, stop_training
@@ -32,7 +32,7 @@ from medtune.training.preparation import PreparedStep
 T = TypeVar("T")
 
 
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+class AnswerTrainer(CheckedTrainer):
     """SFTTrainer whose data loader yields one optimiser step at a time, split into padding-free passes.
 
     The trainer's own accumulation has a fixed number of passes; here a step takes as many as its rows need under the

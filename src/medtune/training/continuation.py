@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from medtune import interruption
 from medtune.config import Config
 from medtune.run_dir import RunDir
+from medtune.training.checkpoint_files import read_state, reading
 
 
 class ValidationStoppedError(Exception):
@@ -59,7 +59,8 @@ def steps_to_go(checkpoint: Path | None, steps: int, config: Config) -> int:
     patience = config.training.early_stopping_patience
     if checkpoint is None or patience is None:
         return steps
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    saved = state.get("stateful_callbacks", {}).get(EarlyStoppingCallback.__name__, {})
-    waited = saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    state = read_state(checkpoint)
+    saved: Any = state.get("stateful_callbacks", {}).get(EarlyStoppingCallback.__name__, {})
+    with reading(checkpoint):
+        waited = int(saved.get("attributes", {}).get("early_stopping_patience_counter", 0))
     return int(state["global_step"]) if waited >= patience else steps

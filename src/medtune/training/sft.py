@@ -22,6 +22,7 @@ from medtune.run_dir import RunDir
 from medtune.training.answer_trainer import AnswerTrainer, require_finite_adapter, require_float32_adapter
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import steps_per_epoch
+from medtune.training.checkpoint_files import read_state, require_known_files
 from medtune.training.checkpoint_pusher import open_pusher
 from medtune.training.continuation import InterruptionCallback, ValidationStoppedError, steps_to_go
 from medtune.training.history import HistoryCallback
@@ -63,6 +64,9 @@ def train_adapter(
     Interrupted, after a checkpoint, if a signal came.
     """
     device = str(next(parameter.device for parameter in model.parameters() if parameter.requires_grad))
+    if resume_from is not None:
+        require_known_files(resume_from)
+        read_state(resume_from)
     steps = steps_to_go(resume_from, total_steps(config, len(train_rows)), config)
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
     if hardware.rank() == 0:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medtune.errors import RunDirError
+from medtune.checked_files import DamagedError, read_text
+from medtune.errors import DataError, RunDirError
 from medtune.evaluation.human.blinding import KEY_FILE, Key, parse_key
 from medtune.evaluation.human.ratings import read_judgements
 from medtune.evaluation.human.scoring import HumanScores, score_judgements
@@ -42,7 +43,10 @@ def score_files(files: Sequence[Path], key_file: Path) -> HumanScores:
 
 def read_key(path: Path) -> Key:
     """The key at `path`. Raises DataError if it is none."""
-    return parse_key(path.read_bytes(), str(path))
+    try:
+        return parse_key(read_text(path), str(path))
+    except DamagedError as error:
+        raise DataError(f"{path}: {error}; restore it from where it was written") from None
 
 
 def write_scores(scores: HumanScores, key_file: Path, out: Path | None = None) -> Path:

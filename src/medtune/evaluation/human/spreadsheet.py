@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.errors import DataError
 from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.rubric import CRITERIA, RATING_COLUMNS, SCALE, SIDES, rating_column
@@ -68,6 +69,10 @@ def read_table(path: Path) -> Table:
     Raises DataError if the file cannot be read or holds no row.
     """
     try:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise DataError(
+                f"{path}: larger than {MAX_SETTINGS_BYTES:,} bytes; give a filled sheet or the page's export"
+            )
         text = _decode(path.read_bytes())
     except OSError as error:
         raise DataError(

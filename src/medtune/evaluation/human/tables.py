@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from medtune.evaluation.human.rubric import CRITERIA
 from medtune.evaluation.human.scoring import HumanScores, WinRate
+from medtune.terminal import one_line
 
 # Fewer groups than this cannot reach p < 0.05 however they fall: of five, the two extremes are 2 of 32.
 _FEWEST_GROUPS = 6
@@ -87,12 +89,13 @@ def _agreement_sentence(scores: HumanScores) -> str:
 
 
 def _rater_table(scores: HumanScores) -> Table:
-    table = Table(title=f"Ratings of sheet {scores.sheet}", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=escape(f"Ratings of sheet {one_line(scores.sheet)}"), box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("rater", overflow="fold")
     for column in ("items", "in full", "left"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, count in scores.raters.items():
-        table.add_row(Text(name), str(count.items), str(count.complete), str(scores.sheet_items - count.items))
+        counts = (count.items, count.complete, scores.sheet_items - count.items)
+        table.add_row(Text(one_line(name)), *map(str, counts))
     return table
 
 
