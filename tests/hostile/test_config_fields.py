@@ -67,6 +67,8 @@ FIELDS: list[tuple[str, str, str]] = [
     ("training.warmup_ratio", "1", "input should be less than 1, got 1"),
     ("training.weight_decay", "-1", "input should be greater than or equal to 0, got -1"),
     ("training.max_grad_norm", "0", f"{ABOVE_0}, got 0"),
+    ("training.max_gradient_spike", "1", "input should be greater than 1, got 1"),
+    ("training.push_checkpoints_to", "a b", "must be a Hub repository of the form owner/name, got 'a b'"),
     ("training.optimizer", "''", f"{NO_TEXT}, got ''"),
     ("training.effective_batch_rows", "0", f"{AT_LEAST_1}, got 0"),
     ("training.tokens_per_micro_batch", "true", f"{INTEGER}, got True"),
