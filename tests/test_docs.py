@@ -1,5 +1,6 @@
 """README and docs stay true: their commands parse, their recipes resolve, their generated pages are current."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from medtune import reference
 from medtune.cli import app
 from medtune.config import Config
+from medtune.interruption import INTERRUPTED_STATUS
 from medtune.recipes import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,3 +87,47 @@ def test_readme_shows_a_demo_table_of_this_recipe():
     # The counts that the text states, and the first lines that it speaks of.
     assert "on the same 56 rows" in text
     assert "Tuning does not beat a random training answer" in text
+
+
+TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+PAINS = re.split(r"^### (\d+)\. ", TROUBLE, flags=re.M)
+TEST_NAMES = r"`(tests/[\w/]+\.py)::(\w+)`"
+
+
+def test_troubleshooting_has_nineteen_pains_in_four_parts_each():
+    assert [int(number) for number in PAINS[1::2]] == list(range(1, 20))
+    for number, text in zip(PAINS[1::2], PAINS[2::2], strict=True):
+        parts = re.findall(r"^- \*\*(Elsewhere|medtune|You|Held by)\*\*", text, re.M)
+        assert parts == ["Elsewhere", "medtune", "You", "Held by"], number
+        elsewhere, _, held = text.partition("- **medtune**")
+        assert re.search(r"[\w-]+ #\d+", elsewhere), f"pain {number} names no thread"
+        assert re.search(TEST_NAMES, held.partition("- **Held by**")[2]), f"pain {number} names no test"
+
+
+@pytest.mark.parametrize("file", sorted({file for file, _ in re.findall(TEST_NAMES, TROUBLE)}))
+def test_troubleshooting_names_tests_that_exist(file):
+    functions = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+    defined = {node.name for node in functions if isinstance(node, ast.FunctionDef)}
+    named = {name for other, name in re.findall(TEST_NAMES, TROUBLE) if other == file}
+    assert named <= defined, f"{file} has no {', '.join(sorted(named - defined))}"
+    # Each is written in this form, or it would not be looked for.
+    assert TROUBLE.count("::test_") == len(re.findall(TEST_NAMES, TROUBLE))
+
+
+def test_troubleshooting_names_keys_modules_anchors_and_statuses_that_exist():
+    schema = Config.model_json_schema()
+    for path in re.findall(r"\b((?:model|data|lora|training|generation|evaluation)(?:\.[a-z_]+)+)\b", TROUBLE):
+        if path.endswith(".md"):  # a page
+            continue
+        section = schema
+        for key in path.split("."):
+            section = schema["$defs"][section["$ref"].split("/")[-1]] if "$ref" in section else section
+            assert key in section["properties"], path
+            section = section["properties"][key]
+    for module in re.findall(r"`([\w/]+\.py)`", TROUBLE):
+        assert (ROOT / "src" / "medtune" / module).is_file(), module
+    headings = re.findall(r"^#+ (.+)$", TROUBLE, re.M)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", TROUBLE)) <= anchors
+    table = TROUBLE.split("| exit status |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| ([\d, ]+) \|", table, re.M) == ["0", "1", "2", str(INTERRUPTED_STATUS), "130, 143"]

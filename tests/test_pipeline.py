@@ -311,6 +311,22 @@ def test_the_adapter_is_float32_and_loads_in_plain_peft(finished, tiny):
     )
 
 
+def test_the_adapter_merges_into_the_16_bit_base_by_plain_peft(finished, tiny):
+    """A run keeps the adapter and no copy of the base."""
+    import torch
+    from peft import AutoPeftModelForCausalLM
+
+    assert not list(finished.rglob("model*.safetensors"))
+    ids = torch.tensor([tiny.tokenizer("What causes gout ?").input_ids])
+    model = AutoPeftModelForCausalLM.from_pretrained(finished / "adapter", dtype=torch.float32)
+    with torch.no_grad():
+        tuned = model(ids).logits
+        merged = model.merge_and_unload()
+        torch.testing.assert_close(merged(ids).logits, tuned, atol=1e-4, rtol=1e-4)
+        assert (tiny.load()(ids).logits - tuned).abs().max() > 1e-3
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+
+
 def test_resume_skips_what_is_complete(finished, tiny, capfd):
     config = finished.parent / "recipe.yaml"
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}

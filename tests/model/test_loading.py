@@ -74,6 +74,21 @@ def test_lean_preparation_gives_peft_preparations_loss(tiny, dtype):
     assert losses["lean"] == pytest.approx(losses["peft"], rel=1e-5 if dtype == "float32" else 2e-2)
 
 
+def test_lean_preparation_lifts_nothing(tiny):
+    """PEFT's preparation lifts embeddings and head to float32: 2.1 GB more on LLaMA-3-8B."""
+    files, section = resolve_base(str(tiny.path)), ModelSection(base=str(tiny.path))
+    assert section.kbit_preparation == "lean"
+    kept, lifted = (
+        prepare_for_training(load_base_model(files, section, device="cpu", dtype="bfloat16"), kind)
+        for kind in (section.kbit_preparation, "peft")
+    )
+    for name in ("model.embed_tokens", "lm_head", "model.norm"):
+        assert kept.get_submodule(name).weight.dtype == torch.bfloat16
+        assert lifted.get_submodule(name).weight.dtype == torch.float32
+    ends = sum(kept.get_submodule(name).weight.numel() for name in ("model.embed_tokens", "lm_head"))
+    assert lifted.get_memory_footprint() - kept.get_memory_footprint() >= 2 * ends
+
+
 def test_a_forward_pass_in_eval_mode_changes_neither_weights_nor_gradients(tiny):
     """On CPUs with AVX512-BF16 bitsandbytes would pack the weights for a kernel that has no backward pass."""
     model = load(tiny.path)

@@ -10,6 +10,7 @@ from test_sft import make_config, rows, train
 
 from medtune.checkpoints import last_checkpoint
 from medtune.errors import MedtuneError
+from medtune.recipes import MAY_CHANGE
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir import RunDir
 from medtune.training.batching import StepSampler
@@ -58,6 +59,13 @@ def test_a_spike_needs_steps_before_it_and_a_limit():
     for step in range(NORMS // 2):
         assert watch.trouble(reading(step, norm=0.01)) is None
     assert watch.trouble(reading(norm=1.5)) is not None
+
+
+def test_the_way_past_a_spike_is_one_that_a_run_takes():
+    """`medtune train` takes no `--set`, and a resumed run refuses other keys."""
+    trouble = HealthWatch(100.0, [1.0] * NORMS).trouble(reading(norm=1e6))
+    assert "`medtune run … --resume --set training.max_gradient_spike=null`" in trouble.advice
+    assert "training.max_gradient_spike" in MAY_CHANGE
 
 
 def test_skipped_float16_steps_are_not_what_is_usual():

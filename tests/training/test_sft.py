@@ -323,8 +323,12 @@ def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first
     assert (result.best_step, result.validation_loss) == (again.best_step, again.validation_loss)
 
 
-def test_resumed_training_equals_the_uninterrupted_one(tiny, tmp_path):
-    config = make_config(tiny, max_steps=6, checkpoint_steps=2, keep_checkpoints=9, keep="last", epochs=2)
+# On a CPU bitsandbytes keeps the state where it is, and says so; its 8 bits begin with matrices of 4,096 numbers.
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU:UserWarning")
+@pytest.mark.parametrize(("optimizer", "rank"), [("auto", 4), ("paged_adamw_8bit", 64)])
+def test_resumed_training_equals_the_uninterrupted_one(tiny, tmp_path, optimizer, rank):
+    settings = {"max_steps": 6, "checkpoint_steps": 2, "keep_checkpoints": 9, "keep": "last", "epochs": 2}
+    config = make_config(tiny, lora={"rank": rank}, optimizer=optimizer, **settings)
     whole, history, _ = train(tiny, tmp_path / "a", config)
     checkpoint = tmp_path / "a" / "checkpoints" / "checkpoint-2"
     again, resumed, _ = train(tiny, tmp_path / "a", config, resume_from=checkpoint)

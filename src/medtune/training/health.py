@@ -66,8 +66,8 @@ class HealthWatch:
             return Trouble(
                 f"the gradient's norm is {reading.gradient_norm:.3g}, {reading.gradient_norm / usual:,.0f} times the "
                 "median before it",
-                "look at these rows; lower training.learning_rate and start over, or add `--set "
-                "training.max_gradient_spike=null` to --resume to go on past it",
+                "look at these rows; lower training.learning_rate and start over, or go on past it with "
+                "`medtune run … --resume --set training.max_gradient_spike=null`",
             )
         self.norms.append(reading.gradient_norm)
         return None
