@@ -28,3 +28,10 @@ class ModelError(MedtuneError):
 
 class RunDirError(MedtuneError):
     """A run directory is not empty, is incomplete, or was made with another configuration."""
+
+
+class DiskError(MedtuneError):
+    """A file cannot be written: the disk is full, over a limit, read-only or broken, or permission is lacking.
+
+    Its text ends with what to do first. The command line adds the command that goes on.
+    """
