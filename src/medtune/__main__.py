@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from medtune import interruption
 
@@ -53,7 +53,9 @@ def _run() -> None:
         # Without a command, the message is the whole help.
         _fail(message if "\n" in message else f"medtune: {message}; see `medtune --help`")
     except Exception as error:  # a library's own writing
-        problem = describe_disk_error(error, elsewhere=next(iter(locked_folders()), "the disk"))
+        # Of an open file Python does not tell which.
+        place = f"{next(iter(locked_folders()), 'the disk')}{'' if sys.stdout.isatty() else ', or where output goes'}"
+        problem = describe_disk_error(error, elsewhere=place)
         if problem is None:
             raise
         _fail_on_disk(problem)
@@ -76,12 +78,19 @@ def _fail(*lines: str) -> NoReturn:
     with suppress(OSError):  # where stderr goes to the full disk
         print(*lines, sep="\n", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
+        if _is_stuck(stream):
             # What it still holds would fail once more as Python ends, and change the exit status.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(2)
+
+
+def _is_stuck(stream: TextIO) -> bool:
+    """Whether a stream holds what it cannot get rid of: it leads to a full disk."""
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from medtune.errors import DiskError, MedtuneError
 _FULL = {
     errno.ENOSPC: "no space left on the device; make room",
     errno.EDQUOT: "the disk quota is used up; make room",
-    errno.EFBIG: "larger than a file may be here; raise the limit (`ulimit -f`) or take another file system",
+    errno.EFBIG: "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system",
 }
 _REFUSED = {
     errno.EROFS: "the file system is read-only; make it writable",
