@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test kill-test browser-test lint docs clean
+.PHONY: demo test kill-test disk-test browser-test lint docs clean
 demo: $(VENV)/.installed
 	rm -rf runs/demo
 	$(BIN)/medtune run demo
@@ -15,6 +15,10 @@ test: $(VENV)/.installed
 # kill -9 at 20 moments of small runs, spread over all stages; `make test` kills twice.
 kill-test: $(VENV)/.installed
 	MEDTUNE_KILLS=20 $(BIN)/python -m pytest -s tests/faults/test_kill.py
+
+# Disks that fill up at one writer after another; `make test` has the quicker of these tests.
+disk-test: $(VENV)/.installed
+	MEDTUNE_DISKS=1 $(BIN)/python -m pytest -rs tests/faults/test_disk.py
 
 # Needs Chromium on the PATH; without it the tests say so and are skipped.
 browser-test: $(VENV)/.installed

@@ -1,5 +1,6 @@
 """Whole, torn and foreign checkpoints, and the plan beside them."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from medtune.checkpoints import (
     require_origin,
     seal_checkpoint,
     training_origin,
+    writing_checkpoint,
 )
-from medtune.errors import RunDirError
+from medtune.errors import DiskError, RunDirError
 from medtune.recipes import load_recipe
 from medtune.records import EncodedRow
 from medtune.run_dir import RunDir
@@ -69,6 +71,19 @@ def test_all_torn_is_none(run: RunDir, capfd) -> None:
     save(run, 2, seal=False)
     assert last_checkpoint(run) is None
     assert "not saved to its end" in capfd.readouterr().err
+
+
+def test_a_checkpoint_that_the_disk_had_no_room_for_leaves_nothing(run: RunDir) -> None:
+    whole = save(run, 2)
+    folder = run.checkpoints_dir / "checkpoint-4"
+
+    def write() -> None:
+        save(run, 4, seal=False)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskError, match=r"checkpoint-4: no space left on the device"), writing_checkpoint(folder):
+        write()
+    assert list(run.checkpoints_dir.iterdir()) == [whole]
 
 
 def test_older_ones_go_but_the_best_stays(run: RunDir) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import os
+import resource
 
 import pytest
 
 from medtune import partial_results
-from medtune.errors import RunDirError
+from medtune.errors import DiskError, RunDirError
 from medtune.partial_results import BatchWork, PartialResults
 from medtune.records import Answer, AnswerLoss
 
@@ -133,3 +134,22 @@ def test_without_a_file_work_is_in_memory():
         rows = work.to_do.popleft()
         work.finish(rows, answers(rows))
     assert work.in_order() == answers([0, 1])
+
+
+def test_a_line_for_which_there_is_no_room_is_an_error_and_not_a_torn_line_with_others_behind_it(tmp_path):
+    partial = begun(tmp_path)
+    work = partial.work("answers", BATCHES, Answer)
+    work.finish(BATCHES[0], answers(BATCHES[0]))
+    file = tmp_path / "baseline" / "partial.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(DiskError, match=r"partial\.jsonl: larger than a file may be"):
+            work.finish(BATCHES[1], answers(BATCHES[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    work = opened(tmp_path).work("answers", BATCHES, Answer)
+    assert list(work.to_do) == BATCHES[1:]
+    for rows in BATCHES[1:]:
+        work.finish(rows, answers(rows))
+    assert opened(tmp_path).work("answers", BATCHES, Answer).in_order() == answers(range(5))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 from medtune import interruption
 
@@ -24,15 +27,22 @@ def main() -> None:
 def _run() -> None:
     from typer import Abort, TyperException
 
-    from medtune.errors import MedtuneError
+    from medtune.disk_errors import describe_disk_error, quiet_threads, writing
+    from medtune.errors import DiskError, MedtuneError
+    from medtune.run_lock import locked_folders
     from medtune.terminal import harmless
 
     try:
         from medtune.cli import app
 
-        status = app(standalone_mode=False)
-        interruption.raise_if_requested()
+        with quiet_threads():
+            status = app(standalone_mode=False)
+            interruption.raise_if_requested()
+            with writing(Path("standard output")):
+                sys.stdout.flush()
         sys.exit(status)
+    except DiskError as error:
+        _fail_on_disk(str(error))
     except MedtuneError as error:
         interruption.raise_if_requested()  # a library may make an error of it
         # Not splitlines: a name in a message may hold what only looks like the end of a line.
@@ -44,6 +54,13 @@ def _run() -> None:
         message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         # Without a command, the message is the whole help.
         _fail(message if "\n" in message else f"medtune: {harmless(message)}; see `medtune --help`")
+    except Exception as error:  # a library's own writing
+        # Of an open file Python does not tell which.
+        place = f"{next(iter(locked_folders()), 'the disk')}{'' if sys.stdout.isatty() else ', or where output goes'}"
+        problem = describe_disk_error(error, elsewhere=place)
+        if problem is None:
+            raise
+        _fail_on_disk(problem)
 
 
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
@@ -54,9 +71,28 @@ def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 
 
-def _fail(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr)
+def _fail_on_disk(problem: str) -> None:
+    command = interruption.way_on(sys.argv[1:])
+    _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
+
+
+def _fail(*lines: str) -> NoReturn:
+    with suppress(OSError):  # where stderr goes to the full disk
+        print(*lines, sep="\n", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if _is_stuck(stream):
+            # What it still holds would fail once more as Python ends, and change the exit status.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(2)
+
+
+def _is_stuck(stream: TextIO) -> bool:
+    """Whether a stream holds what it cannot get rid of: it leads to a full disk."""
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

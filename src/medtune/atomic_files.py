@@ -1,43 +1,70 @@
-"""Files and folders that appear whole or not at all, whatever ends the process or the machine."""
+"""Files and folders that appear whole or not at all, whatever ends the process or the machine.
+
+Where the file system cannot rename (some mounts of a cloud's drive) they are written in place. What is cut off there is
+told by checksums kept elsewhere, or by the temporary file: it is whole, and stays until its content has arrived.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from medtune.disk_errors import is_full, writing
+
+# What a file system says of a request that it does not know.
+_UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# Not progress.say: progress stands above this module.
+_log = logging.getLogger(__name__)
+_said_in_place = False
 
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path` that takes its place once the block has ended without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yields a temporary name beside `path` that takes its place once the block has ended without an error.
+
+    Raises DiskError if it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    kept = False
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            flush(temporary)
+            if not _renamed(temporary, path):
+                kept = True
+                shutil.copyfile(temporary, path)
+                flush(path)
+                kept = False
+            flush(path.parent)
+        finally:
+            if not kept:
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that takes the place of `path` once the block has ended without an error."""
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    temporary.chmod(0o755)
+    """Yields an empty folder that takes the place of `path` once the block has ended without an error.
+
+    Raises DiskError if it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            flush(file)
-        flush(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-        flush(path.parent)
+        with writing(path, temporary):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a process that had this number once
+            temporary.mkdir()
+            yield temporary
+            _flush_all(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            if not _renamed(temporary, path):
+                _copy_folder(temporary, path)
+            flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -52,5 +79,63 @@ def flush(path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
     finally:
         os.close(descriptor)
+
+
+def unfinished_copy(path: Path) -> Path | None:
+    """The whole temporary file of `path`, if writing that in place was cut off."""
+    try:
+        content = path.read_bytes().rstrip(b"\0")  # which some file systems leave for what did not arrive
+    except FileNotFoundError:
+        return None
+    whole: list[tuple[int, Path]] = []
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        with suppress(FileNotFoundError):  # gone meanwhile
+            copy = temporary.read_bytes()
+            if temporary.suffix[1:].isdigit() and len(content) < len(copy) and copy.startswith(content):
+                whole.append((len(copy), temporary))
+    return max(whole)[1] if whole else None
+
+
+def _renamed(temporary: Path, path: Path) -> bool:
+    """Rename; whether the file system can. Raises OSError for what writing in place would not get round either."""
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        if is_full(error) or error.errno in (errno.EROFS, errno.EACCES, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
+            raise
+        _say_in_place(path.parent, error.strerror or type(error).__name__)
+        return False
+    return True
+
+
+def _say_in_place(folder: Path, reason: str) -> None:
+    global _said_in_place
+    if not _said_in_place:
+        _said_in_place = True
+        _log.warning(
+            "%s: the file system cannot rename (%s); files are written in place, and checksums tell which are whole",
+            folder,
+            reason,
+        )
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    target.mkdir()
+    for file in sorted(source.rglob("*")):
+        copy = target / file.relative_to(source)
+        if file.is_dir():
+            copy.mkdir()
+        else:
+            shutil.copyfile(file, copy)  # without permissions, which such file systems refuse too
+    _flush_all(target)
+
+
+def _flush_all(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        flush(file)
+    flush(folder)

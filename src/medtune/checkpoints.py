@@ -11,15 +11,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medtune.atomic_files import flush
 from medtune.checked_files import DamagedError, check_type, read_mapping, read_text
+from medtune.checksums import describe_file
 from medtune.config import Config
-from medtune.errors import RunDirError
+from medtune.disk_errors import writing
+from medtune.errors import DiskError, RunDirError
 from medtune.progress import say
 from medtune.recipes import MAY_CHANGE
 from medtune.records import EncodedRow
@@ -68,6 +71,17 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
     }
 
 
+@contextmanager
+def writing_checkpoint(folder: Path) -> Iterator[None]:
+    """The block writes a checkpoint. Raises DiskError, and leaves nothing of it, if the disk does not let it."""
+    try:
+        with writing(folder):
+            yield
+    except DiskError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def seal_checkpoint(run: RunDir, folder: Path, origin: Mapping[str, str]) -> None:
     """Flush the files of a checkpoint to disk, then record that it is whole."""
     files = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
@@ -76,7 +90,7 @@ def seal_checkpoint(run: RunDir, folder: Path, origin: Mapping[str, str]) -> Non
     flush(folder)
     if run.history_file.is_file():
         flush(run.history_file)
-    sealed = {name: {"bytes": file.stat().st_size, "sha256": _checksum(file)} for name, file in sorted(files.items())}
+    sealed = {name: describe_file(file) for name, file in sorted(files.items())}
     run.write_json(folder / SEAL_NAME, {"origin": dict(origin), "files": sealed})
 
 
@@ -195,15 +209,10 @@ def damage_of(folder: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != sealed.bytes:
             return f"{name} has {file.stat().st_size:,} of {sealed.bytes:,} bytes"
-        if _checksum(file) != sealed.sha256:
+        if describe_file(file)["sha256"] != sealed.sha256:
             return f"{name} is damaged"
     return None
 
 
 def _read_seal(folder: Path) -> _Seal:
     return check_type(_Seal, read_mapping(folder / SEAL_NAME))
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -57,3 +57,10 @@ class HubUnavailableError(HubError):
     def __init__(self, message: str, reason: str, seconds: float = 0):
         super().__init__(message)
         self.reason, self.seconds = reason, seconds
+
+
+class DiskError(MedtuneError):
+    """A file cannot be written: the disk is full, over a limit, read-only or broken, or permission is lacking.
+
+    Its text ends with what to do first. The command line adds the command that goes on.
+    """

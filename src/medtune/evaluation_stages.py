@@ -103,10 +103,14 @@ def load_run_model(run_dir: RunDir, config: Config, record: dict[str, Any], *, f
 
 
 def skip(run_dir: RunDir, name: StageName) -> bool:
-    """Whether a stage is complete; says so."""
+    """Whether a stage is complete; says so, or which of its files it is made again for."""
     if run_dir.is_complete(name):
         say(f"── {name}: complete, skipped")
+        for text in run_dir.edited_texts(name):
+            say(f"{run_dir.path / text}: edited since it was written, kept; delete it to have it made again")
         return True
+    if damage := run_dir.damage(name):
+        say(f"{run_dir.path}: {damage}; the {name} stage is made again")
     return False
 
 

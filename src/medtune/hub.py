@@ -11,7 +11,8 @@ from textwrap import shorten
 from typing import Any
 from urllib.parse import urlsplit
 
-from medtune.errors import DataError, MedtuneError, ModelError
+from medtune.disk_errors import describe_disk_error
+from medtune.errors import DataError, DiskError, MedtuneError, ModelError
 from medtune.terminal import one_line
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
@@ -82,6 +83,8 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
         except LocalEntryNotFoundError:
             raise
         except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
+            if problem := describe_disk_error(error, elsewhere=datasets.config.HF_DATASETS_CACHE):
+                raise DiskError(problem) from None
             reason = shorten(str(error.__cause__ or error), 300, placeholder=" …")
             raise DataError(
                 f"data set {name}: cannot be loaded as it is ({reason}); download it and give its table as a CSV, "
@@ -163,7 +166,7 @@ def is_web_address(text: str) -> bool:
 @contextmanager
 def explained(error_class: type[MedtuneError], kind: str, name: str, revision: str | None) -> Iterator[None]:
     """Errors of huggingface_hub in the block become `error_class`, in one line that names the repository and a fix."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     where = one_line(f"{kind} {name}" + (f" at {revision}" if revision else ""))
@@ -194,6 +197,8 @@ def explained(error_class: type[MedtuneError], kind: str, name: str, revision: s
         reason, remedy = failure_reason(cause), failure_remedy(cause)
         raise error_class(f"{where}: the download broke off: {reason}; {remedy}") from None
     except OSError as error:
+        if problem := describe_disk_error(error, elsewhere=constants.HF_HOME):
+            raise DiskError(problem) from None
         raise error_class(
             f"{where}: cannot be fetched ({_first_line(error)}); check the network, the disk space and HF_HOME"
         ) from None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from medtune.atomic_files import replacing_file
+from medtune.disk_errors import writing
 from medtune.errors import RunDirError
 from medtune.progress import say
 from medtune.records import Answer, AnswerLoss
@@ -114,8 +115,10 @@ class PartialResults:
 
     def _append(self, entry: dict[str, Any]) -> None:
         # In one piece and past Python's buffers, so that nothing but the last line can be torn.
-        with self.file.open("ab", buffering=0) as file:
-            file.write((json.dumps(entry) + "\n").encode("utf-8"))
+        with writing(self.file), self.file.open("ab", buffering=0) as file:
+            line = (json.dumps(entry) + "\n").encode("utf-8")
+            while line:  # of what there is no room for the system takes a part, and says so the next time
+                line = line[file.write(line) :]
             if time.monotonic() - self._flushed >= SECONDS_PER_FLUSH:
                 os.fsync(file.fileno())
                 self._flushed = time.monotonic()

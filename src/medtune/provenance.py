@@ -21,7 +21,7 @@ LIBRARIES = (
 
 
 def record_environment(run: RunDir) -> None:
-    """Write versions, hardware and the commit of medtune's own checkout, where it runs from one."""
+    """Write versions, hardware, the configuration's checksum, and the commit of medtune's checkout if it is one."""
     import platform
 
     versions = {"python": platform.python_version()}
@@ -30,6 +30,7 @@ def record_environment(run: RunDir) -> None:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
+    run.record_config()
     run.update_provenance(versions=versions, hardware=describe_hardware(), commit=_own_commit())
 
 

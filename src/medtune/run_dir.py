@@ -1,37 +1,34 @@
-"""A run directory: the only owner of its file names, of atomic writes and of provenance."""
+"""A run directory: the only owner of its files, of atomic writes and of provenance."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medtune.atomic_files import replacing_file, replacing_folder
+from medtune import leftovers, stage_records
+from medtune.atomic_files import replacing_file, replacing_folder, unfinished_copy
 from medtune.checked_files import DamagedError, check_type, parse_json, read_parquet, read_text
+from medtune.checksums import describe_file
 from medtune.config import Config
+from medtune.config_record import config_record, is_cut_off, is_start_of
+from medtune.disk_errors import writing
 from medtune.errors import RunDirError
 from medtune.recipes import changed_keys, dump_config, read_config
-from medtune.records import ModelName, Prediction, QAPair, Score, Split, SplitName, SystemName
+from medtune.records import Prediction, QAPair, Score, Split, SplitName, SystemName
+from medtune.run_files import SPLITS as SPLITS
+from medtune.run_files import WRITTEN_NAMES, RunFiles
 from medtune.run_lock import LOCK_NAME, lock_folder
+from medtune.stage_records import STAGES as STAGES
+from medtune.stage_records import StageName as StageName
 
-StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare"]
-STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare")
-_DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
-    "data": ("baseline", "controls", "train", "tuned", "compare"),
-    "baseline": ("compare",),
-    "controls": ("compare",),
-    "train": ("tuned", "compare"),
-    "tuned": ("compare",),
-    "compare": (),
-}
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 # A run's own text files: predictions of a whole data set take tens of megabytes.
 MAX_ARTEFACT_BYTES = 1 << 31
 _MAX_ROWS = 10_000_000
@@ -52,10 +49,11 @@ def pin_revision(run: RunDir, config: Config) -> Config:
 
 
 @dataclass(frozen=True)
-class RunDir:
-    """Paths and files of one run. Every file is written under a temporary name and renamed into place."""
+class RunDir(RunFiles):
+    """One run. Every file is written under a temporary name and renamed into place.
 
-    path: Path
+    What writes raises DiskError if the disk is full, read-only or broken.
+    """
 
     @classmethod
     def create(cls, path: Path, config: Config, *, resume: bool) -> RunDir:
@@ -74,7 +72,7 @@ class RunDir:
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
         if not run._is_unused():
-            if run.config() != config:  # in what may change
+            if run._lost_end_of(config) or run.config() != config:  # in what may change
                 run.write_text(run.config_file, dump_config(config))
             return run
         run.provenance_file.unlink(missing_ok=True)
@@ -92,7 +90,9 @@ class RunDir:
             raise RunDirError(f"{path}: not empty; add --resume to continue that run, or choose another --run-dir")
         if not self.config_file.is_file():
             raise RunDirError(f"{path}: not empty and not a medtune run (no config.yaml); choose another --run-dir")
-        changes = changed_keys(self.config(), config)
+        if self._lost_end_of(config):
+            return  # `create` writes it again
+        changes = changed_keys(read_config(unfinished_copy(self.config_file) or self.config_file), config)
         if changes:
             raise RunDirError(
                 "\n".join(f"{path}: made with another {change}; choose another --run-dir" for change in changes)
@@ -100,7 +100,8 @@ class RunDir:
 
     def _is_unused(self) -> bool:
         """Whether nothing stands here, or only what a run wrote that failed before its first artefact."""
-        names = {file.name for file in self.path.iterdir()} - {LOCK_NAME} if os.path.isdir(self.path) else set()
+        files = list(self.path.iterdir()) if os.path.isdir(self.path) else []
+        names = {file.name for file in files if not leftovers.is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
         if not names:
             return True
         # The provenance tells a failed run's config.yaml from a user's own file of that name.
@@ -115,119 +116,34 @@ class RunDir:
         return run
 
     def lock(self) -> None:
-        """Keep other processes from working here for this process's life. Raises RunDirError if one does."""
-        lock_folder(self.path)
+        """Keep other processes from working here for this process's life. Raises RunDirError if one does.
 
-    # Names --------------------------------------------------------------------------------------------------------
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def provenance_file(self) -> Path:
-        """Versions, hardware, fingerprints and what each stage cost."""
-        return self.path / "provenance.json"
-
-    @property
-    def history_file(self) -> Path:
-        """One JSON line for every logged training step."""
-        return self.path / "training" / "history.jsonl"
-
-    @property
-    def trouble_file(self) -> Path:
-        """What stopped a training that went wrong: the step, its loss and gradient, its rows."""
-        return self.path / "training" / "trouble.json"
-
-    @property
-    def tracker_dir(self) -> Path:
-        """TensorBoard's event files."""
-        return self.path / "training" / "tensorboard"
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        """The trainer's step checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def adapter_dir(self) -> Path:
-        """The trained adapter in PEFT's format, with tokenizer and chat template."""
-        return self.path / "adapter"
-
-    @property
-    def comparison_file(self) -> Path:
-        """The comparison as a list of rows, one a metric."""
-        return self.path / "comparison.json"
-
-    @property
-    def comparison_text_file(self) -> Path:
-        """The comparison as Markdown."""
-        return self.path / "comparison.md"
-
-    @property
-    def human_dir(self) -> Path:
-        """The blinded sheet for people to rate, its key and the scores of their ratings."""
-        return self.path / "human"
-
-    def split_file(self, split: SplitName) -> Path:
-        """Rows of one split."""
-        return self.path / "data" / f"{split}.parquet"
-
-    @property
-    def data_report_file(self) -> Path:
-        """Counts of the data stage: rows read, cleaned away, split."""
-        return self.path / "data" / "report.json"
-
-    @property
-    def controls_file(self) -> Path:
-        """What took no tuning: its scores, and the tuned model against it."""
-        return self.path / "controls.json"
-
-    @property
-    def strata_file(self) -> Path:
-        """Both models on parts of the test rows."""
-        return self.path / "strata.json"
-
-    @property
-    def lengths_file(self) -> Path:
-        """How long answers and references are, and what the cap cuts."""
-        return self.path / "lengths.json"
-
-    @property
-    def audit_file(self) -> Path:
-        """What the rows and their split are like: lengths, duplicates, conflicts, leakage."""
-        return self.path / "data" / "audit.json"
-
-    @property
-    def dropped_file(self) -> Path:
-        """Rows that cleaning dropped, with the rule and the raw text."""
-        return self.path / "data" / "dropped.jsonl"
-
-    def predictions_file(self, system: SystemName) -> Path:
-        """Answers of one model or control, with reference losses where it has them."""
-        return self._system_dir(system) / "predictions.jsonl"
-
-    def scores_file(self, system: SystemName) -> Path:
-        """Metrics of one model or control."""
-        return self._system_dir(system) / "scores.json"
-
-    def row_statistics_file(self, system: SystemName) -> Path:
-        """What the metrics of one model or control are summed from, a row a prediction."""
-        return self._system_dir(system) / "row_statistics.parquet"
-
-    def partial_file(self, system: SystemName) -> Path:
-        """Answers and losses so far of a model or control whose stage is not complete."""
-        return self._system_dir(system) / "partial.jsonl"
-
-    def _system_dir(self, system: SystemName) -> Path:
-        return self.path / system if system in get_args(ModelName) else self.path / "controls" / system
+        What a killed process left is put in order: files cut off as they were written in place, temporary names.
+        """
+        if not lock_folder(self.path):
+            return
+        for file in (self.provenance_file, self.config_file):
+            leftovers.finish_writing(file)
+        for folder in self.written_folders():
+            leftovers.clear_leftovers(folder, WRITTEN_NAMES)
 
     # Reading and writing ------------------------------------------------------------------------------------------
 
     def config(self) -> Config:
-        """The configuration that the run was made with."""
-        return read_config(self.config_file)
+        """The configuration that the run was made with. Raises RunDirError if its file was cut off."""
+        file = unfinished_copy(self.config_file) or self.config_file
+        if is_cut_off(file, self.provenance().get("config")):
+            raise RunDirError(
+                f"{self.config_file}: cut off; `medtune run RECIPE --run-dir {self.path} --resume` with the recipe it "
+                "was made from writes it again"
+            )
+        return read_config(file)
+
+    def _lost_end_of(self, config: Config) -> bool:
+        file = self.config_file
+        if unfinished_copy(file) or not is_start_of(file, config):
+            return False
+        return bool(self.provenance().get("config") == config_record(config))
 
     def write_split(self, split: Split) -> None:
         """Write the three splits as Parquet."""
@@ -278,9 +194,10 @@ class RunDir:
 
     def append_history(self, entry: Mapping[str, Any]) -> None:
         """Add a line to the training history."""
-        self.history_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.history_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with writing(self.history_file):
+            self.history_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.history_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
 
     def read_history(self) -> list[dict[str, Any]]:
         """The training history so far."""
@@ -348,7 +265,7 @@ class RunDir:
         """What is recorded so far."""
         if not self.provenance_file.is_file():
             return {}
-        values = self.read_as(dict[str, Any], self.provenance_file)
+        values = self.read_as(dict[str, Any], unfinished_copy(self.provenance_file) or self.provenance_file)
         # What decides which stages run again, and on which model, is checked; the rest is for people.
         try:
             check_type(_Decisive, values)
@@ -367,40 +284,62 @@ class RunDir:
         """Set top-level entries of `provenance.json`."""
         self.write_json(self.provenance_file, {**self.provenance(), **values})
 
-    def complete(self, stage: StageName, cost: Mapping[str, Any]) -> None:
-        """Record that `stage` is complete and what it cost. Comes last: the record is the proof that it ended.
+    def record_config(self) -> None:
+        """Keep in the provenance what tells a whole `config.yaml` from one that was cut off."""
+        self.update_provenance(config=describe_file(self.config_file))
 
-        Stages that were made from an earlier version of its artefacts are complete no longer.
+    def complete(self, stage: StageName, cost: Mapping[str, Any]) -> None:
+        """Record that `stage` is complete, what it cost, and sizes and checksums of its artefacts.
+
+        Comes last: the record is the proof that the stage ended. Stages that were made from an earlier version of its
+        artefacts are complete no longer.
         """
-        stages = self.provenance().get("stages", {})
-        kept = {name: record for name, record in stages.items() if name not in _DEPENDENTS[stage]}
-        self.update_provenance(stages={**kept, stage: dict(cost)})
+        records, files = self.provenance().get("stages", {}), self._artefacts(stage)
+        self.update_provenance(stages=stage_records.add_record(records, stage, cost, self.path, files))
 
     def is_complete(self, stage: StageName) -> bool:
-        """Whether `stage` has ended and its artefacts still stand."""
-        if stage not in self.provenance().get("stages", {}):
-            return False
-        artefacts: dict[StageName, Callable[[], list[Path]]] = {
-            "data": lambda: [self.split_file(name) for name in SPLITS],
-            "baseline": lambda: self._measured_files("baseline"),
-            "controls": lambda: [
-                file for name in self.config().evaluation.controls for file in self._measured_files(name)
-            ],
-            "train": lambda: [self.adapter_dir / "adapter_model.safetensors", self.adapter_dir / "adapter_config.json"],
-            "tuned": lambda: self._measured_files("tuned"),
-            "compare": lambda: [
-                self.comparison_file, self.comparison_text_file, self.controls_file, self.strata_file, self.lengths_file
-            ],
-        }  # fmt: skip
-        return all(path.is_file() for path in artefacts[stage]())
+        """Whether `stage` has ended and its artefacts still stand as it wrote them."""
+        return stage in self.provenance().get("stages", {}) and self.damage(stage) is None
 
-    def _measured_files(self, system: SystemName) -> list[Path]:
-        return [self.predictions_file(system), self.scores_file(system), self.row_statistics_file(system)]
+    def damage(self, stage: StageName) -> str | None:
+        """Which artefact of a stage that has ended is missing, torn or edited, and how; None if none is."""
+        record = self.provenance().get("stages", {}).get(stage)
+        return None if record is None else stage_records.damage(record, self.path, self._needed(stage))
+
+    def edited_texts(self, stage: StageName) -> list[str]:
+        """Texts for people, of a stage that has ended, that someone has edited."""
+        return stage_records.edited_texts(self.provenance().get("stages", {}).get(stage, {}), self.path)
+
+    def _needed(self, stage: StageName) -> list[Path]:
+        """The artefacts that every version writes."""
+        if stage == "data":
+            return [self.split_file(name) for name in SPLITS]
+        if stage == "train":
+            return [self.adapter_dir / "adapter_model.safetensors", self.adapter_dir / "adapter_config.json"]
+        if stage == "compare":
+            texts = [self.comparison_file, self.comparison_text_file]
+            return [*texts, self.controls_file, self.strata_file, self.lengths_file]
+        systems = self.config().evaluation.controls if stage == "controls" else [stage]
+        return [
+            file
+            for name in systems
+            for file in (self.predictions_file(name), self.scores_file(name), self.row_statistics_file(name))
+        ]
+
+    def _artefacts(self, stage: StageName) -> list[Path]:
+        """All that it writes, but for logs and what PEFT writes for people."""
+        if stage == "data":
+            return [*self._needed(stage), self.data_report_file, self.audit_file, self.dropped_file]
+        if stage == "train":
+            return [file for file in self.adapter_dir.rglob("*") if file.suffix != ".md"]
+        return self._needed(stage)
 
     def require(self, stage: StageName, command: str) -> None:
         """Raises RunDirError, naming the command to run first, unless `stage` is complete."""
         if not self.is_complete(stage):
-            raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first")
+            damage = self.damage(stage)
+            reason = f" ({damage})" if damage else ""
+            raise RunDirError(f"{self.path}: the {stage} stage is not complete{reason}; run `{command}` first")
 
 
 def _record(kind: type[_T], line: str, path: Path, number: int) -> _T:

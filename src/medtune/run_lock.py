@@ -15,14 +15,14 @@ LOCK_NAME = ".lock"
 _held: dict[Path, FileLock] = {}
 
 
-def lock_folder(folder: Path) -> None:
-    """Keep other processes out of `folder` for this process's life. Raises RunDirError if one works in there.
+def lock_folder(folder: Path) -> bool:
+    """Keep other processes out of `folder` for this process's life; whether it was this call that shut them out.
 
-    Of several processes of one training the first holds the lock for all.
+    Raises RunDirError if one works in there. Of several processes of one training the first holds the lock for all.
     """
     file = folder.resolve() / LOCK_NAME
     if rank() != 0 or (file in _held and file.exists()):
-        return
+        return False
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
@@ -35,6 +35,12 @@ def lock_folder(folder: Path) -> None:
             f"{folder}: cannot be locked ({error.strerror}); choose a folder that can be written"
         ) from None
     _held[file] = lock
+    return True
+
+
+def locked_folders() -> list[Path]:
+    """The folders that this process works in."""
+    return [file.parent for file in _held]
 
 
 def release_locks() -> None:

@@ -26,6 +26,7 @@ from medtune.records import (
     StratumMetric,
 )
 from medtune.run_dir import RunDir
+from older_runs import forget_checksums
 
 METRICS = ("bleu", "rougeL", "rougeLsum", "exact_match", "perplexity")
 MODELS: tuple[ModelName, ...] = ("baseline", "tuned")
@@ -174,6 +175,7 @@ def refusal(read: Callable[[], object]) -> str:
 
 
 def test_damaged_statistics(run: RunDir) -> None:
+    forget_checksums(run)
     path = run.row_statistics_file("baseline")
     path.write_bytes(b"PAR1 and no more")
     message = refusal(lambda: read_measured(run, "baseline"))
@@ -182,6 +184,7 @@ def test_damaged_statistics(run: RunDir) -> None:
 
 
 def test_statistics_of_other_rows(run: RunDir, make_predictions: MakePredictions) -> None:
+    forget_checksums(run)
     other = measure_rows(make_predictions()[:3], METRICS, encoder=None, caps="")
     scores = run.read_scores("baseline")
     write_system(run, "baseline", make_predictions()[:3], other, scores)
@@ -198,6 +201,7 @@ def test_what_is_not_there_yet(run: RunDir) -> None:
 
 def test_a_damaged_comparison(run: RunDir) -> None:
     finish(run, comparison_of(run))
+    forget_checksums(run)
     run.comparison_file.write_text("[{", encoding="utf-8")
     assert refusal(lambda: read_comparison(run)).startswith(f"{run.comparison_file}: damaged, not JSON")
 
@@ -207,6 +211,7 @@ def test_a_comparison_of_another_version(run: RunDir, text: str) -> None:
     finish(run, comparison_of(run))
     for file in (run.comparison_file, run.lengths_file, run.strata_file, run.controls_file):
         finish(run, comparison_of(run))
+        forget_checksums(run)
         file.write_text(text, encoding="utf-8")
         message = refusal(lambda: read_comparison(run))
         assert message.startswith(f"{run.comparison_file}: it or a file beside it is damaged, or from another version")

@@ -14,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medtune.disk_errors import writing
+
 # Part of the cache key: raise it when a change below changes the model.
 VERSION = 1
 SPECIAL_TOKENS = (
@@ -43,17 +45,19 @@ def build_demo_model() -> Path:
     folder = cache_dir() / f"demo-model-{key}"
     if (folder / "config.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".demo-model-"))
-    try:
-        tokenizer = _train_tokenizer(passages)
-        tokenizer.save_pretrained(temporary)
-        _pretrain(tokenizer, passages).save_pretrained(temporary)
-        temporary.chmod(0o755)
-        if not folder.exists():
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer = _train_tokenizer(passages)
+    model = _pretrain(tokenizer, passages)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".demo-model-"))
+        try:
+            tokenizer.save_pretrained(temporary)
+            model.save_pretrained(temporary)
+            temporary.chmod(0o755)
+            if not folder.exists():
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

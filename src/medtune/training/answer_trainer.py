@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from medtune import hardware, interruption
-from medtune.checkpoints import prune_checkpoints, seal_checkpoint
+from medtune.checkpoints import prune_checkpoints, seal_checkpoint, writing_checkpoint
 from medtune.config import Config
 from medtune.errors import MedtuneError, first_line
 from medtune.model.adapters import lift_adapter
@@ -231,12 +231,14 @@ class AnswerTrainer(CheckedTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As the trainer does; sealed once every process has written its part, and only then are older ones deleted."""
         require_finite_adapter(self.model)
-        super()._save_checkpoint(model, trial)
+        run = self.history.run
+        folder = run.checkpoints_dir / f"checkpoint-{self.state.global_step}"
+        with writing_checkpoint(folder):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.state.is_world_process_zero:
-            run = self.history.run
-            folder = run.checkpoints_dir / f"checkpoint-{self.state.global_step}"
-            seal_checkpoint(run, folder, self.origin)
+            with writing_checkpoint(folder):
+                seal_checkpoint(run, folder, self.origin)
             if self.pusher is not None:
                 self.pusher.push(folder)
             prune_checkpoints(run, self.config.training.keep_checkpoints, self.state.best_global_step)

@@ -1,0 +1,126 @@
+"""Writing that fails because of the disk: full, over a quota or limit, read-only, refused or broken.
+
+Libraries tell it in many ways: an OSError, a text with its number (safetensors, tokenizers, pyarrow), or no reason at
+all (torch).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from medtune.errors import DiskError, MedtuneError
+
+# What is wrong, and what to do before the command can go on.
+_FULL = {
+    errno.ENOSPC: "no space left on the device; make room",
+    errno.EDQUOT: "the disk quota is used up; make room",
+    errno.EFBIG: "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system",
+}
+_REFUSED = {
+    errno.EROFS: "the file system is read-only; make it writable",
+    errno.EACCES: "permission denied; check who may read and write it",
+    errno.EPERM: "not permitted; check who may read and write it",
+    errno.EIO: "input/output error; check the disk or the mount",
+}
+_PROBLEMS = _FULL | _REFUSED
+# "(os error 28)" in Rust's texts, "[errno 28]" in pyarrow's.
+_NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+
+
+@contextmanager
+def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """What goes wrong with the disk in this block becomes a DiskError about `path`.
+
+    The block writes that file or folder, as `temporary` if that is given.
+    """
+    try:
+        yield
+    except MedtuneError:
+        raise
+    except Exception as error:  # tokenizers raises no narrower one
+        number = next((number for link in _chain(error) if (number := _number(link))), None)
+        if number is None and isinstance(error, RuntimeError):
+            number = _ask_again(temporary or path)
+        if number is None:
+            raise
+        raise DiskError(f"{path}: {_PROBLEMS[number]}") from None
+
+
+def describe_disk_error(error: BaseException, elsewhere: object = "the disk") -> str | None:
+    """What is wrong with the disk and what to do first, in one line; None if `error` is about something else.
+
+    The line names the file that the error names, or `elsewhere`. In what the error was caused by, only a full disk is
+    looked for: a permission that once was lacking may have been dealt with.
+    """
+    for link in _chain(error):
+        number = _number(link)
+        if number in _FULL or (number is not None and link is error):
+            file = getattr(link, "filename", None)
+            return f"{os.fspath(file) if isinstance(file, (str, os.PathLike)) else elsewhere}: {_PROBLEMS[number]}"
+    return None
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """In this block threads print no traceback of a disk error: TensorBoard's, which the main one gets too."""
+    before = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        if failure.exc_value is None or describe_disk_error(failure.exc_value) is None:
+            before(failure)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room, or the quota or limit does not allow more."""
+    return error.errno in _FULL
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _number(error: BaseException) -> int | None:
+    """The errno of an error, if it is one about the disk."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := _NUMBER.search(str(error))):
+        number = int(found[1] or found[2])
+    return number if number in _PROBLEMS else None
+
+
+def _ask_again(path: Path) -> int | None:
+    """Of a library's write that failed without a reason: what the system says to one more in its place, if it objects.
+
+    Not the free space of the file system, which knows of no quota and no limit. What is asked about is the file under
+    `path` that was written last.
+    """
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    if not files:
+        return None
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns)
+    size = newest.stat().st_size
+    try:
+        with newest.open("ab") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return _number(error)
+    finally:
+        with suppress(OSError):
+            os.truncate(newest, size)
+    return None

@@ -1,0 +1,37 @@
+"""What a process that was killed left in a run directory: temporary names, and a file cut off as it was written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from medtune.atomic_files import flush, unfinished_copy
+
+# Older versions gave a folder eight random characters, this one the process's number.
+_FILE, _FOLDER = re.compile(r"\.(.+)\.\d+"), re.compile(r"\.(.+)-(?:\d+|[a-z0-9_]{8})")
+
+
+def is_leftover(path: Path, names: Iterable[str]) -> bool:
+    """Whether `path` is a temporary name of a file or folder that is called one of `names`."""
+    found = (_FOLDER if path.is_dir() else _FILE).fullmatch(path.name)
+    return found is not None and found[1] in names and not path.is_symlink()
+
+
+def finish_writing(path: Path) -> None:
+    """Complete a file whose writing in place was cut off."""
+    if temporary := unfinished_copy(path):
+        shutil.copyfile(temporary, path)
+        flush(path)
+
+
+def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Delete the temporary names of `names` in `folder`. Only for who has locked it: they may be in use."""
+    names = set(names)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_leftover(path, names):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

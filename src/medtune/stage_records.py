@@ -1,0 +1,58 @@
+"""Records of complete stages: what was made from what, and whether the files are those that the stage wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from medtune.checksums import describe_file, difference
+
+StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare"]
+STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare")
+_DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
+    "data": ("baseline", "controls", "train", "tuned", "compare"),
+    "baseline": ("compare",),
+    "controls": ("compare",),
+    "train": ("tuned", "compare"),
+    "tuned": ("compare",),
+    "compare": (),
+}
+
+
+def add_record(
+    records: Mapping[str, Any], stage: StageName, cost: Mapping[str, Any], root: Path, files: Iterable[Path]
+) -> dict[str, Any]:
+    """`records` with that of `stage`: what it cost, and sizes and checksums of its `files` below `root`.
+
+    Stages that were made from an earlier version of its artefacts are left out.
+    """
+    kept = {name: record for name, record in records.items() if name not in _DEPENDENTS[stage]}
+    described = {file.relative_to(root).as_posix(): describe_file(file) for file in sorted(files) if file.is_file()}
+    return {**kept, stage: {**cost, **({"files": described} if described else {})}}
+
+
+def damage(record: Mapping[str, Any], root: Path, needed: Iterable[Path]) -> str | None:
+    """Which file of a complete stage is missing, torn or edited, and how; None if none is.
+
+    `needed` are files that must be there at least: records of older versions list none.
+    """
+    for file in needed:
+        if not file.is_file():
+            return f"{file.relative_to(root).as_posix()} is missing"
+    return next((f"{name} {how}" for name, how in _differences(record, root) if not _is_for_reading(name)), None)
+
+
+def edited_texts(record: Mapping[str, Any], root: Path) -> list[str]:
+    """Names of a complete stage's texts for people that differ from what it wrote. Nothing is made from them."""
+    return [name for name, _ in _differences(record, root) if _is_for_reading(name)]
+
+
+def _is_for_reading(name: str) -> bool:
+    return name.endswith(".md")
+
+
+def _differences(record: Mapping[str, Any], root: Path) -> Iterator[tuple[str, str]]:
+    for name, described in record.get("files", {}).items():
+        if how := difference(root / name, described):
+            yield name, how
