@@ -20,7 +20,10 @@ def config_record(config: Config) -> dict[str, Any]:
 
 def is_start_of(file: Path, config: Config) -> bool:
     """Whether a file holds a part, from the start, of what it would hold of `config`."""
-    content, whole = file.read_bytes().rstrip(b"\0"), dump_config(config).encode("utf-8")
+    whole = dump_config(config).encode("utf-8")
+    if file.stat().st_size > len(whole):
+        return False
+    content = file.read_bytes().rstrip(b"\0")
     return len(content) < len(whole) and whole.startswith(content)
 
 

@@ -269,6 +269,7 @@ class RunDir(RunFiles):
         # What decides which stages run again, and on which model, is checked; the rest is for people.
         try:
             check_type(_Decisive, values)
+            stage_records.check_records(values.get("stages", {}))
         except DamagedError as error:
             raise _damaged(self.provenance_file, str(error)) from None
         return values

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from medtune.checked_files import DamagedError, check_type
 from medtune.checksums import describe_file, difference
 
 StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare"]
@@ -18,6 +20,24 @@ _DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
     "tuned": ("compare",),
     "compare": (),
 }
+
+
+@dataclass(frozen=True)
+class _FileRecord:
+    bytes: int
+    sha256: str
+
+
+def check_records(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises DamagedError, naming it, for a list of files that is none, or names a file outside of the run."""
+    for stage, record in records.items():
+        try:
+            files = check_type(dict[str, _FileRecord], record.get("files", {}))
+            for name in files:
+                if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+                    raise DamagedError(f"{name} is not in the run")
+        except DamagedError as error:
+            raise DamagedError(f"stages.{stage}.files: {error}") from None
 
 
 def add_record(

@@ -232,7 +232,49 @@ RATINGS = [
             f"{SHEET}: larger than 67,108,864 bytes; give a filled sheet or the page's export"),
 ]  # fmt: skip
 
+
+def _checked(what: str, edit: inputs.Maker, line: str) -> Refused:
+    """With the checksums in place."""
+
+    def with_checksums(workspace: Path) -> None:
+        (workspace / "whole.json").replace(workspace / "run/provenance.json")
+
+    return refused(what, both(with_checksums, edit), EXPORT, line)
+
+
+def _listed(change: Callable[[Any], Any]) -> inputs.Maker:
+    """The checksums of the tuned stage changed."""
+
+    def edit(provenance: Any) -> None:
+        record = provenance["stages"]["tuned"]
+        record["files"] = change(record["files"])
+
+    return inputs.edit_json("run/provenance.json", edit)
+
+
+def _other_letter(workspace: Path) -> None:
+    file = workspace / "run" / ANSWERS
+    text = file.read_text(encoding="utf-8")
+    place = text.index('"prediction": "') + len('"prediction": "')
+    file.write_text(f"{text[:place]}{'y' if text[place] == 'x' else 'x'}{text[place + 1 :]}", encoding="utf-8")
+
+
+ANSWERS = "tuned/predictions.jsonl"
+NOT_COMPLETE = f"run: the tuned stage is not complete ({ANSWERS} {{}}); run `medtune evaluate run --model tuned` first"
+FILES = f"run/provenance.json: damaged, stages.tuned.files: {{}}; {RESTORE}"
+CHECKED = [
+    _checked("a letter of an answer", _other_letter, NOT_COMPLETE.format("is not as it was written")),
+    _checked("fewer answers", inputs.file(f"run/{ANSWERS}", f"{ROW}\n"), NOT_COMPLETE.format("has 66 of … bytes")),
+    _checked("no answers", inputs.remove(f"run/{ANSWERS}"), NOT_COMPLETE.format("is missing")),
+    _checked("checksums that are a list", _listed(lambda _: [1]), FILES.format("input should be a valid dictionary")),
+    _checked("a size in words", _listed(lambda files: {**files, ANSWERS: {"bytes": "x", "sha256": ""}}),
+             FILES.format(f"{ANSWERS}.bytes: input should be a valid integer, unable to parse string as an integer")),
+    _checked("a file outside of the run", _listed(lambda files: {**files, "../rows.csv": files[ANSWERS]}),
+             FILES.format("../rows.csv is not in the run")),
+]  # fmt: skip
+
 CASES: dict[str, list[Refused]] = {
+    "A run's files edited, its checksums left": CHECKED,
     "A run's configuration edited": CONFIG,
     "A run's provenance edited": PROVENANCE,
     "A run's predictions edited": PREDICTIONS,
