@@ -1,5 +1,6 @@
 """Packed rows attend to themselves alone, as each would by itself."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,11 @@ CONFIGS = {
 }
 
 
+def model_of(config, implementation):
+    """Of a configuration of its own: models that share one all take the last one's attention."""
+    return AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=implementation).eval()
+
+
 def packed_batch(rows):
     lengths = [len(row) for row in rows]
     bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32)
@@ -68,8 +74,8 @@ def packed_batch(rows):
 def test_whole_models_keep_rows_apart(config):
     torch.manual_seed(0)
     register_packed_attention()
-    packed = AutoModelForCausalLM.from_config(config, attn_implementation=NAME).eval()
-    plain = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    packed = model_of(config, NAME)
+    plain = model_of(config, "eager")
     plain.load_state_dict(packed.state_dict())
     rows = [torch.randint(0, 64, (length,)).tolist() for length in LENGTHS]
     with torch.no_grad():
@@ -82,7 +88,7 @@ def test_a_planted_leak_is_seen():
     """Without the rows' bounds attention crosses them, and the comparison above would fail."""
     torch.manual_seed(0)
     register_packed_attention()
-    model = AutoModelForCausalLM.from_config(CONFIGS["llama"], attn_implementation=NAME).eval()
+    model = model_of(CONFIGS["llama"], NAME)
     rows = [torch.randint(0, 64, (length,)).tolist() for length in LENGTHS]
     batch = packed_batch(rows)
     del batch["cu_seq_lens_q"], batch["cu_seq_lens_k"]
@@ -95,8 +101,8 @@ def test_a_planted_leak_is_seen():
 def test_left_padding_and_cache_go_the_usual_way():
     torch.manual_seed(0)
     register_packed_attention()
-    model = AutoModelForCausalLM.from_config(CONFIGS["mistral, sliding window"], attn_implementation=NAME).eval()
-    plain = AutoModelForCausalLM.from_config(CONFIGS["mistral, sliding window"], attn_implementation="eager").eval()
+    model = model_of(CONFIGS["mistral, sliding window"], NAME)
+    plain = model_of(CONFIGS["mistral, sliding window"], "eager")
     plain.load_state_dict(model.state_dict())
     ids = torch.randint(1, 64, (2, 6))
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
