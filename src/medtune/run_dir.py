@@ -289,7 +289,7 @@ class RunDir(RunFiles):
         if not self.is_complete(stage):
             damage = self.damage(stage)
             reason = f" ({damage})" if damage else ""
-            raise RunDirError(f"{self.path}: the {stage} stage is not complete{reason}; run `{command}` first")
+            raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first{reason}")
 
 
 def restore_interval(values: dict[str, Any]) -> dict[str, Any]:
