@@ -81,7 +81,7 @@ def test_a_stage_whose_file_differs_is_made_again(run: RunDir, capfd, damage: Ca
     with pytest.raises(RunDirError) as caught:
         run.require("train", "medtune train X")
     assert str(caught.value) == (
-        f"{run.path}: the train stage is not complete (adapter/tokenizer.json {how}); run `medtune train X` first"
+        f"{run.path}: the train stage is not complete; run `medtune train X` first (adapter/tokenizer.json {how})"
     )
 
 

@@ -340,7 +340,7 @@ class RunDir(RunFiles):
         if not self.is_complete(stage):
             damage = self.damage(stage)
             reason = f" ({damage})" if damage else ""
-            raise RunDirError(f"{self.path}: the {stage} stage is not complete{reason}; run `{command}` first")
+            raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first{reason}")
 
 
 def _record(kind: type[_T], line: str, path: Path, number: int) -> _T:
