@@ -18,7 +18,7 @@ kill-test: $(VENV)/.installed
 
 # Disks that fill up at one writer after another; `make test` has the quicker of these tests.
 disk-test: $(VENV)/.installed
-	MEDTUNE_DISKS=1 $(BIN)/python -m pytest -rs tests/faults/test_disk.py
+	MEDTUNE_DISKS=1 $(BIN)/python -m pytest -rs tests/faults/test_full_disk.py
 
 # Needs Chromium on the PATH; without it the tests say so and are skipped.
 browser-test: $(VENV)/.installed
