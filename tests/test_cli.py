@@ -339,3 +339,19 @@ def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:
         return min(seconds)
 
     assert best_of_five("-m", "medtune", "--help") < best_of_five("-c", "pass") + 0.5
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("redirected", ["stdout", "stderr"])
+def test_output_to_a_full_disk(tmp_path: Path, redirected: str) -> None:
+    arguments = ["config", "demo"] if redirected == "stdout" else ["config", "nowhere"]
+    with open("/dev/full", "w") as full:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, redirected: full}
+        command = [sys.executable, "-m", "medtune", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, text=True, check=False, **streams)
+    assert done.returncode == 2
+    if redirected == "stdout":
+        (line,) = done.stderr.splitlines()
+        assert line == (
+            "medtune: the disk, or where output goes: no space left on the device; make room, then try again"
+        )

@@ -16,9 +16,10 @@ import pytest
 
 from command_line import Medtune, command_runner
 from medtune import atomic_files
+from medtune.__main__ import main
 from medtune.run_dir import RunDir
 from medtune.run_lock import release_locks
-from stopping import SOURCES, finish, results, start, write_recipe
+from stopping import SOURCES, results, write_recipe
 
 TOO_LARGE = "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system"
 FULL = "no space left on the device; make room"
@@ -48,8 +49,12 @@ def recipe(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(recipe: Path) -> dict[str, object]:
     """Results of a run that nothing stopped."""
     run = recipe.parent / "whole"
-    status, errors = finish(start("run", recipe, "--run-dir", run))
-    assert status == 0, errors
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["medtune", "run", str(recipe), "--run-dir", str(run)])
+        patch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code
     return results(run)
 
 
