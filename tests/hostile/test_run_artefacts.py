@@ -260,7 +260,7 @@ def _other_letter(workspace: Path) -> None:
 
 
 ANSWERS = "tuned/predictions.jsonl"
-NOT_COMPLETE = f"run: the tuned stage is not complete ({ANSWERS} {{}}); run `medtune evaluate run --model tuned` first"
+NOT_COMPLETE = f"run: the tuned stage is not complete; run `medtune evaluate run --model tuned` first ({ANSWERS} {{}})"
 FILES = f"run/provenance.json: damaged, stages.tuned.files: {{}}; {RESTORE}"
 CHECKED = [
     _checked("a letter of an answer", _other_letter, NOT_COMPLETE.format("is not as it was written")),
