@@ -75,7 +75,7 @@ class Calls:
         return result
 
 
-PASS = (answer_loss, "_sums_if_they_fit")
+PASS = (answer_loss, "sums_if_they_fit")
 DECODED = (generation, "_decode_if_it_fits")
 
 
@@ -283,7 +283,7 @@ def test_a_plan_of_passes_that_memory_forced_is_kept(run_dir, uninterrupted, mon
         return lambda model, rows: function(model, rows) if len(rows) <= limit else None
 
     with monkeypatch.context() as patch:
-        patch.setattr(answer_loss, "_sums_if_they_fit", fits(answer_loss._sums_if_they_fit, 1))
+        patch.setattr(answer_loss, "sums_if_they_fit", fits(answer_loss.sums_if_they_fit, 1))
         Calls(patch, *DECODED, at=1)
         with pytest.raises(Interrupted):
             evaluate_stage(run_dir, "baseline")

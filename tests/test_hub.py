@@ -19,10 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from hub_server import HubServer
-from medtune.errors import DiskError, ModelError
+from medtune import hub
+from medtune.errors import DiskError, MedtuneError, ModelError
 from medtune.hub import explained
 from tiny_model import build_tiny_model, write_rows
 
@@ -362,3 +364,40 @@ def test_a_full_cache_is_no_trouble_with_the_network(deep: bool) -> None:
     with pytest.raises(DiskError) as caught, explained(ModelError, "model", "owner/name", None):
         fetch()
     assert str(caught.value) == "cache/blob: no space left on the device; make room"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("http://proxy:8080", None),
+        ("proxy:8080", None),
+        ("https://user:secret@proxy:8080", None),
+        ("ftp://proxy", "HTTPS_PROXY: not a proxy's address"),
+        ("http://proxy:port", "HTTPS_PROXY: not a proxy's address"),
+        ("http://user:secret@[::1", "HTTPS_PROXY: not a proxy's address"),
+        ("socks5://proxy:1080", "HTTPS_PROXY: a SOCKS proxy needs another package"),
+    ],
+)
+def test_a_proxy_that_no_request_can_go_through_is_named(monkeypatch, value, problem):
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    if problem is None:
+        hub.check_settings()
+        return
+    with pytest.raises(MedtuneError, match=problem) as caught:
+        hub.check_settings()
+    assert "secret" not in str(caught.value)
+
+
+def test_weights_in_the_cache_are_whole_or_not_there(tmp_path):
+    assert not hub._holds_whole_weights(tmp_path)
+    (tmp_path / "model-1.safetensors").touch()
+    assert hub._holds_whole_weights(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
+    assert not hub._holds_whole_weights(tmp_path)
+    (tmp_path / "model-2.safetensors").touch()
+    assert hub._holds_whole_weights(tmp_path)
+    index.write_text('{"weight_map": []}')
+    assert not hub._holds_whole_weights(tmp_path)

@@ -105,7 +105,18 @@ def test_results_of_something_else_are_thrown_away_and_the_user_told(tmp_path, c
 
 
 @pytest.mark.parametrize(
-    "entry", [{"rows": [0], "results": []}, {"rows": [0], "results": [[1]]}, {"rows": 1}, {"batches": [[]]}]
+    "entry",
+    [
+        {"rows": [0], "results": []},
+        {"rows": [0], "results": [[1]]},
+        {"rows": [0], "results": [["a", "many", "stop"]]},
+        {"rows": [99], "results": [["a", 1, "stop"]]},
+        {"rows": 1},
+        {"batches": [[]]},
+        {"batches": []},
+        {"batches": [[0, 0]]},
+        {"batches": 3},
+    ],
 )
 def test_whole_lines_that_make_no_sense_are_refused(tmp_path, entry):
     file = begun(tmp_path).file
@@ -113,6 +124,13 @@ def test_whole_lines_that_make_no_sense_are_refused(tmp_path, entry):
         lines.write(json.dumps({"of": "answers", **entry}) + "\n")
     with pytest.raises(RunDirError, match=r"partial.jsonl: damaged; delete it to compute its rows anew"):
         opened(tmp_path).work("answers", BATCHES, Answer)
+
+
+@pytest.mark.parametrize("line", ['{"origin": []}', '{"origin": 3}', '{"a": ' + "[" * 100_000, "[" * 100_000])
+def test_a_first_line_of_something_else_is_no_partial_result(tmp_path, line):
+    partial = begun(tmp_path)
+    partial.file.write_text(f"{line}\n")
+    assert PartialResults(partial.file, {"base": "b"}).plan({"cap": 1}) is None
 
 
 def test_lines_reach_the_disk_at_a_bounded_rate(tmp_path, monkeypatch):

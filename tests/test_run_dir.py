@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from medtune.config import Config
 from medtune.errors import RunDirError
-from medtune.recipes import load_recipe
+from medtune.evaluation_stages import evaluate_stage
+from medtune.recipes import dump_config, load_recipe
 from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir import STAGES, RunDir, StageName
 from older_runs import forget_checksums
@@ -360,6 +361,23 @@ def test_what_was_made_from_earlier_artefacts_is_complete_no_longer(
     assert set(run.provenance()["stages"]) == left
 
 
+def test_a_stage_made_again_to_the_same_files_leaves_what_was_made_from_them(run: RunDir) -> None:
+    for stage in STAGES:
+        finish(run, stage)
+    finish(run, "data")
+    assert set(run.provenance()["stages"]) == set(STAGES)
+    run.write_json(run.audit_file, {"another": 1})
+    run.complete("data", {"seconds": 2})
+    assert set(run.provenance()["stages"]) == {"data"}
+
+
+@pytest.mark.parametrize("record", [[1], {}, {"bytes": "many", "sha256": "x"}])
+def test_a_damaged_record_of_the_configuration_is_named(run: RunDir, record: object) -> None:
+    run.update_provenance(config=record)
+    with pytest.raises(RunDirError, match=r"provenance.json: damaged, config"):
+        run.config()
+
+
 def test_a_damaged_record_is_named(run: RunDir) -> None:
     finish(run, "data")
     finish(run, "baseline")
@@ -375,3 +393,12 @@ def test_a_damaged_record_is_named(run: RunDir) -> None:
         with pytest.raises(RunDirError) as caught:
             read()
         assert str(caught.value).startswith(f"{path}: damaged, not JSON")
+
+
+def test_a_damaged_adapter_is_not_replaced_by_the_one_that_training_began_with(run: RunDir, tmp_path: Path) -> None:
+    run.write_text(run.config_file, dump_config(load_recipe("demo", [f"model.adapter={tmp_path / 'start'}"])))
+    finish(run, "data")
+    finish(run, "train")
+    (run.adapter_dir / "adapter_model.safetensors").write_text("[]", encoding="utf-8")
+    with pytest.raises(RunDirError, match=r"the train stage is not complete; .*safetensors is not as"):
+        evaluate_stage(run, "tuned")

@@ -40,7 +40,8 @@ def evaluate_stage(run_dir: RunDir, which: ModelName) -> None:
         return
     run_dir.require("data", "medtune data prepare")
     config = run_dir.config()
-    if which == "tuned" and config.model.adapter is None:
+    # A stored adapter stands in for a training that there was none of, not for one whose adapter is damaged.
+    if which == "tuned" and (config.model.adapter is None or run_dir.damage("train")):
         run_dir.require("train", f"medtune train {run_dir.path}")
     with provenance.stage(run_dir, which) as record:
         predictions, precision = _predict(run_dir, which, config, record)
@@ -285,6 +286,9 @@ def _compare(run_dir: RunDir) -> Comparison:
     rows = compare_measured(measured["baseline"], measured["tuned"], resamples)
     controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], resamples) for name in names]
     by_id = {pair.id: pair for pair in run_dir.read_split("test")}
+    if unknown := [row.id for row in predictions["baseline"] if row.id not in by_id]:
+        file = run_dir.predictions_file("baseline")
+        raise RunDirError(f"{file}: {unknown[0]} is no row of the test split; evaluate that model again")
     tested = [by_id[row.id] for row in predictions["baseline"]]
     leaks = _leaks(run_dir, {row.id for row in tested})
     strata = compare_strata(

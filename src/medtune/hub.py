@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 from urllib.parse import urlsplit
 
+from medtune.checked_files import DamagedError, check_type, read_mapping
 from medtune.disk_errors import describe_disk_error
 from medtune.errors import DataError, DiskError, MedtuneError, ModelError
 from medtune.terminal import one_line
@@ -27,6 +30,7 @@ NEVER = (
     "*/*.safetensors", "consolidated*.safetensors",
 )  # fmt: skip
 
+_PROXIES = tuple(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (proxy, proxy.lower()))
 # Not progress.say: progress stands above this module.
 _log = logging.getLogger(__name__)
 
@@ -40,13 +44,30 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
     wanted = (*CONFIG_FILES, *WEIGHT_FILES) if weights else CONFIG_FILES
     with explained(ModelError, "model", repo, revision):
         # What only the cache can give must be there whole: the weights will not come later.
-        folder, names = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
+        folder, names, is_cached = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
+    if is_cached and not _holds_whole_weights(folder):
+        raise ModelError(
+            f"model {repo}: its weights are not all in the local cache, and the Hub cannot be asked for them; try "
+            "again online, without HF_HUB_OFFLINE"
+        )
     if not any(name.endswith(".safetensors") and "/" not in name for name in names):
         raise ModelError(
             f"model {repo}: no .safetensors weights in it; pickled weights are never loaded, so give a repository "
             "that has .safetensors files, or convert them"
         )
     return folder
+
+
+def _holds_whole_weights(folder: Path) -> bool:
+    """Whether a snapshot has every file that its index of weights names, or weights without an index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        names = set(check_type(dict[str, str], read_mapping(index).get("weight_map")).values())
+    except DamagedError:
+        return False
+    return all((folder / name).is_file() for name in names)
 
 
 def fetch_adapter(repo: str) -> Path:
@@ -94,8 +115,8 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
 
 def _snapshot(
     kind: str, repo: str, revision: str | None, wanted: Sequence[str], *, cached: Sequence[str]
-) -> tuple[Path, list[str]]:
-    """The snapshot's folder and the names of the repository's files; a model's from the cache if the Hub fails.
+) -> tuple[Path, list[str], bool]:
+    """The snapshot's folder, the names of the repository's files, and whether both are the cache's: if the Hub fails.
 
     So that a run whose weights are here goes on when the Hub is down for an hour.
     """
@@ -129,13 +150,13 @@ def _snapshot(
             raise error from None
         if not offline:
             _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, failure_reason(error))
-        return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+        return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")], True
     folder = Path(
         snapshot_download(
             repo, repo_type=kind, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(NEVER)
         )
     )
-    return folder, [sibling.rfilename for sibling in info.siblings or []]
+    return folder, [sibling.rfilename for sibling in info.siblings or []], False
 
 
 def check_settings() -> None:
@@ -149,6 +170,14 @@ def check_settings() -> None:
         return
     if not is_web_address(constants.ENDPOINT):
         raise MedtuneError("HF_ENDPOINT: no web address; unset it, or set it to one such as https://huggingface.co")
+    for name in _PROXIES:
+        value = os.environ.get(name, "")
+        if value.startswith("socks") and find_spec("socksio") is None:
+            raise MedtuneError(f"{name}: a SOCKS proxy needs another package; `pip install httpx[socks]`, or unset it")
+        # Of SOCKS proxies the address is checked alone.
+        address = value.replace("socks5h://", "http://", 1).replace("socks5://", "http://", 1)
+        if value and not is_web_address(address if "://" in address else f"http://{address}"):
+            raise MedtuneError(f"{name}: not a proxy's address; unset it, or set it to one such as http://host:port")
     token = get_token() or ""
     if not (token.isascii() and token.isprintable()):
         raise MedtuneError("HF_TOKEN, or the stored token: holds characters that no token has; copy it again")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtune.atomic_files import replacing_file
 from medtune.config import Config
 from medtune.data.audit import TokenLengths, Truncation, audit_rows
 from medtune.data.prepare import Prepared
@@ -47,7 +48,8 @@ def audit_prepared(prepared: Prepared, config: Config, renderer: PromptRenderer 
 def write_audit(audit: dict[str, Any], path: Path) -> None:
     """Write the audit as JSON. Raises DataError if it cannot be written there."""
     try:
-        path.write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing_file(path) as temporary:
+            temporary.write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"--out {path}: cannot be written ({error.strerror}); give another file") from None
 

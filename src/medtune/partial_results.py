@@ -12,11 +12,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from medtune.atomic_files import replacing_file
+from medtune.checked_files import DamagedError, check_type, parse_json
 from medtune.disk_errors import writing
 from medtune.errors import RunDirError
 from medtune.progress import say
@@ -43,17 +45,24 @@ class BatchWork(Generic[Result]):
         entries: Iterable[Mapping[str, Any]] = (),
         keep: Callable[[dict[str, Any]], None] = lambda entry: None,
     ) -> None:
+        names = [one.name for one in fields(result)]
         self.planned = [list(rows) for rows in batches]
         self.done: dict[int, Result] = {}
         self.times_out_of_memory = 0
         self._keep = keep
         for entry in entries:
             if "batches" in entry:
-                self.planned = [[int(row) for row in rows] for rows in entry["batches"]]
+                self.planned = check_type(list[list[int]], entry["batches"])
                 self.times_out_of_memory += 1
             else:
-                self.done |= {row: result(*values) for row, values in zip(entry["rows"], entry["results"], strict=True)}
-        self.to_do = deque(rows for rows in self.planned if rows[0] not in self.done)
+                rows = check_type(list[int], entry.get("rows"))
+                values = check_type(list[list[Any]], entry.get("results"))
+                named = [dict(zip(names, row, strict=True)) for row in values]
+                self.done |= zip(rows, check_type(list[result], named), strict=True)  # type: ignore[valid-type]
+        self.to_do = deque(rows for rows in self.planned if not rows or rows[0] not in self.done)
+        # Every row is done or to be done, once.
+        if sorted([*self.done, *chain.from_iterable(self.to_do)]) != sorted(chain.from_iterable(batches)):
+            raise DamagedError("its batches do not hold every row once")
 
     def finish(self, rows: Sequence[int], results: Sequence[Result]) -> None:
         """Take and keep the results of one batch."""
@@ -91,7 +100,8 @@ class PartialResults:
         entries, size = _whole_lines(self.file)
         if not entries:
             return None
-        kept = entries[0].get("origin", {})
+        kept = entries[0].get("origin")
+        kept = kept if isinstance(kept, dict) else {}
         if differing := [name for name, value in self.origin.items() if kept.get(name) != value]:
             say(f"{self.file}: begun with another {' and '.join(differing)}, thrown away; all rows are computed anew")
             return None
@@ -110,8 +120,12 @@ class PartialResults:
         entries = [entry for entry in self._entries if entry.get("of") == name]
         try:
             return BatchWork(batches, result, entries=entries, keep=lambda entry: self._append({"of": name, **entry}))
-        except (KeyError, TypeError, ValueError, IndexError):
-            raise RunDirError(f"{self.file}: damaged; delete it to compute its rows anew") from None
+        except (DamagedError, ValueError):
+            raise self.damaged() from None
+
+    def damaged(self) -> RunDirError:
+        """That the file cannot be gone on from."""
+        return RunDirError(f"{self.file}: damaged; delete it to compute its rows anew")
 
     def _append(self, entry: dict[str, Any]) -> None:
         # In one piece and past Python's buffers, so that nothing but the last line can be torn.
@@ -131,8 +145,8 @@ def _whole_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
     content = file.read_bytes() if file.is_file() else b""
     for line in content.split(b"\n")[:-1]:
         try:
-            entry = json.loads(line.decode("utf-8"))
-        except ValueError:
+            entry = parse_json(line.decode("utf-8"))
+        except (DamagedError, UnicodeDecodeError):
             break
         if not isinstance(entry, dict):
             break

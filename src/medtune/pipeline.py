@@ -123,9 +123,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
         else:
             model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
         # A training that goes on does so by its plan: another machine, or less free memory, would make another one.
-        kept = None
-        if checkpoint is not None:
-            kept = restore_plan(run_dir, loaded.device, most_gib=config.training.memory_gib)
+        kept = restore_plan(run_dir, loaded.device) if checkpoint is not None else None
         prepared = PreparedStep(model, train.rows, config, device=loaded.device, dtype=loaded.dtype, plan=kept)
         model, result = train_adapter(
             model,

@@ -39,6 +39,7 @@ _T = TypeVar("_T")
 class _Decisive:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: dict[str, str | None] = field(default_factory=dict)
+    config: stage_records.FileRecord | None = None
 
 
 def pin_revision(run: RunDir, config: Config) -> Config:
@@ -207,9 +208,14 @@ class RunDir(RunFiles):
         lines = enumerate(self._read_text(self.history_file).split("\n")[:-1], start=1)
         return [_record(dict[str, Any], line, self.history_file, number) for number, line in lines if line]
 
-    def truncate_history(self, last_step: int) -> None:
-        """Drop what a resumed training will log again: every line after `last_step`."""
+    def truncate_history(self, last_step: int, *, validated: bool = True) -> None:
+        """Drop what a resumed training will log again: every line after `last_step`.
+
+        Unless that step is `validated`, its validation will be logged again too.
+        """
         kept = [entry for entry in self.read_history() if self._step(entry) <= last_step]
+        if not validated:
+            kept = [entry for entry in kept if entry["step"] < last_step or "validation_loss" not in entry]
         self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def _step(self, entry: Mapping[str, Any]) -> int:

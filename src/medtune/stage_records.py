@@ -23,7 +23,9 @@ _DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
 
 
 @dataclass(frozen=True)
-class _FileRecord:
+class FileRecord:
+    """What tells a file from another of its name."""
+
     bytes: int
     sha256: str
 
@@ -32,7 +34,7 @@ def check_records(records: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises DamagedError, naming it, for a list of files that is none, or names a file outside of the run."""
     for stage, record in records.items():
         try:
-            files = check_type(dict[str, _FileRecord], record.get("files", {}))
+            files = check_type(dict[str, FileRecord], record.get("files", {}))
             for name in files:
                 if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
                     raise DamagedError(f"{name} is not in the run")
@@ -45,10 +47,11 @@ def add_record(
 ) -> dict[str, Any]:
     """`records` with that of `stage`: what it cost, and sizes and checksums of its `files` below `root`.
 
-    Stages that were made from an earlier version of its artefacts are left out.
+    Stages that were made from an earlier version of its artefacts are left out, unless that was the same.
     """
-    kept = {name: record for name, record in records.items() if name not in _DEPENDENTS[stage]}
     described = {file.relative_to(root).as_posix(): describe_file(file) for file in sorted(files) if file.is_file()}
+    same = bool(described) and records.get(stage, {}).get("files") == described
+    kept = {name: record for name, record in records.items() if same or name not in _DEPENDENTS[stage]}
     return {**kept, stage: {**cost, **({"files": described} if described else {})}}
 
 

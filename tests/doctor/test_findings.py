@@ -86,6 +86,15 @@ def test_outside_a_terminal_a_finding_is_one_line():
     assert printed(Finding("ok", "GPU", "here [bold]x"), terminal=False) == ["ok: GPU: here [bold]x"]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_control_character_reaches_the_terminal(terminal):
+    said = "\n".join(printed(Finding("failure", "model", "is \x1b[2Jbad", "mend \x07it"), terminal=terminal))
+    assert "\\x1b[2Jbad" in said
+    assert "\\x07it" in said
+    assert "\x1b[2J" not in said
+    assert "\x07" not in said
+
+
 def test_in_a_terminal_text_wraps_beneath_itself():
     lines = printed(LONG, terminal=True)
     assert lines[0].startswith("failure  model         a reason that takes")

@@ -89,7 +89,7 @@ BAD_INPUT = [
     ),
     (["score", "--predictions", "before.jsonl", "--metric", "rouge"], "--metric rouge: unknown"),
     (["score", "--predictions", "before.jsonl", "--metric", "bertscore_f1"], "needs an encoder"),
-    (["score", "--predictions", "other.jsonl", "--out", "absent/x.json"], "absent/x.json: cannot be written"),
+    (["score", "--predictions", "other.jsonl", "--out", "other.jsonl/x.json"], "other.jsonl/x.json: cannot be written"),
     (["compare", "before.jsonl", "other.jsonl"], "before and other answer unlike rows: 79 ids in one of them alone"),
     (["compare", "before.jsonl", "absent.jsonl"], "absent.jsonl: no such file"),
     (["compare", "before.jsonl"], "before.jsonl: one file of predictions has nothing to be compared with"),

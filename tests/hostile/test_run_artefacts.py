@@ -126,7 +126,7 @@ SCORES = [
             "bleu: measured in two ways, which never compare; baseline …, tuned model tok:none; evaluate both again "
             "with the same settings"),
     _file("row statistics of junk", "tuned/row_statistics.parquet", "junk",
-          f"not readable (Could not open Parquet input source …); {AGAIN}", COMPARE, incomplete("compare")),
+          f"not readable (Parquet file size is 4 bytes…); {AGAIN}", COMPARE, incomplete("compare")),
     refused("row statistics in words", both(incomplete("compare"),
             _table("tuned/row_statistics.parquet", lambda table: _overwritten(table, "1"))), COMPARE,
             "run/tuned/row_statistics.parquet: bleu.… or a column beside it is not all numbers; " + AGAIN),

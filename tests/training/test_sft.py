@@ -1,6 +1,7 @@
 """Trust tests of the training step: what must not change the trajectory does not, and what must be caught is."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from medtune import interruption
 from medtune.checkpoints import last_checkpoint
 from medtune.config import Config
-from medtune.errors import MedtuneError
+from medtune.errors import MedtuneError, RunDirError
 from medtune.model.adapters import attach_adapter, attach_new_adapter
 from medtune.model.fused_layers import FusedLayer
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
@@ -321,6 +322,82 @@ def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first
     ]
     assert_same(whole, resumed, rtol=0, atol=0)
     assert (result.best_step, result.validation_loss) == (again.best_step, again.validation_loss)
+
+
+def stopped_in_validation(tiny, tmp_path, monkeypatch, config, number, *, resume_from=None):
+    """A training whose validation of that number, from one, is stopped by a signal."""
+    measured, losses_of = [], answer_trainer.answer_losses
+
+    def interrupted(*args, on_rows, **options):
+        measured.append(None)
+
+        def watched(rows):
+            if len(measured) == number:
+                signal.raise_signal(signal.SIGTERM)
+            on_rows(rows)
+
+        return losses_of(*args, on_rows=watched, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_trainer, "answer_losses", interrupted)
+        with interruption.handled(), pytest.raises(interruption.Interrupted):
+            train(tiny, tmp_path, config, resume_from=resume_from)
+
+
+def timeless(history):
+    return [{**entry, "tokens_per_second": 0} for entry in history]
+
+
+def test_the_owed_validation_may_be_stopped_too(tiny, tmp_path, monkeypatch):
+    config = make_config(tiny, max_steps=4, epochs=2, keep="last", lora={"dropout": 0.1})
+    whole, history, _ = train(tiny, tmp_path / "a", config)
+    stopped_in_validation(tiny, tmp_path / "b", monkeypatch, config, 1)
+    checkpoint = last_checkpoint(RunDir(tmp_path / "b"))
+    seal = (checkpoint / "sealed.json").stat().st_mtime_ns
+    stopped_in_validation(tiny, tmp_path / "b", monkeypatch, config, 1, resume_from=checkpoint)
+    assert (checkpoint / "sealed.json").stat().st_mtime_ns == seal
+    # Killed after the validation that was owed: it is made once more, and stands once in the history.
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_trainer.AnswerTrainer, "training_step", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny, tmp_path / "b", config, resume_from=checkpoint)
+    assert "validation_loss" in RunDir(tmp_path / "b").read_history()[-1]
+    resumed, other, _ = train(tiny, tmp_path / "b", config, resume_from=checkpoint)
+    assert timeless(other) == timeless(history)
+    assert_same(whole, resumed, rtol=0, atol=0)
+
+
+def test_the_owed_validation_may_end_the_training(tiny, tmp_path, monkeypatch):
+    # The first validation stays the best: the second ends the training.
+    settings = {"learning_rate": 0.3, "max_steps": 8, "checkpoint_steps": 1, "schedule": "constant", "epochs": 3}
+    config = make_config(tiny, early_stopping_patience=1, **settings)
+    whole, history, result = train(tiny, tmp_path / "a", config)
+    assert (result.steps, result.best_step) == (2, 1)
+    stopped_in_validation(tiny, tmp_path / "b", monkeypatch, config, 2)
+    checkpoint = last_checkpoint(RunDir(tmp_path / "b"))
+    assert checkpoint.name == "checkpoint-2"
+    resumed, other, again = train(tiny, tmp_path / "b", config, resume_from=checkpoint)
+    assert timeless(other) == timeless(history)
+    assert_same(whole, resumed, rtol=0, atol=0)
+    assert (again.steps, again.best_step, again.validation_loss) == (2, 1, result.validation_loss)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_without_its_best_checkpoint_a_training_does_not_end_with_another(tiny, tmp_path, gone):
+    settings = {"learning_rate": 0.3, "max_steps": 3, "checkpoint_steps": 1, "schedule": "constant"}
+    config = make_config(tiny, keep_checkpoints=9, **settings)
+    _, _, result = train(tiny, tmp_path, config)
+    assert result.best_step == 1
+    best = tmp_path / "checkpoints" / "checkpoint-1"
+    if gone:
+        shutil.rmtree(best)
+    else:
+        file = best / "adapter_model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(RunDirError, match=r"checkpoint-1: the best checkpoint so far is torn or gone \(.*; restore it"):
+        train(tiny, tmp_path, config, resume_from=tmp_path / "checkpoints" / "checkpoint-2")
 
 
 # On a CPU bitsandbytes keeps the state where it is, and says so; its 8 bits begin with matrices of 4,096 numbers.

@@ -32,7 +32,8 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
     for path in paths:
         root, shown = _parse(path), one_line(str(path))
         name = path.relative_to(folder).with_suffix("").as_posix()
-        focus = _text(root.find("Focus"))
+        focus = require_text_size(_text(root.find("Focus")), f"{shown}: Focus")
+        source = require_text_size(root.get("source", ""), f"{shown}: source")
         for pair in root.iter("QAPair"):
             question = pair.find("Question")
             answer = _text(pair.find("Answer"))
@@ -47,12 +48,14 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
             pairs.append(
                 QAPair(
                     id=id,
-                    qtype=question.get("qtype", "") if question is not None else "",
+                    qtype=require_text_size(
+                        question.get("qtype", "") if question is not None else "", f"{shown}: pid {pid!r}: qtype"
+                    ),
                     question=require_text_size(_text(question), f"{shown}: pid {pid!r}: question"),
                     answer=require_text_size(answer, f"{shown}: pid {pid!r}: answer"),
                     document_id=name,
                     focus=focus,
-                    source=root.get("source", ""),
+                    source=source,
                 )
             )
     if not pairs:

@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
     pairs: list[QAPair] = []
     unanswered = 0
     seen: set[str] = set()
+    copies: Counter[str] = Counter()
     records = list(records)
     names = _resolve_columns(_column_names(records), columns, origin) if records else {}
     for index, record in enumerate(records):
@@ -123,7 +124,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
             unanswered += 1
             continue
         given = clean_text(values["id"])
-        values["id"] = given or row_id(values["question"], values["answer"], taken=seen)
+        values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
         if values["id"] in seen:
             raise DataError(
                 f"{origin}: id {show_value(given)} stands in two rows; ids must be unique, or leave data.columns.id out"
@@ -151,15 +152,19 @@ def _column_names(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record))
 
 
-def row_id(question: str, answer: str, taken: Collection[str] = ()) -> str:
+def row_id(question: str, answer: str, taken: Collection[str] = (), copies: Counter[str] | None = None) -> str:
     """An id for a row that brings none: a hash of its text, so that it is the same wherever the row stands.
 
-    Equal rows are told apart by a number.
+    Equal rows are told apart by a number. `copies` counts them, so that many need not be looked through for each.
     """
     text = json.dumps([question, answer]).encode("utf-8")
     name = hashlib.sha256(text).hexdigest()[:12]
-    copies = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(candidate for candidate in copies if candidate not in taken)
+    counted = Counter() if copies is None else copies
+    while True:
+        counted[name] += 1
+        candidate = name if counted[name] == 1 else f"{name}-{counted[name]}"
+        if candidate not in taken:
+            return candidate
 
 
 def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -> dict[str, str | None]:

@@ -35,7 +35,7 @@ def examine(recipe: str | None, overrides: Sequence[str] = (), run_dir: Path | N
     yield from guarded("precision", lambda: machine.check_precision(wanted))
     yield from guarded("attention", lambda: machine.check_attention(wanted))
     yield from guarded("memory", machine.check_memory)
-    yield from hub.check_hub(config)
+    yield from guarded("Hub", lambda: hub.check_hub(config))
     if config is not None and recipe is not None:
         from medtune.doctor.recipe import RecipeExamination
         from medtune.recipes import recipe_name

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medtune.errors import MedtuneError, first_line
+from medtune.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +49,8 @@ def guarded(subject: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
 
 def findings_of(subject: str, error: MedtuneError, state: State = "failure") -> Iterator[Finding]:
     """A finding for each line of an error; by the house's rule the fix comes last in a line, after a semicolon."""
-    for line in str(error).splitlines():
+    # Not splitlines: a name may hold what only looks like the end of a line.
+    for line in str(error).split("\n"):
         reason, _, fix = line.rpartition("; ")
         yield Finding(state, subject, reason, fix) if reason else Finding(state, subject, line)
 
@@ -89,6 +91,7 @@ def amount(size: float) -> str:
 
 def print_finding(finding: Finding, console: Console) -> None:
     """In a terminal a row whose text wraps beneath itself; elsewhere one line, for files and searches."""
+    finding = replace(finding, reason=one_line(finding.reason), fix=one_line(finding.fix))
     if not console.is_terminal:
         text = f"{finding.state}: {finding.subject}: {finding.reason}" + (f"; {finding.fix}" if finding.fix else "")
         console.print(text, markup=False, highlight=False, soft_wrap=True)

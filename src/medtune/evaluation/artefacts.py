@@ -42,16 +42,22 @@ def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
     scores = run.read_scores(system)
     path = run.row_statistics_file(system)
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            # Equal rows take next to no room on disk, and all of it in memory.
+            if any(file.metadata.num_rows != score.n for score in scores.values()):
+                raise RunDirError(
+                    f"{path}: does not fit the scores beside it ({next(iter(scores))}); evaluate that model again"
+                )
+            table = file.read()
     except (OSError, pa.ArrowException) as error:
         raise RunDirError(f"{path}: not readable ({first_line(error)}); evaluate that model again") from None
     measured = []
     for metric, score in scores.items():
-        names = [name for name in table.column_names if name.split(_SEPARATOR)[0] == metric]
-        if not names or table.num_rows != score.n:
+        names = [name for name in table.column_names if name.startswith(f"{metric}{_SEPARATOR}")]
+        if not names:
             raise RunDirError(f"{path}: does not fit the scores beside it ({metric}); evaluate that model again")
         rows = _numbers(table, names, path)
-        columns = tuple(name.split(_SEPARATOR)[1] for name in names)
+        columns = tuple(name.removeprefix(f"{metric}{_SEPARATOR}") for name in names)
         measured.append(MetricRows(metric, columns, rows, score.signature, score.table, score.details))
     return measured
 

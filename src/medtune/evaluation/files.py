@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from medtune.atomic_files import replacing_file
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.bertscore import Encoder, resolve_encoder
 from medtune.evaluation.comparison import compare_measured
@@ -113,6 +114,7 @@ def _write(out: Path | None, value: Any) -> None:
     if out is None:
         return
     try:
-        out.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        with replacing_file(out) as temporary:
+            temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None

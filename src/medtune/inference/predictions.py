@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from medtune.config import Config
-from medtune.errors import RunDirError
 from medtune.hardware import Choice
 from medtune.inference.decoding import Greedy
 from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches, unwrapped
@@ -71,10 +71,11 @@ def predict(
     prompts = [row.input_ids[: row.prompt_length] for row in rows]
     greedy = Greedy.of(loaded.renderer.tokenizer, loaded.end_token_ids, config.generation.max_new_tokens)
     kept = partial.plan(_origin(model, loaded, rows, config, batch_size))
-    plan = _make_plan(model, loaded, rows, config, batch_size) if kept is None else _restore_plan(kept, partial)
     if kept is None:
+        plan = _make_plan(model, loaded, rows, config, batch_size)
         partial.begin(asdict(plan))
     else:
+        plan = _restore_plan(kept, partial, len(rows))
         prepare_inference(model, loaded.dtype, plan.weights)
     scoring = partial.work("losses", plan.passes, AnswerLoss)
     answering = partial.work("answers", plan.batches, Answer)
@@ -124,11 +125,14 @@ def _make_plan(
     return AnswerPlan(weights, batch_size, plan_passes(rows, tokens_per_pass), plan_batches(prompts, batch_size))
 
 
-def _restore_plan(kept: Any, partial: PartialResults) -> AnswerPlan:
+def _restore_plan(kept: Any, partial: PartialResults, rows: int) -> AnswerPlan:
     try:
-        return TypeAdapter(AnswerPlan).validate_python(kept, strict=False)
+        plan = TypeAdapter(AnswerPlan).validate_python(kept, strict=False)
     except ValidationError:
-        raise RunDirError(f"{partial.file}: damaged; delete it to compute its rows anew") from None
+        raise partial.damaged() from None
+    if any(sorted(chain.from_iterable(parts)) != list(range(rows)) for parts in (plan.passes, plan.batches)):
+        raise partial.damaged()
+    return plan
 
 
 def _choose_batch_size(model: Any, prompts: Sequence[list[int]], config: Config) -> int:

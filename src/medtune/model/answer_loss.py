@@ -150,7 +150,7 @@ def score_passes(
     next_look = time.monotonic()
     while work.to_do:
         indices = work.to_do.popleft()
-        sums = _sums_if_they_fit(model, [rows[i] for i in indices])
+        sums = sums_if_they_fit(model, [rows[i] for i in indices])
         if sums is None:
             _finish_passes(work, rows, ahead)
             _halve_passes(work, rows, indices)
@@ -164,7 +164,7 @@ def score_passes(
     _finish_passes(work, rows, ahead)
 
 
-def _sums_if_they_fit(model: Any, rows: Sequence[EncodedRow]) -> Tensor | None:
+def sums_if_they_fit(model: Any, rows: Sequence[EncodedRow]) -> Tensor | None:
     """Each row's loss, (rows,) float64 on the model's device, or None if memory does not suffice."""
     batch = pack_rows([row.input_ids for row in rows], [row.labels for row in rows])
     # Position t scores the token at t + 1, so a loss belongs to the row of the token that it scores.

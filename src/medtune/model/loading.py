@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medtune.checked_files import DamagedError, check_type, read_mapping
 from medtune.config import ModelSection
 from medtune.errors import ModelError, first_line
 from medtune.hub import fetch_snapshot
@@ -156,9 +156,17 @@ def prepare_for_training(model: Any, kind: str) -> Any:
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
+@dataclass(frozen=True)
+class _Quantized:
+    quantization_config: dict[str, Any] | None = None
+
+
 def _stored_quantization(path: Path) -> Mapping[str, Any] | None:
-    stored: Mapping[str, Any] | None = json.loads((path / "config.json").read_text()).get("quantization_config")
-    return stored
+    try:
+        stored: _Quantized = check_type(_Quantized, read_mapping(path / "config.json"))
+        return stored.quantization_config
+    except DamagedError as error:
+        raise ModelError(f"{path}: its config.json cannot be used ({error})") from None
 
 
 def check_quantization(path: Path, section: ModelSection) -> None:

@@ -16,7 +16,7 @@ from medtune.checkpoints import prune_checkpoints, seal_checkpoint, writing_chec
 from medtune.config import Config
 from medtune.errors import MedtuneError, first_line
 from medtune.model.adapters import lift_adapter
-from medtune.model.answer_loss import answer_losses
+from medtune.model.answer_loss import answer_losses, sums_if_they_fit
 from medtune.model.host_store import HostMemoryError
 from medtune.progress import say
 from medtune.records import AnswerLoss, EncodedRow
@@ -142,9 +142,10 @@ class AnswerTrainer(CheckedTrainer):
         # Several processes would have to begin a step again together; before the first each is by itself.
         alone = self.accelerator.num_processes == 1 or not keep_optimizer
         if not alone or not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
+            why = "no other plan takes less" if alone else "several processes cannot plan a step anew"
             raise MedtuneError(
-                f"training ran out of {memory} memory {where} ({problem}), and no other plan takes less; lower "
-                "training.max_length or lora.rank, or free memory, and go on with --resume or start over"
+                f"training ran out of {memory} memory {where} ({problem}), and {why}; lower training.max_length or "
+                "lora.rank, or free memory, and go on with --resume or start over"
             )
         self.times_out_of_memory += 1
         self.args.optim = self.prepared.plan.optimizer
@@ -220,9 +221,31 @@ class AnswerTrainer(CheckedTrainer):
         if interruption.requested() and self.accelerator.num_processes == 1:
             raise ValidationStoppedError
 
-    def validate_first(self) -> None:
-        """The validation that was broken off at the step that training goes on from."""
-        self._determine_best_metric(self.evaluate(), None)
+    def try_validation(self, rows: Sequence[EncodedRow]) -> None:
+        """A pass of a validation over these rows together. Raises torch.OutOfMemoryError if they do not fit."""
+        training_mode = self.model.training
+        self.model.eval()
+        try:
+            with self.accelerator.autocast(), torch.no_grad():
+                if sums_if_they_fit(self.model, rows) is None:
+                    raise torch.OutOfMemoryError(f"a validation batch of {sum(len(r.input_ids) for r in rows)} tokens")
+        finally:
+            self.model.train(training_mode)
+
+    def validate_first(self) -> bool:
+        """The validation that was broken off at the step that training goes on from; whether training is over by it."""
+        try:
+            metrics = self.evaluate()
+        except ValidationStoppedError as stopped:
+            stopped.owed = True
+            raise
+        self._determine_best_metric(metrics, None)
+        return bool(self.control.should_training_stop)
+
+    def load_best(self) -> None:
+        """The weights of the best checkpoint, if the training is to end with those."""
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
 
     def save_now(self) -> None:
         """A checkpoint of the step in hand."""

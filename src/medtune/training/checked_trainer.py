@@ -10,6 +10,7 @@ from trl import SFTTrainer
 from medtune.errors import ModelError
 from medtune.model.adapter_files import WEIGHTS_NAME, weight_problem
 from medtune.training.checkpoint_files import checkpoint_error, reading, require_fitting_moments
+from medtune.training.continuation import require_best
 
 
 class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
@@ -25,6 +26,7 @@ class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
         folder = Path(self.state.best_model_checkpoint)
+        require_best(folder, {"best_global_step": self.state.best_global_step})
         self._require_whole_weights(folder)
         with reading(folder):
             super()._load_best_model()

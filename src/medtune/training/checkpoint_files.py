@@ -86,6 +86,8 @@ def reading(folder: Path) -> Iterator[None]:
     """What goes wrong while the trainer reads a checkpoint, in one line. Raises RunDirError."""
     try:
         yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise  # no fault of the checkpoint
     except (
         pickle.UnpicklingError, SafetensorError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
         LookupError, AttributeError, ArithmeticError,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from medtune import interruption
+from medtune.checkpoints import damage_of
 from medtune.config import Config
+from medtune.errors import RunDirError
 from medtune.run_dir import RunDir
 from medtune.training.checkpoint_files import read_state, reading
 
 
 class ValidationStoppedError(Exception):
-    """A signal came during a validation, which a resumed training makes first."""
+    """A signal came during a validation, which a resumed training makes first; `owed` says that it is that one."""
+
+    owed = False
+
+
+class TrainingOverError(Exception):
+    """The validation that was owed is the one by which early stopping ends the training."""
 
 
 class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
@@ -24,14 +32,7 @@ class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, run: RunDir):
         self.run = run
         self.told: bool | None = None
-        self.validate: Callable[[], object] = lambda: None
-
-    @staticmethod
-    def owes_validation(args: Any, state: Any) -> bool:
-        """Whether the checkpoint that training goes on from lacks the validation of its step."""
-        validated = {entry["step"] for entry in state.log_history if "eval_loss" in entry}
-        step = state.global_step
-        return step > 0 and step % args.eval_steps == 0 and step not in validated
+        self.validate: Callable[[], bool] = lambda: False
 
     def agree(self, told: bool) -> None:
         """What several processes found in their exchange: all of them have to stop after the same step."""
@@ -42,16 +43,34 @@ class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
 
         The state holds the path that it had when it was saved.
         """
-        if self.owes_validation(args, state):
-            self.validate()
+        due = state.global_step > 0 and state.global_step % args.eval_steps == 0
+        over = due and not is_validated(state.global_step, state.log_history) and self.validate()
         if state.best_global_step is not None and args.load_best_model_at_end:
-            best = self.run.checkpoints_dir / f"checkpoint-{state.best_global_step}"
-            state.best_model_checkpoint = str(best) if best.is_dir() else None
+            state.best_model_checkpoint = str(self.run.checkpoints_dir / f"checkpoint-{state.best_global_step}")
+        if over:
+            raise TrainingOverError
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look whether a signal has come."""
         if interruption.requested() if self.told is None else self.told:
             control.should_save = control.should_training_stop = True
+
+
+def is_validated(step: int, log_history: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the trainer's log holds a validation of this step."""
+    return any(entry.get("step") == step and "eval_loss" in entry for entry in log_history)
+
+
+def require_best(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Raises RunDirError if the best checkpoint so far, with which the training may end, is missing or torn."""
+    if state["best_global_step"] is None:
+        return
+    best = checkpoint.with_name(f"checkpoint-{state['best_global_step']}")
+    if damage := damage_of(best):
+        raise RunDirError(
+            f"{best}: the best checkpoint so far is torn or gone ({damage}); restore it, or delete "
+            f"{checkpoint.parent} to start over"
+        )
 
 
 def steps_to_go(checkpoint: Path | None, steps: int, config: Config) -> int:

@@ -11,7 +11,8 @@ from torch import nn
 from medtune.config import Config
 from medtune.gpus import DescribedGpu
 from medtune.hardware import torch_dtype
-from medtune.model.adapters import attach_new_adapter, resolve_adapter
+from medtune.model.adapter_files import read_adapter_config
+from medtune.model.adapters import attach_new_adapter, lift_adapter, resolve_adapter
 from medtune.model.attention import varlen_fits
 from medtune.model.loading import model_without_weights, prepare_for_training
 from medtune.model.packing import filled_up
@@ -84,11 +85,10 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) ->
 def _attach(model: Any, config: Config) -> Any:
     if config.model.adapter is None:
         return attach_new_adapter(model, config.lora, config.seed)
-    from peft import LoraConfig
+    from peft import LoraConfig, get_peft_model
 
-    stored: Any = LoraConfig.from_pretrained(resolve_adapter(config.model.adapter))
-    lora = config.lora.model_copy(update={"rank": stored.r, "targets": tuple(stored.target_modules)})
-    return attach_new_adapter(model, lora, config.seed)
+    stored = LoraConfig(**read_adapter_config(resolve_adapter(config.model.adapter)))
+    return lift_adapter(get_peft_model(model, stored))
 
 
 def _bytes_of(model: Any, packed: list[nn.Linear]) -> ModelBytes:

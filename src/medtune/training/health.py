@@ -62,7 +62,7 @@ class HealthWatch:
             # With a scale the update is left out, and the next step has half of it.
             return None if half else Trouble(f"the gradient's norm is {reading.gradient_norm}", _lower_rate(half))
         usual = median(self.norms) if len(self.norms) >= NORMS // 2 else math.inf
-        if self.most_spike is not None and reading.gradient_norm > self.most_spike * usual:
+        if self.most_spike is not None and usual > 0 and reading.gradient_norm > self.most_spike * usual:
             return Trouble(
                 f"the gradient's norm is {reading.gradient_norm:.3g}, {reading.gradient_norm / usual:,.0f} times the "
                 "median before it",

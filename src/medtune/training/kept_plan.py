@@ -9,7 +9,7 @@ from transformers.training_args import OptimizerNames
 
 from medtune.checkpoints import plan_error, read_plan, save_plan
 from medtune.run_dir import RunDir
-from medtune.training.peaks import GIB, TrainingPlan
+from medtune.training.peaks import TrainingPlan
 
 
 def keep_plan(run: RunDir, plan: TrainingPlan) -> None:
@@ -17,11 +17,8 @@ def keep_plan(run: RunDir, plan: TrainingPlan) -> None:
     save_plan(run, asdict(plan))
 
 
-def restore_plan(run: RunDir, device: str | None = None, *, most_gib: float | None = None) -> TrainingPlan | None:
-    """The plan of the checkpoints, or None if it takes more than `most_gib`, which was not asked for then.
-
-    Raises RunDirError if it is missing, damaged or not for `device`.
-    """
+def restore_plan(run: RunDir, device: str | None = None) -> TrainingPlan:
+    """The plan of the checkpoints. Raises RunDirError if it is missing, damaged or not for `device`."""
     try:
         plan = TypeAdapter(TrainingPlan).validate_json(read_plan(run), strict=True)
     except ValidationError as error:
@@ -30,9 +27,11 @@ def restore_plan(run: RunDir, device: str | None = None, *, most_gib: float | No
         raise plan_error(run, f"damaged ({field + ': ' if field else ''}{first['msg']})") from None
     if plan.offloaded_layers and device is not None and not device.startswith("cuda"):
         raise plan_error(run, f"offloaded_layers is {plan.offloaded_layers}, which takes a GPU, and this is {device}")
+    if plan.embeddings == "host" and device is not None and not device.startswith("cuda"):
+        raise plan_error(run, f"embeddings are in host memory beside a GPU's, and this is {device}")
     counts = (plan.offloaded_layers, plan.checkpointed_layers, plan.layers)
     if plan.tokens_per_micro_batch < 1 or counts[0] < 0 or list(counts) != sorted(counts):
         raise plan_error(run, "damaged (its counts do not fit each other)")
     if plan.optimizer not in {optimizer.value for optimizer in OptimizerNames}:
         raise plan_error(run, f"damaged (optimizer: {plan.optimizer} is unknown)")
-    return None if most_gib is not None and plan.peak_bytes > most_gib * GIB else plan
+    return plan

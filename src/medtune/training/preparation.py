@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -9,12 +10,12 @@ from typing import Any, Literal
 import torch
 
 from medtune.config import Config, TrainingSection
-from medtune.errors import ModelError
+from medtune.errors import ModelError, first_line
 from medtune.hardware import free_bytes, host_free_bytes, matrix_rate, rank, release_memory, torch_dtype, world_size
 from medtune.model.fused_adapters import fuse_adapters
 from medtune.model.fused_layers import FusedLayer, fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
-from medtune.model.host_store import HostStore
+from medtune.model.host_store import HostMemoryError, HostStore
 from medtune.progress import say
 from medtune.records import EncodedRow
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names, total_steps
@@ -53,7 +54,14 @@ class PreparedStep:
         self.machine = this_machine(device, config.training)
         self.largest_step, self.longest_row = largest_step(rows, config), max(len(row.input_ids) for row in rows)
         self.optimizers = optimizer_names(config.training.optimizer, device)
-        if plan is None:
+        if world_size() > 1:
+            # Each process plans by its own memory, and all have to make the same updates.
+            self.optimizers = self.optimizers[:1]
+        # What a plan may choose no longer, by configuration key.
+        self.settled: dict[str, Any] = {}
+        if plan is not None:
+            self.optimizers = (plan.optimizer,)  # whose state the checkpoint holds
+        if plan is None or self._exceeds_new_limit(plan):
             self.plan = self._first_plan()
             say(f"training step: {self.plan.describe()}")
         else:
@@ -68,9 +76,9 @@ class PreparedStep:
         What the configuration sets by hand is kept to while that can fit. `keep_optimizer` says that it stands.
         """
         self._forget()
-        taken = self.plan.peak_bytes or self.machine.limit
+        taken, waiting = self.plan.peak_bytes or self.machine.limit, self._host_bytes()
         if lacking == "host":
-            self.machine = replace(self.machine, host=int(self._host_bytes() * LESS))
+            self.machine = replace(self.machine, host=int(waiting * LESS))
         else:
             # Another process may have taken memory since.
             now = this_machine(self.device, self.training).limit
@@ -79,20 +87,27 @@ class PreparedStep:
         if keep_optimizer:
             self.optimizers = (self.plan.optimizer,)
         # There is no way back: what was given up to save memory stays so.
-        given_up: dict[str, Any] = {"weights": "nf4"} if self.plan.weights == "nf4" else {}
-        given_up |= {"embeddings": "host"} if self.plan.embeddings == "host" else {}
-        freed = _freed(self.training).model_copy(update=given_up)
+        if self.plan.weights == "nf4":
+            self.settled["weights"] = "nf4"
+        if self.plan.embeddings == "host":
+            self.settled["embeddings"] = "host"
+        by_hand = self.training.checkpointing == "offload" and lacking == "host"
         try:
-            self.plan = self._planned(self.training.model_copy(update=given_up))
+            self.plan = self._planned(_freed(self.training) if by_hand else self.training)
         except ModelError:
             # None that is foretold to fit may be left, but one that takes less than this did.
-            self.plan = self._planned(freed, must_fit=False)
+            self.plan = self._planned(_freed(self.training), must_fit=False)
         self._follow()
-        return lacking == "host" or self.plan.peak_bytes < taken
+        return self._host_bytes() < waiting if lacking == "host" else self.plan.peak_bytes < taken
 
     def optimizer_bytes(self) -> int:
         """What the optimiser's state will take on the device."""
         return int(self.shape.adapter_parameters * optimizer_bytes(self.plan.optimizer))
+
+    def _exceeds_new_limit(self, plan: TrainingPlan) -> bool:
+        """Whether `training.memory_gib` was set lower than the plan takes since it was made."""
+        most = (self.training.memory_gib or math.inf) * GIB
+        return self.device != "cpu" and plan.limit_bytes > most and plan.peak_bytes > most
 
     def _first_plan(self) -> TrainingPlan:
         """The best plan; on a GPU also one that is set by hand and foretold not to fit: its rehearsal will tell."""
@@ -109,7 +124,7 @@ class PreparedStep:
         return plan_training(
             self.shape,
             self.machine,
-            training,
+            training.model_copy(update=self.settled),
             largest_step=self.largest_step,
             longest_row=self.longest_row,
             optimizers=self.optimizers,
@@ -129,9 +144,14 @@ class PreparedStep:
 
     def _follow(self) -> None:
         """Have the model do as the plan says."""
+        try:
+            if self.plan.embeddings == "host":
+                move_embeddings_to_host(self.model)
+        except HostMemoryError as error:
+            say(f"embeddings stay on the device: {first_line(error)}")
+            self.settled["embeddings"] = "device"
+            self.plan = self._planned(_freed(self.training), must_fit=False)
         plan = self.plan
-        if plan.embeddings == "host":
-            move_embeddings_to_host(self.model)
         if plan.checkpointed_layers and not plan.fused:
             checkpoint_whole_layers(self.model)
         store = HostStore(torch.device(self.device)) if plan.offloaded_layers and self.layers else None

@@ -68,5 +68,5 @@ def _try(trainer: AnswerTrainer) -> None:
     for parameter in parameters:
         parameter.grad = None
     widest = longest_pass(validation_rows, [range(len(validation_rows))], budget)
-    trainer.validation_losses(widest)
+    trainer.try_validation(widest)
     del state

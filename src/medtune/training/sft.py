@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from medtune import hardware, interruption
+from medtune.checkpoints import step_of
 from medtune.config import Config
 from medtune.errors import MedtuneError, first_line
 from medtune.model.answer_loss import add_answer_loss
@@ -24,7 +25,14 @@ from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import steps_per_epoch
 from medtune.training.checkpoint_files import read_state, require_known_files
 from medtune.training.checkpoint_pusher import open_pusher
-from medtune.training.continuation import InterruptionCallback, ValidationStoppedError, steps_to_go
+from medtune.training.continuation import (
+    InterruptionCallback,
+    TrainingOverError,
+    ValidationStoppedError,
+    is_validated,
+    require_best,
+    steps_to_go,
+)
 from medtune.training.history import HistoryCallback
 from medtune.training.kept_plan import keep_plan
 from medtune.training.preparation import PreparedStep
@@ -66,11 +74,14 @@ def train_adapter(
     device = str(next(parameter.device for parameter in model.parameters() if parameter.requires_grad))
     if resume_from is not None:
         require_known_files(resume_from)
-        read_state(resume_from)
+        state = read_state(resume_from)
+        if config.training.keep == "best":
+            require_best(resume_from, state)
     steps = steps_to_go(resume_from, total_steps(config, len(train_rows)), config)
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
     if hardware.rank() == 0:
-        run.truncate_history(int(resume_from.name.split("-")[1]) if resume_from else 0)
+        step = step_of(resume_from) if resume_from else 0
+        run.truncate_history(step, validated=is_validated(step, state["log_history"]) if resume_from else True)
         keep_plan(run, prepared.plan)
     history, stopping = HistoryCallback(run, epoch_steps), InterruptionCallback(run)
     pusher = open_pusher(run, config, resume_from)
@@ -97,8 +108,11 @@ def train_adapter(
         with interruption.deferred():
             try:
                 trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-            except ValidationStoppedError:
-                trainer.save_now()
+            except ValidationStoppedError as stopped:
+                if not stopped.owed:  # else the checkpoint that training went on from says all
+                    trainer.save_now()
+            except TrainingOverError:
+                trainer.load_best()
             except torch.OutOfMemoryError as error:
                 # Outside of passes and validations, which make do with less: the optimiser's own.
                 raise MedtuneError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from medtune.atomic_files import replacing_file
 from medtune.checked_files import DamagedError, read_text
 from medtune.errors import DataError, RunDirError
 from medtune.evaluation.human.blinding import KEY_FILE, Key, parse_key
@@ -60,8 +61,8 @@ def write_scores(scores: HumanScores, key_file: Path, out: Path | None = None) -
         raise RunDirError(f"{path}: is the key; name another file with --out")
     values = {"reading": read_scores(scores), **asdict(scores)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing_file(path) as temporary:
+            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunDirError(f"{path}: cannot be written ({error.strerror}); name another file with --out") from None
     return path
