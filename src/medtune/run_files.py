@@ -15,7 +15,7 @@ WRITTEN_NAMES = frozenset({
     "config.yaml", "provenance.json", "train.parquet", "validation.parquet", "test.parquet", "report.json",
     "audit.json", "dropped.jsonl", "history.jsonl", "trouble.json", "plan.json", "sealed.json", "adapter",
     "predictions.jsonl", "scores.json", "row_statistics.parquet", "partial.jsonl", "comparison.json",
-    "comparison.md", "controls.json", "strata.json", "lengths.json",
+    "comparison.md", "controls.json", "strata.json", "lengths.json", "report.html", "README.md", "merge.json",
 })  # fmt: skip
 
 
@@ -69,6 +69,21 @@ class RunFiles:
     def comparison_text_file(self) -> Path:
         """The comparison as Markdown."""
         return self.path / "comparison.md"
+
+    @property
+    def report_file(self) -> Path:
+        """The report for people, one self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def card_file(self) -> Path:
+        """The model card, as the Hub shows it."""
+        return self.path / "README.md"
+
+    @property
+    def merge_file(self) -> Path:
+        """What merging the adapter into its base changed."""
+        return self.path / "merge.json"
 
     @property
     def human_dir(self) -> Path:
