@@ -13,13 +13,13 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from medtune.atomic_files import flush
 from medtune.checked_files import DamagedError, check_type, read_mapping, read_text
-from medtune.checksums import describe_file
+from medtune.checksums import FileRecord, describe_file, difference
 from medtune.config import Config
 from medtune.disk_errors import writing
 from medtune.errors import DiskError, RunDirError
@@ -38,15 +38,9 @@ _NAME = re.compile(r"checkpoint-[0-9]{1,12}")
 
 
 @dataclass(frozen=True)
-class _SealedFile:
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class _Seal:
     origin: dict[str, str]
-    files: dict[str, _SealedFile]
+    files: dict[str, FileRecord]
 
 
 def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype: str) -> dict[str, str]:
@@ -207,10 +201,8 @@ def damage_of(folder: Path) -> str | None:
         file = found.get(name)
         if file is None:
             return f"{name} is missing"
-        if file.stat().st_size != sealed.bytes:
-            return f"{name} has {file.stat().st_size:,} of {sealed.bytes:,} bytes"
-        if describe_file(file)["sha256"] != sealed.sha256:
-            return f"{name} is damaged"
+        if how := difference(file, asdict(sealed)):
+            return f"{name} {how}"
     return None
 
 

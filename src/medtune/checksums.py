@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What tells a file from another of its name."""
+
+    bytes: int
+    sha256: str
 
 
 def describe_file(file: Path) -> dict[str, Any]:

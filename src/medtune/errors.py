@@ -15,7 +15,7 @@ class MedtuneError(Exception):
 
 def first_line(error: BaseException) -> str:
     """What an error of a library says, in one line."""
-    lines = str(error).splitlines()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 

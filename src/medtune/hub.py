@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from medtune.checked_files import DamagedError, check_type, read_mapping
 from medtune.disk_errors import describe_disk_error
-from medtune.errors import DataError, DiskError, MedtuneError, ModelError
+from medtune.errors import DataError, DiskError, MedtuneError, ModelError, first_line
 from medtune.terminal import one_line
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
@@ -229,7 +229,7 @@ def explained(error_class: type[MedtuneError], kind: str, name: str, revision: s
         if problem := describe_disk_error(error, elsewhere=constants.HF_HOME):
             raise DiskError(problem) from None
         raise error_class(
-            f"{where}: cannot be fetched ({_first_line(error)}); check the network, the disk space and HF_HOME"
+            f"{where}: cannot be fetched ({first_line(error)}); check the network, the disk space and HF_HOME"
         ) from None
 
 
@@ -241,7 +241,7 @@ def failure_reason(error: BaseException) -> str:
         return f"the Hub answered {error.response.status_code} {error.response.reason_phrase}".rstrip()
     if isinstance(error, json.JSONDecodeError):
         return "what answered is not the Hub"
-    return f"the Hub cannot be reached ({_first_line(error)})"
+    return f"the Hub cannot be reached ({first_line(error)})"
 
 
 def failure_remedy(error: BaseException) -> str:
@@ -254,8 +254,3 @@ def failure_remedy(error: BaseException) -> str:
     if status in (401, 403):
         return "check HF_TOKEN, or log in again with `hf auth login`"
     return "wait a few minutes, or log in with `hf auth login`" if status == 429 else "try again later"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from medtune import leftovers, stage_records
 from medtune.atomic_files import replacing_file, replacing_folder, unfinished_copy
 from medtune.checked_files import DamagedError, check_type, parse_json, read_parquet, read_text
-from medtune.checksums import describe_file
+from medtune.checksums import FileRecord, describe_file
 from medtune.config import Config
 from medtune.config_record import config_record, is_cut_off, is_start_of
 from medtune.disk_errors import writing
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 class _Decisive:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: dict[str, str | None] = field(default_factory=dict)
-    config: stage_records.FileRecord | None = None
+    config: FileRecord | None = None
 
 
 def pin_revision(run: RunDir, config: Config) -> Config:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from medtune.checked_files import DamagedError, check_type
-from medtune.checksums import describe_file, difference
+from medtune.checksums import FileRecord, describe_file, difference
 
 StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare"]
 STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare")
@@ -20,14 +19,6 @@ _DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
     "tuned": ("compare",),
     "compare": (),
 }
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """What tells a file from another of its name."""
-
-    bytes: int
-    sha256: str
 
 
 def check_records(records: Mapping[str, Mapping[str, Any]]) -> None:

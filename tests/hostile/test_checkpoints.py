@@ -159,7 +159,7 @@ def _torn(what: str, damage: str, *edits: inputs.Maker) -> Torn:
 
 SEAL = f"{CHECKPOINT}/sealed.json"
 TORN = [
-    _torn("a file edited without the seal", "trainer_state.json is damaged",
+    _torn("a file edited without the seal", "trainer_state.json is not as it was written",
           inputs.edit_json(STATE, lambda state: state.update(global_step=7))),
     _torn("a file added without the seal", "pytorch_model.bin was added later",
           inputs.torch_saved(f"{CHECKPOINT}/pytorch_model.bin")),

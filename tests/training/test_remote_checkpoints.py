@@ -171,7 +171,10 @@ def test_the_random_state_of_numpy_is_no_malice(hub, fresh, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"model_safetensors": b"WEIGHTS"}, "checkpoint-4 is torn (adapter_model.safetensors is damaged)"),
+        (
+            {"model_safetensors": b"WEIGHTS"},
+            "checkpoint-4 is torn (adapter_model.safetensors is not as it was written)",
+        ),
         ({"model_safetensors": None}, "checkpoint-4 is torn (adapter_model.safetensors is missing)"),
         ({"sealed_json": b"{}"}, "checkpoint-4 is torn (sealed.json is damaged)"),
         ({"plan_json": None}, "checkpoints/plan.json is missing"),
