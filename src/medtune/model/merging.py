@@ -6,8 +6,10 @@ would be lost for good, and the sum rounded to 4 bit once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +83,15 @@ class MergePlan:
     """What the merged model's files will hold, known from shapes alone.
 
     `files` maps a file's name to the names of its tensors. `untied` says that input and output embeddings, one tensor
-    in the base, are two from here on, since the adapter changes one of them.
+    in the base, are two from here on, since the adapter changes one of them; `changed` counts the tensors that it
+    changes.
     """
 
     tensors: Mapping[str, MergedTensor]
     files: Mapping[str, list[str]]
     dtype: str
     untied: bool = False
-    changed: int = field(default=0)
+    changed: int = 0
 
     @property
     def bytes(self) -> int:
@@ -97,7 +100,7 @@ class MergePlan:
 
 
 def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes: int = SHARD_BYTES) -> MergePlan:
-    """How the adapter in the folder `adapter` is merged into the model in `base`, with floating-point weights in `dtype`.
+    """How the adapter in the folder `adapter` is merged into the model in `base`, its weights written in `dtype`.
 
     `name` is what messages call the base. Raises ModelError if its weights are packed, if the adapter does not fit it,
     is damaged, or is of a kind that is not merged here.
@@ -110,32 +113,22 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
         )
     model = model_without_weights(base, dtype, name)
     updates, replaced = _adapter_parts(model, adapter)
-    stored, prefix = stored_tensors(base), str(model.base_model_prefix)
     kept = _kept_in_float32(model)
     tensors = {
         key: MergedTensor(tensor, _output_dtype(key, tensor, torch_dtype(dtype), kept))
-        for key, tensor in stored.items()
+        for key, tensor in stored_tensors(base).items()
     }
-    tied = _tied_names(model, stored, prefix)
-    untied = False
-    for target in [*updates, *replaced]:
-        if target in tied:
-            # Whichever of the two the adapter changes, the other stays what it was.
-            untied = True
-            for missing, present in ((target, tied[target]), (tied[target], target)):
-                if missing not in tensors and present in tensors:
-                    tensors[missing] = tensors[present]
-    for target, update in updates.items():
-        key = _stored_name(target, update.shape, tensors, prefix)
+    untied = _untie(model, [*updates, *replaced], tensors)
+    parts: dict[str, LowRankUpdate | StoredTensor] = {**updates, **replaced}
+    for target, part in parts.items():
+        key = _stored_name(target, part.shape, tensors, str(model.base_model_prefix))
         if key is None:
-            raise ModelError(f"{name}: holds no {one_line(target)} that this adapter could be merged into ({adapter})")
-        _require_numbers(key, tensors[key].source, name)
-        tensors[key] = replace(tensors[key], update=update)
-    for target, weight in replaced.items():
-        key = _stored_name(target, weight.shape, tensors, prefix)
-        if key is None:
-            raise ModelError(f"{name}: holds no {one_line(target)} that this adapter could replace ({adapter})")
-        tensors[key] = replace(tensors[key], source=weight)
+            raise ModelError(f"{name}: holds no {one_line(target)} that the adapter in {adapter} could be merged into")
+        if isinstance(part, LowRankUpdate):
+            _require_numbers(key, tensors[key].source, name)
+            tensors[key] = replace(tensors[key], update=part)
+        else:
+            tensors[key] = replace(tensors[key], source=part)
     return MergePlan(tensors, _shards(tensors, shard_bytes), dtype, untied, len(updates) + len(replaced))
 
 
@@ -156,8 +149,6 @@ def write_merge(
             for name in names:
                 _write_tensor(name, plan.tensors[name], writer, on_bytes, block_bytes)
     if len(plan.files) > 1:
-        import json
-
         places = {name: file for file, names in plan.files.items() for name in names}
         index = {"metadata": {"total_size": plan.bytes}, "weight_map": dict(sorted(places.items()))}
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -216,8 +207,6 @@ def _adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate],
 
 
 def _without_weights(wrap: Callable[[], Any], adapter: Path) -> Any:
-    import warnings
-
     try:
         with warnings.catch_warnings(action="ignore"), torch.device("meta"):
             return wrap()
@@ -230,9 +219,7 @@ def _weights(adapter: Path) -> dict[str, StoredTensor]:
     return stored_in(adapter / WEIGHTS_NAME)
 
 
-def _stored_name(
-    target: str, shape: tuple[int, ...], tensors: Mapping[str, MergedTensor], prefix: str
-) -> str | None:
+def _stored_name(target: str, shape: tuple[int, ...], tensors: Mapping[str, MergedTensor], prefix: str) -> str | None:
     """The name under which a file holds the model's tensor `target`.
 
     Files of older models leave out the prefix of the decoder, or have one more; those of models that also see put the
@@ -241,21 +228,27 @@ def _stored_name(
     names = (target, target.removeprefix(f"{prefix}."), f"{prefix}.{target}")
     found = [name for name in names if name in tensors and tensors[name].source.shape == shape]
     if not found and (tail := target.partition(".layers.")[2]):
-        found = [
-            name for name in tensors if name.endswith(f".layers.{tail}") and tensors[name].source.shape == shape
-        ]
+        found = [name for name in tensors if name.endswith(f".layers.{tail}") and tensors[name].source.shape == shape]
         return found[0] if len(found) == 1 else None
     return found[0] if found else None
 
 
-def _tied_names(model: Any, stored: Mapping[str, StoredTensor], prefix: str) -> dict[str, str]:
-    """Each of two tied embeddings by the other's name, where the model ties them and the files hold one."""
+def _untie(model: Any, targets: Sequence[str], tensors: dict[str, MergedTensor]) -> bool:
+    """Give input and output embeddings a tensor each where they share one and an adapter changes either.
+
+    Whichever it changes, the other stays what it was. Returns whether it was so.
+    """
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
-        return {}
-    names = {module: f"{name}.weight" for name, module in model.named_modules() if module in (head, embeddings)}
-    first, second = names[embeddings], names[head]
-    return {first: second, second: first}
+        return False
+    names = [f"{name}.weight" for name, module in model.named_modules() if module in (head, embeddings)]
+    if not set(names) & set(targets):
+        return False
+    present = next((tensors[name] for name in names if name in tensors), None)
+    if present is not None:
+        for name in names:
+            tensors.setdefault(name, present)
+    return True
 
 
 def _kept_in_float32(model: Any) -> tuple[str, ...]:
@@ -289,8 +282,7 @@ def _shards(tensors: Mapping[str, MergedTensor], shard_bytes: int) -> dict[str, 
     )
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     return {
-        file: by_alignment({name: dtypes[name] for name in names})
-        for file, names in split.filename_to_tensors.items()
+        file: by_alignment({name: dtypes[name] for name in names}) for file, names in split.filename_to_tensors.items()
     }
 
 

@@ -52,13 +52,18 @@ class StoredTensor:
         """Numbers in a row."""
         return prod(self.shape[1:])
 
+    @property
+    def bytes(self) -> int:
+        """What all of it takes."""
+        return self.rows * self.row_elements * self.dtype.itemsize
+
     def read_rows(self, start: int, stop: int) -> Tensor:
         """Rows from `start` to `stop` in a buffer of their own: (stop - start, …). Raises ModelError if cut off."""
         values = torch.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
         size = self.row_elements * self.dtype.itemsize
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.begin + start * size)
-            _fill(file, memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+            _fill(file, values.reshape(-1).view(torch.uint8).numpy().data)
         return values if self.shape else values.reshape(())
 
     def read(self) -> Tensor:
@@ -129,7 +134,7 @@ class TensorFileWriter:
 
     def write(self, block: Tensor) -> int:
         """Write the next values; returns their bytes."""
-        data = memoryview(block.contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = block.contiguous().reshape(-1).view(torch.uint8).numpy().data
         self._file.write(data)
         self.written += len(data)
         return len(data)
