@@ -35,7 +35,7 @@ from medtune.terminal import one_line
 # 2 GB, and of that a MiB for the header. A tensor that is larger by itself has a file of its own.
 SHARD_BYTES = 2 * 10**9 - 2**20
 # Of a tensor in float32, at once. LLaMA-3's head takes 2.1 GB, its block some copies of this.
-BLOCK_BYTES = 2**26
+BLOCK_BYTES = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class LowRankUpdate:
 
         def rows(start: int, stop: int) -> Tensor:
             product = (b @ a[:, start:stop]).T if self.transposed else b[start:stop] @ a
-            return product * self.scaling
+            return product.mul_(self.scaling)
 
         return rows
 
