@@ -72,6 +72,18 @@ def test_a_model_agrees_with_itself(tiny, rows):
     assert found.summary().max < 1e-6
 
 
+def test_weights_that_wait_elsewhere_give_the_same(tiny, rows):
+    """As where a GPU is too small: layers and head are fetched as they are called."""
+    from accelerate import cpu_offload
+
+    waiting = cpu_offload(tiny.load(), CPU)
+    assert waiting.get_output_embeddings().weight.device.type == "meta"
+    first, second = (answer_states(model, rows, quiet) for model in (tiny.load(), waiting))
+    found = compare_states(first.park(), second.park(), CPU)
+    assert found.share == 1
+    assert found.summary().max < 1e-6
+
+
 def test_every_row_is_told(tiny, rows):
     seen = []
     answer_states(tiny.load(), rows, seen.append)
