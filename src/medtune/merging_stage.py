@@ -142,7 +142,8 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
         found = measure_merge(merge.config, merge.adapter, merge.to, pairs, plan)
         return replace(record, measured=found, not_measured=None)
     except NotMeasuredError as error:
-        return replace(record, measured=None, not_measured=str(error))
+        say(f"not measured: {error}")
+        return record if record.measured is not None else replace(record, not_measured=str(error))
 
 
 def _keep(merge: _Merge, record: MergeRecord) -> None:

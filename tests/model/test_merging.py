@@ -98,6 +98,35 @@ def test_a_float32_merge_is_pefts_bit_for_bit(tiny, tmp_path, settings):
     assert any(not torch.equal(merged[name], value) for name, value in load(tiny.path).state_dict().items())
 
 
+def small_model(kind: str, folder: Path) -> Path:
+    """A random model of two layers of another structure."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300, "pad_token_id": 0}
+    if kind != "gpt2":
+        sizes |= {"intermediate_size": 96, "num_key_value_heads": 2, "tie_word_embeddings": False}
+    config = AutoConfig.for_model(kind, **sizes, bos_token_id=1, eos_token_id=2)
+    with torch.random.fork_rng(devices=[]):
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("qwen2", {"target_modules": ["q_proj", "up_proj"], "bias": "all"}),
+        ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj"]}),
+        ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
+    ],
+    ids=["trained biases", "joined projections", "weights the other way round"],
+)
+def test_other_structures(tmp_path, kind, settings):
+    base = small_model(kind, tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter", **settings)
+    merged = load(merge(base, adapter, tmp_path / "merged")).state_dict()
+    assert_same(merged, by_peft(base, adapter).state_dict())
+
+
 def test_the_merged_model_answers_as_base_and_adapter(tiny, adapter, tmp_path):
     from peft import PeftModel
 

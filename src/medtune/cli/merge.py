@@ -36,6 +36,7 @@ def merge(
     prepare_process()
     from medtune.merging_stage import MergedDtype, merge_stage
     from medtune.publishing.merge_record import merge_sentences
+    from medtune.terminal import harmless
 
     if dtype not in get_args(MergedDtype):
         raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
@@ -44,5 +45,5 @@ def merge(
 
     console = Console()
     for sentence in merge_sentences(record):
-        console.print(f"- {sentence}", highlight=False, markup=False)
+        console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
     print(to)
