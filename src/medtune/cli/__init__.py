@@ -14,6 +14,7 @@ from medtune.cli.doctor import doctor
 from medtune.cli.human import human_app
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe
 from medtune.cli.plan import plan
+from medtune.cli.publish import publish
 from medtune.process import prepare_process
 
 app = typer.Typer(
@@ -96,6 +97,7 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
     print(dump_config(load_recipe(recipe, overrides or [])), end="")
 
 
+app.command()(publish)
 app.command()(plan)
 app.command()(doctor)
 

@@ -84,6 +84,19 @@ def write_card(run: RunDir) -> Path:
     return run.card_file
 
 
+def loading_example(run: RunDir, request: CardRequest) -> str:
+    """Python that loads the model of the card and asks it a question, as the run asked."""
+    config, names = run.config(), public_names(run, request.base_model)
+    target = Target(
+        location=request.repo or run.adapter_dir.name,
+        merged=request.merged,
+        base=None if names.base_on_hub else names.base,
+        quantized=config.model.quantization == "nf4",
+        dtype=card_sections.compute_dtype(card_sections.read_recorded(run)),
+    )
+    return loading_code(target, example_messages(run), config.generation.max_new_tokens)
+
+
 def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:
     from jinja2 import Environment, StrictUndefined
 
@@ -93,15 +106,6 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
     config, recorded = run.config(), card_sections.read_recorded(run)
     names = public_names(run, request.base_model)
     sentences = read_comparison(comparison) if comparison else []
-    code_base = None if names.base_on_hub else names.base
-    location = request.repo or run.adapter_dir.name
-    target = Target(
-        location=location,
-        merged=request.merged,
-        base=code_base,
-        quantized=config.model.quantization == "nf4",
-        dtype=card_sections.compute_dtype(recorded),
-    )
     page = environment.from_string(template).render(
         title=title,
         names=names,
@@ -109,7 +113,7 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         data_licence=data_licence(names),
         verdict=[sentences[0], *(line for line in sentences[1:] if line.startswith(NOT_BEATEN))] if sentences else [],
         what="A merged model" if request.merged else "A LoRA adapter",
-        code=loading_code(target, example_messages(run), config.generation.max_new_tokens),
+        code=loading_example(run, request),
         command=None if request.merged else f'medtune ask {request.repo or "."} "{QUESTION}"',
         evaluation=comparison_markdown(comparison, sentences) if comparison else None,
         human=card_sections.human_lines(run),
