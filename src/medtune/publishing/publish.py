@@ -10,6 +10,7 @@ from typing import Literal
 
 from medtune import hub_uploads
 from medtune.errors import HubError, HubUnavailableError, PublishError
+from medtune.model.loading import DEMO_MODEL
 from medtune.progress import say
 from medtune.publishing.differences import MANIFEST, Change, Differences, find_differences, write_manifest
 from medtune.publishing.licences import BaseLicence, agreement_files, base_licence
@@ -107,7 +108,7 @@ def _check_request(
             f"{run.path}: not evaluated, so its card would show nothing of what tuning changed; run "
             f"`medtune compare {run.path}` first, or add --without-evaluation"
         )
-    if not names.base_on_hub:
+    if not names.base_on_hub and names.base != DEMO_MODEL:
         say(
             f"{names.base}: not a model of the Hub, so that nobody else can load it by this name; if it is there, name "
             "it with --base-model owner/name"
