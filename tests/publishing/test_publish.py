@@ -316,9 +316,11 @@ def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypa
         bnb_4bit_compute_dtype=torch.float32,
     )  # fmt: skip
     model = AutoPeftModelForCausalLM.from_pretrained(REPO, quantization_config=quantization, dtype=torch.float32)
+    # On a CPU bitsandbytes multiplies NF4 weights in 16 bit, which flips near ties of a random model.
+    model.get_base_model().dequantize()
     tokenizer = AutoTokenizer.from_pretrained(REPO)
     config, rows = finished_run.config(), finished_run.read_predictions("tuned")
-    for row in rows[:3]:
+    for row in rows:
         messages = [
             {"role": "system", "content": config.data.system_prompt}, {"role": "user", "content": row.question},
         ]  # fmt: skip
