@@ -47,8 +47,12 @@ class RunDirError(MedtuneError):
     """A run directory is not empty, is incomplete, or was made with another configuration."""
 
 
+class PublishError(MedtuneError):
+    """What would be published must not be as it is: its weights, its texts, its name, or what it would replace."""
+
+
 class HubError(MedtuneError):
-    """The Hub refuses a private repository or an upload, or what it holds there does not fit."""
+    """The Hub refuses a repository or an upload, or what it holds there does not fit."""
 
 
 class HubUnavailableError(HubError):

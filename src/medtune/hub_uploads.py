@@ -1,4 +1,4 @@
-"""Private repositories on the Hub: made, looked into, written in single commits, read back.
+"""Repositories on the Hub: made, looked into, written in single commits, read back.
 
 Everything here raises HubUnavailableError for what may work later and HubError for what will not, in one line that
 names the repository and never shows a token or a signed address.
@@ -27,16 +27,27 @@ _TOKEN_ADVICE = "set HF_TOKEN to one that may write, or log in with `hf auth log
 
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
-    """The head of a repository: its commit and the names of its files."""
+    """The head of a repository: its commit, the names of its files, and whether only some may read it."""
 
     commit: str
     files: tuple[str, ...]
+    private: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file at the head: bytes, git's id of it, and its SHA-256 if it is in the store of large files."""
+
+    bytes: int
+    blob: str
+    sha256: str | None
 
 
 def require_write_token(repo: str) -> None:
-    """Raises HubError unless the token, which the Hub has to know, may write."""
+    """Raises HubError unless there is a token, which the Hub has to know, and which may write."""
     from huggingface_hub import HfApi
 
+    _require_token(repo)
     with _explained(repo):
         _limit_waiting()
         token = HfApi().whoami().get("auth", {}).get("accessToken", {})
@@ -46,34 +57,63 @@ def require_write_token(repo: str) -> None:
 
 def open_private_repository(repo: str) -> RepositoryState:
     """The head of a private model repository, which is made if it is not there. Raises HubError if it is public."""
-    from huggingface_hub import HfApi, constants, errors, get_token
-
-    if get_token() is None:
-        raise HubError(f"repository {repo}: needs a token of the Hub; {_TOKEN_ADVICE}")
-    with _explained(repo):
-        _limit_waiting()
-        api = HfApi()
-        try:
-            info: Any = api.repo_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        except errors.GatedRepoError:
-            raise
-        except errors.RepositoryNotFoundError:
-            api.create_repo(repo, private=True, exist_ok=True)
-            info = api.repo_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    if not info.private:
+    _require_token(repo)
+    state = find_repository(repo) or make_repository(repo, private=True)
+    if not state.private:
         raise HubError(
             f"repository {repo}: public, and adapters may have learnt rows by heart; make it private in its settings, "
             "or name another repository"
         )
-    return RepositoryState(str(info.sha), tuple(sibling.rfilename for sibling in info.siblings or []))
+    return state
 
 
-def commit_files(repo: str, files: Mapping[str, Path], *, deleted: Collection[str], message: str) -> None:
+def find_repository(repo: str) -> RepositoryState | None:
+    """The head of a model repository; None if there is none, or none that this user may see."""
+    from huggingface_hub import errors
+
+    with _explained(repo):
+        _limit_waiting()
+        try:
+            return _head(repo)
+        except errors.GatedRepoError:
+            raise
+        except errors.RepositoryNotFoundError:
+            return None
+
+
+def make_repository(repo: str, *, private: bool) -> RepositoryState:
+    """A new model repository, or one that somebody made meanwhile, as it is."""
+    from huggingface_hub import HfApi
+
+    with _explained(repo):
+        _limit_waiting()
+        HfApi().create_repo(repo, private=private, exist_ok=True)
+        return _head(repo)
+
+
+def stored_files(repo: str, state: RepositoryState) -> dict[str, StoredFile]:
+    """The files at the head, by their names."""
+    from huggingface_hub import HfApi, RepoFile
+
+    with _explained(repo):
+        entries = list(HfApi().list_repo_tree(repo, recursive=True, revision=state.commit))
+    return {
+        entry.path: StoredFile(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
+        for entry in entries
+        if isinstance(entry, RepoFile)
+    }
+
+
+def commit_files(
+    repo: str, files: Mapping[str, Path], *, deleted: Collection[str], message: str, parent: str | None = None
+) -> str:
     """Add `files`, by their names in the repository, and delete others, in one commit: readers see all or nothing.
 
-    Not upload_folder, which makes several commits of one folder; and file by file, since huggingface_hub uploads
-    several in threads that the interpreter waits for at its end, however long the Hub takes.
+    What the store of large files has already is not sent again. Unless the head is `parent`, if it is given, raises
+    HubUnavailableError. Returns the commit.
     """
+    # Not upload_folder, which makes several commits of one folder; and file by file, since huggingface_hub uploads
+    # several in threads that the interpreter waits for at its end, however long the Hub takes.
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     with _explained(repo):
@@ -82,7 +122,15 @@ def commit_files(repo: str, files: Mapping[str, Path], *, deleted: Collection[st
         for operation in added:
             api.preupload_lfs_files(repo, [operation], free_memory=False)
         operations: list[Any] = [*(CommitOperationDelete(name, is_folder=False) for name in sorted(deleted)), *added]
-        api.create_commit(repo, operations, commit_message=message)
+        made = api.create_commit(repo, operations, commit_message=message, parent_commit=parent)
+        return str(made.oid)
+
+
+def repository_address(repo: str) -> str:
+    """The page of a model repository on the Hub that is asked."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repo}"
 
 
 def squash_history(repo: str, message: str) -> None:
@@ -107,6 +155,21 @@ def fetch_files(
             ignore_patterns=list(never),
             local_dir=folder,
         )
+
+
+def _require_token(repo: str) -> None:
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise HubError(f"repository {repo}: needs a token of the Hub; {_TOKEN_ADVICE}")
+
+
+def _head(repo: str) -> RepositoryState:
+    from huggingface_hub import HfApi, constants
+
+    info: Any = HfApi().repo_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    names = tuple(sibling.rfilename for sibling in info.siblings or [])
+    return RepositoryState(str(info.sha), names, bool(info.private))
 
 
 def _limit_waiting() -> None:

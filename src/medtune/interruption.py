@@ -14,7 +14,10 @@ from types import FrameType
 INTERRUPTED_STATUS = 75
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Commands that continue a run, and whether `--resume` is how.
-_COMMANDS = {"run": True, "train": True, "data": True, "evaluate": False, "compare": False, "merge": False}
+_COMMANDS = {
+    **dict.fromkeys(("run", "train", "data"), True),
+    **dict.fromkeys(("evaluate", "compare", "merge", "publish"), False),
+}
 
 
 class Interrupted(BaseException):

@@ -15,6 +15,7 @@ from medtune.cli.human import human_app
 from medtune.cli.merge import merge
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe
 from medtune.cli.plan import plan
+from medtune.cli.publish import publish
 from medtune.process import prepare_process
 
 app = typer.Typer(
@@ -98,6 +99,7 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
 
 
 app.command()(merge)
+app.command()(publish)
 app.command()(plan)
 app.command()(doctor)
 

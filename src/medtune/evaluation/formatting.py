@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from medtune.terminal import one_line
+
 METRIC_NAMES = {
     "bleu": "BLEU",
     "rouge1": "ROUGE-1 F1",
@@ -19,6 +21,7 @@ METRIC_NAMES = {
 # One metric of each kind, for verdicts and for tables of many systems: exact match is next to never anything but zero,
 # and the other ROUGEs say what ROUGE-L says.
 HEADLINE_METRICS = ("bleu", "rougeL", "bertscore_f1", "perplexity")
+_MARKUP = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&$"})
 _LARGEST_PLAIN = 1e6  # beyond it, digits after the point say nothing and columns grow too wide
 
 
@@ -61,3 +64,8 @@ def format_p(p_value: float | None) -> str:
 def format_count(number: int, noun: str) -> str:
     """Write how many there are: `1 row`, `1,600 rows`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as one line in which nothing is markup, for a table's cell too: it may come from rows and settings."""
+    return one_line(" ".join(text.split())).translate(_MARKUP)

@@ -21,6 +21,8 @@ from medtune.records import Comparison, ComparisonRow, Control, ModelName, Verdi
 
 # Above this share of cut references or answers, overlap scores measure the cap as much as the model.
 CUT_SHARE_WARNING = 0.05
+# How a sentence begins that names what tuning had to beat and did not.
+NOT_BEATEN = "Tuning does not beat"
 _LIKELIHOOD = "perplexity"
 
 
@@ -101,7 +103,7 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
                 f"{format_value(row.metric, row.baseline)} ({row.verdict})"
                 for row in unbeaten
             )
-            lost.append(f"Tuning does not beat {control.description}: {figures}.")
+            lost.append(f"{NOT_BEATEN} {control.description}: {figures}.")
         else:
             beaten.append(control.description)
     sentences = lost

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
+    escape_markdown,
     format_count,
     format_difference,
     format_interval,
@@ -27,7 +28,6 @@ _STYLES: dict[Verdict, str] = {
     "not distinguishable": "dim",
     "undefined": "yellow",
 }
-_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|<>[]`"})
 _NAME_WIDTH = 10  # columns that carry a file's name must leave room for the others
 
 
@@ -160,7 +160,7 @@ def _strata_markdown(strata: Sequence[Stratum]) -> list[str]:
             cell = stratum.metrics[metric]
             cells.append(f"{format_difference(metric, cell.difference)} {format_interval(metric, cell.ci95)}")
         # A cell is one line, and nothing in it is markup: a question type is whatever the source says.
-        name = f"{stratum.kind}: {' '.join(stratum.value.split())}".translate(_MARKDOWN)
+        name = escape_markdown(f"{stratum.kind}: {stratum.value}")
         lines.append(f"| {name} | {stratum.n} | {stratum.groups} | {' | '.join(cells)} |")
     return lines
 

@@ -1,0 +1,211 @@
+"""What a model card says besides its scores, each section made from what the run recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from medtune.checked_files import DamagedError, check_type, read_mapping
+from medtune.config import Config
+from medtune.data.leakage import KIND_NAMES
+from medtune.evaluation.formatting import format_count
+from medtune.evaluation.human.results import SCORES_FILE
+from medtune.publishing.public_names import PublicNames, public_name
+from medtune.run_dir import STAGES, RunDir
+from medtune.terminal import one_line
+
+# Name and value, a row of a table.
+Pairs = list[tuple[str, str]]
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class _Training:
+    steps: int | None = None
+    best_step: int | None = None
+    validation_loss: float | None = None
+    trainable_parameters: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class _Stage:
+    seconds: float | None = None
+    peak_rss_bytes: int | None = None
+    peak_gpu_bytes: int | None = None
+    choices: dict[str, dict[str, str]] = field(default_factory=dict)
+    training: _Training = _Training()
+    plan: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Gpu:
+    name: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class _Hardware:
+    processor: str = "unknown"
+    cpu_count: int | None = None
+    memory_bytes: int | None = None
+    gpus: list[_Gpu] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The part of `provenance.json` that people are told."""
+
+    stages: dict[str, _Stage] = field(default_factory=dict)
+    hardware: _Hardware = _Hardware()
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True)
+class _Audit:
+    leakage: dict[str, dict[str, dict[str, _Found]] | None] = field(default_factory=dict)
+
+
+def read_recorded(run: RunDir) -> _Recorded:
+    """What the run recorded of itself. Raises RunDirError if it is damaged."""
+    return run.read_as(_Recorded, run.provenance_file) if run.provenance_file.is_file() else _Recorded()
+
+
+def compute_dtype(recorded: _Recorded) -> str:
+    """The dtype that the tuned model was computed in, or else the trained one."""
+    for stage in ("tuned", "train"):
+        if choice := recorded.stages.get(stage, _Stage()).choices.get("dtype"):
+            return one_line(choice.get("value", "bfloat16"))
+    return "bfloat16"
+
+
+def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:
+    """Hyper-parameters as they were set, and what the training came to."""
+    lora, training, stage = config.lora, config.training, recorded.stages.get("train", _Stage())
+    result = stage.training
+    rows: list[tuple[str, Any]] = [
+        ("base weights", "4-bit NF4, double quantisation" if config.model.quantization == "nf4" else "not quantised"),
+        ("compute dtype", compute_dtype(recorded)),
+        ("LoRA rank, alpha, dropout", f"{lora.rank}, {lora.alpha:g}, {lora.dropout:g}"),
+        ("LoRA targets", ", ".join(lora.targets)),
+        ("trainable parameters", _number(result.trainable_parameters)),
+        ("epochs", f"{training.epochs:g}"),
+        ("optimiser steps", _number(result.steps)),
+        ("rows a step", f"{training.effective_batch_rows:,}"),
+        ("longest row", f"{training.max_length:,} tokens; longer ones are {_OVERLONG[training.overlong]}"),
+        ("tokens trained on", _number(result.tokens)),
+        ("learning rate", f"{training.learning_rate:g}, {training.schedule}, warm-up {training.warmup_ratio:g}"),
+        ("optimiser", stage.plan.get("optimizer", training.optimizer)),
+        ("weight decay, gradient norm", f"{training.weight_decay:g}, {training.max_grad_norm:g}"),
+        ("weights kept", f"{training.keep}, of step {_number(result.best_step)}"),
+        ("validation loss there", "-" if result.validation_loss is None else f"{result.validation_loss:.4f}"),
+        ("seed", config.seed),
+        ("answers", f"{config.generation.decoding}, at most {config.generation.max_new_tokens:,} new tokens"),
+    ]
+    if config.model.adapter:
+        rows.insert(1, ("started from adapter", public_name(config.model.adapter)))
+    return [(name, one_line(str(value))) for name, value in rows]
+
+
+def hardware_lines(recorded: _Recorded) -> list[str]:
+    """The machine, in a sentence."""
+    hardware = recorded.hardware
+    gpus = [f"{one_line(gpu.name)} ({gpu.memory_bytes / _GIB:.0f} GiB)" for gpu in hardware.gpus]
+    processor = one_line(hardware.processor)
+    cores = format_count(hardware.cpu_count, "core") if hardware.cpu_count else "an unknown number of cores"
+    memory = f", {hardware.memory_bytes / _GIB:.0f} GiB of memory" if hardware.memory_bytes else ""
+    return [*gpus, f"{'no GPU; ' if not gpus else ''}{processor}, {cores}{memory}"]
+
+
+def time_rows(recorded: _Recorded) -> list[tuple[str, str, str]]:
+    """Stage, hours, and peak memory, a row a stage that ended; the last is all of them."""
+    stages = [(name, recorded.stages[name]) for name in STAGES if name in recorded.stages]
+    timed = [(name, stage, stage.seconds) for name, stage in stages if stage.seconds is not None]
+    rows = [(name, _hours(seconds), _peak(stage)) for name, stage, seconds in timed]
+    return [*rows, ("all", _hours(sum(seconds for _, _, seconds in timed)), "")]
+
+
+def version_line(recorded: _Recorded) -> str:
+    """Every package's version, and medtune's commit where it is known."""
+    versions = [f"{one_line(name)} {one_line(version)}" for name, version in recorded.versions.items()]
+    commit = [f"medtune's commit {one_line(recorded.commit)}"] if recorded.commit else []
+    return ", ".join([*versions, *commit]) or "not recorded"
+
+
+def count_rows(run: RunDir) -> Pairs:
+    """How many rows were read, kept and dealt to each split."""
+    if not run.data_report_file.is_file():
+        return []
+    report = run.read_as(dict[str, Any], run.data_report_file)
+    try:
+        source = check_type(dict[str, Any], report.get("source", {}))
+        splits = check_type(dict[str, int], report.get("rows", {}))
+    except DamagedError:
+        return []
+    counts = {"read": source.get("rows_read"), "kept by cleaning": source.get("rows_kept"), **splits}
+    return [(one_line(name), f"{count:,}") for name, count in counts.items() if isinstance(count, int)]
+
+
+def leakage_rows(run: RunDir) -> list[tuple[str, str, str]]:
+    """What test rows share with training rows: kind, how many in this split, and the share in a random one."""
+    if not run.audit_file.is_file():
+        return []
+    leakage = run.read_as(_Audit, run.audit_file).leakage
+    rows = []
+    for kind, found in leakage.items():
+        if found is None or kind not in KIND_NAMES:
+            continue
+        own, dealt = (found.get(split, {}).get("in_train") for split in ("split", "random"))
+        if own is not None and dealt is not None:
+            rows.append((KIND_NAMES[kind], f"{own.rows:,} ({own.share:.1%})", f"{dealt.share:.1%}"))
+    return rows
+
+
+def human_lines(run: RunDir) -> list[str]:
+    """What people's ratings say, in sentences; none where nobody rated."""
+    return _reading(run.human_dir / SCORES_FILE)
+
+
+def merge_lines(run: RunDir) -> list[str]:
+    """What merging changed, in sentences; none where nothing was merged."""
+    return _reading(run.merge_file)
+
+
+def data_sentence(config: Config, names: PublicNames) -> str:
+    """Where the rows came from and how they were shared out."""
+    commit = f" at commit {names.source_revision}" if names.source_revision else ""
+    test = f"; the test rows are those of {public_name(config.data.test_source)}" if config.data.test_source else ""
+    return f"{names.source}{commit}, split by the {config.data.split.method} method with seed {config.seed}{test}."
+
+
+_OVERLONG: Mapping[str, str] = {"cut": "cut at a sentence's end", "drop": "left out"}
+
+
+def _reading(file: Any) -> list[str]:
+    """The sentences of a file of scores. One that cannot be read says nothing, and the card goes without it."""
+    try:
+        return [one_line(line) for line in check_type(list[str], read_mapping(file).get("reading"))]
+    except (FileNotFoundError, DamagedError):
+        return []
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
+
+
+def _peak(stage: _Stage) -> str:
+    if stage.peak_gpu_bytes:
+        return f"{stage.peak_gpu_bytes / _GIB:.2f} GiB on the GPU"
+    return f"{stage.peak_rss_bytes / _GIB:.2f} GiB in RAM" if stage.peak_rss_bytes else "-"
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,144 @@
+"""Licences that a published model stands under: its base's, and its data's. What they ask for is their own words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.checked_files import DamagedError, read_mapping, read_text
+from medtune.data.sources import DEMO_SOURCE
+from medtune.data.table_files import TABLE_SUFFIXES
+from medtune.model.loading import DEMO_MODEL
+from medtune.publishing.public_names import PublicNames
+from medtune.run_dir import RunDir
+
+# Of a base model's own files, those that go on to its derivatives.
+AGREEMENT_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md")
+_VOCABULARY_OF_LLAMA_3 = 128_256
+_LLAMA_3 = re.compile(r"(?i)(?<![a-z])llama[-_ ]?3(?:[._]([123]))?(?![0-9]|b\b)")
+_STATED = re.compile(r"\A---\n(?:.*\n)*?license: *([\w.-]{1,40}) *\n(?:.*\n)*?---\n")
+# How the first version and its successors scale positions, which tells them apart where a name does not.
+_ROPE_FACTORS = {8.0: "3.1", 32.0: "3.2"}
+_KNOWN = {"HuggingFaceTB/SmolLM2": "apache-2.0", DEMO_MODEL: "apache-2.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class BaseLicence:
+    """A base model's licence by the Hub's name for it, `other` where it is not known.
+
+    What Meta's licences ask for is None elsewhere: words to show, a notice to pass on, how a model's name begins.
+    """
+
+    identifier: str
+    title: str
+    built_with: str | None = None
+    notice: str | None = None
+    name_prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataLicence:
+    """What is said of the data's licence, in one sentence, and its name on the Hub where it is known."""
+
+    identifier: str | None
+    sentence: str
+
+
+def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
+    """The licence of the run's base model, by its name and configuration."""
+    base = run.config().model.base
+    for start, licence in _KNOWN.items():
+        if names.base.startswith(start):
+            return BaseLicence(licence, licence)
+    version = _version_by_name(names.base) or _version_by_config(_base_config(base, names.base_revision))
+    if version is not None:
+        return _llama_licence(version)
+    stated = _stated_licence(Path(base))
+    return BaseLicence(stated, stated) if stated else BaseLicence("other", "that of the base model")
+
+
+def agreement_files(base: str, revision: str | None) -> dict[str, Path]:
+    """The base model's licence files that stand on this machine, in its folder or in the Hub's cache."""
+    found = {name: _base_file(base, revision, name) for name in AGREEMENT_FILES}
+    return {name: file for name, file in found.items() if file is not None}
+
+
+def data_licence(names: PublicNames) -> DataLicence:
+    """What may be said of the rows' licence."""
+    if names.source == DEMO_SOURCE:
+        return DataLicence("apache-2.0", "The rows were written for medtune's demo and are under Apache-2.0.")
+    medquad = "medquad" in names.source.lower() if names.source_on_hub else _is_xml_folder(names.source)
+    if medquad:
+        return DataLicence(
+            "cc-by-4.0",
+            "MedQuAD, by Asma Ben Abacha and Dina Demner-Fushman, under CC BY 4.0 "
+            "(https://creativecommons.org/licenses/by/4.0/): A question-entailment approach to question answering. "
+            "BMC Bioinformatics 20, 511 (2019). Its rows were cleaned, split and used for training.",
+        )
+    return DataLicence(None, "The licence of these rows is for whoever publishes this model to state.")
+
+
+def _is_xml_folder(source: str) -> bool:
+    """Of what is not on the Hub, rows come from tables or from a folder of MedQuAD's XML."""
+    return not source.lower().endswith(TABLE_SUFFIXES)
+
+
+def _llama_licence(version: str) -> BaseLicence:
+    title = "Meta Llama 3" if version == "3" else f"Llama {version}"
+    return BaseLicence(
+        identifier=f"llama{version}",
+        title=f"{title} Community License",
+        built_with="Built with Meta Llama 3" if version == "3" else "Built with Llama",
+        notice=f"{title} is licensed under the {title} Community License, "
+        "Copyright © Meta Platforms, Inc. All Rights Reserved.",
+        name_prefix="Llama-3" if version == "3" else "Llama",
+    )
+
+
+def _version_by_name(base: str) -> str | None:
+    match = _LLAMA_3.search(base.rpartition("/")[2])
+    return None if match is None else f"3.{match[1]}" if match[1] else "3"
+
+
+def _version_by_config(config: Mapping[str, Any]) -> str | None:
+    """Models that are derived from LLaMA-3 under another name have its structure and vocabulary."""
+    if config.get("model_type") != "llama" or config.get("vocab_size") != _VOCABULARY_OF_LLAMA_3:
+        return None
+    scaling = config.get("rope_scaling") or config.get("rope_parameters")
+    factor = scaling.get("factor") if isinstance(scaling, dict) else None
+    return _ROPE_FACTORS.get(factor, "3") if isinstance(factor, (int, float)) else "3"
+
+
+def _base_config(base: str, revision: str | None) -> dict[str, Any]:
+    file = _base_file(base, revision, "config.json")
+    try:
+        return read_mapping(file) if file is not None else {}
+    except DamagedError:
+        return {}
+
+
+def _base_file(base: str, revision: str | None, name: str) -> Path | None:
+    """A file of the base model as it stands on this machine; nothing is fetched."""
+    if base == DEMO_MODEL:
+        return None
+    if os.path.isdir(base):
+        return Path(base) / name if (Path(base) / name).is_file() else None
+    if revision is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(base, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _stated_licence(folder: Path) -> str | None:
+    """What the metadata of the model card in a base model's folder says."""
+    try:
+        stated = _STATED.search(read_text(folder / "README.md"))
+    except (FileNotFoundError, DamagedError):
+        return None
+    return stated[1] if stated else None

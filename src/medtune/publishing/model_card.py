@@ -1,0 +1,177 @@
+"""The model card: metadata that the Hub reads, and a page for people, both made from what a run wrote."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from medtune import __version__
+from medtune.evaluation.artefacts import read_comparison as read_files
+from medtune.evaluation.formatting import METRIC_NAMES, escape_markdown
+from medtune.evaluation.reading import NOT_BEATEN, read_comparison
+from medtune.evaluation.tables import comparison_markdown
+from medtune.publishing import card_sections
+from medtune.publishing.licences import BaseLicence, base_licence, data_licence
+from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
+from medtune.publishing.public_names import PublicNames, public_name, public_names
+from medtune.records import Comparison, ComparisonRow
+from medtune.run_dir import RunDir
+
+_LANGUAGE = "en"
+# The Hub's names of metrics, by the start of medtune's.
+_HUB_METRICS = {
+    "bleu": "bleu",
+    "rouge": "rouge",
+    "bertscore": "bertscore",
+    "exact": "exact_match",
+    "perplexity": "perplexity",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CardRequest:
+    """What a card is for: a repository, or with None the run directory itself; an adapter, or a merged model.
+
+    `base_model` is the Hub id of a base model that the run read from a folder. `has_report` says that report.html
+    stands beside the card.
+    """
+
+    repo: str | None = None
+    merged: bool = False
+    base_model: str | None = None
+    has_report: bool = False
+
+
+def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
+    """The card of `run`: a YAML header with a `model-index`, then Markdown.
+
+    It depends on the run's files and `request` alone, and names no path of this machine. Raises RunDirError if there
+    is no trained adapter, or if a file is damaged.
+    """
+    run.require("train", f"medtune train {run.path}")
+    from huggingface_hub import ModelCardData
+
+    names = public_names(run, request.base_model)
+    licence = base_licence(run, names)
+    comparison = read_files(run) if run.is_complete("compare") else None
+    title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
+    known = set(_HUB_METRICS.values())
+    data: dict[str, Any] = {
+        "language": _LANGUAGE,
+        "license": licence.identifier,
+        "library_name": "transformers" if request.merged else "peft",
+        "pipeline_tag": "text-generation",
+        "base_model": names.base if names.base_on_hub else None,
+        # A merged LoRA is a fine-tune to the Hub, whose `merge` is several models in one.
+        "base_model_relation": ("finetune" if request.merged else "adapter") if names.base_on_hub else None,
+        "datasets": [names.source] if names.source_on_hub else None,
+        "tags": _tags(run, licence),
+        "model_name": title,
+        "eval_results": _results(comparison, names) if comparison else None,
+        "metrics": sorted({_hub_metric(row.metric) for row in _standard(comparison)} & known) if comparison else None,
+    }
+    header = ModelCardData(**{key: value for key, value in data.items() if value})
+    return f"---\n{header.to_yaml()}\n---\n\n{_body(run, request, title, comparison)}"
+
+
+def write_card(run: RunDir) -> Path:
+    """Write the card of the run directory itself, and say where. Raises RunDirError as `build_card` does."""
+    run.write_text(run.card_file, build_card(run, CardRequest(has_report=run.report_file.is_file())))
+    return run.card_file
+
+
+def loading_example(run: RunDir, request: CardRequest) -> str:
+    """Python that loads the model of the card and asks it a question, as the run asked."""
+    config, names = run.config(), public_names(run, request.base_model)
+    target = Target(
+        location=request.repo or run.adapter_dir.name,
+        merged=request.merged,
+        base=None if names.base_on_hub else names.base,
+        quantized=config.model.quantization == "nf4",
+        dtype=card_sections.compute_dtype(card_sections.read_recorded(run)),
+    )
+    return loading_code(target, example_messages(run), config.generation.max_new_tokens)
+
+
+def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters["md"] = escape_markdown
+    template = (files("medtune.publishing") / "card.md.jinja").read_text(encoding="utf-8")
+    config, recorded = run.config(), card_sections.read_recorded(run)
+    names = public_names(run, request.base_model)
+    sentences = read_comparison(comparison) if comparison else []
+    page = environment.from_string(template).render(
+        title=title,
+        names=names,
+        licence=base_licence(run, names),
+        data_licence=data_licence(names),
+        verdict=[sentences[0], *(line for line in sentences[1:] if line.startswith(NOT_BEATEN))] if sentences else [],
+        what="A merged model" if request.merged else "A LoRA adapter",
+        code=loading_example(run, request),
+        command=None if request.merged else f'medtune ask {request.repo or "."} "{QUESTION}"',
+        evaluation=comparison_markdown(comparison, sentences) if comparison else None,
+        human=card_sections.human_lines(run),
+        merge=card_sections.merge_lines(run),
+        data=card_sections.data_sentence(config, names),
+        counts=card_sections.count_rows(run),
+        leakage=card_sections.leakage_rows(run),
+        recipe=card_sections.recipe_rows(config, recorded),
+        system_prompt=config.data.system_prompt.strip() or "none",
+        hardware=card_sections.hardware_lines(recorded),
+        times=card_sections.time_rows(recorded),
+        versions=card_sections.version_line(recorded),
+        medtune_version=__version__,
+        published=request.repo is not None,
+        report=request.has_report,
+    )
+    return names.scrub(re.sub(r"\n{3,}", "\n\n", page)).rstrip() + "\n"
+
+
+def _plain_title(names: PublicNames, licence: BaseLicence) -> str:
+    base = names.base.rpartition("/")[2].removeprefix("Meta-").replace(":", "-")
+    start = f"{licence.name_prefix}-" if licence.name_prefix and not base.startswith(licence.name_prefix) else ""
+    return f"{start}{base}-medtune"
+
+
+def _tags(run: RunDir, licence: BaseLicence) -> list[str]:
+    config = run.config()
+    tags = ["medtune", "qlora" if config.model.quantization == "nf4" else "lora", "medical", "question-answering"]
+    if "medquad" in public_name(config.data.source).lower():
+        tags.append("medquad")
+    return [*tags, "llama-3"] if licence.built_with else tags
+
+
+def _standard(comparison: Comparison) -> list[ComparisonRow]:
+    return [row for row in comparison.rows if row.table == "standard"]
+
+
+def _hub_metric(metric: str) -> str:
+    return next((name for start, name in _HUB_METRICS.items() if metric.startswith(start)), metric)
+
+
+def _results(comparison: Comparison, names: PublicNames) -> list[Any]:
+    """The tuned model's scores of the standard table; a value that is no number is none for the Hub either."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Medical question answering",
+            dataset_type=names.source if names.source_on_hub else re.sub(r"[^\w.-]+", "-", names.source),
+            dataset_name=names.source,
+            dataset_split="test",
+            dataset_revision=names.source_revision,
+            metric_type=_hub_metric(row.metric),
+            metric_name=METRIC_NAMES.get(row.metric, row.metric),
+            metric_value=round(row.tuned, 6),
+            metric_args={"baseline": round(row.baseline, 6), "rows": row.n, "signature": row.signature},
+        )
+        for row in _standard(comparison)
+        if math.isfinite(row.tuned) and math.isfinite(row.baseline)
+    ]

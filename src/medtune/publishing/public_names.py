@@ -1,0 +1,108 @@
+"""What of a run's names and paths may be published: Hub ids as they are, of local paths the last component alone."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PureWindowsPath
+
+from medtune.config import Config
+from medtune.data.sources import DEMO_SOURCE
+from medtune.data.table_files import TABLE_SUFFIXES
+from medtune.model.loading import DEMO_MODEL
+from medtune.run_dir import RunDir
+from medtune.terminal import one_line
+
+_LOCAL_START = (".", "/", "~", "\\")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicNames:
+    """How a run's base model and source are called in public, and whether the Hub knows them by that name.
+
+    `base_revision` and `source_revision` are commits. `private_paths` are texts that must not go up, each with what
+    stands in its place, longest first.
+    """
+
+    base: str
+    base_on_hub: bool
+    base_revision: str | None
+    source: str
+    source_on_hub: bool
+    source_revision: str | None
+    private_paths: tuple[tuple[str, str], ...]
+
+    def scrub(self, text: str) -> str:
+        """`text` without the paths of this machine."""
+        for path, name in self.private_paths:
+            # Not inside of a longer path, whose end only looks like it.
+            text = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w-])", lambda _, name=name: name, text)  # type: ignore[misc]
+        return text
+
+
+def public_names(run: RunDir, base_model: str | None = None) -> PublicNames:
+    """The names of `run`; `base_model` is the Hub id of a base model that the run read from a folder.
+
+    Raises RunDirError if its provenance is damaged.
+    """
+    config, provenance = run.config(), run.provenance()
+    base_revision = provenance.get("model", {}).get("revision")
+    source_revision = provenance.get("data", {}).get("revision")
+    return PublicNames(
+        base=base_model or public_name(config.model.base),
+        base_on_hub=base_model is not None or base_revision is not None,
+        base_revision=None if base_model is not None else base_revision,
+        source=public_name(config.data.source),
+        source_on_hub=source_revision is not None,
+        source_revision=source_revision,
+        private_paths=_private_paths(run, config),
+    )
+
+
+def public_name(name: str) -> str:
+    """A Hub id, or a name that medtune knows, as it is; of a local path its last component."""
+    return one_line((PureWindowsPath(name) if "\\" in name else PurePath(name)).name if is_local(name) else name)
+
+
+def is_local(name: str) -> bool:
+    """Whether `name` is a path on this machine, or was one on another."""
+    if name in (DEMO_MODEL, DEMO_SOURCE):
+        return False
+    looks = name.startswith(_LOCAL_START) or name.lower().endswith(TABLE_SUFFIXES) or "\\" in name
+    return looks or name.count("/") > 1 or os.path.exists(name)
+
+
+def public_config(config: Config, names: PublicNames) -> Config:
+    """`config` without paths of this machine, and without the private repository that kept its checkpoints."""
+    data, evaluation = config.data, config.evaluation
+    model = {"base": names.base, "adapter": config.model.adapter and public_name(config.model.adapter)}
+    if names.base_revision is not None:
+        model["revision"] = names.base_revision
+    rows = {"source": names.source, "test_source": data.test_source and public_name(data.test_source)}
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update=model),
+            "data": data.model_copy(update=rows),
+            "training": config.training.model_copy(update={"push_checkpoints_to": None}),
+            "evaluation": evaluation.model_copy(update={"bertscore_model": public_name(evaluation.bertscore_model)}),
+        }
+    )
+
+
+def _private_paths(run: RunDir, config: Config) -> tuple[tuple[str, str], ...]:
+    given = (
+        config.model.base,
+        config.model.adapter,
+        config.data.source,
+        config.data.test_source,
+        config.evaluation.bertscore_model,
+    )
+    local = [name for name in given if name and is_local(name)]
+    found = {path: public_name(path) for name in [*local, str(run.path)] for path in (name, os.path.abspath(name))}
+    home = str(Path.home())
+    found |= {f"{home}/": "~/"} if len(home) > 1 else {}
+    found |= {html.escape(path): html.escape(name) for path, name in found.items()}
+    paths = [(path, name) for path, name in found.items() if "/" in path or "\\" in path]
+    return tuple(sorted(paths, key=lambda item: (-len(item[0]), item[0])))

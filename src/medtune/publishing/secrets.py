@@ -1,0 +1,68 @@
+"""Secrets in files that are about to be published: where they are and of what kind, never what they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from medtune.terminal import one_line
+
+# What services give out, by its form.
+_FORMS: Mapping[str, re.Pattern[str]] = {
+    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
+    "an AWS access key": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "an AWS secret key": re.compile(r"(?i)aws_secret_access_key\W{1,6}[A-Za-z0-9/+=]{40}"),
+    "a private key": re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY"),
+    "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{50})"),
+    "a Weights & Biases key": re.compile(
+        r"(?i)(?:wandb[_-]?(?:api[_-]?)?(?:key|token)\W{1,6}|api\.wandb\.ai\s[^\n]{0,60}password\s+)[0-9a-f]{40}\b"
+    ),
+    "a key of OpenAI's or Anthropic's form": re.compile(r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}"),
+    "a Google API key": re.compile(r"\bAIza[0-9A-Za-z_-]{35}\b"),
+    "a Slack token": re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
+    "a password in an address": re.compile(
+        r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@\"'<>]{1,100}:[^\s/@\"'<>]{1,100}@[\w.-]"
+    ),
+}
+# Variables whose names say that their values are secret, however those look. Shorter values are words.
+_SECRET_NAME = re.compile(r"(?i)(?:token|key|secret|password|passwd)$")
+_SHORTEST = 12
+_MAX_HEADER_BYTES = 100 << 20
+
+
+def find_secrets(name: str, file: Path) -> Iterator[str]:
+    """A line a secret: the file's `name`, the line in it, and the kind. Of weights the header alone is text."""
+    # Every secret is ASCII, and Latin-1 decodes whatever a file holds.
+    text = _readable_part(file).decode("latin-1")
+    places: dict[int, str] = {}
+    for kind, value in _own_secrets():
+        for match in re.finditer(re.escape(value), text):
+            places.setdefault(match.start(), kind)
+    for kind, form in _FORMS.items():
+        for match in form.finditer(text):
+            places.setdefault(match.start(), kind)
+    for position, kind in sorted(places.items()):
+        line = text.count("\n", 0, position) + 1
+        yield f"{one_line(name)}: holds {kind} in line {line}; take it out, and replace it where it is used"
+
+
+def _own_secrets() -> Iterator[tuple[str, str]]:
+    """This user's token and the secrets of the environment."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if token and len(token) >= _SHORTEST:
+        yield "this user's token of the Hub", token
+    for variable, value in os.environ.items():
+        if _SECRET_NAME.search(variable) and len(value) >= _SHORTEST and value.isascii():
+            yield f"the value of {one_line(variable)}", value
+
+
+def _readable_part(file: Path) -> bytes:
+    with file.open("rb") as content:
+        if file.suffix != ".safetensors":
+            return content.read()
+        length = int.from_bytes(content.read(8), "little")
+        return content.read(min(length, _MAX_HEADER_BYTES))

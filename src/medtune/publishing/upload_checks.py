@@ -1,0 +1,85 @@
+"""What may not be published: weights that are no numbers, secrets, programs in disguise, links out of the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from medtune.errors import PublishError, first_line
+from medtune.hub import NEVER
+from medtune.progress import progress_bar
+from medtune.publishing.licences import BaseLicence
+from medtune.publishing.secrets import find_secrets
+from medtune.terminal import one_line
+
+# Elements looked at in one go: 64 MB of float32, however large a matrix is.
+_CHUNK = 1 << 24
+
+
+def require_name(repo: str, licence: BaseLicence) -> None:
+    """Raises PublishError unless `repo` is owner/name, with a name that begins as the base's licence demands."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo if "/" in repo else f"{repo}/")
+    except HFValidationError:
+        raise PublishError(f"--repo {one_line(repo)}: must be a Hub repository of the form owner/name") from None
+    owner, _, name = repo.partition("/")
+    prefix = licence.name_prefix
+    if prefix is not None and not name.startswith(prefix):
+        rest = name.lower().removeprefix("meta-").removeprefix("llama-3").removeprefix("llama").strip("-_.")
+        raise PublishError(
+            f"--repo {repo}: the {licence.title} wants a name that begins with {prefix}; name it "
+            f"{owner}/{prefix}-{rest or 'medtune'}"
+        )
+
+
+def require_plain_files(folder: Path) -> None:
+    """Raises PublishError if a file in `folder` is a link, or one of the kinds that may hold a program."""
+    problems = []
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink():
+            problems.append(f"{one_line(str(file))}: a link; put the file itself there")
+        elif file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in NEVER if "/" not in pattern):
+            problems.append(f"{one_line(str(file))}: a pickle or a program, which is never published; delete it")
+    if problems:
+        raise PublishError("\n".join(problems))
+
+
+def require_no_secrets(files: Mapping[str, Path]) -> None:
+    """Raises PublishError with a line for every secret that `files`, by their names in the repository, hold."""
+    problems = [problem for name, file in files.items() for problem in find_secrets(name, file)]
+    if problems:
+        raise PublishError("\n".join(problems))
+
+
+def require_finite_weights(files: Iterable[Path]) -> None:
+    """Raises PublishError if a safetensors file cannot be read, or holds NaN or infinite numbers."""
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    with progress_bar("Checking weights", sum(file.stat().st_size for file in weights)) as advance:
+        for file in weights:
+            if problem := _weight_problem(file):
+                raise PublishError(f"{one_line(str(file))}: {problem}")
+            advance(file.stat().st_size)
+
+
+def _weight_problem(file: Path) -> str | None:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118
+                part = weights.get_slice(name)
+                shape = part.get_shape()
+                rows = max(1, _CHUNK // max(1, torch.Size(shape[1:]).numel()))
+                # A scalar has no rows to slice.
+                pieces = range(0, shape[0], rows) if shape else ()
+                tensors = (part[start : start + rows] for start in pieces) if shape else [weights.get_tensor(name)]
+                if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+                    return f"{one_line(name)} holds NaN or infinite numbers; train, or merge, again"
+    except (SafetensorError, OSError) as error:
+        return f"not a safetensors file ({first_line(error)}); make it again"
+    return None

