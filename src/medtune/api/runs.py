@@ -116,8 +116,9 @@ class Run:
         """
         from medtune.hardware import release_memory
 
-        self._open.chat = None
-        release_memory()
+        if self._open.chat is not None:
+            self._open.chat = None
+            release_memory()
 
     def __enter__(self) -> Run:
         return self
