@@ -59,8 +59,9 @@ def test_a_target_that_the_model_lacks_is_told_with_those_it_has(tmp_path: Path)
 
 def test_angles_that_depend_on_other_rows_are_refused(tmp_path: Path):
     factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
-    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 200, **factors}
-    architecture = replace(ARCHITECTURES["Phi 3"], options={"rope_parameters": rope})
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    options = {"rope_parameters": rope, "original_max_position_embeddings": 200}
+    architecture = replace(ARCHITECTURES["Phi 3"], options=options)
     values = overrides_for(architecture, tmp_path)
     with pytest.raises(medtune.MedtuneError, match="max_length: 256 exceeds the model's context of 200 tokens"):
         medtune.prepare("demo", tmp_path / "run", overrides=values)
