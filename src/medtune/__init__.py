@@ -1,3 +1,47 @@
 """medtune fine-tunes a chat model for medical question answering with QLoRA and proves what that changed."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medtune.api import (
+        Comparison,
+        Config,
+        MedtuneError,
+        Prediction,
+        Progress,
+        Run,
+        RunInterrupted,
+        Score,
+        compare,
+        doctor,
+        evaluate,
+        load_recipe,
+        load_run,
+        plan,
+        prepare,
+        run,
+        score,
+        train,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "compare",
+    "doctor", "evaluate", "load_recipe", "load_run", "plan", "prepare", "run", "score", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded at first use: `import medtune` takes milliseconds, and the command line needs none of it.
+    if name not in __all__:
+        raise AttributeError(f"module 'medtune' has no attribute {name!r}")
+    from medtune import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

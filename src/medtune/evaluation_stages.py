@@ -14,7 +14,7 @@ from medtune.hardware import choose_device, rank, release_memory
 from medtune.inspection import renderer_of
 from medtune.model.loaded import LoadedModel, load_model
 from medtune.partial_results import PartialResults
-from medtune.progress import say
+from medtune.progress import say, tell_skipped
 from medtune.prompts import PromptRenderer
 from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, SystemName
 from medtune.run_dir import RunDir, StageName, pin_revision
@@ -107,6 +107,7 @@ def skip(run_dir: RunDir, name: StageName) -> bool:
     """Whether a stage is complete; says so, or which of its files it is made again for."""
     if run_dir.is_complete(name):
         say(f"── {name}: complete, skipped")
+        tell_skipped(name)
         for text in run_dir.edited_texts(name):
             say(f"{run_dir.path / text}: edited since it was written, kept; delete it to have it made again")
         return True

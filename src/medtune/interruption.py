@@ -30,18 +30,21 @@ class Interrupted(BaseException):
 
 _received: int | None = None
 _deferrals = 0
+_second_kills = True
 
 
 @contextmanager
-def handled() -> Iterator[None]:
+def handled(*, second_kills: bool = True) -> Iterator[None]:
     """In this block, a first SIGINT or SIGTERM raises Interrupted, or waits for the end of `deferred()`.
 
-    A second one kills. Does nothing outside of the main thread, where Python allows no handlers.
+    A second one kills, or raises Interrupted at once. Does nothing outside of the main thread, where Python allows no
+    handlers.
     """
-    global _received
+    global _received, _second_kills
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _second_kills = second_kills
     before = {number: signal.signal(number, _handle) for number in _SIGNALS}
     try:
         yield
@@ -91,13 +94,17 @@ def _handle(number: int, frame: FrameType | None) -> None:
     # its handler, Python would print a traceback.
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     for other in _SIGNALS:
-        signal.signal(other, _ignore if several else _kill)
+        signal.signal(other, _ignore if several else _kill if _second_kills else _stop)
     if not _deferrals:
         raise Interrupted(number)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     pass
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 def _kill(number: int, frame: FrameType | None) -> None:

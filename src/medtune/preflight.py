@@ -98,13 +98,20 @@ def check_model(config: Config) -> Path:
 
 
 def _positions(path: Path) -> int | None:
+    """How many tokens the model reads, each row by itself; None where its configuration does not say."""
     from transformers import AutoConfig
 
     try:
         text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)})") from None
-    positions = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        # Beyond it every row's angles depend on the longest of its pack or batch.
+        own = rope.get("original_max_position_embeddings")
+        positions = own or getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
+    else:
+        positions = getattr(text, "max_position_embeddings", None)
     return int(positions) if positions else None
 
 
@@ -113,10 +120,12 @@ def _check_targets(config: Config, path: Path) -> None:
     import torch
 
     model = model_without_weights(path, "bfloat16", config.model.base)
-    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    head = model.get_output_embeddings()
+    names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
     missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
     if missing:
         raise ModelError(
-            f"lora.targets: {', '.join(missing)} not in {config.model.base}, whose linear layers are "
-            f"{', '.join(sorted(names))}"
+            f"lora.targets: {', '.join(missing)} not in {config.model.base}; "
+            f"set lora.targets to [{', '.join(sorted(names))}] or some of these"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.hardware import PeakMemory, describe_hardware, rank, release_memory
-from medtune.progress import say
+from medtune.progress import say, stage_progress
 from medtune.run_dir import RunDir, StageName
 
 LIBRARIES = (
@@ -43,18 +43,16 @@ def stage(run: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
     memory.start()
     began = time.monotonic()
     extra: dict[str, Any] = {}
-    yield extra
-    if rank() != 0:
-        return
-    run.complete(
-        name,
-        {
+    with stage_progress(name):
+        yield extra
+        if rank() != 0:
+            return
+        cost = {
             "seconds": round(time.monotonic() - began, 3),
             "peak_rss_bytes": memory.rss_bytes(),
             "peak_gpu_bytes": memory.gpu_bytes(),
-            **extra,
-        },
-    )
+        }
+        run.complete(name, cost | extra)
 
 
 def _own_commit() -> str | None:

@@ -86,7 +86,7 @@ def _counts(read: SourceRows, cleaned: cleaning.Cleaned, focus: FocusOrigin) -> 
 
 
 def _compare(pairs: Sequence[QAPair]) -> SimilarAnswers:
-    with progress_bar("Comparing answers", len(pairs)) as advance:
+    with progress_bar("Comparing answers", len(pairs), unit="answers") as advance:
         return find_similar_answers([pair.answer for pair in pairs], advance)
 
 

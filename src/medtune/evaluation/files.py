@@ -35,10 +35,16 @@ def score_file(
     out: Path | None,
 ) -> dict[str, Score]:
     """Scores of the predictions in `path`, written to `out` as JSON if it is given. Raises MedtuneError."""
-    rows = read_predictions(path, references)
-    scores = score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, resamples))
+    scores = score_predictions(read_predictions(path, references), metrics, encoder, resamples)
     _write(out, {metric: asdict(score) for metric, score in scores.items()})
     return scores
+
+
+def score_predictions(
+    rows: Sequence[Prediction], metrics: Sequence[str] | None, encoder: str | None, resamples: int
+) -> dict[str, Score]:
+    """As `score_file`, for rows that have been read."""
+    return score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, resamples))
 
 
 def compare_files(
@@ -51,17 +57,31 @@ def compare_files(
     out: Path | None,
 ) -> Comparison:
     """The second file's predictions against the first's, on the same rows. Raises MedtuneError."""
-    names = _names(first, second)
-    before = read_predictions(first)
-    after = align(before, read_predictions(second), names)
+    rows = (read_predictions(first), read_predictions(second))
+    comparison = compare_predictions(
+        *rows, short_names(first, second), metrics=metrics, encoder=encoder, resamples=resamples
+    )
+    _write(out, [asdict(row) for row in comparison.rows])
+    return comparison
+
+
+def compare_predictions(
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    names: tuple[str, str],
+    *,
+    metrics: Sequence[str] | None,
+    encoder: str | None,
+    resamples: int,
+) -> Comparison:
+    """As `compare_files`, for rows that have been read."""
+    after = align(before, after, names)
     first_measured, second_measured = _measure([before, after], metrics, encoder)
     # Either file may bring the groups.
     grouped = [replace(row, group=row.group or other.group) for row, other in zip(before, after, strict=True)]
     drawn = _draw(grouped, resamples)
-    rows = compare_measured(first_measured, second_measured, drawn, names)
-    _write(out, [asdict(row) for row in rows])
     return Comparison(
-        rows=tuple(rows),
+        rows=tuple(compare_measured(first_measured, second_measured, drawn, names)),
         scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
         lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
         names=names,
@@ -86,7 +106,7 @@ def _measure(
     return measured
 
 
-def _names(first: Path, second: Path) -> tuple[str, str]:
+def short_names(first: Path, second: Path) -> tuple[str, str]:
     """What tells the two files apart, the shorter the better: a table has room for a word."""
     for one, other in ((first.stem, second.stem), (first.absolute().parent.name, second.absolute().parent.name)):
         if one != other and one and other:

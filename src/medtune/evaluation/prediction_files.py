@@ -23,10 +23,17 @@ def read_predictions(path: Path, references: Path | None = None) -> list[Predict
     `question`, `group`, `qtype`, `new_tokens`, `finish_reason`, `reference_nll` and `reference_tokens` are read where
     they are there. Raises DataError, in one line, naming file and row.
     """
+    return predictions_of(_records(path), path, references)
+
+
+def predictions_of(
+    records: Iterable[Mapping[str, Any]], origin: object, references: Path | None = None
+) -> list[Prediction]:
+    """As `read_predictions`, for records that messages call those of `origin`."""
     given = None if references is None else _read_references(references)
     rows: dict[str, Prediction] = {}
-    for number, record in enumerate(_records(path), start=1):
-        where = f"{path}: row {number}"
+    for number, record in enumerate(records, start=1):
+        where = f"{origin}: row {number}"
         if given is not None:
             record = {**record, "reference": given.get(str(record.get("id")))}
             if record["reference"] is None:
@@ -37,7 +44,7 @@ def read_predictions(path: Path, references: Path | None = None) -> list[Predict
             raise DataError(f"{where}: id {show_value(row.id)} stands in two rows; ids must be unique")
         rows[row.id] = row
     if not rows:
-        raise DataError(f"{path}: holds no rows; one object with id, reference and prediction a line is needed")
+        raise DataError(f"{origin}: holds no rows; one object with id, reference and prediction a line is needed")
     return list(rows.values())
 
 

@@ -81,9 +81,9 @@ def predict(
     answering = partial.work("answers", plan.batches, Answer)
     if scoring.done:
         say(f"going on: {len(scoring.done)} of {len(rows)} rows are scored, {len(answering.done)} answered")
-    with progress_bar("Scoring reference answers", len(rows), len(scoring.done)) as advance:
+    with progress_bar("Scoring reference answers", len(rows), len(scoring.done), unit="answers") as advance:
         score_passes(model, rows, scoring, advance)
-    with progress_bar("Answering questions", len(rows), len(answering.done)) as advance:
+    with progress_bar("Answering questions", len(rows), len(answering.done), unit="questions") as advance:
         answer_batches(model, loaded.renderer.tokenizer, prompts, greedy, answering, advance)
     return Predicted(
         [_prediction(*row) for row in zip(pairs, answering.in_order(), scoring.in_order(), strict=True)],

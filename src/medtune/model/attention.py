@@ -1,7 +1,8 @@
 """Attention for padding-free batches: every row attends to itself alone, causally.
 
 Registered through transformers' public interfaces under `NAME`. Packed batches carry `cu_seq_lens_q` and no mask; steps
-of decoding with a static cache carry `decode_span`; all other calls go to transformers' own SDPA attention unchanged.
+of decoding with a static cache carry `decode_span`; all other calls go to transformers' own SDPA attention unchanged,
+save those of Gemma 2, whose cap on scores that leaves out.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def packed_attention(
     if (span := kwargs.get("decode_span")) is not None:  # one new token a row, and a static cache
         return attend_last_token(query.squeeze(2), key, value, span, kwargs.get("scaling")).unsqueeze(1), None
     bounds = kwargs.get("cu_seq_lens_q")
+    if bounds is None and kwargs.get("softcap") is not None:
+        return _capped(query, key, value, attention_mask, kwargs.get("scaling"), kwargs["softcap"]), None
     if bounds is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
@@ -144,11 +147,36 @@ def _one_row(
     allowed = (distance >= 0) & (distance < reach)
     if softcap is None:
         return scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scaling)
-    # Gemma 2 squashes its scores, which no fused kernel of torch does.
+    return _weighted(q, k, v, allowed, scaling, softcap)
+
+
+def _weighted(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor, scaling: float | None, softcap: float
+) -> torch.Tensor:
+    """Gemma 2 squashes its scores, which no fused kernel of torch does."""
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
-    weights = scores.masked_fill(~allowed, float("-inf")).softmax(-1, dtype=torch.float32).to(q.dtype)
-    return weights @ v
+    # Not minus infinity: a place of padding may see nothing, and NaN would spread.
+    scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+
+
+def _capped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float,
+) -> torch.Tensor:
+    """Padded rows, (rows, heads, tokens, head_dim), under a `mask` of what is seen; none stands for all before."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if mask is None:
+        mask = query.new_ones((query.shape[2], key.shape[2]), dtype=torch.bool)
+        mask = mask.tril(key.shape[2] - query.shape[2])
+    assert mask.dtype == torch.bool  # as transformers makes it for SDPA
+    return _weighted(query, key, value, mask, scaling, softcap).transpose(1, 2)
 
 
 def _is_one_long_row(rows: RowBounds, device: torch.device) -> bool:

@@ -132,7 +132,7 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
         schedule = get_cosine_schedule_with_warmup(optimizer, 20, STEPS)
         stream = torch.tensor([token for chat in _chats(tokenizer, passages) for token in chat])
-        with progress_bar("Building the demo model", STEPS) as advance:
+        with progress_bar("Building the demo model", STEPS, unit="steps") as advance:
             for _ in range(STEPS):
                 starts = torch.randint(len(stream) - BLOCK_TOKENS, (BLOCKS_PER_STEP,)).tolist()
                 blocks = torch.stack([stream[start : start + BLOCK_TOKENS] for start in starts])

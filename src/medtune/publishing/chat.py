@@ -1,17 +1,21 @@
-"""`medtune ask`: answers from a run or an adapter, streamed as they are written."""
+"""`medtune ask` and `Run.ask`: answers from a run or an adapter, streamed as they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.config import Config
 from medtune.errors import DataError, ModelError
 from medtune.run_dir import RunDir, pin_revision
 from medtune.terminal import harmless
+
+if TYPE_CHECKING:
+    from medtune.model.loaded import LoadedModel
 
 
 def read_questions(path: Path) -> list[str]:
@@ -34,38 +38,70 @@ def read_questions(path: Path) -> list[str]:
 
 def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO) -> None:
     """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError."""
-    import torch
-    from transformers import TextStreamer
+    _require_text(*questions)
+    chat = Chat.open(target)
 
-    from medtune.inference.generation import greedy_config
-    from medtune.model.adapters import attach_adapter
-    from medtune.model.loaded import load_model
-
-    if not all(question.strip() for question in questions):
-        raise DataError("ask: the question is empty; write it in quotes")
-    config, adapter = _find(target)
-    loaded = load_model(config, for_training=False)
-    model = attach_adapter(loaded.model, adapter, trainable=False)
-    tokenizer = loaded.renderer.tokenizer
-
-    class Writer(TextStreamer):  # type: ignore[misc]
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            out.write(harmless(text))
-            out.flush()
+    def write(text: str) -> None:
+        out.write(harmless(text))
+        out.flush()
 
     for number, question in enumerate(questions):
         if len(questions) > 1:
             out.write(f"{'' if number == 0 else chr(10)}> {harmless(question)}\n")
-        prompt = torch.tensor([loaded.renderer.prompt_ids(question)], device=loaded.device)
-        writer = Writer(tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        with torch.inference_mode(), nullcontext() if use_adapter else model.disable_adapter():
-            model.generate(
+        chat.answer(question, use_adapter=use_adapter, on_text=write)
+        out.write("\n")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tuned model that stays in memory for one question after another; each is asked by itself."""
+
+    loaded: LoadedModel
+    model: Any
+    max_new_tokens: int
+
+    @classmethod
+    def open(cls, target: str) -> Chat:
+        """Load the model of a run directory, or of an adapter given as a folder or a Hub id. Raises MedtuneError."""
+        from medtune.model.adapters import attach_adapter
+        from medtune.model.loaded import load_model
+
+        config, adapter = _find(target)
+        loaded = load_model(config, for_training=False)
+        model = attach_adapter(loaded.model, adapter, trainable=False)
+        return cls(loaded, model, config.generation.max_new_tokens)
+
+    def answer(self, question: str, *, use_adapter: bool, on_text: Callable[[str], object] = lambda text: None) -> str:
+        """The greedy answer, word by word to `on_text` and then whole. Raises DataError if the question is empty."""
+        import torch
+        from transformers import TextStreamer
+
+        from medtune.inference.generation import greedy_config
+
+        _require_text(question)
+        renderer = self.loaded.renderer
+        pieces: list[str] = []
+
+        class Writer(TextStreamer):  # type: ignore[misc]
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                pieces.append(text)
+                on_text(text)
+
+        prompt = torch.tensor([renderer.prompt_ids(question)], device=self.loaded.device)
+        options = {"skip_prompt": True, "skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        with torch.inference_mode(), nullcontext() if use_adapter else self.model.disable_adapter():
+            self.model.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
-                generation_config=greedy_config(tokenizer, loaded.end_token_ids, config.generation.max_new_tokens),
-                streamer=writer,
+                generation_config=greedy_config(renderer.tokenizer, self.loaded.end_token_ids, self.max_new_tokens),
+                streamer=Writer(renderer.tokenizer, **options),
             )
-        out.write("\n")
+        return "".join(pieces).strip()
+
+
+def _require_text(*questions: str) -> None:
+    if not all(question.strip() for question in questions):
+        raise DataError("ask: the question is empty; write it in quotes")
 
 
 def _find(target: str) -> tuple[Config, Any]:

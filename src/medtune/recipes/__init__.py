@@ -14,11 +14,13 @@ from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeCon
 from ruamel.yaml.error import YAMLError
 
 from medtune.config import Config, parse_config
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, show_value
 
 MAX_RECIPE_BYTES = 1 << 20
 # A recipe has some sixty keys.
 MAX_MERGED_KEYS = 10_000
+# `key.path=value` as text, with a YAML value, or values by their dotted keys or in sections.
+Overrides = Iterable[str] | Mapping[str, Any]
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -31,15 +33,27 @@ def shipped_recipes() -> dict[str, str]:
     return found
 
 
-def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
-    """Resolve a shipped recipe's name or a YAML file, with `key.path=value` overrides, into a checked Config.
+def load_recipe(recipe: str | os.PathLike[str], overrides: Overrides = ()) -> Config:
+    """Resolve a shipped recipe's name or a YAML file, with overrides, into a checked Config.
 
-    Raises ConfigError, with a line for each problem.
+    Overrides are a mapping of dotted keys, or texts such as `training.epochs=2`. Raises ConfigError, with a line for
+    each problem.
+
+    >>> load_recipe("demo", {"training.epochs": 2, "lora": {"rank": 8}}).lora.rank
+    8
+    >>> load_recipe("demo", ["training.epochs=2"]).training.epochs
+    2.0
     """
+    recipe = os.fspath(recipe)
     return _resolve(_read_recipe(recipe, seen=()), overrides, origin=recipe)
 
 
-def load_for_source(source: str, recipe: str | None = None, overrides: Iterable[str] = ()) -> Config:
+def override(config: Config, overrides: Overrides) -> Config:
+    """`config` with other values, as `load_recipe` takes them. Raises ConfigError."""
+    return _resolve(config.model_dump(mode="json"), overrides, origin="overrides") if overrides else config
+
+
+def load_for_source(source: str, recipe: str | None = None, overrides: Overrides = ()) -> Config:
     """A configuration to look at `source` with: the recipe's, whose own source it replaces, or else the defaults.
 
     Raises ConfigError, as `load_recipe` does.
@@ -52,11 +66,12 @@ def load_for_source(source: str, recipe: str | None = None, overrides: Iterable[
     return _resolve(values, overrides, origin=recipe or "data audit")
 
 
-def _resolve(values: dict[str, Any], overrides: Iterable[str], origin: str) -> Config:
+def _resolve(values: dict[str, Any], overrides: Overrides, origin: str) -> Config:
     problems: list[str] = []
-    for override in overrides:
+    given = _flatten(overrides).items() if isinstance(overrides, Mapping) else overrides
+    for one in given:
         try:
-            _apply_override(values, override)
+            _apply_override(values, one)
         except ConfigError as error:
             problems.append(str(error))
     try:
@@ -206,18 +221,24 @@ def _at(error: Exception) -> str:
     return f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> None:
+    if isinstance(given, str):
+        shown, (key, equals, text) = given, given.partition("=")
+    else:
+        (key, value), equals = given, "="
+        shown = f"{key}={show_value(value)}"
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {override}: must read key.path=value, such as --set training.epochs=2")
+        raise ConfigError(f"--set {shown}: must read key.path=value, such as --set training.epochs=2")
     *parents, last = key.split(".")
     node = values
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {parent} is a value, not a section")
+            raise ConfigError(f"--set {shown}: {parent} is a value, not a section")
         node = child
-    node[last] = _load_yaml(text, origin=f"--set {override}")
+    if isinstance(given, str):
+        value = _load_yaml(text, origin=f"--set {shown}")
+    node[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

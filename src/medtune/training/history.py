@@ -34,7 +34,9 @@ class HistoryCallback(TrainerCallback):  # type: ignore[misc]
         """Open the bar, at the step that a resumed training starts from."""
         earlier = [entry["tokens"] for entry in self.run.read_history() if "tokens" in entry]
         self.tokens = earlier[-1] if earlier else 0
-        self._advance = self._stack.enter_context(progress("Training", state.max_steps, state.global_step))
+        self._advance = self._stack.enter_context(
+            progress("Training", state.max_steps, state.global_step, unit="steps")
+        )
         self._last_log = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -9,8 +9,8 @@ import bitsandbytes.cextension as native
 import pytest
 import torch
 
-from medtune.doctor import software
-from medtune.doctor.findings import Finding, guarded
+from medtune.diagnosis import software
+from medtune.diagnosis.findings import Finding, guarded
 from medtune.recipes import load_recipe
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medtune.doctor.findings import Finding, guarded
+from medtune.diagnosis.findings import Finding, guarded
+
+if TYPE_CHECKING:
+    from medtune.recipes import Overrides
 
 
-def examine(recipe: str | None, overrides: Sequence[str] = (), run_dir: Path | None = None) -> Iterator[Finding]:
+def examine(recipe: str | None, overrides: Overrides = (), run_dir: Path | None = None) -> Iterator[Finding]:
     """Findings about this machine and, with a recipe, about what the recipe needs of it, as they are made.
 
     Modules are imported as they are needed: a package that is missing or too old is one of the things to be found.
     """
-    from medtune.doctor import software
+    from medtune.diagnosis import software
 
     yield from guarded("Python", software.check_python)
     yield from guarded("packages", software.check_packages)
@@ -22,11 +26,11 @@ def examine(recipe: str | None, overrides: Sequence[str] = (), run_dir: Path | N
     yield from guarded("packages", _prepare)
     config = None
     if recipe is not None:
-        from medtune.doctor.recipe import load
+        from medtune.diagnosis.recipe import load
 
         config, found = load(recipe, overrides)
         yield from found
-    from medtune.doctor import hub, machine
+    from medtune.diagnosis import hub, machine
 
     yield from guarded("GPU", machine.check_gpu)
     yield from guarded("bitsandbytes", lambda: software.check_bitsandbytes(config))
@@ -37,7 +41,7 @@ def examine(recipe: str | None, overrides: Sequence[str] = (), run_dir: Path | N
     yield from guarded("memory", machine.check_memory)
     yield from guarded("Hub", lambda: hub.check_hub(config))
     if config is not None and recipe is not None:
-        from medtune.doctor.recipe import RecipeExamination
+        from medtune.diagnosis.recipe import RecipeExamination
         from medtune.recipes import recipe_name
 
         yield from RecipeExamination(config, run_dir or Path("runs") / recipe_name(recipe)).findings()

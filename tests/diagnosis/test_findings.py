@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from medtune.doctor.findings import (
+from medtune.diagnosis.findings import (
     Finding,
     amount,
     findings_of,

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from medtune.doctor import machine
-from medtune.doctor.findings import Finding
-from medtune.doctor.machine import missing_gpu, runs_on
+from medtune.diagnosis import machine
+from medtune.diagnosis.findings import Finding
+from medtune.diagnosis.machine import missing_gpu, runs_on
 
 T4, AMPERE = (7, 5), (8, 0)
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from medtune.doctor.findings import Finding, amount
+from medtune.diagnosis.findings import Finding, amount
 from medtune.hardware import choose_device, choose_dtype, free_bytes, host_free_bytes, world_size
 
 _NO_GPU = "no CUDA GPU is visible; models compute on the CPU"

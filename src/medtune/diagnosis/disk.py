@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.config import Config
+from medtune.diagnosis.findings import MIB, Finding, amount, findings_of
 from medtune.disk_space import nearest_folder
-from medtune.doctor.findings import MIB, Finding, amount, findings_of
 from medtune.errors import RunDirError
 from medtune.run_dir import RunDir
 

@@ -8,9 +8,9 @@ from collections import namedtuple
 
 import pytest
 
-from medtune.doctor import disk
-from medtune.doctor.disk import CHECKPOINT_BYTES, TOKENIZER, Need, check_disk, check_output, run_needs
-from medtune.doctor.findings import Finding
+from medtune.diagnosis import disk
+from medtune.diagnosis.disk import CHECKPOINT_BYTES, TOKENIZER, Need, check_disk, check_output, run_needs
+from medtune.diagnosis.findings import Finding
 from medtune.recipes import load_recipe
 from medtune.run_dir import RunDir
 

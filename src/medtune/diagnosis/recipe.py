@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from medtune.config import Config
 from medtune.data.sources import read_source
-from medtune.doctor.disk import Need, check_disk, check_output, run_needs
-from medtune.doctor.findings import GIB, MIB, Finding, amount, findings_of, guarded
-from medtune.doctor.hub import overheard
+from medtune.diagnosis.disk import Need, check_disk, check_output, run_needs
+from medtune.diagnosis.findings import GIB, MIB, Finding, amount, findings_of, guarded
+from medtune.diagnosis.hub import overheard
 from medtune.errors import MedtuneError
 from medtune.hardware import choose_device, choose_dtype, host_free_bytes
 from medtune.model.loading import DEMO_MODEL
-from medtune.recipes import load_recipe
+from medtune.recipes import Overrides, load_recipe
 
 if TYPE_CHECKING:
     from medtune.training.described import DescribedModel
@@ -29,7 +29,7 @@ DEMO_BYTES = 32 * MIB
 LARGE_FOR_CPUS = 1_000_000_000
 
 
-def load(recipe: str, overrides: Sequence[str]) -> tuple[Config | None, list[Finding]]:
+def load(recipe: str, overrides: Overrides) -> tuple[Config | None, list[Finding]]:
     """The recipe's configuration, or what is wrong with it."""
     try:
         return load_recipe(recipe, overrides), []

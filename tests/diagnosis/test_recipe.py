@@ -11,9 +11,9 @@ import pytest
 
 from command_line import Medtune, command_runner
 from medtune import gpus, planning
-from medtune.doctor import recipe as examination
-from medtune.doctor.findings import Finding
-from medtune.doctor.recipe import CPU_ROOM, RecipeExamination, cpu_memory
+from medtune.diagnosis import recipe as examination
+from medtune.diagnosis.findings import Finding
+from medtune.diagnosis.recipe import CPU_ROOM, RecipeExamination, cpu_memory
 from medtune.gpus import GPUS, DescribedGpu
 from medtune.hardware import Choice
 from medtune.recipes import load_recipe

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from medtune.doctor.findings import Finding, State, findings_of, guarded
+from medtune.diagnosis.findings import Finding, State, findings_of, guarded
 from medtune.errors import MedtuneError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import TYPE_CHECKING
 
-from medtune.doctor.findings import Finding
+from medtune.diagnosis.findings import Finding
 from medtune.errors import MedtuneError
 
 if TYPE_CHECKING:

@@ -1,0 +1,144 @@
+"""A run as an object: its configuration, scores, comparison and answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from medtune.api.shown import ShownComparison
+from medtune.api.working import working
+from medtune.config import Config
+from medtune.run_dir import STAGES, RunDir, StageName
+
+if TYPE_CHECKING:
+    from medtune.publishing.chat import Chat
+    from medtune.records import Prediction, Score, SystemName
+
+
+@dataclass
+class _OpenChat:
+    chat: Chat | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run in the directory `path`. What it holds is read when it is asked for.
+
+    A run that has answered a question keeps its model in memory until `close()`, or the end of its `with` block.
+    """
+
+    path: Path
+    _open: _OpenChat = field(default_factory=_OpenChat, repr=False, compare=False)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the run was made with.
+
+        >>> medtune.load_run("runs/demo").config.lora.rank
+        16
+        """
+        return self._directory.config()
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """The stages that are complete, in their order.
+
+        >>> medtune.load_run("runs/demo").stages
+        ('data', 'baseline', 'controls', 'train', 'tuned', 'compare')
+        """
+        return tuple(name for name in STAGES if self._directory.is_complete(name))
+
+    @property
+    def comparison(self) -> ShownComparison:
+        """Baseline and tuned side by side. Raises RunDirError until the compare stage is complete.
+
+        >>> row = medtune.load_run("runs/demo").comparison.rows[0]
+        >>> row.metric, row.verdict
+        ('bleu', ...)
+        """
+        from medtune.evaluation.artefacts import read_comparison
+
+        return ShownComparison.of(read_comparison(self._directory))
+
+    def scores(self, system: SystemName = "tuned") -> dict[str, Score]:
+        """Metric → value, interval, n and signature of a model or a control. Raises RunDirError without them.
+
+        >>> medtune.load_run("runs/demo").scores("baseline")["perplexity"].value > 1
+        True
+        """
+        return self._directory.read_scores(system)
+
+    def predictions(self, system: SystemName = "tuned") -> list[Prediction]:
+        """The answers of a model or a control, a row a test question; `pandas.DataFrame` takes the list as it is.
+
+        >>> rows = medtune.load_run("runs/demo").predictions("tuned")
+        >>> pandas.DataFrame(rows)[["question", "reference", "prediction"]].shape
+        (..., 3)
+        """
+        self._directory.read_scores(system)  # which tells what has not been evaluated
+        return self._directory.read_predictions(system)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The training's log: step and loss, learning rate and tokens a second, or validation loss; may be empty.
+
+        >>> history = pandas.DataFrame(medtune.load_run("runs/demo").history())
+        >>> {"step", "loss", "validation_loss"} <= set(history.columns)
+        True
+        """
+        return self._directory.read_history()
+
+    def ask(self, question: str, *, base: bool = False, on_text: Callable[[str], object] | None = None) -> str:
+        """The tuned model's greedy answer, or with `base` that of the base model, the adapter off. No medical advice.
+
+        The first question loads the model. `on_text` receives the answer piece by piece as it is written. Raises
+        MedtuneError if the question is empty or the training is not complete.
+
+        >>> with medtune.load_run("runs/demo") as run:
+        ...     tuned = run.ask("What causes gout ?")
+        ...     before = run.ask("What causes gout ?", base=True)
+        """
+        if self._open.chat is None:
+            from medtune.publishing.chat import Chat
+
+            with working():
+                self._open.chat = Chat.open(str(self.path))
+        return self._open.chat.answer(question, use_adapter=not base, on_text=on_text or (lambda text: None))
+
+    def close(self) -> None:
+        """Let go of the model that answered, and of the GPU memory that it took.
+
+        >>> medtune.load_run("runs/demo").close()
+        """
+        from medtune.hardware import release_memory
+
+        if self._open.chat is not None:
+            self._open.chat = None
+            release_memory()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    @property
+    def _directory(self) -> RunDir:
+        return RunDir(self.path)
+
+    def _repr_html_(self) -> str:
+        stages = self.stages
+        title = f"<p><b>{escape(str(self.path))}</b>: {escape(self.config.model.base)}"
+        if "compare" in stages:
+            return f"{title}</p>{self.comparison._repr_html_()}"
+        missing = ", ".join(name for name in STAGES if name not in stages)
+        return f"{title}; not complete yet: {missing}</p>"

@@ -1,0 +1,105 @@
+"""Results that a notebook or `print` shows as the tables of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from io import StringIO
+from typing import TYPE_CHECKING, Literal
+
+from medtune.diagnosis.findings import Finding
+from medtune.records import Comparison
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from medtune.planning import Forecast, RowSizes
+
+_WIDTH = 100
+_PAGE = '<pre style="white-space: pre-wrap; line-height: 1.3">{code}</pre>'
+
+
+class Shown:
+    """Something with a text for terminals; notebooks get the same, escaped and in colour."""
+
+    __slots__ = ()
+
+    def _print(self, console: Console) -> None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._console(None).export_text().strip("\n")
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return self._console("truecolor").export_html(inline_styles=True, code_format=_PAGE)
+
+    def _console(self, colours: Literal["truecolor"] | None) -> Console:
+        from rich.console import Console
+
+        # Rows wrap as in a terminal, and not as in a log: the reader is a person.
+        console = Console(
+            file=StringIO(), record=True, width=_WIDTH, color_system=colours, force_terminal=True, force_jupyter=False
+        )
+        self._print(console)
+        return console
+
+
+class ShownComparison(Shown, Comparison):
+    """A comparison; `reading` says in sentences what its numbers show."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> ShownComparison:
+        """The same comparison, to be shown."""
+        return cls(**{field.name: getattr(comparison, field.name) for field in fields(Comparison)})
+
+    @property
+    def reading(self) -> list[str]:
+        """What the numbers show, a sentence or two a point, generated from them."""
+        from medtune.evaluation.reading import read_comparison
+
+        return list(read_comparison(self))
+
+    def _print(self, console: Console) -> None:
+        from medtune.evaluation.tables import print_comparison
+
+        print_comparison(self, console)
+        for sentence in self.reading:
+            console.print(f"- {sentence}", highlight=False, markup=False)
+
+
+class Findings(Shown, tuple[Finding, ...]):
+    """What `doctor` found, in the order in which it looked."""
+
+    __slots__ = ()
+
+    @property
+    def failures(self) -> list[Finding]:
+        """What would keep a run from working."""
+        return [finding for finding in self if finding.state == "failure"]
+
+    def _print(self, console: Console) -> None:
+        from medtune.diagnosis.findings import print_finding, summary
+
+        for finding in self:
+            print_finding(finding, console)
+        console.print(summary(self), highlight=False)
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
+    """What a recipe would take: a forecast for each GPU, or the reason why training would not fit there."""
+
+    forecasts: dict[str, Forecast | str]
+    rows: RowSizes
+
+    def _print(self, console: Console) -> None:
+        from medtune.planning_tables import print_comparison, print_forecast
+
+        found = list(self.forecasts.values())
+        if len(found) == 1 and not isinstance(found[0], str):
+            print_forecast(found[0], self.rows, console)
+        else:
+            print_comparison(self.forecasts, self.rows, console)

@@ -1,0 +1,66 @@
+"""Predictions as a program has them: a file, records, mappings or a DataFrame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtune.errors import DataError
+from medtune.evaluation import files
+from medtune.evaluation.prediction_files import predictions_of, read_predictions
+from medtune.records import Comparison, Prediction, Score
+
+if TYPE_CHECKING:
+    from medtune.api import Predictions, StrPath
+
+
+def score_rows(
+    predictions: Predictions,
+    references: StrPath | None,
+    metrics: Sequence[str] | None,
+    encoder: str | None,
+    resamples: int,
+) -> dict[str, Score]:
+    """Scores of one set of predictions. Raises MedtuneError."""
+    rows = _read(predictions, "predictions", None if references is None else Path(references))
+    return files.score_predictions(rows, metrics, encoder, resamples)
+
+
+def compare_rows(
+    first: Predictions,
+    second: Predictions,
+    *,
+    metrics: Sequence[str] | None,
+    encoder: str | None,
+    resamples: int,
+    names: tuple[str, str] | None,
+) -> Comparison:
+    """The second set of predictions against the first. Raises MedtuneError."""
+    before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
+    if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
+        names = files.short_names(Path(first), Path(second))
+    return files.compare_predictions(
+        before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=resamples
+    )
+
+
+def _read(given: Predictions, origin: str, references: Path | None = None) -> list[Prediction]:
+    import pandas
+
+    if isinstance(given, str | os.PathLike):
+        return read_predictions(Path(given), references)
+    if isinstance(given, pandas.DataFrame):
+        return predictions_of(given.to_dict("records"), origin, references)  # type: ignore[arg-type]
+    if not isinstance(given, Sequence):
+        raise DataError(f"{origin}: {type(given).__name__} is no table; give a file, a DataFrame or a list of rows")
+    return predictions_of([_record(row, f"{origin}: row {i}") for i, row in enumerate(given, 1)], origin, references)
+
+
+def _record(row: Any, where: str) -> Mapping[str, Any]:
+    if isinstance(row, Prediction):
+        return {name: getattr(row, name) for name in Prediction.__slots__}
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: {type(row).__name__} is no row; give a Prediction or a mapping")
+    return row

@@ -1,0 +1,234 @@
+"""Calls in a process that lives on: locks, signals, memory, progress, and what is shown."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import medtune
+from medtune.api.shown import Findings, ShownComparison
+from medtune.api.working import RunInterrupted, working
+from medtune.diagnosis.findings import Finding
+from medtune.errors import ConfigError, DiskError, RunDirError
+from medtune.run_lock import locked_folders
+
+
+def test_importing_takes_no_heavy_library():
+    code = (
+        "import sys, medtune; assert medtune.__version__; medtune.load_recipe; medtune.Run; medtune.Progress;"
+        "print([name for name in ('torch', 'transformers', 'pandas', 'datasets', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def models_in_memory() -> int:
+    from transformers import LlamaForCausalLM
+
+    gc.collect()
+    return sum(issubclass(type(thing), LlamaForCausalLM) for thing in gc.get_objects())
+
+
+class StopError(Exception):
+    """What the listeners of these tests raise."""
+
+
+def test_a_failed_call_frees_models_and_locks_and_can_go_on(workplace: Path):
+    before, seen = models_in_memory(), []
+
+    def stop(progress: medtune.Progress) -> None:
+        seen.append(progress)
+        if progress.work == "Training" and progress.done == 2:
+            assert models_in_memory() > before
+            raise StopError
+
+    with pytest.raises(StopError) as kept:  # with its frames, as a notebook keeps it
+        medtune.run("demo", "runs/failed", progress=stop)
+    assert models_in_memory() == before
+    assert kept.value.__traceback__ is not None
+    assert locked_folders() == []
+    assert [p.stage for p in seen if not p.work and p.done] == ["data", "baseline", "controls"]
+    assert seen[-1] == medtune.Progress("train", "Training", 2, 3, "steps", seen[-1].note)
+    assert "tok/s" in seen[-1].note
+    answered = [p.done for p in seen if (p.stage, p.work) == ("baseline", "Answering questions")]
+    assert (answered[0], answered[-1]) == (0, 8)
+    events: list[medtune.Progress] = []
+    with pytest.raises(medtune.MedtuneError, match="not empty"):
+        medtune.run("demo", "runs/failed")
+    with pytest.warns(UserWarning, match="deprecated in days"):  # noqa: PT031
+        run = medtune.run("demo", "runs/failed", resume=True, progress=events.append)
+        warnings.warn("deprecated in days", UserWarning, stacklevel=1)
+    assert run.stages[-1] == "compare"
+    assert events[0] == medtune.Progress("data", "", 1, 1, "stages", "complete, skipped")
+    assert models_in_memory() == before
+
+
+def test_a_signal_stops_where_the_run_can_go_on(workplace: Path):
+    handler = signal.getsignal(signal.SIGINT)
+
+    def stop(progress: medtune.Progress) -> None:
+        if progress.work == "Training" and progress.done == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = medtune.prepare("demo", "runs/stopped")
+    with pytest.raises(KeyboardInterrupt, match="resume=True") as stopped:
+        medtune.train(run, progress=stop)
+    assert isinstance(stopped.value, medtune.RunInterrupted)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [path.name for path in (run.path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
+    first: list[int] = []
+    medtune.train(run, resume=True, progress=lambda p: first.append(p.done) if p.work == "Training" else None)
+    assert first[0] == 1
+    assert run.stages == ("data", "train")
+
+
+def test_a_second_signal_stops_at_once_and_kills_nothing():
+    from medtune import interruption
+
+    def stop_twice() -> None:
+        with working(), interruption.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interruption.requested()
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the second one was ignored")
+
+    with pytest.raises(RunInterrupted, match="SIGTERM"):
+        stop_twice()
+    with working():
+        assert not interruption.requested()
+
+
+def test_one_call_works_at_a_time(workplace: Path):
+    problems: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            medtune.prepare("demo", "runs/thread")
+        except RunDirError as error:
+            problems.append(error)
+
+    with working():
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+    assert "another thread" in str(problems[0])
+    call()  # and in no thread that is at work
+    assert len(problems) == 1
+    thread = threading.Thread(target=lambda: medtune.compare([ROW], [ROW], metrics=["exact_match"]))
+    thread.start()
+    thread.join()
+
+
+def test_another_process_in_the_directory_is_refused(finished: medtune.Run):
+    from filelock import FileLock
+
+    with FileLock(finished.path / ".lock"), pytest.raises(RunDirError, match="another medtune process"):
+        medtune.compare(finished)
+    assert medtune.compare(finished).rows
+
+
+def test_a_full_disk_is_told_in_a_line_with_the_way_on():
+    with pytest.raises(DiskError, match=r"/some/file: no space left .* resume=True$"), working():
+        raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
+
+
+def test_a_run_keeps_its_model_between_questions_and_frees_it(finished: medtune.Run):
+    before, pieces = models_in_memory(), []
+    with medtune.load_run(finished.path) as run:
+        tuned = run.ask("What causes gout ?", on_text=pieces.append)
+        held = models_in_memory()
+        assert held > before
+        assert run.ask("What causes gout ?") == tuned == "".join(pieces).strip()
+        assert run.ask("What causes gout ?", base=True) != tuned
+        assert models_in_memory() == held
+        with pytest.raises(medtune.MedtuneError, match="empty"):
+            run.ask("  ")
+    assert models_in_memory() == before
+
+
+ROW = {"id": 1, "reference": "Gout hurts.", "prediction": "<b>Gout</b> hurts."}
+
+
+def test_predictions_come_as_rows_frames_and_files(finished: medtune.Run):
+    import pandas
+
+    rows = finished.predictions("tuned")
+    file = finished.path / "tuned" / "predictions.jsonl"
+    scores = medtune.score(file)
+    assert scores == medtune.score(rows) == medtune.score(pandas.DataFrame(rows))
+    assert scores["bleu"].value == pytest.approx(finished.scores("tuned")["bleu"].value)
+    assert medtune.compare(rows, file).rows[0].difference == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: medtune.run(medtune.load_recipe("demo")), "give run_dir"),
+        (lambda: medtune.load_recipe("demo", {"training.nosuch": 1}), "nosuch"),
+        (lambda: medtune.load_recipe("demo", {"": 1}), "key.path=value"),
+        (lambda: medtune.load_run("runs/nowhere"), "not a medtune run"),
+        (lambda: medtune.evaluate("runs/demo", "nosuch"), "baseline, controls or tuned"),
+        (lambda: medtune.compare([ROW]), "give a second"),
+        (lambda: medtune.compare("runs/demo", metrics=["bleu"]), "two sets"),
+        (lambda: medtune.score([1]), "row 1: int is no row"),
+        (lambda: medtune.score(5), "int is no table"),
+        (lambda: medtune.score([{"id": 1}]), "no reference"),
+        (lambda: medtune.doctor(overrides={"lora.rank": 8}), "name one"),
+        (lambda: medtune.plan("demo", "t5"), "t5"),
+    ],
+)
+def test_mistakes_are_told(workplace: Path, call, words: str):
+    with pytest.raises(medtune.MedtuneError, match=words):
+        call()
+
+
+def test_overrides_reach_a_config_too(workplace: Path):
+    config = medtune.load_recipe(Path("demo.yaml"), {"data": {"source": workplace / "rows.csv"}})
+    assert config.data.source == str(workplace / "rows.csv")
+    with pytest.raises(ConfigError, match="rank"):
+        medtune.prepare(config, "runs/none", overrides={"lora.rank": "many"})
+    assert not Path("runs/none").exists()
+
+
+def test_what_is_shown_is_the_terminals_table_and_escaped(finished: medtune.Run):
+    shown = ShownComparison.of(replace(finished.comparison, names=("<i>one</i>", "two")))
+    assert "<i>one</i>" in repr(shown)
+    assert "95 % interval" in repr(shown)
+    assert "\x1b" not in repr(shown)
+    html = shown._repr_html_()
+    assert "&lt;i&gt;one&lt;/i&gt;" in html
+    assert "<i>" not in html
+    page = finished._repr_html_()
+    assert "rougeL" in page
+    found = Findings([Finding("failure", "disk", "<b>full</b>", "make room")])
+    assert "&lt;b&gt;full" in found._repr_html_()
+    assert "make room" in repr(found)
+    assert found.failures == list(found)
+
+
+def test_an_unfinished_run_says_what_is_missing(workplace: Path):
+    run = medtune.prepare("demo", "runs/unfinished & <more>")
+    html = run._repr_html_()
+    assert "unfinished &amp; &lt;more&gt;" in html
+    assert html.endswith("not complete yet: baseline, controls, train, tuned, compare</p>")
+    assert run.history() == []
+    for read in (lambda: run.comparison, run.scores, run.predictions, lambda: run.ask("What is gout ?")):
+        with pytest.raises(medtune.MedtuneError, match="not complete"):
+            read()
+
+
+def test_plans_show_one_gpu_or_several(workplace: Path):
+    assert "peak" in repr(medtune.plan("demo", "t4"))
+    several = medtune.plan("demo")
+    assert len(several.forecasts) > 1
+    assert "What each GPU would do" in repr(several)
