@@ -8,7 +8,8 @@ no GPU, and measured by another that does. key=value sets a configuration key. T
 has, where --to is or temporary files go.
 
 Prints one JSON line: seconds and peak resident set of merging (and of its whole process, unless reading the rows took
-more), files and bytes, seconds of measuring, and the figures of `merge.json`. A random model is unsure of every token, so that its answers part sooner than a trained model's.
+more), files and bytes, seconds of measuring, and the figures of `merge.json`. A random model is unsure of every token,
+so that its answers part sooner than a trained model's.
 """
 
 from __future__ import annotations
