@@ -4,11 +4,12 @@
 
 DIR is a model in 16 bit with tokenizer and chat template (`shape_8b.py` writes one), FILE is MedQuAD as a table. The
 adapter is random and not zero, rank 16 on all seven projections. It is merged by `medtune merge` in a process that sees
-no GPU, and measured by another that does. key=value sets a configuration key. Takes as much disk as the model has, in
---to or a temporary folder beside it.
+no GPU, and measured by another that does. key=value sets a configuration key. Takes as much disk once more as the model
+has, where --to is or temporary files go.
 
-Prints one JSON line: seconds and peak resident set of merging, files and bytes, seconds of measuring, and the figures
-of `merge.json`. A random model is unsure of every token, so that its answers part sooner than a trained model's.
+Prints one JSON line: seconds and peak resident set of merging (and of its whole process, unless reading the rows took
+more), files and bytes, seconds of measuring, and the figures of `merge.json`. A random model is unsure of every token,
+so that its answers part sooner than a trained model's.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ def main() -> None:
         command = ["merge", run, "--to", to, "--dtype", arguments.dtype]
         before = children_peak()
         medtune(*command, "--no-measure", environment={"CUDA_VISIBLE_DEVICES": ""})
-        # The largest of all children so far: the data stage is among them, so it must be the merge that tops it.
         peak = children_peak()
-        note(f"largest process before: {before / GIB:.2f} GiB")
         merged = json.loads((run / "merge.json").read_text(encoding="utf-8"))
         began = time.monotonic()
         figures_file = folder / "figures.json"
@@ -67,7 +66,7 @@ def main() -> None:
         note(f"{rss} GiB: the merge is to stay under {PEAK_GIB}")
     print_measurement(
         benchmark="merge_8b", device=device, dtype=arguments.dtype, merge_seconds=merged["seconds"],
-        peak_rss_gib=rss, process_peak_gib=round(peak / GIB, 2), shards=merged["shards"],
+        peak_rss_gib=rss, process_peak_gib=round(peak / GIB, 2) if peak > before else None, shards=merged["shards"],
         merged_gib=round(merged["bytes"] / GIB, 2), changed_tensors=merged["changed_tensors"],
         measure_seconds=round(seconds, 1), measured=measured["measured"], not_measured=measured["not_measured"],
         settings=arguments.settings,

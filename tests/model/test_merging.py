@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from medtune.errors import ModelError
 from medtune.model import merging
 from medtune.model.merging import plan_merge, write_merge
-from medtune.model.tensor_files import TensorFileWriter
+from medtune.model.tensor_files import StoredTensor, TensorFileWriter
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -198,6 +198,22 @@ def test_names_without_the_decoders_prefix(tiny, adapter, tmp_path):
     merged = merge(base, adapter, tmp_path / "merged")
     assert load_file(merged / "model.safetensors").keys() == renamed.keys()
     assert_same(load(merged).state_dict(), by_peft(tiny.path, adapter).state_dict())
+
+
+def test_a_decoder_that_stands_elsewhere_is_found_by_layer_and_shape(tmp_path):
+    """As in files of models that also see; what is not the only candidate is not taken."""
+    tail = "layers.0.self_attn.q_proj.weight"
+    names = {f"language_model.model.{tail}": (8, 4), f"vision.encoder.{tail}": (6, 6), "language_model.other": (8, 4)}
+    tensors = {
+        name: merging.MergedTensor(StoredTensor(tmp_path, torch.float32, shape, 0), torch.float32)
+        for name, shape in names.items()
+    }
+    find = merging._stored_name
+    assert find(f"model.language_model.{tail}", (8, 4), tensors, "model") == f"language_model.model.{tail}"
+    assert find(f"model.vision.encoder.{tail}", (6, 6), tensors, "model") == f"vision.encoder.{tail}"
+    assert find(f"model.language_model.{tail}", (4, 8), tensors, "model") is None
+    tensors[f"second.{tail}"] = tensors[f"language_model.model.{tail}"]
+    assert find(f"model.language_model.{tail}", (8, 4), tensors, "model") is None
 
 
 def test_tied_embeddings_stay_tied(tied, tmp_path):
