@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -44,11 +45,16 @@ def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Seq
     release_locks()  # the command that goes on is another process
 
 
-def medtune(*command: object, cap: float = 0.0, figures: Path | None = None) -> None:
-    """Run a command of medtune; what it prints goes to standard error. Exits where it fails."""
+def medtune(
+    *command: object, cap: float = 0.0, figures: Path | None = None, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run a command of medtune; what it prints goes to standard error. Exits where it fails.
+
+    `environment` is added to this process's own.
+    """
     options = [f"--cap={cap}", *([f"--figures={figures}"] if figures is not None else [])]
     line = [sys.executable, str(LAUNCHER), *options, "--", *map(str, command)]
-    done = subprocess.run(line, stdout=sys.stderr, check=False)
+    done = subprocess.run(line, stdout=sys.stderr, check=False, env={**os.environ, **(environment or {})})
     if done.returncode:
         raise SystemExit(f"medtune {command[0]} ended with status {done.returncode}")
 

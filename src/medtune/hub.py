@@ -20,7 +20,8 @@ from medtune.terminal import one_line
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
 # copy in the maker's own format.
-CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "Notice*", "USE_POLICY*")
+CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*", *LICENCE_FILES)
 WEIGHT_FILES = ("*.safetensors",)
 # Written beside an adapter's weights: the system prompt it was trained with, and the like.
 ADAPTER_SETTINGS = "medtune.json"

@@ -14,7 +14,15 @@ from types import FrameType
 INTERRUPTED_STATUS = 75
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Commands that continue a run, and whether `--resume` is how.
-_COMMANDS = {"run": True, "train": True, "data": True, "evaluate": False, "compare": False, "publish": False}
+_COMMANDS = {
+    "run": True,
+    "train": True,
+    "data": True,
+    "evaluate": False,
+    "compare": False,
+    "merge": False,
+    "publish": False,
+}
 
 
 class Interrupted(BaseException):

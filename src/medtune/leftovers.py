@@ -35,3 +35,13 @@ def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def clear_abandoned(path: Path) -> None:
+    """Delete the temporary folders of `path` whose processes are no more, where nobody has locked what is around it."""
+    import psutil
+
+    for folder in path.parent.glob(f".{path.name}-*") if path.parent.is_dir() else ():
+        number = folder.name.removeprefix(f".{path.name}-")
+        if number.isdigit() and folder.is_dir() and not folder.is_symlink() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder)

@@ -22,9 +22,9 @@ from medtune.checked_files import DamagedError, check_type, parse_json
 from medtune.disk_errors import writing
 from medtune.errors import RunDirError
 from medtune.progress import say
-from medtune.records import Answer, AnswerLoss
+from medtune.records import Answer, AnswerLoss, AnswerTokens
 
-Result = TypeVar("Result", Answer, AnswerLoss)
+Result = TypeVar("Result", Answer, AnswerLoss, AnswerTokens)
 # A line is in the operating system's hands at once, where the end of this process cannot harm it; for the end of the
 # machine it is brought to the disk, which may take long, this often at most.
 SECONDS_PER_FLUSH = 5.0

@@ -271,3 +271,14 @@ def test_the_headline_on_a_tiny_model(tiny, table):
     assert figures["questions"] == 4
     assert figures["new_tokens_per_question"]["baseline"] <= 8
     assert {"bleu", "bertscore_f1", "perplexity"} <= set(figures["comparison"])
+
+
+@pytest.mark.slow
+def test_a_merge_of_a_tiny_model(tiny, table):
+    [figures] = run("merge_8b.py", "--model", tiny.path, "--data", table, "training.max_length=256")
+    assert figures["changed_tensors"] == 2 * 7
+    assert figures["shards"] == 1
+    assert figures["merge_seconds"] > 0
+    assert 0 < figures["peak_rss_gib"] < 2
+    assert figures["measured"]["prompts"] == 6
+    assert figures["measured"]["within_bound"]

@@ -9,7 +9,7 @@ from collections import namedtuple
 import pytest
 
 from medtune.doctor import disk
-from medtune.doctor.disk import CHECKPOINT_BYTES, TOKENIZER, Need, check_disk, check_output, nearest_folder, run_needs
+from medtune.doctor.disk import CHECKPOINT_BYTES, TOKENIZER, Need, check_disk, check_output, run_needs
 from medtune.doctor.findings import Finding
 from medtune.recipes import load_recipe
 from medtune.run_dir import RunDir
@@ -101,9 +101,3 @@ def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path, monkeypatch):
     found = only(check_output(load_recipe("demo"), tmp_path / "runs" / "demo"))
     assert found.state == "failure"
     assert f"{tmp_path} cannot be written" in found.reason
-
-
-def test_the_nearest_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert nearest_folder(tmp_path / "a" / "b") == tmp_path
-    assert str(nearest_folder(disk.Path("runs/demo"))) == str(tmp_path)

@@ -12,6 +12,7 @@ from medtune.cli import scores
 from medtune.cli.data import data_app
 from medtune.cli.doctor import doctor
 from medtune.cli.human import human_app
+from medtune.cli.merge import merge
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe
 from medtune.cli.plan import plan
 from medtune.cli.publish import publish
@@ -97,6 +98,7 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
     print(dump_config(load_recipe(recipe, overrides or [])), end="")
 
 
+app.command()(merge)
 app.command()(publish)
 app.command()(plan)
 app.command()(doctor)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.config import Config
+from medtune.disk_space import nearest_folder
 from medtune.doctor.findings import MIB, Finding, amount, findings_of
 from medtune.errors import RunDirError
 from medtune.run_dir import RunDir
@@ -87,9 +88,3 @@ def check_output(config: Config, run_dir: Path) -> Iterator[Finding]:
 def device_of(folder: Path) -> int:
     """The number of the file system that `folder` is on."""
     return os.stat(folder).st_dev
-
-
-def nearest_folder(path: Path) -> Path:
-    """The folder at or above `path` that is there."""
-    absolute = path.absolute()
-    return next(parent for parent in (absolute, *absolute.parents) if os.path.isdir(parent))

@@ -13,9 +13,9 @@ from medtune.hardware import free_bytes, input_device, release_memory
 from medtune.inference.decoding import Decoder, DynamicDecoder, Greedy
 from medtune.inference.memory import answer_sizes, batch_that_fits
 from medtune.inference.static_decoding import StaticDecoder, static_cache_obstacle
-from medtune.partial_results import BatchWork
+from medtune.partial_results import BatchWork, Result
 from medtune.progress import say
-from medtune.records import Answer
+from medtune.records import Answer, AnswerTokens
 
 
 def generate_answers(
@@ -38,6 +38,15 @@ def generate_answers(
     return work.in_order()
 
 
+def generate_tokens(
+    model: Any, prompts: Sequence[list[int]], greedy: Greedy, *, batch_size: int, on_rows: Callable[[int], None]
+) -> list[list[int]]:
+    """As `generate_answers`, the new tokens themselves, an end token included."""
+    work = BatchWork(plan_batches(prompts, batch_size), AnswerTokens)
+    _decode_batches(model, prompts, greedy, work, lambda tokens: AnswerTokens(tuple(tokens)), on_rows)
+    return [list(answer.ids) for answer in work.in_order()]
+
+
 def plan_batches(prompts: Sequence[list[int]], batch_size: int) -> list[list[int]]:
     """Which of `prompts` are answered together.
 
@@ -55,6 +64,19 @@ def answer_batches(
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> None:
     """As `generate_answers`, for the batches of `prompts` that `work` has to do."""
+    _decode_batches(
+        model, prompts, greedy, work, lambda tokens: _answer(tokenizer, tokens, greedy.end_token_ids), on_rows
+    )
+
+
+def _decode_batches(
+    model: Any,
+    prompts: Sequence[list[int]],
+    greedy: Greedy,
+    work: BatchWork[Result],
+    result_of: Callable[[list[int]], Result],
+    on_rows: Callable[[int], None],
+) -> None:
     decoder = _choose_decoder(unwrapped(model), greedy)
     _reserve(decoder, work, prompts)
     try:
@@ -67,7 +89,7 @@ def answer_batches(
                 _halve_batches(work, chosen, greedy.max_new_tokens, len(prompts[chosen[0]]))
                 _reserve(decoder, work, prompts)
                 continue
-            work.finish(chosen, [_answer(tokenizer, tokens, greedy.end_token_ids) for tokens in rows])
+            work.finish(chosen, [result_of(tokens) for tokens in rows])
             on_rows(len(chosen))
     finally:
         decoder.release()
@@ -77,13 +99,13 @@ def _batches(rows: Sequence[int], size: int) -> list[list[int]]:
     return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
-def _reserve(decoder: Decoder, work: BatchWork[Answer], prompts: Sequence[list[int]]) -> None:
+def _reserve(decoder: Decoder, work: BatchWork[Result], prompts: Sequence[list[int]]) -> None:
     # For all that was planned together, done or not: a run that goes on must not come to other buffers than it had.
     if work.planned:
         decoder.reserve(max(map(len, work.planned)), max(len(prompts[i]) for rows in work.planned for i in rows))
 
 
-def _halve_batches(work: BatchWork[Answer], failed: list[int], cap: int, prompt: int) -> None:
+def _halve_batches(work: BatchWork[Result], failed: list[int], cap: int, prompt: int) -> None:
     """Answer the rows of a batch that did not fit, and all after it, half as many at once."""
     size = len(failed) // 2
     if size == 0:

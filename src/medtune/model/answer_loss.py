@@ -44,7 +44,7 @@ def add_answer_loss(model: Any) -> None:
         # With a `device_map` the decoder may end on another device than the head.
         head = self.get_output_embeddings()
         hidden, positions, labels = (x.to(head.weight.device) for x in (hidden, answer_positions, answer_labels))
-        return _token_losses(hidden, positions, labels, head, _logit_change(self.config.get_text_config()))
+        return _token_losses(hidden, positions, labels, head, logit_change(self.config.get_text_config()))
 
     model.forward = types.MethodType(forward, model)
 
@@ -68,7 +68,7 @@ def _token_losses(
     return torch.cat([checkpoint(losses_of, rows, targets, use_reentrant=False) for rows, targets in pieces])
 
 
-def _logit_change(config: Any) -> Callable[[Tensor], Tensor] | None:
+def logit_change(config: Any) -> Callable[[Tensor], Tensor] | None:
     """What a model does to its logits: Cohere and Granite scale them, Gemma 2 squashes them; None for nothing."""
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
     cap = getattr(config, "final_logit_softcapping", None)

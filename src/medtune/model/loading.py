@@ -112,7 +112,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
     options: dict[str, Any] = {"device_map": {"": device}}
     if split and section.device_map is not None:
         options = {"device_map": section.device_map, "max_memory": _max_memory(section.max_memory)}
-    if section.quantization == "nf4" and not _stored_quantization(files.path):
+    if section.quantization == "nf4" and not stored_quantization(files.path):
         options["quantization_config"] = nf4_config(dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -161,7 +161,8 @@ class _Quantized:
     quantization_config: dict[str, Any] | None = None
 
 
-def _stored_quantization(path: Path) -> Mapping[str, Any] | None:
+def stored_quantization(path: Path) -> Mapping[str, Any] | None:
+    """How the weights in the folder `path` are quantised, as its config.json says; None if they are not."""
     try:
         stored: _Quantized = check_type(_Quantized, read_mapping(path / "config.json"))
         return stored.quantization_config
@@ -171,7 +172,7 @@ def _stored_quantization(path: Path) -> Mapping[str, Any] | None:
 
 def check_quantization(path: Path, section: ModelSection) -> None:
     """Raises ModelError if the weights in `path` are stored in a form that `model.quantization` cannot use."""
-    stored = _stored_quantization(path)
+    stored = stored_quantization(path)
     if stored is None:
         return
     is_nf4 = stored.get("load_in_4bit") and stored.get("bnb_4bit_quant_type") == "nf4"

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medtune.errors import PublishError, first_line
+from medtune.errors import PublishError
 from medtune.hub import NEVER
 from medtune.progress import progress_bar
 from medtune.publishing.licences import BaseLicence
 from medtune.publishing.secrets import find_secrets
 from medtune.terminal import one_line
+
+if TYPE_CHECKING:
+    from medtune.model.tensor_files import StoredTensor
 
 # Elements looked at in one go: 64 MB of float32, however large a matrix is.
 _CHUNK = 1 << 24
@@ -56,30 +60,25 @@ def require_no_secrets(files: Mapping[str, Path]) -> None:
 
 
 def require_finite_weights(files: Iterable[Path]) -> None:
-    """Raises PublishError if a safetensors file cannot be read, or holds NaN or infinite numbers."""
+    """Raises PublishError if a safetensors file holds NaN or infinite numbers, ModelError if it cannot be read."""
+    from medtune.model.tensor_files import stored_in
+
     weights = [file for file in files if file.suffix == ".safetensors"]
     with progress_bar("Checking weights", sum(file.stat().st_size for file in weights)) as advance:
         for file in weights:
-            if problem := _weight_problem(file):
-                raise PublishError(f"{one_line(str(file))}: {problem}")
-            advance(file.stat().st_size)
+            for name, tensor in stored_in(file).items():
+                if not _is_finite(tensor):
+                    raise PublishError(
+                        f"{one_line(str(file))}: {one_line(name)} holds NaN or infinite numbers; train, or merge, again"
+                    )
+                advance(tensor.bytes)
 
 
-def _weight_problem(file: Path) -> str | None:
+def _is_finite(tensor: StoredTensor) -> bool:
+    """Looked at piece by piece, so that a matrix of any size takes little memory."""
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118
-                part = weights.get_slice(name)
-                shape = part.get_shape()
-                rows = max(1, _CHUNK // max(1, torch.Size(shape[1:]).numel()))
-                # A scalar has no rows to slice.
-                pieces = range(0, shape[0], rows) if shape else ()
-                tensors = (part[start : start + rows] for start in pieces) if shape else [weights.get_tensor(name)]
-                if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-                    return f"{one_line(name)} holds NaN or infinite numbers; train, or merge, again"
-    except (SafetensorError, OSError) as error:
-        return f"not a safetensors file ({first_line(error)}); make it again"
-    return None
+    step = max(1, _CHUNK // max(1, tensor.row_elements))
+    starts = range(0, tensor.rows, step)
+    pieces = (tensor.read_rows(start, min(start + step, tensor.rows)) for start in starts)
+    return all(bool(torch.isfinite(piece).all()) for piece in pieces)

@@ -1,0 +1,49 @@
+"""`medtune merge`: the tuned model in one piece."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from medtune.cli.options import Run, open_run
+from medtune.process import prepare_process
+
+
+def merge(
+    run: Run,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder for the merged model.")],
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="bfloat16|float16|float32", help="What its weights are stored in.")
+    ] = "bfloat16",
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Whether to measure what merging changed; by itself where that takes minutes.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Merge the adapter into its 16-bit base, as a folder for transformers, and measure what that changed.
+
+    A merge that is there already is only measured.
+    """
+    from medtune.errors import ConfigError
+
+    opened = open_run(run)
+    prepare_process()
+    from medtune.merging_stage import MergedDtype, merge_stage
+    from medtune.publishing.merge_record import merge_sentences
+    from medtune.terminal import harmless
+
+    if dtype not in get_args(MergedDtype):
+        raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
+    record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
+    from rich.console import Console
+
+    console = Console()
+    for sentence in merge_sentences(record):
+        console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
+    print(to)

@@ -1,0 +1,165 @@
+"""`medtune merge`: the run's adapter in its 16-bit base, as a folder for everybody, and what merging changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from medtune.atomic_files import replacing_folder
+from medtune.config import Config
+from medtune.disk_errors import writing
+from medtune.disk_space import require_room
+from medtune.hardware import PeakMemory, release_memory
+from medtune.leftovers import clear_abandoned
+from medtune.progress import progress_bar, say
+from medtune.records import MergeRecord
+from medtune.run_dir import RunDir, pin_revision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MergedDtype = Literal["bfloat16", "float16", "float32"]
+# Beside the weights: tokenizer, configuration, licence.
+_COMPANION_BYTES = 40 * 10**6
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """What is merged, and where to; `record` holds what is known before."""
+
+    run_dir: RunDir
+    config: Config
+    base: Path
+    adapter: Path
+    to: Path
+    record: MergeRecord
+
+
+def merge_stage(
+    run_dir: RunDir,
+    to: Path,
+    *,
+    dtype: MergedDtype = "bfloat16",
+    measure: bool | None = None,
+    shard_bytes: int | None = None,
+) -> MergeRecord:
+    """Merge the adapter of a run into the folder `to`, measure what that changed, and write `merge.json`.
+
+    Where `to` holds that merge already, it is only measured, if it has not been or `measure` is true; with None it is
+    measured where that takes minutes. Raises MedtuneError and merges nothing, or if measuring fails, leaves the merge.
+    """
+    from medtune.publishing.merged_folder import existing_merge
+
+    run_dir.lock()
+    merge = _plan(run_dir, to, dtype)
+    record = existing_merge(merge.to, merge.record)
+    if record is None:
+        record = _write(merge, shard_bytes)
+    else:
+        say(f"{merge.to}: holds this merge already")
+    run_dir.write_json(run_dir.merge_file, asdict(record))
+    if measure or (record.measured is None and measure is None):
+        record = _measured(merge, record, asked=bool(measure))
+        _keep(merge, record)
+    return record
+
+
+def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
+    from medtune.model.adapters import adapter_fingerprint, resolve_adapter
+    from medtune.model.loading import resolve_base
+
+    config = pin_revision(run_dir, run_dir.config())
+    # As in an evaluation: a stored adapter stands in for a training that there was none of.
+    if config.model.adapter is None or run_dir.damage("train") or run_dir.is_complete("train"):
+        run_dir.require("train", f"medtune train {run_dir.path}")
+        adapter = run_dir.adapter_dir
+    else:
+        adapter = resolve_adapter(config.model.adapter)
+    base = resolve_base(config.model.base, config.model.revision)
+    if to.is_symlink() or to.name in ("", ".."):
+        to = to.resolve()
+    record = MergeRecord(
+        destination=to.name,
+        # What is published tells nobody of this machine's folders.
+        base=base.path.resolve().name if os.path.isdir(config.model.base) else config.model.base,
+        revision=base.revision,
+        adapter=adapter_fingerprint(adapter),
+        dtype=dtype,
+        shards=0,
+        bytes=0,
+        changed_tensors=0,
+        seconds=0.0,
+        peak_rss_bytes=0,
+        not_measured="`medtune merge` with the same RUN and --to measures it",
+    )
+    return _Merge(run_dir, config, base.path, adapter, to, record)
+
+
+def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
+    from medtune.model.merging import SHARD_BYTES, plan_merge, write_merge
+    from medtune.publishing.merged_folder import write_companions, write_record
+
+    release_memory()
+    memory = PeakMemory()
+    memory.start()
+    began = time.monotonic()
+    name, dtype = merge.config.model.base, merge.record.dtype
+    plan = plan_merge(merge.base, merge.adapter, name=name, dtype=dtype, shard_bytes=shard_bytes or SHARD_BYTES)
+    clear_abandoned(merge.to)
+    require_room(merge.to, plan.bytes + _COMPANION_BYTES, "--to")
+    with writing(merge.to):
+        merge.to.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(merge.to) as folder:
+        with progress_bar("Merging, MB", round(plan.bytes / 1e6)) as advance:
+            write_merge(plan, folder, on_bytes=_in_megabytes(advance))
+        write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied)
+        record = replace(
+            merge.record,
+            shards=len(plan.files),
+            bytes=plan.bytes,
+            changed_tensors=plan.changed,
+            seconds=round(time.monotonic() - began, 3),
+            peak_rss_bytes=memory.rss_bytes(),
+        )
+        write_record(folder, record)
+    return record
+
+
+def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord:
+    from medtune.inference.merge_measurement import NotMeasuredError, choose_prompts, measure_merge, plan_measuring
+    from medtune.model.tensor_files import stored_tensors
+
+    weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(merge.to).values())
+    plan = plan_measuring(merge.config, weights, asked=asked)
+    pairs = choose_prompts(merge.run_dir.read_split("test"))
+    release_memory()
+    try:
+        if plan.obstacle is not None:
+            raise NotMeasuredError(plan.obstacle)
+        found = measure_merge(merge.config, merge.adapter, merge.to, pairs, plan)
+        return replace(record, measured=found, not_measured=None)
+    except NotMeasuredError as error:
+        say(f"not measured: {error}")
+        return record if record.measured is not None else replace(record, not_measured=str(error))
+
+
+def _keep(merge: _Merge, record: MergeRecord) -> None:
+    from medtune.publishing.merged_folder import write_record
+
+    write_record(merge.to, record)
+    merge.run_dir.write_json(merge.run_dir.merge_file, asdict(record))
+
+
+def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
+    written = shown = 0
+
+    def count(size: int) -> None:
+        nonlocal written, shown
+        written += size
+        advance(round(written / 1e6) - shown)
+        shown = round(written / 1e6)
+
+    return count

@@ -1,0 +1,181 @@
+"""Safetensors files read and written piece by piece: a model of any size in little memory.
+
+The safetensors library maps files into memory, and what was touched of a map counts as this process's own: reading a
+shard of 5 GB through it takes 5 GB. Here bytes are read into a buffer, and written from it. The format is a length of 8
+bytes, a header in JSON, and the tensors' bytes one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from medtune.checked_files import DamagedError, check_type, parse_json, read_mapping
+from medtune.errors import ModelError, first_line
+from medtune.terminal import one_line
+
+INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
+# What the safetensors library itself allows a header to take.
+_MAX_HEADER_BYTES = 100_000_000
+_DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file: its bytes begin at `begin` from the file's start."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+
+    @property
+    def rows(self) -> int:
+        """What it is read by: its first dimension, or 1 for a single number."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def row_elements(self) -> int:
+        """Numbers in a row."""
+        return prod(self.shape[1:])
+
+    @property
+    def bytes(self) -> int:
+        """What all of it takes."""
+        return self.rows * self.row_elements * self.dtype.itemsize
+
+    def read_rows(self, start: int, stop: int) -> Tensor:
+        """Rows from `start` to `stop` in a buffer of their own: (stop - start, …). Raises ModelError if cut off."""
+        values = torch.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
+        size = self.row_elements * self.dtype.itemsize
+        with self.file.open("rb", buffering=0) as file:
+            file.seek(self.begin + start * size)
+            _fill(file, values.reshape(-1).view(torch.uint8).numpy().data)
+        return values if self.shape else values.reshape(())
+
+    def read(self) -> Tensor:
+        """All of it."""
+        return self.read_rows(0, self.rows)
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors of the model in `folder` by their names, from one file or from those that its index lists.
+
+    Raises ModelError, naming the file, if one is missing, torn, or not what the index says.
+    """
+    index = folder / INDEX_NAME
+    if not index.is_file():
+        return stored_in(folder / SINGLE_NAME)
+    try:
+        places = check_type(dict[str, str], read_mapping(index).get("weight_map"))
+        if strange := [name for name in places.values() if PurePath(name).name != name]:
+            raise DamagedError(f"weight_map names {one_line(strange[0])}, which is not in the folder")
+    except DamagedError as error:
+        raise ModelError(f"{index}: {error}; fetch the model again") from None
+    found: dict[str, StoredTensor] = {}
+    for name in sorted(set(places.values())):
+        found |= stored_in(folder / name)
+    if missing := sorted(places.keys() - found.keys()):
+        raise ModelError(f"{index}: lists {one_line(missing[0])}, which no file holds; fetch the model again")
+    return {name: tensor for name, tensor in found.items() if name in places}
+
+
+def stored_in(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of one safetensors file. Raises ModelError."""
+    try:
+        # The library checks the header against the file's size; of the map only that page is touched.
+        with safe_open(file, framework="pt"):
+            pass
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            header = parse_json(content.read(min(length, _MAX_HEADER_BYTES)).decode("utf-8"))
+        header.pop("__metadata__", None)
+        entries = check_type(dict[str, _Entry], header)
+        return {name: _place(file, 8 + length, entry) for name, entry in entries.items()}
+    except FileNotFoundError:
+        raise ModelError(f"{file}: missing; fetch the model again, or save it in safetensors files") from None
+    except (SafetensorError, OSError, DamagedError) as error:
+        raise ModelError(
+            f"{one_line(str(file))}: cannot be read ({first_line(error)}); fetch the model again"
+        ) from None
+
+
+class TensorFileWriter:
+    """Writes one safetensors file; tensors come in the order in which they were announced, in blocks of any size."""
+
+    def __init__(self, file: Path, tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> None:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name, (dtype, shape) in tensors.items():
+            begin, end = end, end + prod(shape) * dtype.itemsize
+            header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+        # Spaces up to a multiple of 8, as the library writes them, so that tensors lie aligned.
+        self._header = text + b" " * (-len(text) % 8)
+        self._path, self.expected, self.written = file, end, 0
+
+    def __enter__(self) -> TensorFileWriter:
+        self._file: IO[bytes] = self._path.open("wb")
+        self._file.write(len(self._header).to_bytes(8, "little") + self._header)
+        return self
+
+    def write(self, block: Tensor) -> int:
+        """Write the next values; returns their bytes."""
+        data = block.contiguous().reshape(-1).view(torch.uint8).numpy().data
+        self._file.write(data)
+        self.written += len(data)
+        return len(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if error is None and self.written != self.expected:
+            raise ValueError(f"{self._path}: {self.written} bytes were written of {self.expected} that were announced")
+
+
+def by_alignment(tensors: Mapping[str, torch.dtype]) -> list[str]:
+    """Names in the order that keeps every tensor of a file aligned: widest numbers first, and then as given."""
+    return sorted(tensors, key=lambda name: -tensors[name].itemsize)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+def _place(file: Path, data: int, entry: _Entry) -> StoredTensor:
+    if entry.dtype not in _DTYPES:
+        raise DamagedError(f"holds numbers of type {one_line(entry.dtype)}, as only quantised weights do")
+    return StoredTensor(file, _DTYPES[entry.dtype], tuple(entry.shape), data + entry.data_offsets[0])
+
+
+def _fill(file: Any, buffer: memoryview) -> None:
+    done = 0
+    while done < len(buffer):
+        count = file.readinto(buffer[done:])
+        if not count:
+            raise ModelError(f"{file.name}: cut off; fetch the model again")
+        done += count
+
+
+def blocks(tensor: StoredTensor, block_bytes: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that take about `block_bytes` in float32, one row at least."""
+    rows = max(1, block_bytes // max(1, 4 * tensor.row_elements))
+    for start in range(0, tensor.rows, rows):
+        yield start, min(start + rows, tensor.rows)

@@ -1,0 +1,78 @@
+"""What `merge.json` says of a run's merged model, for the card, the report and the terminal."""
+
+from __future__ import annotations
+
+from medtune.model.adapters import adapter_fingerprint
+from medtune.publishing.merged_folder import read_record
+from medtune.records import MergeMeasurement, MergeRecord
+from medtune.run_dir import RunDir
+
+
+def read_merge(run_dir: RunDir) -> MergeRecord | None:
+    """The merge of the adapter that the run has now; None if there is none, or it is of an earlier adapter.
+
+    Raises ModelError if `merge.json` is damaged.
+    """
+    record = read_record(run_dir.merge_file)
+    weights = run_dir.adapter_dir / "adapter_model.safetensors"
+    # Of a run that evaluates an adapter from elsewhere there is nothing newer to compare with.
+    if record is None or (weights.is_file() and record.adapter != adapter_fingerprint(run_dir.adapter_dir)):
+        return None
+    return record
+
+
+def merge_sentences(record: MergeRecord) -> list[str]:
+    """What merging changed, in plain sentences."""
+    origin = record.base + (f" at {record.revision[:12]}" if record.revision else "")
+    sentences = [
+        f"The adapter is merged into {origin}: {_size(record.bytes)} of {record.dtype} weights in "
+        f"{record.shards} file{'s' if record.shards != 1 else ''}."
+    ]
+    if record.measured is None:
+        return [*sentences, f"What merging changed was not measured: {record.not_measured or 'no reason was given'}."]
+    return [*sentences, *_measured_sentences(record.measured)]
+
+
+def _measured_sentences(found: MergeMeasurement) -> list[str]:
+    base = "the NF4 base" if found.quantization == "nf4" else "its base"
+    sentences = [
+        f"On {found.positions:,} answer tokens of {found.prompts} test questions, its next tokens diverge from those "
+        f"of the adapter on {base}, which was evaluated, by {_nats(found.kl.mean)} nats a token on average (95 % by at "
+        f"most {_nats(found.kl.p95)}, the largest {_nats(found.kl.max)}); the likeliest token is the same at "
+        f"{found.agreement:.1%}."
+    ]
+    if found.rounding is not None and found.quantization != "none":
+        sentences.append(
+            f"From the adapter on the base in 16 bit it diverges by {_nats(found.rounding.mean)}: that is what merging "
+            "rounded, the rest is what quantisation had changed."
+        )
+    if found.tuning is not None:
+        sentences.append(f"Tuning itself moved the next tokens by {_nats(found.tuning.mean)}.")
+    if found.same_prefix is not None:
+        sentences.append(
+            f"Of greedy answers of at most {found.new_tokens} tokens, {found.same_answers} of {found.prompts} are the "
+            f"same, and {found.same_prefix:.0%} of the tokens stand before the first difference."
+        )
+    if not found.within_bound:
+        sentences.append(f"Warning: {_beyond(found)}.")
+    return sentences
+
+
+def _beyond(found: MergeMeasurement) -> str:
+    if found.rounding is not None and not found.rounding.mean <= found.rounding_bound:
+        return (
+            f"merging by itself changed {_nats(found.rounding.mean)} nats a token, and the bound is "
+            f"{found.rounding_bound:g}; do not use this merge"
+        )
+    return (
+        f"{_nats(found.kl.mean)} nats a token are beyond the bound of {found.bound:g}; the scores of the run need not "
+        "be those of the merged model, so evaluate it by itself"
+    )
+
+
+def _nats(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,105 @@
+"""The folder of a merged model: what stands beside its weights, and whether a folder is one already."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from medtune.atomic_files import replacing_file
+from medtune.checked_files import DamagedError, check_type, read_mapping
+from medtune.errors import ModelError
+from medtune.hub import ADAPTER_SETTINGS, LICENCE_FILES
+from medtune.records import MergeRecord
+
+RECORD_NAME = "merge.json"
+CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
+_TOKENIZER_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*",
+    "spiece.model",
+)  # fmt: skip
+
+
+def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, untied: bool) -> None:
+    """Write to `folder` all that transformers reads beside the weights, and the base's licence.
+
+    The tokenizer is the base's, with the padding token and the chat template that the adapter was trained with.
+    Raises ModelError if the base's configuration cannot be read.
+    """
+    _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES, *_TOKENIZER_FILES))
+    if (adapter / "tokenizer.json").is_file():
+        _copy(adapter, folder, (*_TOKENIZER_FILES, ADAPTER_SETTINGS))
+    try:
+        config = read_mapping(base / CONFIG_NAME)
+    except (DamagedError, FileNotFoundError) as error:
+        raise ModelError(f"{base / CONFIG_NAME}: cannot be used ({error}); fetch the model again") from None
+    config.pop("auto_map", None)  # of code that is neither run nor copied
+    config["dtype"] = dtype
+    if untied:
+        config["tie_word_embeddings"] = False
+    text = json.dumps(_in_dtype(config, dtype, untied), indent=2, ensure_ascii=False) + "\n"
+    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+
+def write_record(folder: Path, record: MergeRecord) -> None:
+    """Write `merge.json`."""
+    with replacing_file(folder / RECORD_NAME) as temporary:
+        temporary.write_text(json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_record(file: Path) -> MergeRecord | None:
+    """A `merge.json`; None if there is none. Raises ModelError if it is damaged."""
+    try:
+        return check_type(MergeRecord, read_mapping(file))
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        raise ModelError(f"{file}: damaged, {error}; delete it, and merge again") from None
+
+
+def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
+    """The record of a whole merge of the same adapter, base and dtype in `folder`; None if nothing stands there.
+
+    Raises ModelError for anything else: a folder of a user's own is never written to.
+    """
+    from medtune.model.tensor_files import stored_tensors
+
+    if not os.path.lexists(folder):
+        return None
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: is a file, not a directory; give another --to")
+    if not any(folder.iterdir()):
+        return None
+    record = read_record(folder / RECORD_NAME)
+    if record is None:
+        raise ModelError(f"{folder}: not empty, and no merged model (no {RECORD_NAME}); give another --to")
+    for name in ("adapter", "base", "revision", "dtype"):
+        if getattr(record, name) != getattr(wanted, name):
+            raise ModelError(f"{folder}: holds a merge of another {name}; delete it, or give another --to")
+    if sum(tensor.bytes for tensor in stored_tensors(folder).values()) != record.bytes:
+        raise ModelError(f"{folder}: holds a merge whose weights are not all there; delete it, and merge again")
+    return record
+
+
+def _in_dtype(config: dict[str, Any], dtype: str, untied: bool) -> dict[str, Any]:
+    """`config` with that dtype wherever it names one; older versions of transformers look for `torch_dtype`."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found[key] = _in_dtype(value, dtype, untied)
+        elif key in ("dtype", "torch_dtype"):
+            found[key] = dtype
+        else:
+            found[key] = False if untied and key == "tie_word_embeddings" else value
+    return found
+
+
+def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    # Not copy2: permissions and times of a cache are not a new model's.
+    for file in sorted(source.iterdir()):
+        if file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in patterns):
+            shutil.copyfile(file, target / file.name)

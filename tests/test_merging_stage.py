@@ -1,0 +1,300 @@
+"""`medtune merge` from a run: the folder, what it is loaded by, its record, and what is refused or kept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import signal
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from command_line import command_runner
+from medtune import interruption, pipeline
+from medtune.__main__ import main
+from medtune.config import LoraSection
+from medtune.errors import ModelError
+from medtune.inference import merge_measurement
+from medtune.merging_stage import merge_stage
+from medtune.model import merging
+from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
+from medtune.publishing.merge_record import merge_sentences, read_merge
+from medtune.recipes import load_recipe
+from medtune.records import Divergence, MergeMeasurement, MergeRecord
+from medtune.run_dir import RunDir
+from medtune.run_lock import release_locks
+from tiny_model import write_rows
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory) -> Path:
+    """A run with data and an adapter, as training would have left them; the base ships a licence."""
+    folder = tmp_path_factory.mktemp("trained")
+    base = shutil.copytree(tiny.path, folder / "tiny-base")
+    for name in ("LICENSE", "USE_POLICY.md", "modeling.py", "README.md"):
+        (base / name).write_text(f"the base's {name}")
+    values = {
+        "model": {"base": str(base), "dtype": "float32"},
+        "data": {"source": str(write_rows(folder / "rows.csv", 40)), "split": {"test": 0.2, "validation": 0.1}},
+        "training": {"max_length": 256},
+        "generation": {"max_new_tokens": 10},
+        "evaluation": {"metrics": ["perplexity"], "controls": []},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(values))
+    run_dir = pipeline.start_run(load_recipe(str(folder / "recipe.yaml"), []), folder / "run", resume=False)
+    pipeline.prepare_stage(run_dir)
+    model = attach_new_adapter(tiny.load(), LoraSection(rank=4), seed=0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.05)
+    model.save_pretrained(run_dir.adapter_dir)
+    tiny.tokenizer.save_pretrained(run_dir.adapter_dir)
+    run_dir.complete("train", {})
+    release_locks()
+    return run_dir.path
+
+
+@pytest.fixture(scope="module")
+def merged(trained, tmp_path_factory) -> tuple[RunDir, Path]:
+    """The run after `medtune merge`, and the folder."""
+    folder = tmp_path_factory.mktemp("merged")
+    run_dir, to = RunDir(shutil.copytree(trained, folder / "run")), folder / "new" / "tuned-model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
+        patch.setattr(sys, "argv", ["medtune", "merge", str(run_dir.path), "--to", str(to), "--dtype", "float32"])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code in (0, None)
+    return run_dir, to
+
+
+@pytest.fixture
+def run_dir(trained, tmp_path) -> RunDir:
+    return RunDir(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def medtune(monkeypatch, capsys):
+    return command_runner(monkeypatch, capsys)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_plain_transformers_loads_and_answers_as_base_and_adapter(merged):
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run_dir, to = merged
+    tokenizer = AutoTokenizer.from_pretrained(to)
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "What causes gout ?"}], tokenize=False)
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    base = shutil.copytree(run_dir.adapter_dir, to.parent / "adapter")
+    config = json.loads((base / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = run_dir.config().model.base
+    (base / "adapter_config.json").write_text(json.dumps(config))
+    models = AutoModelForCausalLM.from_pretrained(to), AutoPeftModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        found, expected = (model(input_ids=ids).logits for model in models)
+    assert models[0].dtype == torch.float32
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert models[0].generation_config.eos_token_id == 5
+    assert tokenizer.pad_token == "<|finetune_right_pad_id|>"
+
+
+def test_the_folder_holds_what_goes_with_weights_and_no_code(merged):
+    _, to = merged
+    assert files(to) == {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "chat_template.jinja", "LICENSE", "USE_POLICY.md", "merge.json",
+    }  # fmt: skip
+    assert files(to.parent) - {"adapter"} == {to.name}
+
+
+def test_the_record_says_what_was_merged_and_what_it_changed(merged):
+    run_dir, to = merged
+    record = read_merge(run_dir)
+    assert record == MergeRecord(**{**asdict(record), "measured": record.measured})
+    assert json.loads(run_dir.merge_file.read_text()) == json.loads((to / "merge.json").read_text())
+    assert (record.destination, record.base, record.revision) == ("tuned-model", "tiny-base", None)
+    assert str(to.parent) not in run_dir.merge_file.read_text()
+    assert record.adapter == adapter_fingerprint(run_dir.adapter_dir)
+    assert (record.dtype, record.shards, record.changed_tensors) == ("float32", 1, 14)
+    assert record.bytes == sum(tensor.nbytes for tensor in load_file(to / "model.safetensors").values())
+    assert record.peak_rss_bytes > 0
+    found = record.measured
+    assert found.prompts == len(run_dir.read_split("test")) == 8
+    assert found.rounding.mean < 1e-6 < found.kl.mean <= found.kl.p95 <= found.kl.max
+    assert found.tuning.mean > found.kl.mean
+    assert 0 < found.agreement <= 1
+    assert (found.new_tokens, found.quantization, found.compute_dtype) == (10, "nf4", "float32")
+    assert 0 <= found.same_answers <= found.prompts
+    assert found.within_bound == (found.kl.mean <= merge_measurement.BOUND)
+
+
+def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monkeypatch):
+    to = tmp_path / "merged"
+    first = medtune("merge", run_dir.path, "--to", to, "--no-measure")
+    assert first.status == 0
+    assert "was not measured: `medtune merge` with the same RUN and --to" in " ".join(first.out.split())
+    assert first.out.splitlines()[-1] == str(to)
+    assert read_merge(run_dir).measured is None
+    before = (to / "model.safetensors").stat()
+    monkeypatch.setattr(merging, "write_merge", None)
+    again = medtune("merge", run_dir.path, "--to", to)
+    assert again.status == 0, again.err
+    assert "holds this merge already" in again.err
+    assert read_merge(run_dir).measured is not None
+    assert (to / "model.safetensors").stat() == before
+    # A third time there is nothing left to do.
+    monkeypatch.setattr(merge_measurement, "measure_merge", None)
+    assert medtune("merge", run_dir.path, "--to", to).status == 0
+    other = medtune("merge", run_dir.path, "--to", to, "--dtype", "float16")
+    assert (other.status, other.err) == (2, f"medtune: {to}: holds a merge of another dtype; delete it, or give "
+                                            "another --to\n")  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["a folder with files", "a file", "a torn merge"])
+def test_a_folder_that_is_something_else_is_left_alone(run_dir, tmp_path, medtune, content):
+    to = tmp_path / "merged"
+    if content == "a file":
+        to.write_text("mine")
+    elif content == "a folder with files":
+        to.mkdir()
+        (to / "mine.txt").write_text("mine")
+    else:
+        assert medtune("merge", run_dir.path, "--to", to, "--no-measure").status == 0
+        file = to / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+    before = {path: path.read_bytes() for path in (to.iterdir() if to.is_dir() else [to])}
+    result = medtune("merge", run_dir.path, "--to", to)
+    assert result.status == 2
+    assert result.err.count("\n") <= 2
+    assert "merged" in result.err
+    assert {path: path.read_bytes() for path in (to.iterdir() if to.is_dir() else [to])} == before
+
+
+def test_an_empty_folder_is_taken_and_a_dead_processs_folder_cleared(run_dir, tmp_path, medtune):
+    to = tmp_path / "merged"
+    to.mkdir()
+    dead, other = tmp_path / ".merged-4194305", tmp_path / ".merged-mine"
+    for folder in (dead, other):
+        folder.mkdir()
+    assert medtune("merge", run_dir.path, "--to", to, "--no-measure").status == 0
+    assert "model.safetensors" in files(to)
+    assert (dead.exists(), other.exists()) == (False, True)
+
+
+def test_too_little_room_is_said_before_anything_is_written(run_dir, tmp_path, medtune, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "deep" / "merged")
+    assert result.status == 2
+    assert "GB are to be written and 0.0 GB are free; make room, or give --to on a larger disk" in result.err
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_disk_that_fills_up_leaves_nothing(run_dir, tmp_path, medtune, monkeypatch):
+    def full(self, block):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(merging.TensorFileWriter, "write", full)
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
+    assert result.status == 2
+    assert f"{tmp_path / 'merged'}: no space left on the device; make room" in result.err
+    assert files(tmp_path) == {"run"}
+    assert read_merge(run_dir) is None
+
+
+def test_an_interruption_leaves_nothing_and_says_how_to_go_on(run_dir, tmp_path, medtune, monkeypatch):
+    write = merging.TensorFileWriter.write
+
+    def interrupted(self, block):
+        signal.raise_signal(signal.SIGINT)
+        return write(self, block)
+
+    monkeypatch.setattr(merging.TensorFileWriter, "write", interrupted)
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
+    assert result.status == interruption.INTERRUPTED_STATUS
+    assert "go on with `medtune merge" in result.err
+    assert files(tmp_path) == {"run"}
+
+
+def test_memory_that_does_not_suffice_keeps_the_merge(run_dir, tmp_path, medtune, monkeypatch):
+    monkeypatch.setattr(merge_measurement, "free_bytes", lambda device: 1000)
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
+    assert result.status == 0
+    assert "do not fit in" in result.out
+    assert "do not fit in" in read_merge(run_dir).not_measured
+    monkeypatch.undo()
+
+    def too_large(*arguments, **options):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(merge_measurement, "_measure", too_large)
+    assert merge_stage(run_dir, tmp_path / "merged").not_measured == "memory ran out"
+
+
+def test_a_merge_of_an_earlier_adapter_is_not_the_runs(merged, tmp_path):
+    run_dir = RunDir(shutil.copytree(merged[0].path, tmp_path / "run"))
+    assert read_merge(run_dir) is not None
+    file = run_dir.adapter_dir / "adapter_model.safetensors"
+    save_file({name: weight * 2 for name, weight in load_file(file).items()}, file)
+    assert read_merge(run_dir) is None
+    run_dir.merge_file.write_text('{"destination": 3}')
+    with pytest.raises(ModelError, match=r"merge\.json: damaged, .*delete it, and merge again"):
+        read_merge(run_dir)
+    run_dir.merge_file.unlink()
+    assert read_merge(run_dir) is None
+
+
+def test_without_training_there_is_nothing_to_merge(run_dir, tmp_path, medtune):
+    shutil.rmtree(run_dir.adapter_dir)
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
+    assert result.status == 2
+    assert "the train stage is not complete; run `medtune train" in result.err
+    assert medtune("merge", run_dir.path, "--to", tmp_path / "merged", "--dtype", "int8").err.startswith(
+        "medtune: --dtype int8: must be one of bfloat16, float16, float32"
+    )
+
+
+def test_a_wrong_merge_is_marked(run_dir, tmp_path, monkeypatch):
+    """The fault planted: every update of twice its size."""
+    rows_of = merging.LowRankUpdate.rows_of
+    monkeypatch.setattr(
+        merging.LowRankUpdate, "rows_of", lambda self, weight: rows_of(replace(self, scaling=2 * self.scaling), weight)
+    )
+    record = merge_stage(run_dir, tmp_path / "merged")
+    assert record.measured.rounding.mean > merge_measurement.ROUNDING_BOUND
+    assert not record.measured.within_bound
+    assert "do not use this merge" in merge_sentences(record)[-1]
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+MEASURED = MergeMeasurement(
+    prompts=64, positions=6000, kl=Divergence(0.02, 0.1, 1.5), agreement=0.951, rounding=Divergence(2e-5, 1e-4, 1e-3),
+    tuning=Divergence(1.2, 3.0, 9.0), new_tokens=64, same_prefix=0.5, same_answers=20, quantization="nf4",
+    compute_dtype="bfloat16", bound=0.1, rounding_bound=0.01, within_bound=True,
+)  # fmt: skip
+RECORD = MergeRecord("d", "m/b", "a" * 40, "f", "bfloat16", 9, 16_060_000_000, 224, 60.0, 10**9, MEASURED)
+
+
+def test_the_sentences():
+    text = " ".join(merge_sentences(RECORD))
+    assert f"merged into m/b at {'a' * 12}: 16.1 GB of bfloat16 weights in 9 files." in text
+    assert "On 6,000 answer tokens of 64 test questions" in text
+    assert "by 0.0200 nats a token on average (95 % by at most 0.1000, the largest 1.5000)" in text
+    assert "the likeliest token is the same at 95.1%" in text
+    assert "by 2.0e-05: that is what merging rounded" in text
+    assert "20 of 64 are the same, and 50% of the tokens" in text
+    assert "Warning" not in text
+    beyond = replace(MEASURED, kl=Divergence(0.3, 1, 2), within_bound=False)
+    assert (
+        "0.3000 nats a token are beyond the bound of 0.1; the scores of the run need not"
+        in merge_sentences(replace(RECORD, measured=beyond))[-1]
+    )
