@@ -301,6 +301,12 @@ def test_names_that_are_none(medtune, hub, finished_run, repo):
     assert "must be a Hub repository of the form owner/name" in result.err
 
 
+def test_a_base_model_of_no_name(medtune, hub, finished_run):
+    result = medtune("publish", finished_run.path, "--repo", REPO, "--base-model", "/models/mine", "--dry-run")
+    assert result.status == 2
+    assert "--base-model /models/mine: must be a Hub model's id, such as owner/name" in result.err
+
+
 def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypatch, tmp_path):
     """By plain PEFT and transformers, all of it over HTTP, as the card says."""
     from peft import AutoPeftModelForCausalLM

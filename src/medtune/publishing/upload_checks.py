@@ -23,13 +23,8 @@ _CHUNK = 1 << 24
 
 def require_name(repo: str, licence: BaseLicence) -> None:
     """Raises PublishError unless `repo` is owner/name, with a name that begins as the base's licence demands."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(repo if "/" in repo else f"{repo}/")
-    except HFValidationError:
-        raise PublishError(f"--repo {one_line(repo)}: must be a Hub repository of the form owner/name") from None
+    if "/" not in repo or not is_repository_name(repo):
+        raise PublishError(f"--repo {one_line(repo)}: must be a Hub repository of the form owner/name")
     owner, _, name = repo.partition("/")
     prefix = licence.name_prefix
     if prefix is not None and not name.startswith(prefix):
@@ -38,6 +33,18 @@ def require_name(repo: str, licence: BaseLicence) -> None:
             f"--repo {repo}: the {licence.title} wants a name that begins with {prefix}; name it "
             f"{owner}/{prefix}-{rest or 'medtune'}"
         )
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether the Hub could know a model by that name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return bool(name.strip("/") == name and name)
 
 
 def require_plain_files(folder: Path) -> None:
@@ -63,10 +70,11 @@ def require_finite_weights(files: Iterable[Path]) -> None:
     """Raises PublishError if a safetensors file holds NaN or infinite numbers, ModelError if it cannot be read."""
     from medtune.model.tensor_files import stored_in
 
-    weights = [file for file in files if file.suffix == ".safetensors"]
-    with progress_bar("Checking weights", sum(file.stat().st_size for file in weights)) as advance:
-        for file in weights:
-            for name, tensor in stored_in(file).items():
+    weights = {file: stored_in(file) for file in files if file.suffix == ".safetensors"}
+    total = sum(tensor.bytes for tensors in weights.values() for tensor in tensors.values())
+    with progress_bar("Checking weights", total) as advance:
+        for file, tensors in weights.items():
+            for name, tensor in tensors.items():
                 if not _is_finite(tensor):
                     raise PublishError(
                         f"{one_line(str(file))}: {one_line(name)} holds NaN or infinite numbers; train, or merge, again"
