@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from command_line import Medtune, command_runner
 from hub_server import blob_id
 from hub_uploads import UploadServer, ask_this_hub
-from medtune.errors import PublishError
-from medtune.model.adapters import adapter_fingerprint
+from medtune.errors import MedtuneError, PublishError
+from medtune.merging_stage import merge_stage
 from medtune.publishing.differences import MANIFEST
 from medtune.publishing.publish import publish
 from medtune.run_dir import RunDir
+from medtune.run_lock import release_locks
 
 TOKEN, REPO, BASE = "hf_secretofmine", "owner/tiny-medical", "owner/tiny-base"
 ADAPTER = {
@@ -213,7 +214,7 @@ def test_weights_that_are_no_numbers(medtune, hub, copied_run):
     file.write_bytes(b"torn")
     copied_run.complete("train", {})
     result = medtune("publish", copied_run.path, "--repo", REPO, "--without-evaluation")
-    assert "not a safetensors file" in result.err
+    assert "adapter_model.safetensors: cannot be read" in result.err
     assert written(hub) == []
 
 
@@ -300,6 +301,12 @@ def test_names_that_are_none(medtune, hub, finished_run, repo):
     assert "must be a Hub repository of the form owner/name" in result.err
 
 
+def test_a_base_model_of_no_name(medtune, hub, finished_run):
+    result = medtune("publish", finished_run.path, "--repo", REPO, "--base-model", "/models/mine", "--dry-run")
+    assert result.status == 2
+    assert "--base-model /models/mine: must be a Hub model's id, such as owner/name" in result.err
+
+
 def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypatch, tmp_path):
     """By plain PEFT and transformers, all of it over HTTP, as the card says."""
     from peft import AutoPeftModelForCausalLM
@@ -336,27 +343,20 @@ def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypa
 
 
 @pytest.fixture
-def merged(finished_run: RunDir, tiny, tmp_path) -> Path:
-    """A merged model as `medtune merge` leaves it, in two shards."""
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoTokenizer
-
-    folder = tmp_path / "merged"
-    model = AutoPeftModelForCausalLM.from_pretrained(finished_run.adapter_dir).merge_and_unload()
-    model.save_pretrained(folder, max_shard_size="300KB")
-    AutoTokenizer.from_pretrained(finished_run.adapter_dir).save_pretrained(folder)
-    record = {"adapter": adapter_fingerprint(finished_run.adapter_dir), "destination": "merged"}
-    (folder / "merge.json").write_text(json.dumps(record))
-    return folder
+def merged(copied_run: RunDir, tmp_path) -> Path:
+    """A merged model in several shards."""
+    merge_stage(copied_run, tmp_path / "merged", dtype="float32", measure=False, shard_bytes=150_000)
+    release_locks()
+    return tmp_path / "merged"
 
 
-def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, finished_run, merged):
+def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, copied_run, merged):
     from transformers import AutoModelForCausalLM
 
     shards = len(list(merged.glob("*.safetensors")))
     assert shards > 1
     hub.fail("?signature=", 403, times=1, after=1)  # after the first shard
-    command = ("publish", finished_run.path, "--repo", "owner/whole", "--merged", merged)
+    command = ("publish", copied_run.path, "--repo", "owner/whole", "--merged", merged)
     assert medtune(*command).status == 2
     result = medtune(*command)
     assert result.status == 0, result.err
@@ -364,18 +364,20 @@ def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, finis
     head = hub.head("owner/whole")
     assert {"config.json", "generation_config.json", "model.safetensors.index.json", "merge.json"} <= set(head)
     assert not {"adapter_config.json", "adapter_model.safetensors"} & set(head)
-    assert ModelCard(head["README.md"].decode()).data.library_name == "transformers"
+    card = ModelCard(head["README.md"].decode())
+    assert card.data.library_name == "transformers"
+    assert "## What merging changed\n\n- The adapter is merged into" in card.text
     loaded = AutoModelForCausalLM.from_pretrained("owner/whole")
     assert torch.equal(loaded.lm_head.weight, AutoModelForCausalLM.from_pretrained(merged).lm_head.weight)
     # An adapter beside it would be taken for its own.
-    refused = medtune("publish", finished_run.path, "--repo", "owner/whole")
+    refused = medtune("publish", copied_run.path, "--repo", "owner/whole")
     assert "holds a whole model; name another repository for the adapter" in refused.err
 
 
-def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, finished_run, merged, tmp_path):
+def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, merged, tmp_path):
     def refused(folder: Path) -> str:
-        with pytest.raises(PublishError) as caught:
-            publish(finished_run, "owner/whole", merged=folder)
+        with pytest.raises(MedtuneError) as caught:
+            publish(copied_run, "owner/whole", merged=folder)
         return str(caught.value)
 
     assert "no such folder; make it with `medtune merge" in refused(tmp_path / "nothing")
@@ -386,9 +388,12 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, finished_run, m
     save_file({**weights, name: torch.full_like(weights[name], float("nan"))}, shard, {"format": "pt"})
     assert f"{name} holds NaN" in refused(merged)
     shard.unlink()
-    assert f"lacks {shard.name}" in refused(merged)
+    assert f"{shard.name}: missing" in refused(merged)
     shard.write_bytes(content)
-    (merged / "merge.json").write_text('{"adapter": "of another"}')
+    record = json.loads((merged / "merge.json").read_text())
+    (merged / "merge.json").write_text(json.dumps(record | {"bytes": record["bytes"] + 1}))
+    assert "its weights are not all there" in refused(merged)
+    (merged / "merge.json").write_text(json.dumps(record | {"adapter": "of another"}))
     assert "merged from another adapter" in refused(merged)
     (merged / "merge.json").unlink()
     assert "no merge.json of `medtune merge`" in refused(merged)

@@ -11,6 +11,7 @@ from medtune.config import Config
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count
 from medtune.evaluation.human.results import SCORES_FILE
+from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
 from medtune.run_dir import STAGES, RunDir
 from medtune.terminal import one_line
@@ -170,13 +171,18 @@ def leakage_rows(run: RunDir) -> list[tuple[str, str, str]]:
 
 
 def human_lines(run: RunDir) -> list[str]:
-    """What people's ratings say, in sentences; none where nobody rated."""
-    return _reading(run.human_dir / SCORES_FILE)
+    """What people's ratings say, in sentences; none where nobody rated, or where what they come to cannot be read."""
+    try:
+        lines = check_type(list[str], read_mapping(run.human_dir / SCORES_FILE).get("reading"))
+    except (FileNotFoundError, DamagedError):
+        return []
+    return [one_line(line) for line in lines]
 
 
 def merge_lines(run: RunDir) -> list[str]:
-    """What merging changed, in sentences; none where nothing was merged."""
-    return _reading(run.merge_file)
+    """What merging changed, in sentences; none where this adapter was not merged."""
+    record = read_merge(run)
+    return merge_sentences(record) if record else []
 
 
 def data_sentence(config: Config, names: PublicNames) -> str:
@@ -187,14 +193,6 @@ def data_sentence(config: Config, names: PublicNames) -> str:
 
 
 _OVERLONG: Mapping[str, str] = {"cut": "cut at a sentence's end", "drop": "left out"}
-
-
-def _reading(file: Any) -> list[str]:
-    """The sentences of a file of scores. One that cannot be read says nothing, and the card goes without it."""
-    try:
-        return [one_line(line) for line in check_type(list[str], read_mapping(file).get("reading"))]
-    except (FileNotFoundError, DamagedError):
-        return []
 
 
 def _hours(seconds: float) -> str:

@@ -12,12 +12,11 @@ from typing import Any
 from medtune.checked_files import DamagedError, read_mapping, read_text
 from medtune.data.sources import DEMO_SOURCE
 from medtune.data.table_files import TABLE_SUFFIXES
+from medtune.hub import LICENCE_FILES
 from medtune.model.loading import DEMO_MODEL
 from medtune.publishing.public_names import PublicNames
 from medtune.run_dir import RunDir
 
-# Of a base model's own files, those that go on to its derivatives.
-AGREEMENT_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md")
 _VOCABULARY_OF_LLAMA_3 = 128_256
 _LLAMA_3 = re.compile(r"(?i)(?<![a-z])llama[-_ ]?3(?:[._]([123]))?(?![0-9]|b\b)")
 _STATED = re.compile(r"\A---\n(?:.*\n)*?license: *([\w.-]{1,40}) *\n(?:.*\n)*?---\n")
@@ -63,8 +62,11 @@ def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
 
 def agreement_files(base: str, revision: str | None) -> dict[str, Path]:
     """The base model's licence files that stand on this machine, in its folder or in the Hub's cache."""
-    found = {name: _base_file(base, revision, name) for name in AGREEMENT_FILES}
-    return {name: file for name, file in found.items() if file is not None}
+    folder = _base_folder(base, revision)
+    if folder is None:
+        return {}
+    found = sorted(file for pattern in LICENCE_FILES for file in folder.glob(pattern) if file.is_file())
+    return {file.name: file for file in found}
 
 
 def data_licence(names: PublicNames) -> DataLicence:
@@ -114,25 +116,23 @@ def _version_by_config(config: Mapping[str, Any]) -> str | None:
 
 
 def _base_config(base: str, revision: str | None) -> dict[str, Any]:
-    file = _base_file(base, revision, "config.json")
+    folder = _base_folder(base, revision)
     try:
-        return read_mapping(file) if file is not None else {}
-    except DamagedError:
+        return read_mapping(folder / "config.json") if folder is not None else {}
+    except (DamagedError, FileNotFoundError):
         return {}
 
 
-def _base_file(base: str, revision: str | None, name: str) -> Path | None:
-    """A file of the base model as it stands on this machine; nothing is fetched."""
-    if base == DEMO_MODEL:
-        return None
+def _base_folder(base: str, revision: str | None) -> Path | None:
+    """Where the base model's files stand on this machine; nothing is fetched."""
     if os.path.isdir(base):
-        return Path(base) / name if (Path(base) / name).is_file() else None
+        return Path(base)
     if revision is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(base, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    found = try_to_load_from_cache(base, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _stated_licence(folder: Path) -> str | None:

@@ -136,7 +136,7 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
 def _plain_title(names: PublicNames, licence: BaseLicence) -> str:
     base = names.base.rpartition("/")[2].removeprefix("Meta-").replace(":", "-")
     start = f"{licence.name_prefix}-" if licence.name_prefix and not base.startswith(licence.name_prefix) else ""
-    return f"{start}{base}-medtune"
+    return base if base.startswith("medtune") else f"{start}{base}-medtune"
 
 
 def _tags(run: RunDir, licence: BaseLicence) -> list[str]:

@@ -16,9 +16,15 @@ from medtune.publishing.differences import MANIFEST, Change, Differences, find_d
 from medtune.publishing.licences import BaseLicence, agreement_files, base_licence
 from medtune.publishing.model_card import CardRequest, loading_example
 from medtune.publishing.public_names import PublicNames, public_names
-from medtune.publishing.upload_checks import require_finite_weights, require_name, require_no_secrets
+from medtune.publishing.upload_checks import (
+    is_repository_name,
+    require_finite_weights,
+    require_name,
+    require_no_secrets,
+)
 from medtune.publishing.upload_files import Uploads
 from medtune.run_dir import RunDir
+from medtune.terminal import one_line
 
 # `without-evaluation`: a model of which nothing shows what tuning changed. `without-report`: leave report.html, which
 # holds test rows and answers, at home. `overwrite`: replace files that medtune did not put there as they are.
@@ -103,6 +109,8 @@ def _check_request(
     run: RunDir, repo: str, names: PublicNames, licence: BaseLicence, options: Collection[Option]
 ) -> None:
     require_name(repo, licence)
+    if names.base_on_hub and not is_repository_name(names.base):
+        raise PublishError(f"--base-model {one_line(names.base)}: must be a Hub model's id, such as owner/name")
     if "without-evaluation" not in options and not run.is_complete("compare"):
         raise PublishError(
             f"{run.path}: not evaluated, so its card would show nothing of what tuning changed; run "

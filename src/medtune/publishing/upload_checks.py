@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medtune.errors import PublishError, first_line
+from medtune.errors import PublishError
 from medtune.hub import NEVER
 from medtune.progress import progress_bar
 from medtune.publishing.licences import BaseLicence
 from medtune.publishing.secrets import find_secrets
 from medtune.terminal import one_line
+
+if TYPE_CHECKING:
+    from medtune.model.tensor_files import StoredTensor
 
 # Elements looked at in one go: 64 MB of float32, however large a matrix is.
 _CHUNK = 1 << 24
@@ -19,13 +23,8 @@ _CHUNK = 1 << 24
 
 def require_name(repo: str, licence: BaseLicence) -> None:
     """Raises PublishError unless `repo` is owner/name, with a name that begins as the base's licence demands."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(repo if "/" in repo else f"{repo}/")
-    except HFValidationError:
-        raise PublishError(f"--repo {one_line(repo)}: must be a Hub repository of the form owner/name") from None
+    if "/" not in repo or not is_repository_name(repo):
+        raise PublishError(f"--repo {one_line(repo)}: must be a Hub repository of the form owner/name")
     owner, _, name = repo.partition("/")
     prefix = licence.name_prefix
     if prefix is not None and not name.startswith(prefix):
@@ -34,6 +33,18 @@ def require_name(repo: str, licence: BaseLicence) -> None:
             f"--repo {repo}: the {licence.title} wants a name that begins with {prefix}; name it "
             f"{owner}/{prefix}-{rest or 'medtune'}"
         )
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether the Hub could know a model by that name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return bool(name.strip("/") == name and name)
 
 
 def require_plain_files(folder: Path) -> None:
@@ -56,30 +67,26 @@ def require_no_secrets(files: Mapping[str, Path]) -> None:
 
 
 def require_finite_weights(files: Iterable[Path]) -> None:
-    """Raises PublishError if a safetensors file cannot be read, or holds NaN or infinite numbers."""
-    weights = [file for file in files if file.suffix == ".safetensors"]
-    with progress_bar("Checking weights", sum(file.stat().st_size for file in weights)) as advance:
-        for file in weights:
-            if problem := _weight_problem(file):
-                raise PublishError(f"{one_line(str(file))}: {problem}")
-            advance(file.stat().st_size)
+    """Raises PublishError if a safetensors file holds NaN or infinite numbers, ModelError if it cannot be read."""
+    from medtune.model.tensor_files import stored_in
+
+    weights = {file: stored_in(file) for file in files if file.suffix == ".safetensors"}
+    total = sum(tensor.bytes for tensors in weights.values() for tensor in tensors.values())
+    with progress_bar("Checking weights", total) as advance:
+        for file, tensors in weights.items():
+            for name, tensor in tensors.items():
+                if not _is_finite(tensor):
+                    raise PublishError(
+                        f"{one_line(str(file))}: {one_line(name)} holds NaN or infinite numbers; train, or merge, again"
+                    )
+                advance(tensor.bytes)
 
 
-def _weight_problem(file: Path) -> str | None:
+def _is_finite(tensor: StoredTensor) -> bool:
+    """Looked at piece by piece, so that a matrix of any size takes little memory."""
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118
-                part = weights.get_slice(name)
-                shape = part.get_shape()
-                rows = max(1, _CHUNK // max(1, torch.Size(shape[1:]).numel()))
-                # A scalar has no rows to slice.
-                pieces = range(0, shape[0], rows) if shape else ()
-                tensors = (part[start : start + rows] for start in pieces) if shape else [weights.get_tensor(name)]
-                if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-                    return f"{one_line(name)} holds NaN or infinite numbers; train, or merge, again"
-    except (SafetensorError, OSError) as error:
-        return f"not a safetensors file ({first_line(error)}); make it again"
-    return None
+    step = max(1, _CHUNK // max(1, tensor.row_elements))
+    starts = range(0, tensor.rows, step)
+    pieces = (tensor.read_rows(start, min(start + step, tensor.rows)) for start in starts)
+    return all(bool(torch.isfinite(piece).all()) for piece in pieces)

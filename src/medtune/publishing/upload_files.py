@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from medtune.checked_files import DamagedError, check_type, read_mapping, read_text
+from medtune.checked_files import DamagedError, read_mapping, read_text
 from medtune.errors import PublishError
 from medtune.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
 from medtune.model.adapters import adapter_fingerprint
-from medtune.publishing.licences import AGREEMENT_FILES, BaseLicence, agreement_files
+from medtune.model.tensor_files import stored_tensors
+from medtune.publishing.licences import BaseLicence, agreement_files
+from medtune.publishing.merged_folder import RECORD_NAME, read_record
 from medtune.publishing.model_card import CardRequest, build_card
 from medtune.publishing.public_names import PublicNames, public_config
 from medtune.publishing.upload_checks import require_plain_files
@@ -26,7 +28,7 @@ from medtune.run_dir import RunDir
 from medtune.terminal import one_line
 
 CARD, RECIPE, NOTICE = "README.md", "recipe.yaml", "NOTICE"
-_ADAPTER_CONFIG, _MERGE_RECORD, _INDEX = "adapter_config.json", "merge.json", "model.safetensors.index.json"
+_ADAPTER_CONFIG = "adapter_config.json"
 # Texts that hold no path and are too long to look through, or that are the model's own words.
 _AS_THEY_ARE = ("tokenizer.json", "vocab.json", "merges.txt", "*.jinja", "*.model")
 _MODELS: tuple[ModelName, ...] = ("baseline", "tuned")
@@ -85,9 +87,8 @@ class Uploads:
             )
         _require_merge_of(self.run, folder)
         require_plain_files(folder)
-        for file in _plain_files(folder, (*CONFIG_FILES, *WEIGHT_FILES, *AGREEMENT_FILES)):
+        for file in _plain_files(folder, (*CONFIG_FILES, *WEIGHT_FILES)):
             self.add(file.name, file)
-        self.add_text(_MERGE_RECORD, self.names.scrub(read_text(folder / _MERGE_RECORD)))
 
     def add_evidence(self, request: CardRequest, licence: BaseLicence) -> None:
         """Card, recipe, scores and report of the run, and what the base's licence wants to go with it."""
@@ -118,16 +119,10 @@ def _plain_files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 
 def _require_merge_of(run: RunDir, folder: Path) -> None:
     where = one_line(str(folder))
-    try:
-        record = read_mapping(folder / _MERGE_RECORD)
-        index = folder / _INDEX
-        shards = check_type(dict[str, str], read_mapping(index).get("weight_map")).values() if index.is_file() else ()
-    except FileNotFoundError:
-        raise PublishError(f"{where}: no {_MERGE_RECORD} of `medtune merge` in it; merge again") from None
-    except DamagedError as error:
-        raise PublishError(f"{where}: {_MERGE_RECORD} or {_INDEX} is damaged, {error}; merge again") from None
-    if record.get("adapter") != adapter_fingerprint(run.adapter_dir):
+    record = read_record(folder / RECORD_NAME)
+    if record is None:
+        raise PublishError(f"{where}: no {RECORD_NAME} of `medtune merge` in it; merge again")
+    if record.adapter != adapter_fingerprint(run.adapter_dir):
         raise PublishError(f"{where}: merged from another adapter than this run's; merge again")
-    missing = sorted(name for name in set(shards) if not (folder / name).is_file())
-    if missing or not any(folder.glob("*.safetensors")):
-        raise PublishError(f"{where}: lacks {one_line(missing[0]) if missing else 'its weights'}; merge again")
+    if sum(tensor.bytes for tensor in stored_tensors(folder).values()) != record.bytes:
+        raise PublishError(f"{where}: its weights are not all there; merge again")
