@@ -68,7 +68,7 @@ def test_a_failed_call_frees_models_and_locks_and_can_go_on(workplace: Path):
     with pytest.warns(UserWarning, match="deprecated in days"):  # noqa: PT031
         run = medtune.run("demo", "runs/failed", resume=True, progress=events.append)
         warnings.warn("deprecated in days", UserWarning, stacklevel=1)
-    assert run.stages[-1] == "compare"
+    assert "compare" in run.stages
     assert events[0] == medtune.Progress("data", "", 1, 1, "stages", "complete, skipped")
     assert models_in_memory() == before
 
@@ -220,7 +220,7 @@ def test_an_unfinished_run_says_what_is_missing(workplace: Path):
     run = medtune.prepare("demo", "runs/unfinished & <more>")
     html = run._repr_html_()
     assert "unfinished &amp; &lt;more&gt;" in html
-    assert html.endswith("not complete yet: baseline, controls, train, tuned, compare</p>")
+    assert "not complete yet: baseline, controls, train, tuned, compare" in html
     assert run.history() == []
     for read in (lambda: run.comparison, run.scores, run.predictions, lambda: run.ask("What is gout ?")):
         with pytest.raises(medtune.MedtuneError, match="not complete"):

@@ -227,8 +227,8 @@ def score(
 def load_run(path: StrPath) -> Run:
     """A run that is there, complete or not. Raises RunDirError if `path` holds none.
 
-    >>> medtune.load_run("runs/demo").stages[-1]
-    'compare'
+    >>> "compare" in medtune.load_run("runs/demo").stages
+    True
     """
     return Run(RunDir.open(Path(path)).path)
 

@@ -49,7 +49,7 @@ class Run:
         """The stages that are complete, in their order.
 
         >>> medtune.load_run("runs/demo").stages
-        ('data', 'baseline', 'controls', 'train', 'tuned', 'compare')
+        ('data', 'baseline', 'controls', 'train', 'tuned', 'compare'...)
         """
         return tuple(name for name in STAGES if self._directory.is_complete(name))
 
