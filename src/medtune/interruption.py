@@ -14,7 +14,7 @@ from types import FrameType
 INTERRUPTED_STATUS = 75
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Commands that continue a run, and whether `--resume` is how.
-_COMMANDS = {"run": True, "train": True, "data": True, "evaluate": False, "compare": False}
+_COMMANDS = {"run": True, "train": True, "data": True, "evaluate": False, "compare": False, "report": False}
 
 
 class Interrupted(BaseException):
