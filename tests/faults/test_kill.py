@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("MEDTUNE_KILLS", "2"))
 KILLS_A_RUN = 4
 # What a run goes through, with the part of the training in its own line where the adapter is on its way to the disk.
-MOMENTS = ("data", "baseline", "controls", "train", "saving", "tuned", "compare")
+MOMENTS = ("data", "baseline", "controls", "train", "saving", "tuned", "compare", "report")
 STEPS = 60 if KILLS >= 20 else 20
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medtune.evaluation.comparison import lower_is_better
-from medtune.evaluation.formatting import METRIC_NAMES, format_count, format_difference, format_interval
+from medtune.evaluation.formatting import METRIC_NAMES, format_count
 from medtune.publishing.report.reading_run import ReportData, Step, read_report
 from medtune.publishing.report.svg import COLOURS, FONT_SIZE, house_style, new_figure, to_svg
 from medtune.records import ComparisonRow, Prediction
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GIB = 1 << 30
-WIDTH, HEIGHT = 560.0, 300.0
+# Narrow enough for a phone to show letters of a size that can be read.
+WIDTH, HEIGHT = 430.0, 250.0
 # More points than a chart has pixels say nothing more.
 _MAX_POINTS = 400
 _SMALL = FONT_SIZE - 2
@@ -76,10 +77,6 @@ def draw_differences(rows: Sequence[ComparisonRow]) -> Chart | None:
         face = colour if row.verdict in ("better", "worse") else COLOURS["surface"]
         axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot(middle, place, marker=_MARKERS[row.verdict], markersize=7, color=colour, markerfacecolor=face)
-        text = f"{format_difference(row.metric, row.difference)} {format_interval(row.metric, row.ci95)}"
-        axes.annotate(
-            text, (1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize=_SMALL, color=COLOURS["text"]
-        )
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     axes.set_xlim(-1.08, 1.08)
     axes.set_ylim(-0.6, len(shown) - 0.4)
@@ -120,7 +117,9 @@ def token_counts(baseline: Sequence[Prediction], tuned: Sequence[Prediction]) ->
         "baseline": [row.new_tokens for row in baseline],
         "tuned": [row.new_tokens for row in tuned],
     }
-    return {name: [count for count in counts if count is not None] for name, counts in found.items() if None not in counts}
+    return {
+        name: [count for count in counts if count is not None] for name, counts in found.items() if None not in counts
+    }
 
 
 def draw_lengths(baseline: Sequence[Prediction], tuned: Sequence[Prediction], cap: int) -> Chart | None:
@@ -131,7 +130,7 @@ def draw_lengths(baseline: Sequence[Prediction], tuned: Sequence[Prediction], ca
     width = cap / 20
     bars = length_bars(counts, cap)
     top = width * bars
-    figure, first = new_figure(WIDTH, 78 * len(counts) + 48)
+    figure, first = new_figure(WIDTH, 70 * len(counts) + 48)
     first.remove()
     panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False)[:, 0]
     colours = {"references": "reference", "baseline": "baseline", "tuned": "tuned"}
@@ -177,9 +176,7 @@ def draw_loss(history: Sequence[Step]) -> Chart | None:
     axes.plot(*zip(*thinned(losses), strict=True), color=COLOURS["baseline"], label="training")
     if validations:
         best = min(validations, key=lambda point: point[1])
-        axes.plot(
-            *zip(*validations, strict=True), color=COLOURS["tuned"], marker="o", markersize=4, label="validation"
-        )
+        axes.plot(*zip(*validations, strict=True), color=COLOURS["tuned"], marker="o", markersize=4, label="validation")
         axes.plot(*best, marker="o", markersize=9, fillstyle="none", color=COLOURS["tuned"], linestyle="none")
     axes.set_ylabel("loss, nats a token", fontsize=_SMALL)
     _finish_steps(axes, legend=bool(validations))
@@ -221,7 +218,9 @@ def draw_speed(history: Sequence[Step]) -> Chart | None:
     axes.set_ylabel("training tokens a second", fontsize=_SMALL)
     _finish_steps(axes)
     typical = sorted(speed for _, speed in speeds)[len(speeds) // 2]
-    return Chart("speed", "Training speed", f"Training tokens per second by step; half of them over {typical:,.0f}.", figure)
+    return Chart(
+        "speed", "Training speed", f"Training tokens per second by step; half of them over {typical:,.0f}.", figure
+    )
 
 
 def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
@@ -247,7 +246,9 @@ def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
     what = "GPU memory" if on_gpu else "memory of the process"
     mark = "; the upright mark is what was planned" if planned and on_gpu else ""
     axes.set_xlabel(f"peak {what}, GiB{mark}", fontsize=_SMALL)
-    return Chart("memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers stand below.", figure)
+    return Chart(
+        "memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers stand below.", figure
+    )
 
 
 def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]:

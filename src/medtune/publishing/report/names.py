@@ -9,7 +9,9 @@ from medtune.config import Config
 from medtune.terminal import harmless
 
 # A path from a root, a home or a drive. What stands before it must not make it part of a word, an address or a ratio.
-_PATH = re.compile(r"(?<![\w/:.~-])(?:~|[A-Za-z]:|\\)?[/\\](?:[^\s/\\:;,|'\"<>()\[\]{}]+[/\\])+([^\s/\\:;,|'\"<>()\[\]{}]*)")
+_PATH = re.compile(
+    r"(?<![\w/.~-])(?:~|[A-Za-z]:|\\)?[/\\](?:[^\s/\\:;,|'\"<>()\[\]{}]+[/\\])+([^\s/\\:;,|'\"<>()\[\]{}]*)"
+)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _LOCAL = re.compile(r"^(?:[~/\\.]|[A-Za-z]:[/\\])|\\")
 

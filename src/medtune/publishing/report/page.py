@@ -38,11 +38,16 @@ def render_report(data: ReportData) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, script = _asset("report.css"), _asset("report.js")
     charts = {
-        name: {"title": chart.title, "svg": Markup(to_svg(chart.figure, name, chart.title, chart.description))}
+        name: {
+            "title": chart.title,
+            "svg": Markup(to_svg(chart.figure, f"chart-{name}", chart.title, chart.description)),
+        }
         for name, chart in draw_charts(data).items()
     }
     packed = answers.pack_answers(data)
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+    )
     page = environment.from_string(_asset("report.html.jinja")).render(
         policy=policy,
         style=Markup(style),

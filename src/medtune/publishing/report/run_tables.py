@@ -48,7 +48,9 @@ def cost_table(provenance: Mapping[str, Any]) -> Table:
         host = cost.get("peak_rss_bytes")
         peak = f"{peaks[name] / GIB:.2f}" if on_gpu and name in peaks else "–"
         rows.append((name, duration(_seconds(cost)), peak, f"{host / GIB:.2f}" if isinstance(host, int) else "–"))
-    return make_table("What each stage took", ("Stage", "Time", "Peak GPU memory, GiB", "Peak process memory, GiB"), rows)
+    return make_table(
+        "What each stage took", ("Stage", "Time", "Peak GPU memory, GiB", "Peak process memory, GiB"), rows
+    )
 
 
 def cost_sentences(provenance: Mapping[str, Any]) -> list[str]:
@@ -181,7 +183,11 @@ def choice_table(provenance: Mapping[str, Any]) -> Table | None:
             rows.append((stage, name, _text(chosen.get("value")), _text(chosen.get("reason"))))
     plan = _mapping(stage_records(provenance).get("train", {}).get("plan"))
     rows += [("train", name.replace("_", " "), _text(value), "the plan of the step") for name, value in plan.items()]
-    return make_table("Choices made for the hardware", ("Stage", "Choice", "Value", "Why"), rows, 1, 2, 3) if rows else None
+    return (
+        make_table("Choices made for the hardware", ("Stage", "Choice", "Value", "Why"), rows, 1, 2, 3)
+        if rows
+        else None
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

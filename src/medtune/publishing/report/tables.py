@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from medtune.evaluation.comparison import lower_is_better
+from medtune.evaluation.controls import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     METRIC_NAMES,
@@ -24,12 +25,12 @@ from medtune.terminal import one_line
 
 # A source may name as many question types as it has rows.
 _MOST_STRATA = 80
-# A sign and a word: neither colour nor shape alone says which it is.
+# A sign, that of the chart of differences, and a word: neither colour nor shape alone says which it is.
 _VERDICTS: dict[Verdict, str] = {
-    "better": "▲ better",
-    "worse": "▼ worse",
+    "better": "● better",
+    "worse": "■ worse",
     "not distinguishable": "○ not distinguishable",
-    "undefined": "– not comparable",
+    "undefined": "◇ not comparable",
 }
 
 
@@ -106,10 +107,13 @@ def control_table(comparison: Comparison) -> Table:
         cells: list[str | Cell] = []
         for metric in metrics:
             value = _score(control.scores, metric)
-            verdict = against.get(metric)
-            cells.append(Cell(f"{value}; tuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
-        rows.append([control.description, *cells])
-    return make_table("Answers that took no tuning, on the same questions", ("Answers of", *map(metric_name, metrics)), rows)
+            # The ceiling is no rival: nobody expects to beat the reference with itself.
+            verdict = against.get(metric) if control.name != CEILING else None
+            cells.append(Cell(f"{value}\ntuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
+        rows.append([f"ceiling: {control.description}" if control.name == CEILING else control.description, *cells])
+    return make_table(
+        "Answers that took no tuning, on the same questions", ("Answers of", *map(metric_name, metrics)), rows
+    )
 
 
 def _score(scores: Mapping[str, Score], metric: str) -> str:
@@ -125,11 +129,13 @@ def strata_table(comparison: Comparison) -> Table | None:
     rows = []
     for stratum in shown:
         cells = [
-            f"{format_difference(metric, cell.difference)} {format_interval(metric, cell.ci95)}"
+            f"{format_difference(metric, cell.difference)}\n{format_interval(metric, cell.ci95)}"
             for metric in metrics
             if (cell := stratum.metrics[metric])
         ]
-        rows.append((f"{stratum.kind}: {one_line(stratum.value)[:80]}", f"{stratum.n:,}", f"{stratum.groups:,}", *cells))
+        rows.append(
+            (f"{stratum.kind}: {one_line(stratum.value)[:80]}", f"{stratum.n:,}", f"{stratum.groups:,}", *cells)
+        )
     left = len(comparison.strata) - len(shown)
     more = f"; {left} more in strata.json" if left else ""
     head = ("Part of the test rows", "Rows", "Groups", *map(metric_name, metrics))
@@ -144,7 +150,9 @@ def length_table(data: ReportData) -> Table:
     for name, label in (("references", "references"), ("baseline", "baseline"), ("tuned", "tuned model")):
         tokens = counts.get(name, [])
         of = lengths.get(name)  # type: ignore[call-overload]
-        over = data.comparison.references.share_over_cap if name == "references" and data.comparison.references else None
+        over = (
+            data.comparison.references.share_over_cap if name == "references" and data.comparison.references else None
+        )
         cut = of.share_at_cap if of else over
         rows.append(
             (
@@ -156,7 +164,7 @@ def length_table(data: ReportData) -> Table:
                 "–" if cut is None else f"{cut:.1%}",
             )
         )
-    head = ("Text", "Mean tokens", "Median", "Longest", "Words beside the references'", "Cut by the cap")
+    head = ("Text", "Mean tokens", "Median", "Longest", "Words, references 1", "Cut by the cap")
     return make_table("Lengths in the model's tokens", head, rows)
 
 

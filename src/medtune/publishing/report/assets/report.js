@@ -1,6 +1,7 @@
 "use strict";
 (() => {
-  const PAGE = 10;
+  // A phone shows an answer a screen.
+  const PAGE = matchMedia("(max-width: 40rem)").matches ? 5 : 10;
   const byId = (id) => document.getElementById(id);
   const status = byId("browser-status");
   let rows = [];
