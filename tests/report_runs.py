@@ -22,7 +22,10 @@ QTYPES = ("symptoms", "treatment", "causes")
 METRICS = ("bleu", "rouge1", "rougeL", "exact_match", "perplexity")
 CAP = 24
 SETTINGS = ("evaluation.controls=[random_answer]", f"generation.max_new_tokens={CAP}")
-_WORDS = ["a", "cough", "that", "lasts", "may", "be", "a", "sign", "of", "asthma", "and", "rest", "with", "water", "helps", "most", "people"]
+_WORDS = (
+    "a", "cough", "that", "lasts", "may", "be", "a", "sign", "of", "asthma", "and", "rest", "with", "water", "helps",
+    "most", "people",
+)  # fmt: skip
 
 
 def words(start: int, n: int) -> str:

@@ -216,7 +216,8 @@ def test_help_names_every_command(medtune: Medtune) -> None:
     [
         (["run"], "--run-dir"), (["data", "prepare"], "--set"),
         (["data", "audit"], "--out"), (["data", "show"], "--id"), (["train"], "--resume"), (["evaluate"], "--model"),
-        (["compare"], "run"), (["report"], "report.html"), (["ask"], "--file"), (["recipes"], "shipped recipes"), (["config"], "--set"),
+        (["compare"], "run"), (["report"], "report.html"),
+        (["ask"], "--file"), (["recipes"], "shipped recipes"), (["config"], "--set"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(medtune: Medtune, command: list[str], option: str) -> None:

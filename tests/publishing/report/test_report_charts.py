@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 from medtune.publishing.report import ReportData, figures
-from medtune.publishing.report.charts import draw_charts, length_bars, scaled, stage_peaks, thinned
+from medtune.publishing.report.charts import draw_charts, length_bars, scaled
 from medtune.publishing.report.reading_run import Step
 from medtune.publishing.report.svg import COLOURS, to_svg
+from medtune.publishing.report.training_charts import stage_peaks, thinned
 from medtune.records import ComparisonRow
 from medtune.run_dir import RunDir
 
@@ -59,7 +60,7 @@ def test_the_same_run_gives_the_same_charts(drawn: dict[str, str], shared_run: R
 
 def test_in_the_page_a_chart_has_no_ground_and_no_size(data: ReportData) -> None:
     chart = draw_charts(data)["loss"]
-    root = ElementTree.fromstring(to_svg(chart.figure, chart.name, chart.title, "a < b & c"))
+    root = ElementTree.fromstring(to_svg(replace(chart, description="a < b & c")))
     assert root.get("width") is None
     assert root.get("viewBox")
     assert root[1].text == "a < b & c"
@@ -93,7 +94,7 @@ def test_a_long_history_is_drawn_by_its_means(data: ReportData) -> None:
     assert thinned(points[:3]) == [(0.0, 0.0), (1.0, 1.0), (2.0, 0.0)]
     history = tuple(Step(step, loss=2.0 + math.sin(step), tokens_per_second=1.0) for step in range(1, 20_000))
     chart = draw_charts(replace(data, history=history))["loss"]
-    assert len(to_svg(chart.figure, "loss", "", "")) < 60_000
+    assert len(to_svg(chart)) < 60_000
 
 
 def test_histograms_end_where_the_cap_and_most_references_do() -> None:

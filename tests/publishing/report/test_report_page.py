@@ -6,6 +6,7 @@ import re
 import socket
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_the_page_is_whole_and_its_parts_stand_in_order(page: str) -> None:
     levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     tags = [tag for tag, _ in parsed.elements]
     assert [tag for tag in tags if tag in ("header", "nav", "main", "footer")] == ["header", "nav", "main", "footer"]
     assert ("html", {"lang": "en"}) in parsed.elements
@@ -149,9 +150,8 @@ def test_nothing_of_this_machine_is_in_the_page(tmp_path: Path, own_run: RunDir)
 
 def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
     rate = WinRate(3, 1, 0, 0.75, 0.75, 0.4, 1.0, 0.6, "not distinguishable", 4, 4, 2, 0)
-    scores = HumanScores(
-        "bcdfghjk", 4, {"Anna Private": RaterCount(4, 4)}, rate, {"clarity": CriterionScore(2, 3, 1, 0.5, 1.5, 4)}, {}, []
-    )  # fmt: skip
+    criteria = {"clarity": CriterionScore(2, 3, 1, 0.5, 1.5, 4)}
+    scores = HumanScores("bcdfghjk", 4, {"Anna Private": RaterCount(4, 4)}, rate, criteria, {}, [])
     reading = ["Raters' preferences do not tell <the two> models apart."]
     own_run.write_json(own_run.human_dir / "scores.json", {"reading": reading, **asdict(scores)})
     own_run.write_json(own_run.merge_file, {"dtype": "bfloat16", "shards": 2})

@@ -40,7 +40,7 @@ def render_report(data: ReportData) -> str:
     charts = {
         name: {
             "title": chart.title,
-            "svg": Markup(to_svg(chart.figure, f"chart-{name}", chart.title, chart.description)),
+            "svg": Markup(to_svg(chart, prefix="chart-")),
         }
         for name, chart in draw_charts(data).items()
     }

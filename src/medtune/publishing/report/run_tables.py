@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtune.data.leakage import KIND_NAMES, KINDS
-from medtune.publishing.report.charts import GIB, planned_peak, stage_peaks, validation_losses
 from medtune.publishing.report.names import shown_name, without_paths
 from medtune.publishing.report.reading_run import Audit, ReportData, Shared, Step
 from medtune.publishing.report.tables import Table, make_table
+from medtune.publishing.report.training_charts import GIB, planned_peak, stage_peaks, validation_losses
 
 # As many lines as tell a curve's course.
 _CURVE_ROWS = 12
@@ -46,8 +46,8 @@ def cost_table(provenance: Mapping[str, Any]) -> Table:
     rows = []
     for name, cost in stage_records(provenance).items():
         host = cost.get("peak_rss_bytes")
-        peak = f"{peaks[name] / GIB:.2f}" if on_gpu and name in peaks else "–"
-        rows.append((name, duration(_seconds(cost)), peak, f"{host / GIB:.2f}" if isinstance(host, int) else "–"))
+        peak = f"{peaks[name] / GIB:.2f}" if on_gpu and name in peaks else "-"
+        rows.append((name, duration(_seconds(cost)), peak, f"{host / GIB:.2f}" if isinstance(host, int) else "-"))
     return make_table(
         "What each stage took", ("Stage", "Time", "Peak GPU memory, GiB", "Peak process memory, GiB"), rows
     )
@@ -66,8 +66,8 @@ def cost_sentences(provenance: Mapping[str, Any]) -> list[str]:
         )
     elif planned:
         sentences.append(
-            f"Training was planned to take {planned / GIB:.2f} GiB for weights, activations and optimiser; without a GPU "
-            "only the whole process is measured, libraries included."
+            f"Training was planned to take {planned / GIB:.2f} GiB for weights, activations and optimiser; without a "
+            "GPU only the whole process is measured, libraries included."
         )
     training = stage_records(provenance).get("train", {}).get("training")
     if isinstance(training, Mapping) and isinstance(training.get("tokens"), int):
@@ -139,10 +139,10 @@ def audit_sentences(audit: Audit) -> list[str]:
     copies, cut = audit.duplicates, audit.truncation
     lost = cut.tokens_lost / cut.tokens if cut.tokens else 0.0
     return [
-        f"{copies.rows_with_near_duplicate_answer:,} rows ({copies.share_with_near_duplicate_answer:.1%}) have an equal or "
-        f"nearly equal answer elsewhere; {copies.template_rows:,} rows hold a template that serves many topics.",
-        f"Rows are trained on up to {cut.max_length:,} tokens ({cut.policy}): of {cut.rows:,} training rows {cut.cut:,} are "
-        f"cut and {cut.dropped:,} dropped; {lost:.1%} of their tokens are lost.",
+        f"{copies.rows_with_near_duplicate_answer:,} rows ({copies.share_with_near_duplicate_answer:.1%}) have an "
+        f"equal or nearly equal answer elsewhere; {copies.template_rows:,} rows hold a template for many topics.",
+        f"Rows are trained on up to {cut.max_length:,} tokens ({cut.policy}): of {cut.rows:,} training rows "
+        f"{cut.cut:,} are cut and {cut.dropped:,} dropped; {lost:.1%} of their tokens are lost.",
     ]
 
 
@@ -198,7 +198,7 @@ def _text(value: Any) -> str:
     """A value of the provenance in a cell; of a mapping, such as a GPU, its values."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key.replace('_', ' ')} {_text(inner)}" for key, inner in value.items())
-    return "–" if value is None else without_paths(str(value))[:200]
+    return "-" if value is None else without_paths(str(value))[:200]
 
 
 def _seconds(cost: Mapping[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""matplotlib figures as SVG that stands inside a page: no style of its own, no metadata, colours of the page's theme."""
+"""matplotlib figures as SVG inside a page: no style of its own, no metadata, the colours of the page's theme."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -29,12 +30,15 @@ _PROPERTIES = {colour: f"var(--chart-{name}, {colour})" for name, colour in COLO
 # A point of matplotlib's is a user unit of the SVG, so these are pixels at the chart's own width.
 _POINTS_PER_INCH = 72
 FONT_SIZE = 13.0
+SMALL_SIZE = FONT_SIZE - 2
+# Narrow enough for a phone to show letters of a size that can be read.
+WIDTH, HEIGHT = 430.0, 250.0
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _REFERENCE = re.compile(r"#([\w.-]+)[\")]")
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "medtune",
     "font.size": FONT_SIZE,
@@ -73,14 +77,25 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def to_svg(figure: Figure, name: str, title: str, description: str, *, standalone: bool = False) -> str:
-    """`figure` as an SVG element with a title and a description; ids begin with `name`, so that charts can share a page.
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure with its name, its title and what it shows in a sentence."""
 
-    The same figure gives the same text. With `standalone` it has the light theme's ground and a size of its own.
+    name: str
+    title: str
+    description: str
+    figure: Figure
+
+
+def to_svg(chart: Chart, *, prefix: str = "", standalone: bool = False) -> str:
+    """`chart` as an SVG element with a title and a description; ids begin with `prefix` and its name.
+
+    The same chart gives the same text. With `standalone` it has the light theme's ground and a size of its own.
     """
+    name = prefix + chart.name
     written = io.StringIO()
     with house_style():
-        figure.savefig(
+        chart.figure.savefig(
             written, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )
     root = ElementTree.fromstring(written.getvalue())
@@ -94,7 +109,7 @@ def to_svg(figure: Figure, name: str, title: str, description: str, *, standalon
         if element.get("id") not in used:
             element.attrib.pop("id", None)
         _restyle(element, name)
-    _describe(root, name, title, description)
+    _describe(root, name, chart)
     if standalone:
         root.insert(2, ElementTree.Element("rect", {"width": "100%", "height": "100%", "fill": COLOURS["surface"]}))
     else:
@@ -102,7 +117,7 @@ def to_svg(figure: Figure, name: str, title: str, description: str, *, standalon
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _describe(root: ElementTree.Element, name: str, title: str, description: str) -> None:
+def _describe(root: ElementTree.Element, name: str, chart: Chart) -> None:
     root.attrib.pop("version", None)
     root.attrib |= {
         "xmlns": _SVG,
@@ -111,7 +126,7 @@ def _describe(root: ElementTree.Element, name: str, title: str, description: str
         "font-family": _FONT,
         "stroke-linejoin": "round",
     }
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+    for place, (tag, text) in enumerate((("title", chart.title), ("desc", chart.description))):
         element = ElementTree.Element(tag, {"id": f"{name}-{tag}"})
         element.text = text
         root.insert(place, element)

@@ -44,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table for the page. `words` are the columns that hold words and are set to the left; the first heads its row."""
+    """A table for the page. `words` are the columns that hold words and stand to the left; the first heads its row."""
 
     caption: str
     head: tuple[str, ...]
@@ -81,7 +81,7 @@ def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
         head,
         [
             (
-                f"{metric_name(row.metric)} ({direction(row.metric)})" if lower_is_better(row.metric) else metric_name(row.metric),
+                metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
                 format_value(row.metric, row.baseline),
                 format_value(row.metric, row.tuned),
                 format_difference(row.metric, row.difference),
@@ -117,7 +117,7 @@ def control_table(comparison: Comparison) -> Table:
 
 
 def _score(scores: Mapping[str, Score], metric: str) -> str:
-    return format_value(metric, scores[metric].value) if metric in scores else "–"
+    return format_value(metric, scores[metric].value) if metric in scores else "-"
 
 
 def strata_table(comparison: Comparison) -> Table | None:
@@ -157,11 +157,11 @@ def length_table(data: ReportData) -> Table:
         rows.append(
             (
                 label,
-                f"{mean(tokens):.1f}" if tokens else "–",
-                f"{median(tokens):g}" if tokens else "–",
-                f"{max(tokens):,}" if tokens else "–",
+                f"{mean(tokens):.1f}" if tokens else "-",
+                f"{median(tokens):g}" if tokens else "-",
+                f"{max(tokens):,}" if tokens else "-",
                 f"{of.length_ratio:.2f}" if of else "1.00",
-                "–" if cut is None else f"{cut:.1%}",
+                "-" if cut is None else f"{cut:.1%}",
             )
         )
     head = ("Text", "Mean tokens", "Median", "Longest", "Words, references 1", "Cut by the cap")
