@@ -73,7 +73,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tiny, tmp_path:
     seconds = durations(recipe, tmp_path / "whole")
     expected = results(tmp_path / "whole")
     chance, hits, runs = random.Random(KILLS), Counter[str](), 0
-    aims = [MOMENTS[(2 * number + 1) % len(MOMENTS)] for number in range(KILLS)]
+    aims = [MOMENTS[(3 * number + 1) % len(MOMENTS)] for number in range(KILLS)]
     chance.shuffle(aims)
     while aims:
         runs += 1
