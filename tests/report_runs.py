@@ -65,7 +65,12 @@ def compared_run(path: Path, n: int = 12, *, settings: Sequence[str] = (), **cha
     }
     run.update_provenance(
         versions={"python": "3.11.7", "torch": "2.11.0"},
-        hardware={"platform": "Linux", "cpu_count": 4, "memory_bytes": 8 << 30, "gpus": [{"name": "Tesla T4"}]},
+        hardware={
+            "platform": "Linux",
+            "cpu_count": 4,
+            "memory_bytes": 8 << 30,
+            "gpus": [{"name": "Tesla T4", "memory_bytes": 15 << 30, "compute_capability": "7.5"}],
+        },
         commit="0123abcd",
         model={"base": "medtune:demo", "revision": None},
         data={"source": "medtune:demo", "revision": None, "fingerprint": "f" * 64},

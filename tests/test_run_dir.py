@@ -318,7 +318,7 @@ def test_a_stage_is_complete_once_it_is_recorded_and_while_its_files_stand(run: 
     assert run.is_complete(stage)
     run.require(stage, "do this")
     artefacts = [path for path in run.path.rglob("*") if path.is_file() and path.parent != run.path] or [
-        run.comparison_file
+        run.comparison_file if stage == "compare" else run.report_file
     ]
     artefacts[0].unlink()
     assert not run.is_complete(stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from dataclasses import asdict, replace
@@ -64,6 +65,8 @@ def test_the_page_is_whole_and_its_parts_stand_in_order(page: str) -> None:
     assert linked == ["main", *sections]
     ids = [attributes["id"] for _, attributes in parsed.elements if attributes.get("id")]
     assert sorted(ids) == sorted(set(ids))
+    regions = [attributes["aria-label"] for _, attributes in parsed.elements if attributes.get("role") == "region"]
+    assert sorted(map(str, regions)) == sorted(set(map(str, regions)))
     levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -104,7 +107,7 @@ def test_tables_hold_every_metric_with_its_verdict_in_words(page: str, data: Rep
     assert ("train", ["30.0 s", "5.00", "1.00"]) in [
         (name, re.findall(r"<bdi>(.*?)</bdi>", rest)) for name, rest in rows
     ]
-    assert cells["GPUs"] == ["name Tesla T4"]
+    assert cells["GPUs"] == ["Tesla T4, 15.0 GiB, compute capability 7.5"]
     assert "planned to peak at 4.00 GiB of GPU memory and peaked at 5.00 GiB (+25.0%)" in page
 
 
@@ -152,11 +155,13 @@ def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
     rate = WinRate(3, 1, 0, 0.75, 0.75, 0.4, 1.0, 0.6, "not distinguishable", 4, 4, 2, 0)
     criteria = {"clarity": CriterionScore(2, 3, 1, 0.5, 1.5, 4)}
     scores = HumanScores("bcdfghjk", 4, {"Anna Private": RaterCount(4, 4)}, rate, criteria, {}, [])
-    reading = ["Raters' preferences do not tell <the two> models apart."]
-    own_run.write_json(own_run.human_dir / "scores.json", {"reading": reading, **asdict(scores)})
+    reading = ["Raters' preferences do not tell <the two> models apart.", "odd \ud800\0"]
+    text = json.dumps({"reading": reading, **asdict(scores)})
+    own_run.write_text(own_run.human_dir / "scores.json", text)
     own_run.write_json(own_run.merge_file, {"dtype": "bfloat16", "shards": 2})
     text = write_report(own_run).read_text(encoding="utf-8")
     assert "do not tell &lt;the two&gt; models apart." in text
+    assert r"odd \ud800\x00" in text
     assert "[+0.50, +1.50]" in text
     assert "Anna" not in text
     assert 'id="people"' in text

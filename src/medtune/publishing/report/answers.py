@@ -11,13 +11,14 @@ from typing import Any
 
 from medtune.publishing.report.reading_run import ReportData
 from medtune.records import Prediction
-from medtune.terminal import harmless
+from medtune.terminal import harmless, one_line
 
 # What the answers may take of a page that is to stay under 5 MB, before base64 adds a third.
 MAX_PACKED_BYTES = 3_200_000
 _MOST_ROWS = 20_000
 # Characters of one text, the first that fits: what MedQuAD's longest answer takes is 29,046.
 _TEXT_LIMITS = (30_000, 8_000, 4_000, 2_000, 1_000)
+_LABEL_CHARACTERS = 120
 _EXAMPLES = ("the largest gain", "the median", "the largest loss")
 
 
@@ -64,7 +65,7 @@ def answer_row(data: ReportData, place: int, characters: int) -> dict[str, Any]:
         "baseline": before.prediction,
         "tuned": after.prediction,
     }
-    row: dict[str, Any] = {"id": harmless(before.id), "type": harmless(before.qtype), "n": place + 1}
+    row: dict[str, Any] = {"id": _label(before.id), "type": _label(before.qtype), "n": place + 1}
     row |= {name: harmless(text[:characters]) for name, text in texts.items()}
     # The characters that each text has, where not all of them are here.
     row["cut"] = {name: len(text) for name, text in texts.items() if len(text) > characters}
@@ -78,7 +79,7 @@ def answer_row(data: ReportData, place: int, characters: int) -> dict[str, Any]:
 
 def question_types(data: ReportData) -> list[str]:
     """The types that the rows have, sorted."""
-    return sorted({harmless(row.qtype) for row in data.predictions["baseline"] if row.qtype})
+    return sorted({_label(row.qtype) for row in data.predictions["baseline"] if row.qtype})
 
 
 def examples(data: ReportData, characters: int = 1_500) -> list[Example]:
@@ -93,6 +94,11 @@ def examples(data: ReportData, characters: int = 1_500) -> list[Example]:
         Example(f"{why} of ROUGE-L F1", answer_row(data, place, characters))
         for why, place in zip(_EXAMPLES, picked, strict=False)
     ]
+
+
+def _label(text: str) -> str:
+    """A name in one line of a bounded length; whoever wrote the source chose it."""
+    return one_line(text[:_LABEL_CHARACTERS])
 
 
 def _capped(prediction: Prediction) -> bool:

@@ -18,6 +18,7 @@ from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import COLOURS, to_svg
 from medtune.recipes import dump_config
 from medtune.run_dir import RunDir
+from medtune.terminal import harmless
 
 _ASSETS = files("medtune.publishing.report") / "assets"
 
@@ -58,7 +59,8 @@ def render_report(data: ReportData) -> str:
         examples=answers.examples(data),
         **_sections(data),
     )
-    return page + "\n" if not page.endswith("\n") else page
+    # What cannot be written, or would end a text for a browser, wherever it came from.
+    return harmless(page) + "\n"
 
 
 def chart_properties() -> Mapping[str, str]:

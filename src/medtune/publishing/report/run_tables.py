@@ -13,6 +13,7 @@ from medtune.publishing.report.training_charts import GIB, planned_peak, stage_p
 
 # As many lines as tell a curve's course.
 _CURVE_ROWS = 12
+_LONGEST = 200  # characters of a cell
 
 
 def curve_table(history: Sequence[Step]) -> Table | None:
@@ -115,7 +116,9 @@ def audit_tables(audit: Audit) -> list[Table]:
     return [
         make_table("Rows", ("What", "How many"), figures),
         _leak_table(audit),
-        make_table("Lengths in the model's tokens", ("Text", "Mean", "Median", "90 % within", "Longest"), lengths),
+        make_table(
+            "Lengths of all rows kept, in tokens", ("Text", "Mean", "Median", "90 % within", "Longest"), lengths
+        ),
     ]
 
 
@@ -158,7 +161,7 @@ def identity_table(data: ReportData) -> Table:
         ("data", shown_name(config.data.source)),
         ("its revision", _text(source.get("revision"))),
         ("fingerprint of its rows", _text(source.get("fingerprint"))),
-        ("GPUs", "; ".join(_text(gpu) for gpu in gpus) if isinstance(gpus, list) and gpus else "none"),
+        ("GPUs", "; ".join(map(_gpu, gpus)) if isinstance(gpus, list) and gpus else "none"),
         ("CPU cores", _text(hardware.get("cpu_count"))),
         ("memory, GiB", f"{_whole(hardware.get('memory_bytes')) / GIB:.1f}"),
         ("platform", _text(hardware.get("platform"))),
@@ -195,10 +198,14 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value of the provenance in a cell; of a mapping, such as a GPU, its values."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key.replace('_', ' ')} {_text(inner)}" for key, inner in value.items())
-    return "-" if value is None else without_paths(str(value))[:200]
+    """A plain value of the provenance in a cell."""
+    return without_paths(str(value))[:_LONGEST] if isinstance(value, str | int | float) else "-"
+
+
+def _gpu(value: Any) -> str:
+    gpu = _mapping(value)
+    size = f"{_whole(gpu.get('memory_bytes')) / GIB:.1f} GiB"
+    return f"{_text(gpu.get('name'))}, {size}, compute capability {_text(gpu.get('compute_capability'))}"
 
 
 def _seconds(cost: Mapping[str, Any]) -> float:
