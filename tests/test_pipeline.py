@@ -347,8 +347,8 @@ def test_a_lost_artefact_is_made_again(finished, capfd):
     scores.unlink()
     medtune("run", finished.parent / "recipe.yaml", "--run-dir", finished, "--resume")
     assert scores.read_text() == text
-    # To the same bytes: the comparison that was made from them stands.
-    assert capfd.readouterr().err.count("complete, skipped") == 5
+    # To the same bytes: what was made from them stands.
+    assert capfd.readouterr().err.count("complete, skipped") == len(STAGES) - 1
 
 
 def test_a_run_is_never_overwritten(finished, capfd):

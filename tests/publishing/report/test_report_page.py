@@ -194,7 +194,8 @@ def test_a_run_that_is_not_compared_names_the_command(own_run: RunDir) -> None:
 
 def test_a_run_without_training_or_controls_has_no_such_parts(data: ReportData) -> None:
     comparison = replace(data.comparison, controls=(), strata=())
-    text = render_report(replace(data, comparison=comparison, history=(), provenance={}))
+    unscored = {model: {} for model in data.row_scores}
+    text = render_report(replace(data, comparison=comparison, history=(), provenance={}, row_scores=unscored))
     sections = [attributes["id"] for tag, attributes in Page(text).elements if tag == "section"]
     assert sections == ["verdict", "scores", "lengths", "cost", "data", "analysis", "answers", "provenance"]
     assert 'id="loss-title"' not in text

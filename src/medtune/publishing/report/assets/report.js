@@ -118,6 +118,7 @@
       status.textContent = "The answers in this file are damaged; write it again with medtune report.";
       return;
     }
+    if (!rows.some((row) => row.rougeL)) byId("gain").closest("label").hidden = true;
     let waiting = 0;
     byId("search").addEventListener("input", () => {
       clearTimeout(waiting);
