@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from browser_sessions import browser, session
 from tiny_model import tiny
 
 # Read when torch and huggingface_hub are imported, so set before any test module brings them in.
@@ -19,7 +20,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 settings.register_profile("medtune", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("medtune")
 
-__all__ = ["cache_folder", "shared_data", "tiny"]
+__all__ = ["browser", "cache_folder", "session", "shared_data", "tiny"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

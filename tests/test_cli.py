@@ -112,6 +112,8 @@ BAD_INPUT = [
     ),
     (["evaluate", "begun", "--model", "best"], ["--model best: must be baseline, controls or tuned"]),
     (["compare", "absent"], ["absent: not a medtune run"]),
+    (["report", "absent"], ["absent: not a medtune run"]),
+    (["report", "begun"], ["begun: the compare stage is not complete; run `medtune compare "]),
     (["compare", "damaged"], ["damaged/provenance.json: damaged, not JSON"]),
     (["compare", "begun"], ["begun: the baseline stage is not complete; run `medtune evaluate "]),
     # Questions
@@ -193,7 +195,19 @@ def test_a_fault_of_our_own_is_not_dressed_up(medtune: Medtune, monkeypatch: pyt
 def test_help_names_every_command(medtune: Medtune) -> None:
     result = medtune("--help")
     assert (result.status, result.err) == (0, "")
-    for command in ("run", "data", "train", "evaluate", "compare", "score", "human", "ask", "recipes", "config"):
+    for command in (
+        "run",
+        "data",
+        "train",
+        "evaluate",
+        "compare",
+        "report",
+        "score",
+        "human",
+        "ask",
+        "recipes",
+        "config",
+    ):
         assert f"\n  {command} " in result.out
 
 
@@ -202,7 +216,8 @@ def test_help_names_every_command(medtune: Medtune) -> None:
     [
         (["run"], "--run-dir"), (["data", "prepare"], "--set"),
         (["data", "audit"], "--out"), (["data", "show"], "--id"), (["train"], "--resume"), (["evaluate"], "--model"),
-        (["compare"], "run"), (["ask"], "--file"), (["recipes"], "shipped recipes"), (["config"], "--set"),
+        (["compare"], "run"), (["report"], "report.html"),
+        (["ask"], "--file"), (["recipes"], "shipped recipes"), (["config"], "--set"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(medtune: Medtune, command: list[str], option: str) -> None:

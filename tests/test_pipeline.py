@@ -14,6 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
 from medtune.__main__ import main
+from medtune.run_dir import STAGES
 from tiny_model import write_rows
 
 METRICS = ["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
@@ -78,7 +79,7 @@ def test_the_contracts_files_are_there(finished):
         "training/history.jsonl", "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
         "adapter/tokenizer.json", "adapter/chat_template.jinja", "baseline/predictions.jsonl", "baseline/scores.json",
         "tuned/predictions.jsonl", "tuned/scores.json", "comparison.json", "comparison.md", "controls.json",
-        "strata.json", "lengths.json", "data/audit.json", "baseline/row_statistics.parquet",
+        "strata.json", "lengths.json", "report.html", "data/audit.json", "baseline/row_statistics.parquet",
         *(f"controls/{name}/{file}" for name in CONTROLS for file in ("predictions.jsonl", "scores.json")),
     } <= files  # fmt: skip
     assert any(name.startswith("checkpoints/checkpoint-") for name in files)
@@ -283,7 +284,7 @@ def test_reference_losses_are_the_plain_models(finished, tiny):
 
 def test_provenance(finished, tiny):
     record = json.loads((finished / "provenance.json").read_text())
-    assert set(record["stages"]) == {"data", "baseline", "controls", "train", "tuned", "compare"}
+    assert set(record["stages"]) == set(STAGES)
     for cost in record["stages"].values():
         assert cost["seconds"] > 0
         assert cost["peak_rss_bytes"] > 1e8
@@ -332,7 +333,8 @@ def test_resume_skips_what_is_complete(finished, tiny, capfd):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     medtune("run", config, "--run-dir", finished, "--resume")
     output = capfd.readouterr()
-    assert output.err.count("complete, skipped") == 6
+    assert output.err.count("complete, skipped") == len(STAGES)
+    assert output.out.splitlines()[-2] == str(finished / "report.html")
     assert output.out.splitlines()[-1] == str(finished)
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     changed = {path.name for path in before if before[path] != after[path]}
@@ -345,8 +347,8 @@ def test_a_lost_artefact_is_made_again(finished, capfd):
     scores.unlink()
     medtune("run", finished.parent / "recipe.yaml", "--run-dir", finished, "--resume")
     assert scores.read_text() == text
-    # To the same bytes: the comparison that was made from them stands.
-    assert capfd.readouterr().err.count("complete, skipped") == 5
+    # To the same bytes: what was made from them stands.
+    assert capfd.readouterr().err.count("complete, skipped") == len(STAGES) - 1
 
 
 def test_a_run_is_never_overwritten(finished, capfd):

@@ -56,6 +56,8 @@ def finish(run: RunDir, stage: StageName) -> None:
         for path in (run.comparison_file, run.controls_file, run.strata_file, run.lengths_file):
             run.write_json(path, [])
         run.write_text(run.comparison_text_file, "")
+    elif stage == "report":
+        run.write_text(run.report_file, "")
     else:
         systems: tuple[SystemName, ...] = get_args(ControlName) if stage == "controls" else (stage,)  # type: ignore[assignment]
         for system in systems:
@@ -316,7 +318,7 @@ def test_a_stage_is_complete_once_it_is_recorded_and_while_its_files_stand(run: 
     assert run.is_complete(stage)
     run.require(stage, "do this")
     artefacts = [path for path in run.path.rglob("*") if path.is_file() and path.parent != run.path] or [
-        run.comparison_file
+        run.comparison_file if stage == "compare" else run.report_file
     ]
     artefacts[0].unlink()
     assert not run.is_complete(stage)
@@ -349,7 +351,8 @@ def test_provenance_gathers_and_replaces(run: RunDir) -> None:
         ("controls", {"data", "baseline", "controls", "train", "tuned"}),
         ("train", {"data", "baseline", "controls", "train"}),
         ("tuned", {"data", "baseline", "controls", "train", "tuned"}),
-        ("compare", set(STAGES)),
+        ("compare", set(STAGES) - {"report"}),
+        ("report", set(STAGES)),
     ],
 )
 def test_what_was_made_from_earlier_artefacts_is_complete_no_longer(

@@ -16,7 +16,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Commands that continue a run, and whether `--resume` is how.
 _COMMANDS = {
     **dict.fromkeys(("run", "train", "data"), True),
-    **dict.fromkeys(("evaluate", "compare", "merge", "publish"), False),
+    **dict.fromkeys(("evaluate", "compare", "report", "merge", "publish"), False),
 }
 
 

@@ -1,4 +1,4 @@
-"""The whole job, stage by stage: data, baseline, training, tuned, comparison."""
+"""The whole job, stage by stage: data, baseline, controls, training, tuned, comparison, report."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from medtune.model.loaded import LoadedModel
 from medtune.model.loading import DEMO_MODEL, prepare_for_training
 from medtune.preflight import check_inputs, check_rows
 from medtune.progress import console, say
+from medtune.publishing_stages import report_stage
 from medtune.run_dir import STAGES, RunDir, StageName
 from medtune.training.remote_checkpoints import check_repository, newest_checkpoint
 from medtune.training_rows import encode_for_training, require_sound_rows
@@ -37,6 +38,7 @@ def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
         "train": lambda: train_stage(run_dir, resume=resume),
         "tuned": lambda: evaluate_stage(run_dir, "tuned"),
         "compare": lambda: compare_stage(run_dir),
+        "report": lambda: report_stage(run_dir),
     }
     for name in STAGES:
         stages[name]()

@@ -326,6 +326,8 @@ class RunDir(RunFiles):
         if stage == "compare":
             texts = [self.comparison_file, self.comparison_text_file]
             return [*texts, self.controls_file, self.strata_file, self.lengths_file]
+        if stage == "report":
+            return [self.report_file, self.card_file]
         systems = self.config().evaluation.controls if stage == "controls" else [stage]
         return [
             file

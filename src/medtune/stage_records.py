@@ -9,15 +9,16 @@ from typing import Any, Literal
 from medtune.checked_files import DamagedError, check_type
 from medtune.checksums import FileRecord, describe_file, difference
 
-StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare"]
-STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare")
+StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare", "report"]
+STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare", "report")
 _DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
-    "data": ("baseline", "controls", "train", "tuned", "compare"),
-    "baseline": ("compare",),
-    "controls": ("compare",),
-    "train": ("tuned", "compare"),
-    "tuned": ("compare",),
-    "compare": (),
+    "data": ("baseline", "controls", "train", "tuned", "compare", "report"),
+    "baseline": ("compare", "report"),
+    "controls": ("compare", "report"),
+    "train": ("tuned", "compare", "report"),
+    "tuned": ("compare", "report"),
+    "compare": ("report",),
+    "report": (),
 }
 
 

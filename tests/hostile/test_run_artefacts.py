@@ -163,6 +163,22 @@ COMPARISON = [
             f"damaged, leaking_test_rows: field required; {RESTORE}"),
 ]  # fmt: skip
 
+REPORT_AGAIN = "report run"
+REPORTS = [
+    _file("a history in words", "training/history.jsonl", '{"step": "x"}\n', "damaged, 0.step: input should be a valid "
+          f"integer, unable to parse string as an integer; {RESTORE}", REPORT_AGAIN),
+    _file("ratings without their reading", "human/scores.json", "{}",
+          f"damaged, reading: field required; {RESTORE}", REPORT_AGAIN),
+    _file("ratings nested 100,000 deep", "human/scores.json", DEEP, f"damaged, {NOT_JSON}; {RESTORE}", REPORT_AGAIN),
+    refused("an audit without its counts",
+            inputs.edit_json("run/data/audit.json", lambda values: values.pop("counts") and None), REPORT_AGAIN,
+            f"run/data/audit.json: damaged, counts: field required; {RESTORE}"),
+    refused("more scores than answers", inputs.file("run/tuned/predictions.jsonl", f"{ROW}\n"), REPORT_AGAIN,
+            "baseline has 8 predictions, tuned has 1; evaluate both on the same rows"),
+    refused("a run that is not compared", incomplete("compare"), REPORT_AGAIN,
+            "run: the compare stage is not complete; run `medtune compare run` first"),
+]  # fmt: skip
+
 EVALUATE = "evaluate run --model tuned"
 UNEVALUATED = incomplete("tuned", "compare")
 SPLITS = [
@@ -280,6 +296,7 @@ CASES: dict[str, list[Refused]] = {
     "A run's predictions edited": PREDICTIONS,
     "A run's scores edited": SCORES,
     "A run's comparison edited": COMPARISON,
+    "What a run's report is made of, edited": REPORTS,
     "A run's rows edited": SPLITS,
     "Keys and sheets of ratings edited": RATINGS,
 }

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from medtune.api.shown import ShownComparison
+from medtune.api.shown import Figures, ShownComparison
 from medtune.api.working import working
 from medtune.config import Config
 from medtune.run_dir import STAGES, RunDir, StageName
 
 if TYPE_CHECKING:
+    from medtune.merging_stage import MergedDtype
     from medtune.publishing.chat import Chat
-    from medtune.records import Prediction, Score, SystemName
+    from medtune.publishing.publish import Option, Published
+    from medtune.records import MergeRecord, Prediction, Score, SystemName
 
 
 @dataclass
@@ -108,6 +110,79 @@ class Run:
             with working():
                 self._open.chat = Chat.open(str(self.path))
         return self._open.chat.answer(question, use_adapter=not base, on_text=on_text or (lambda text: None))
+
+    @property
+    def report(self) -> Path:
+        """The report for people, one page that works offline; written now if it is not there. Raises MedtuneError.
+
+        >>> medtune.load_run("runs/demo").report.name
+        'report.html'
+        """
+        with working():
+            from medtune.publishing_stages import report_stage
+
+            report_stage(self._directory)
+        return self._directory.report_file
+
+    @property
+    def figures(self) -> Figures:
+        """The report's charts as SVG by their names; a notebook shows them. Raises RunDirError until it is compared.
+
+        >>> sorted(medtune.load_run("runs/demo").figures)
+        ['differences', 'learning_rate', 'lengths', 'loss', 'memory', 'speed']
+        """
+        from medtune.publishing.report import figures
+
+        return Figures(figures(self._directory))
+
+    def merge(
+        self, to: str | os.PathLike[str], *, dtype: MergedDtype = "bfloat16", measure: bool | None = None
+    ) -> MergeRecord:
+        """The tuned model in one piece, in the new folder `to`, and what merging changed. Raises MedtuneError.
+
+        It is measured on 64 prompts where that takes minutes, or if `measure` says so.
+
+        >>> medtune.load_run("runs/demo").merge("merged", dtype="float32", measure=False).dtype
+        'float32'
+        """
+        self.close()
+        with working():
+            from medtune.merging_stage import merge_stage
+            from medtune.publishing_stages import refresh_report
+
+            record = merge_stage(self._directory, Path(to), dtype=dtype, measure=measure)
+            refresh_report(self._directory, again=True)
+            return record
+
+    def publish(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        merged: str | os.PathLike[str] | None = None,
+        dry_run: bool = False,
+        base_model: str | None = None,
+        options: Collection[Option] = (),
+    ) -> Published:
+        """Put the adapter, or the model in the folder `merged`, on the Hub with its card, scores and report.
+
+        The token is that of the environment or of `hf auth login`. What the Hub holds already is not sent again, and
+        `dry_run` only shows what would go up. `options` are the names of `medtune publish`'s other switches. Raises
+        MedtuneError for what must not go up and for what the Hub refuses.
+
+        >>> medtune.load_run("runs/demo").publish("someone/tiny", dry_run=True, base_model="someone/base").commit
+        """
+        with working():
+            from medtune.publishing.publish import publish
+            from medtune.publishing_stages import refresh_report
+
+            if not dry_run:
+                refresh_report(self._directory, again=False)
+            folder = None if merged is None else Path(merged)
+            return publish(
+                self._directory, repo, private=private, merged=folder, base_model=base_model, dry_run=dry_run,
+                options=options,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Let go of the model that answered, and of the GPU memory that it took.

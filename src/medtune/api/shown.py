@@ -45,6 +45,16 @@ class Shown:
         return console
 
 
+class Figures(dict[str, str]):
+    """Charts as SVG by their names."""
+
+    def __repr__(self) -> str:
+        return f"Figures({', '.join(self)})"
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<div>{svg}</div>" for svg in self.values())
+
+
 class ShownComparison(Shown, Comparison):
     """A comparison; `reading` says in sentences what its numbers show."""
 

@@ -32,13 +32,14 @@ app.add_typer(human_app, name="human")
 
 @app.command()
 def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = None, resume: Resume = False) -> None:
-    """The whole job: data, baseline, training, evaluation, comparison."""
+    """The whole job: data, baseline, training, evaluation, comparison, report."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
     from medtune import pipeline
 
     finished = pipeline.run(config, path, resume=resume)
     scores.show_run_comparison(finished)
+    print(finished.report_file)
     print(finished.path)
 
 
@@ -56,6 +57,17 @@ def train(run: Run, resume: Resume = False) -> None:
 app.command()(scores.evaluate)
 app.command()(scores.compare)
 app.command()(scores.score)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write a compared run's report.html and model card again, with the ratings and the merge that have come since."""
+    opened = open_run(run)
+    prepare_process()
+    from medtune.publishing_stages import report_stage
+
+    report_stage(opened, again=True)
+    print(opened.report_file)
 
 
 @app.command()

@@ -36,11 +36,13 @@ def merge(
     prepare_process()
     from medtune.merging_stage import MergedDtype, merge_stage
     from medtune.publishing.merge_record import merge_sentences
+    from medtune.publishing_stages import refresh_report
     from medtune.terminal import harmless
 
     if dtype not in get_args(MergedDtype):
         raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
     record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
+    refresh_report(opened, again=True)
     from rich.console import Console
 
     console = Console()

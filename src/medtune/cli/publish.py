@@ -44,12 +44,15 @@ def publish(
     prepare_process()
     from medtune.progress import say
     from medtune.publishing import publish as publishing
+    from medtune.publishing_stages import refresh_report
 
     wanted: dict[publishing.Option, bool] = {
         "without-evaluation": without_evaluation,
         "without-report": without_report,
         "overwrite": overwrite,
     }
+    if not dry_run:
+        refresh_report(opened, again=False)
     done = publishing.publish(
         opened,
         repo,

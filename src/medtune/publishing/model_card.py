@@ -12,7 +12,7 @@ from typing import Any
 from medtune import __version__
 from medtune.evaluation.artefacts import read_comparison as read_files
 from medtune.evaluation.formatting import METRIC_NAMES, escape_markdown
-from medtune.evaluation.reading import NOT_BEATEN, read_comparison
+from medtune.evaluation.reading import reading_of
 from medtune.evaluation.tables import comparison_markdown
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
@@ -105,17 +105,17 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
     template = (files("medtune.publishing") / "card.md.jinja").read_text(encoding="utf-8")
     config, recorded = run.config(), card_sections.read_recorded(run)
     names = public_names(run, request.base_model)
-    sentences = read_comparison(comparison) if comparison else []
+    reading = reading_of(comparison) if comparison else None
     page = environment.from_string(template).render(
         title=title,
         names=names,
         licence=base_licence(run, names),
         data_licence=data_licence(names),
-        verdict=[sentences[0], *(line for line in sentences[1:] if line.startswith(NOT_BEATEN))] if sentences else [],
+        verdict=[*reading.verdict, *reading.controls] if reading else [],
         what="A merged model" if request.merged else "A LoRA adapter",
         code=loading_example(run, request),
         command=None if request.merged else f'medtune ask {request.repo or "."} "{QUESTION}"',
-        evaluation=comparison_markdown(comparison, sentences) if comparison else None,
+        evaluation=comparison_markdown(comparison, reading.sentences) if comparison and reading else None,
         human=card_sections.human_lines(run),
         merge=card_sections.merge_lines(run),
         data=card_sections.data_sentence(config, names),

@@ -1,0 +1,148 @@
+"""What the metrics say together, sentence by sentence: likelihood, phrase match and length, words and meaning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from medtune.evaluation.bleu import BleuParts
+from medtune.evaluation.formatting import METRIC_NAMES, format_count, format_value
+from medtune.records import Comparison, ComparisonRow, ModelName, Verdict
+
+_LIKELIHOOD = "perplexity"
+# Of ROUGE's forms the one that a verdict on words goes by.
+_WORDS, _MEANING = "rougeL", "bertscore_f1"
+
+
+def analyse(comparison: Comparison, names: tuple[str, str]) -> list[str]:
+    """Return the sentences, each of them only where its metrics were measured; `names` as they stand in a sentence."""
+    rows = {row.metric: row for row in comparison.rows}
+    sentences = []
+    if _LIKELIHOOD in rows:
+        sentences.append(_read_perplexity(rows[_LIKELIHOOD], names))
+    if "bleu" in rows:
+        before, after = _parts(comparison, "baseline"), _parts(comparison, "tuned")
+        if before and after:
+            sentences.append(_read_bleu_parts(before, after))
+    if _WORDS in rows and _MEANING in rows:
+        sentences.append(_read_words_and_meaning(rows))
+    if "exact_match" in rows:
+        sentences.append(_read_exact_match(rows["exact_match"], names))
+    return sentences + _read_lengths(comparison)
+
+
+def _read_perplexity(row: ComparisonRow, names: tuple[str, str]) -> str:
+    name = "Perplexity of the reference answers"
+    before, after = format_value(row.metric, row.baseline), format_value(row.metric, row.tuned)
+    if math.isnan(row.difference):
+        return f"{name} cannot be compared: {before} for {names[0]}, {after} for {names[1]}."
+    if before == after:
+        return f"{name} did not change at the digits shown ({after})."
+    smaller, larger = sorted((row.baseline, row.tuned))
+    # Without a factor where one side overflowed: the ratio of a number and infinity is neither.
+    factor = f", by a factor of {larger / smaller:.2f}" if smaller > 0 and math.isfinite(larger) else ""
+    verb, likelihood = ("fell", "more") if row.difference < 0 else ("rose", "less")
+    return (
+        f"{name} {verb} from {before} to {after}{factor}: {names[1]} gives the references' wording {likelihood} "
+        "probability, with no generated text involved."
+    )
+
+
+def _parts(comparison: Comparison, side: ModelName) -> BleuParts | None:
+    score = comparison.scores[side].get("bleu")
+    if score is None or "precisions" not in score.details:
+        return None
+    details = score.details
+    first, second, third, fourth = (100 * float(precision) for precision in details["precisions"])
+    return BleuParts(
+        score.value,
+        (first, second, third, fourth),
+        details["brevity_penalty"],
+        details["length_ratio"],
+        details["prediction_length"],
+        details["reference_length"],
+    )
+
+
+def _read_bleu_parts(before: BleuParts, after: BleuParts) -> str:
+    """Split BLEU = brevity penalty * geometric mean of precisions into what length and what phrase match did."""
+    changes = [round(new - old, 1) for old, new in zip(before.precisions, after.precisions, strict=True)]
+    if not any(changes):
+        course = "did not change"
+    elif all(change >= 0 for change in changes):
+        course = "rose"
+    elif all(change <= 0 for change in changes):
+        course = "fell"
+    else:
+        course = "moved unevenly"
+    sentence = (
+        f"In BLEU, the precisions of 1- to 4-grams {course} ({_percents(before)} before, {_percents(after)} after), "
+        f"the brevity penalty went from {before.brevity_penalty:.3f} to {after.brevity_penalty:.3f} (1 is none), and "
+        f"the answers' length from {before.length_ratio:.2f} to {after.length_ratio:.2f} times the references'"
+    )
+    # Below what is shown of BLEU its factors are noise: a penalty of 1e-14 would be recovered 1e13-fold.
+    if min(before.score, after.score) < 0.01:
+        return f"{sentence}; a BLEU of 0 cannot be split into factors."
+    length = after.brevity_penalty / before.brevity_penalty
+    match = (after.score / before.score) / length
+    return f"{sentence}: answer length multiplied BLEU by {length:.2f}, phrase match by {match:.2f}."
+
+
+def _percents(parts: BleuParts) -> str:
+    return "/".join(f"{precision:.1f}" for precision in parts.precisions) + " %"
+
+
+def _read_exact_match(row: ComparisonRow, names: tuple[str, str]) -> str:
+    before, after = round(row.baseline * row.n), round(row.tuned * row.n)
+    if before == after == 0:
+        return "No answer of either model equals its reference, case, punctuation and articles aside."
+    return (
+        f"{before} of {names[0]}'s and {after} of {names[1]}'s {format_count(row.n, 'answer')} "
+        f"{'equals its' if row.n == 1 else 'equal their'} reference, case, punctuation and articles aside."
+    )
+
+
+def _read_words_and_meaning(rows: Mapping[str, ComparisonRow]) -> str:
+    """Set overlap of words beside similarity in an encoder's vectors: they can part."""
+    words, meaning = rows[_WORDS], rows[_MEANING]
+    moves = " and ".join(
+        f"{METRIC_NAMES[row.metric]}{gloss} went from {format_value(row.metric, row.baseline)} to "
+        f"{format_value(row.metric, row.tuned)}"
+        for row, gloss in ((words, " (shared words in order)"), (meaning, " (words compared by an encoder's vectors)"))
+    )
+    return f"{moves}: {_CONCLUSIONS[_course(words.verdict), _course(meaning.verdict)]}."
+
+
+def _course(verdict: Verdict) -> int:
+    return {"better": 1, "worse": -1}.get(verdict, 0)
+
+
+_CONCLUSIONS = {
+    (1, 1): "the answers came closer to the references in their words and in the encoder's sense of meaning",
+    (1, 0): "more of the references' words, without answers that the encoder finds closer in meaning",
+    (1, -1): "more of the references' words in answers that the encoder finds further off in meaning",
+    (0, 1): "closer in the encoder's sense of meaning, without more of the references' words",
+    (0, 0): "neither words nor the encoder's sense of meaning moved by more than chance would",
+    (0, -1): "further off in the encoder's sense of meaning, with as many of the references' words",
+    (-1, 1): "fewer of the references' words, in answers that the encoder finds closer in meaning",
+    (-1, 0): "fewer of the references' words, in answers that the encoder finds as close in meaning",
+    (-1, -1): "the answers moved away from the references in their words and in the encoder's sense of meaning",
+}
+
+
+def _read_lengths(comparison: Comparison) -> list[str]:
+    """Say how long the answers are and how many the cap cut."""
+    before, after = comparison.lengths["baseline"], comparison.lengths["tuned"]
+    sentences = []
+    if before.mean_tokens is not None and after.mean_tokens is not None:
+        wanted = f"; the references have {comparison.references.mean_tokens:.1f}" if comparison.references else ""
+        sentences.append(
+            f"Answers took {before.mean_tokens:.1f} new tokens on average before and {after.mean_tokens:.1f} "
+            f"after{wanted}."
+        )
+    if before.share_at_cap is not None and after.share_at_cap is not None:
+        sentences.append(
+            f"The cap on new tokens cut {before.share_at_cap:.1%} of the answers before and {after.share_at_cap:.1%} "
+            "after; the others stopped by themselves."
+        )
+    return sentences

@@ -1,0 +1,120 @@
+"""The report as one HTML file: no network, no text of a row as markup, and useful without a script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value
+from medtune.evaluation.reading import reading_of
+from medtune.publishing.report import answers, run_tables, tables
+from medtune.publishing.report.charts import draw_charts
+from medtune.publishing.report.names import shown_config, shown_name, without_paths
+from medtune.publishing.report.reading_run import ReportData, read_report
+from medtune.publishing.report.svg import COLOURS, to_svg
+from medtune.recipes import dump_config
+from medtune.run_dir import RunDir
+from medtune.terminal import harmless
+
+_ASSETS = files("medtune.publishing.report") / "assets"
+
+
+def write_report(run: RunDir) -> Path:
+    """Write `report.html` of a compared run; say where. Raises RunDirError as `read_report` does."""
+    run.write_text(run.report_file, render_report(read_report(run)))
+    return run.report_file
+
+
+def render_report(data: ReportData) -> str:
+    """Return the page. Its policy allows this one style and script, by their hashes, and no request at all."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    # Every value is escaped but those that are marked as markup here: the assets, and the charts, which ElementTree
+    # wrote and escaped.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    style, script = _asset("report.css"), _asset("report.js")
+    charts = {
+        name: {
+            "title": chart.title,
+            "svg": Markup(to_svg(chart, prefix="chart-")),
+        }
+        for name, chart in draw_charts(data).items()
+    }
+    packed = answers.pack_answers(data)
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+    )
+    page = environment.from_string(_asset("report.html.jinja")).render(
+        policy=policy,
+        style=Markup(style),
+        script=Markup(script),
+        charts=charts,
+        packed=packed,
+        types=answers.question_types(data)[:500],
+        examples=answers.examples(data),
+        **_sections(data),
+    )
+    # What cannot be written, or would end a text for a browser, wherever it came from.
+    return harmless(page) + "\n"
+
+
+def chart_properties() -> Mapping[str, str]:
+    """Names and colours of the charts' custom properties in the light theme, which the style must define."""
+    return {f"--chart-{name}": colour for name, colour in COLOURS.items()}
+
+
+def _sections(data: ReportData) -> dict[str, Any]:
+    comparison, provenance = data.comparison, data.provenance
+    standard = [row for row in comparison.rows if row.table == "standard"]
+    compat = [row for row in comparison.rows if row.table == "compat"]
+    human = data.human
+    return {
+        "model": shown_name(data.config.model.base),
+        "source": shown_name(data.config.data.source),
+        "size": f"{format_count(standard[0].n, 'question')} in {format_count(standard[0].groups, 'group')}"
+        if standard
+        else "no questions",
+        "reading": reading_of(comparison),
+        "headline": [
+            {
+                "name": tables.metric_name(row.metric),
+                "direction": tables.direction(row.metric),
+                "baseline": format_value(row.metric, row.baseline),
+                "tuned": format_value(row.metric, row.tuned),
+                "verdict": tables.verdict_cell(row.verdict),
+            }
+            for row in standard
+            if row.metric in HEADLINE_METRICS
+        ],
+        "scores": tables.score_table(standard, "Both models on the same questions"),
+        "compat": tables.score_table(compat, "Scores in the form of public write-ups") if compat else None,
+        "signatures": tables.signature_table(comparison.rows),
+        "controls": tables.control_table(comparison) if comparison.controls else None,
+        "strata": tables.strata_table(comparison),
+        "lengths": tables.length_table(data),
+        "curves": run_tables.curve_table(data.history),
+        "costs": run_tables.cost_table(provenance),
+        "cost_sentences": run_tables.cost_sentences(provenance),
+        "audit": run_tables.audit_tables(data.audit),
+        "audit_sentences": run_tables.audit_sentences(data.audit),
+        "human": human,
+        "human_table": tables.human_table(human) if human else None,
+        "merge": [without_paths(sentence) for sentence in data.merge],
+        "identity": run_tables.identity_table(data),
+        "versions": run_tables.version_table(provenance),
+        "choices": run_tables.choice_table(provenance),
+        "config": without_paths(dump_config(shown_config(data.config))),
+    }
+
+
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,197 @@
+"""What the report is made of, read from a run directory and checked on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medtune.checked_files import DamagedError, check_type
+from medtune.config import Config
+from medtune.errors import RunDirError
+from medtune.evaluation.artefacts import read_comparison, read_measured
+from medtune.evaluation.comparison import require_same_rows
+from medtune.evaluation.human.results import SCORES_FILE
+from medtune.evaluation.human.scoring import CriterionScore, WinRate
+from medtune.records import Comparison, ModelName, Prediction
+from medtune.run_dir import RunDir
+
+# Metrics that a single answer has a value of.
+ROW_METRICS = ("rougeL", "bertscore_f1")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Lengths of one kind of text, in tokens."""
+
+    mean: float
+    median: float
+    p90: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """How many test rows have their like elsewhere."""
+
+    rows: int
+    share: float
+    template_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Test rows with their like in train, by this split and by a random one of the same size."""
+
+    split: dict[str, Shared]
+    random: dict[str, Shared] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSplit:
+    """How the rows were split."""
+
+    method: str
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Answers that stand more than once among the rows kept."""
+
+    rows_with_near_duplicate_answer: int
+    share_with_near_duplicate_answer: float
+    template_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What `training.max_length` does to the training rows."""
+
+    max_length: int
+    policy: str
+    rows: int
+    cut: int
+    dropped: int
+    tokens: int
+    tokens_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many of each thing the rows kept hold."""
+
+    rows: int
+    questions: int
+    answers: int
+    documents: int
+    focuses: int
+    groups: int
+    largest_group: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLengths:
+    """Lengths of questions, answers and whole rows, in the model's tokens."""
+
+    question: Spread
+    answer: Spread
+    row: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The parts of `data/audit.json` that the report shows."""
+
+    split: AuditSplit
+    counts: Counts
+    duplicates: Duplicates
+    lengths: TokenLengths
+    truncation: Truncation
+    leakage: dict[str, Leak | None]
+    cleaning: dict[str, dict[str, int | str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A line of the training history: a step's or a validation's."""
+
+    step: int
+    loss: float | None = None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HumanRatings:
+    """What `human/scores.json` says of ratings by people; who they are is left out."""
+
+    reading: list[str]
+    sheet_items: int
+    win_rate: WinRate | None
+    criteria: dict[str, CriterionScore]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """All that the page shows of one run.
+
+    `row_scores` maps a model to metric → a value for every row, in the order of its predictions. `merge` says what
+    merging the adapter changed, where that was done.
+    """
+
+    comparison: Comparison
+    config: Config
+    provenance: dict[str, Any]
+    history: tuple[Step, ...]
+    audit: Audit
+    predictions: Mapping[ModelName, list[Prediction]]
+    row_scores: Mapping[ModelName, Mapping[str, list[float]]]
+    human: HumanRatings | None = None
+    merge: tuple[str, ...] = ()
+
+
+def read_report(run: RunDir) -> ReportData:
+    """Everything that the page shows. Raises RunDirError if the run is not compared, or a file of it is damaged."""
+    comparison = read_comparison(run)
+    models: tuple[ModelName, ...] = ("baseline", "tuned")
+    predictions = {model: run.read_predictions(model) for model in models}
+    require_same_rows(predictions["baseline"], predictions["tuned"])
+    human_file = run.human_dir / SCORES_FILE
+    return ReportData(
+        comparison=comparison,
+        config=run.config(),
+        provenance=run.provenance(),
+        history=_read_history(run),
+        audit=run.read_as(Audit, run.audit_file),
+        predictions=predictions,
+        row_scores={model: _row_scores(run, model, len(predictions[model])) for model in models},
+        human=run.read_as(HumanRatings, human_file) if human_file.is_file() else None,
+        merge=_read_merge(run),
+    )
+
+
+def _read_history(run: RunDir) -> tuple[Step, ...]:
+    try:
+        return tuple(check_type(list[Step], run.read_history()))
+    except DamagedError as error:
+        raise RunDirError(f"{run.history_file}: damaged, {error}; restore it, or start another --run-dir") from None
+
+
+def _read_merge(run: RunDir) -> tuple[str, ...]:
+    if not run.merge_file.is_file():
+        return ()
+    values = run.read_as(dict[str, Any], run.merge_file)
+    return tuple(
+        f"{name.replace('_', ' ')}: {value}" for name, value in values.items() if isinstance(value, str | int | float)
+    )
+
+
+def _row_scores(run: RunDir, model: ModelName, n: int) -> dict[str, list[float]]:
+    scores = {rows.metric: rows.rows[:, 0].tolist() for rows in read_measured(run, model) if rows.metric in ROW_METRICS}
+    if any(len(values) != n for values in scores.values()):
+        file = run.row_statistics_file(model)
+        raise RunDirError(f"{file}: does not fit the predictions beside it; evaluate that model again")
+    return scores

@@ -1,0 +1,140 @@
+"""The report's charts of how a run went: loss, learning rate, speed and memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from medtune.publishing.report.reading_run import Step
+from medtune.publishing.report.svg import COLOURS, HEIGHT, SMALL_SIZE, WIDTH, Chart, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GIB = 1 << 30
+# More points than a chart has pixels say nothing more.
+_MAX_POINTS = 400
+
+
+def draw_loss(history: Sequence[Step]) -> Chart | None:
+    """Training loss by step, and the validation loss that chose the adapter."""
+    losses = [(entry.step, entry.loss) for entry in history if entry.loss is not None and math.isfinite(entry.loss)]
+    validations = validation_losses(history)
+    if not losses:
+        return None
+    figure, axes = new_figure(WIDTH, HEIGHT)
+    axes.plot(*zip(*thinned(losses), strict=True), color=COLOURS["baseline"], label="training")
+    if validations:
+        best = min(validations, key=lambda point: point[1])
+        axes.plot(*zip(*validations, strict=True), color=COLOURS["tuned"], marker="o", markersize=4, label="validation")
+        axes.plot(*best, marker="o", markersize=9, fillstyle="none", color=COLOURS["tuned"], linestyle="none")
+    axes.set_ylabel("loss, nats a token", fontsize=SMALL_SIZE)
+    _finish_steps(axes, legend=bool(validations))
+    ends = f"from {losses[0][1]:.3f} to {losses[-1][1]:.3f}"
+    lowest = f"; the lowest validation loss, ringed, is {best[1]:.3f} at step {best[0]}" if validations else ""
+    return Chart("loss", "Training and validation loss", f"Training loss by step, {ends}{lowest}.", figure)
+
+
+def validation_losses(history: Sequence[Step]) -> list[tuple[int, float]]:
+    """Steps and validation losses, those that are finite."""
+    found = [(entry.step, entry.validation_loss) for entry in history]
+    return [(step, loss) for step, loss in found if loss is not None and math.isfinite(loss)]
+
+
+def draw_learning_rate(history: Sequence[Step]) -> Chart | None:
+    """The learning rate by step."""
+    rates = [(entry.step, entry.learning_rate) for entry in history if entry.learning_rate is not None]
+    if not rates:
+        return None
+    figure, axes = new_figure(WIDTH, HEIGHT)
+    axes.plot(*zip(*thinned(rates), strict=True), color=COLOURS["tuned"])
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3), useMathText=False)
+    axes.set_ylabel("learning rate", fontsize=SMALL_SIZE)
+    _finish_steps(axes)
+    highest = max(rate for _, rate in rates)
+    return Chart("learning_rate", "Learning rate", f"Learning rate by step, at most {highest:.3g}.", figure)
+
+
+def draw_speed(history: Sequence[Step]) -> Chart | None:
+    """Tokens per second by step, validations left out."""
+    speeds = [(entry.step, entry.tokens_per_second) for entry in history if entry.tokens_per_second is not None]
+    if not speeds:
+        return None
+    figure, axes = new_figure(WIDTH, HEIGHT)
+    axes.plot(*zip(*thinned(speeds), strict=True), color=COLOURS["tuned"])
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_ylabel("training tokens a second", fontsize=SMALL_SIZE)
+    _finish_steps(axes)
+    typical = sorted(speed for _, speed in speeds)[len(speeds) // 2]
+    return Chart(
+        "speed", "Training speed", f"Training tokens per second by step; half of them over {typical:,.0f}.", figure
+    )
+
+
+def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
+    """Peak memory of every stage: the GPU's where there is one, else the process's."""
+    peaks, on_gpu = stage_peaks(provenance)
+    if not peaks:
+        return None
+    figure, axes = new_figure(WIDTH, HEIGHT)
+    names = list(peaks)[::-1]
+    values = [peaks[name] / GIB for name in names]
+    colours = [COLOURS["tuned"] if name == "train" else COLOURS["baseline"] for name in names]
+    bars = axes.barh(range(len(names)), values, height=0.62, color=colours)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=4, fontsize=SMALL_SIZE, color=COLOURS["text"])
+    planned = planned_peak(provenance)
+    if planned and on_gpu and "train" in names:
+        place = names.index("train")
+        axes.plot([planned / GIB] * 2, [place - 0.42, place + 0.42], color=COLOURS["text"], linewidth=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, labelcolor=COLOURS["text"])
+    axes.margins(x=0.12)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", linewidth=0.8)
+    what = "GPU memory" if on_gpu else "memory of the process"
+    mark = "; the upright mark is what was planned" if planned and on_gpu else ""
+    axes.set_xlabel(f"peak {what}, GiB{mark}", fontsize=SMALL_SIZE)
+    return Chart(
+        "memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers stand below.", figure
+    )
+
+
+def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]:
+    """Peak bytes of every stage, and whether they are a GPU's."""
+    stages = provenance.get("stages")
+    records = {name: cost for name, cost in stages.items() if name != "report"} if isinstance(stages, Mapping) else {}
+    for key, on_gpu in (("peak_gpu_bytes", True), ("peak_rss_bytes", False)):
+        peaks = {name: cost[key] for name, cost in records.items() if isinstance(cost.get(key), int) and cost[key] > 0}
+        if peaks:
+            return peaks, on_gpu
+    return {}, False
+
+
+def planned_peak(provenance: Mapping[str, object]) -> int | None:
+    """Bytes that the plan of the training step foretold, if it did."""
+    stages = provenance.get("stages")
+    train = stages.get("train", {}) if isinstance(stages, Mapping) else {}
+    plan = train.get("plan") or {}
+    peak = plan.get("peak_bytes") if isinstance(plan, Mapping) else None
+    return peak if isinstance(peak, int) and peak > 0 else None
+
+
+def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+    """At most some hundred points: means of as many steps each."""
+    size = math.ceil(len(points) / _MAX_POINTS)
+    if size == 1:
+        return [(float(step), value) for step, value in points]
+    parts = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(step for step, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in parts]
+
+
+def _finish_steps(axes: Axes, *, legend: bool = False) -> None:
+    axes.set_xlabel("step", fontsize=SMALL_SIZE)
+    axes.grid(axis="y", linewidth=0.8)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    if legend:
+        axes.legend(frameon=False, fontsize=SMALL_SIZE)

@@ -1,0 +1,30 @@
+"""The stages that publish: what a finished comparison becomes for people to read."""
+
+from __future__ import annotations
+
+from medtune import provenance
+from medtune.evaluation_stages import skip
+from medtune.run_dir import RunDir
+
+
+def report_stage(run_dir: RunDir, *, again: bool = False) -> None:
+    """The report page and the model card of a compared run.
+
+    With `again` also where they are there, since ratings or a merge may be newer.
+    """
+    from medtune.publishing.model_card import write_card
+    from medtune.publishing.report import write_report
+
+    run_dir.lock()
+    run_dir.require("compare", f"medtune compare {run_dir.path}")
+    if not again and skip(run_dir, "report"):
+        return
+    with provenance.stage(run_dir, "report"):
+        write_report(run_dir)
+        write_card(run_dir)
+
+
+def refresh_report(run_dir: RunDir, *, again: bool) -> None:
+    """Report and card of a run that has been compared, where they are missing or outdated; with `again` in any case."""
+    if run_dir.is_complete("compare") and (again or not run_dir.is_complete("report")):
+        report_stage(run_dir, again=again)

@@ -1,0 +1,33 @@
+"""One compared run for all tests of the report, and the page of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medtune.publishing.report import ReportData, read_report, render_report
+from medtune.run_dir import RunDir
+from report_runs import compared_run
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """To be read, and not changed."""
+    return compared_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="session")
+def data(shared_run: RunDir) -> ReportData:
+    return read_report(shared_run)
+
+
+@pytest.fixture(scope="session")
+def page(data: ReportData) -> str:
+    return render_report(data)
+
+
+@pytest.fixture
+def own_run(tmp_path: Path) -> RunDir:
+    """A run that the test may change."""
+    return compared_run(tmp_path / "run")
