@@ -224,6 +224,7 @@ def test_a_browser_that_cannot_unpack_says_so(session: OpenSession, written: Pat
 def test_on_paper_nothing_is_cut_off_or_sticks(session: OpenSession, written: Path) -> None:
     page = opened(session(color_scheme="dark"), written)
     page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("nav").is_visible()
     assert not page.locator("#filters").is_visible()
     assert page.locator("#scores table").first.is_visible()
