@@ -78,11 +78,11 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     client.execute()
     run = medtune.load_run(tmp_path / "runs" / "notebook")
-    assert "compare" in run.stages
+    assert "report" in run.stages
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 2
+    charts = [output for output in outputs if output.get("data", {}).get("text/html", "").lstrip().startswith("<svg")]
+    assert len(charts) == 3
     pages = "".join(output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {}))
     assert "in order" in pages  # the doctor's summary
     assert "not distinguishable" in pages or "better" in pages or "worse" in pages

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from medtune.api.shown import Figures, ShownComparison
+from medtune.api.shown import Chart, Figures, ShownComparison
 from medtune.api.working import working
 from medtune.config import Config
 from medtune.run_dir import STAGES, RunDir, StageName
@@ -133,7 +133,7 @@ class Run:
         """
         from medtune.publishing.report import figures
 
-        return Figures(figures(self._directory))
+        return Figures({name: Chart(svg) for name, svg in figures(self._directory).items()})
 
     def merge(
         self, to: str | os.PathLike[str], *, dtype: MergedDtype = "bfloat16", measure: bool | None = None

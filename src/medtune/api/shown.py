@@ -45,14 +45,21 @@ class Shown:
         return console
 
 
-class Figures(dict[str, str]):
-    """Charts as SVG by their names."""
+class Chart(str):
+    """A chart as SVG."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+class Figures(dict[str, Chart]):
+    """Charts by their names."""
 
     def __repr__(self) -> str:
         return f"Figures({', '.join(self)})"
 
     def _repr_html_(self) -> str:
-        return "".join(f"<div>{svg}</div>" for svg in self.values())
+        return "".join(f"<div>{chart}</div>" for chart in self.values())
 
 
 class ShownComparison(Shown, Comparison):
