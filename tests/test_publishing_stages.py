@@ -32,7 +32,7 @@ def test_a_compared_run_gets_its_report_once_and_again_when_asked(run: RunDir, c
     run.merge_file.unlink()
     run.report_file.write_bytes(first[:1000])
     report_stage(run)
-    assert "report.html has 1000 of" in capfd.readouterr().err
+    assert "report.html has 1,000 of" in capfd.readouterr().err
     assert run.report_file.read_bytes() == first  # its own cost is no part of it
 
 
