@@ -11,7 +11,7 @@ from medtune.evaluation.bertscore import Encoder
 from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.controls import DESCRIPTIONS
 from medtune.evaluation.lengths import answer_lengths, reference_lengths
-from medtune.evaluation.reading import read_comparison
+from medtune.evaluation.reading import read_comparison, reading_of
 from medtune.evaluation.scores import METRICS, measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.records import (
@@ -406,3 +406,41 @@ def assert_grammatical(text: str) -> None:
         assert not re.search(
             r"  |None|\[\]|\(\)|, \.|: \.| \.|\.\.|-inf, |\b1 (rows|groups|questions|answers)\b", sentence
         )
+
+
+# Words and meaning --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "meaning", "conclusion"),
+    [
+        ("better", "better", "came closer to the references in their words and in the encoder's sense of meaning."),
+        ("better", "worse", "more of the references' words in answers that the encoder finds further off in meaning."),
+        ("not distinguishable", "better", "sense of meaning, without more of the references' words."),
+        ("undefined", "not distinguishable", "neither words nor the encoder's sense of meaning moved by more than"),
+    ],
+)
+def test_words_and_meaning_are_read_together(
+    sentence_about: Find, words: Verdict, meaning: Verdict, conclusion: str
+) -> None:
+    comparison = of_rows(row("rougeL", 0.2, 0.3, words), row("bertscore_f1", 0.6, 0.7, meaning))
+    sentence = sentence_about(comparison, "ROUGE-L F1 (shared words in order) went from 0.2000 to 0.3000 and BERTScore")
+    assert conclusion in sentence
+    assert not [line for line in read_comparison(of_rows(row("rougeL", 0.2, 0.3))) if "shared words in order" in line]
+
+
+def test_the_readings_parts_are_its_sentences() -> None:
+    low = Lengths(10.0, 9.0, 1.0, 0.5, 0.5)
+    rows = (row("bleu", 5, 9), row("rougeL", 0.2, 0.3, "not distinguishable", groups=4))
+    comparison = of_rows(
+        *rows,
+        controls=(control("random_answer", row("bleu", 9.0, 5.0, "worse")),),
+        lengths={"baseline": low, "tuned": low},
+    )
+    reading = reading_of(comparison)
+    assert reading.sentences == read_comparison(comparison)
+    assert [len(part) for part in (reading.verdict, reading.controls, reading.unclear)] == [1, 1, 1]
+    assert all(warning.startswith("Warning: ") for warning in reading.warnings)
+    assert any("the cap cut more than 5%" in warning for warning in reading.warnings)
+    assert not [sentence for sentence in reading.analysis if sentence.startswith("Warning")]
+    assert reading.sentences[-1] == reading.limits

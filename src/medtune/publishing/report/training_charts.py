@@ -83,19 +83,29 @@ def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
     names = list(peaks)[::-1]
     values = [peaks[name] / GIB for name in names]
     colours = [COLOURS["tuned"] if name == "train" else COLOURS["baseline"] for name in names]
-    bars = axes.barh(range(len(names)), values, height=0.62, color=colours)
-    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=4, fontsize=SMALL_SIZE, color=COLOURS["text"])
-    planned = planned_peak(provenance)
-    if planned and on_gpu and "train" in names:
-        place = names.index("train")
-        axes.plot([planned / GIB] * 2, [place - 0.42, place + 0.42], color=COLOURS["text"], linewidth=2)
+    axes.barh(range(len(names)), values, height=0.62, color=colours)
+    planned = planned_peak(provenance) if on_gpu else None
+    for place, (name, value) in enumerate(zip(names, values, strict=True)):
+        end, text = value, f"{value:.2f}"
+        if planned and name == "train":
+            end, text = max(value, planned / GIB), f"{text} (planned {planned / GIB:.2f})"
+            axes.plot([planned / GIB] * 2, [place - 0.42, place + 0.42], color=COLOURS["text"], linewidth=2)
+        axes.annotate(
+            text,
+            (end, place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL_SIZE,
+            color=COLOURS["text"],
+        )
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0, labelcolor=COLOURS["text"])
-    axes.margins(x=0.12)
+    axes.margins(x=0.16)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", linewidth=0.8)
     what = "GPU memory" if on_gpu else "memory of the process"
-    mark = "; the upright mark is what was planned" if planned and on_gpu else ""
+    mark = "; the upright mark is what was planned" if planned else ""
     axes.set_xlabel(f"peak {what}, GiB{mark}", fontsize=SMALL_SIZE)
     return Chart(
         "memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers stand below.", figure
