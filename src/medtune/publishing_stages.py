@@ -25,6 +25,9 @@ def report_stage(run_dir: RunDir, *, again: bool = False) -> None:
 
 
 def refresh_report(run_dir: RunDir, *, again: bool) -> None:
-    """Report and card of a run that has been compared, where they are missing or outdated; with `again` in any case."""
+    """Report and card of a run that has been compared, where they are missing or outdated; with `again` in any case.
+
+    What somebody has edited is kept.
+    """
     if run_dir.is_complete("compare") and (again or not run_dir.is_complete("report")):
-        report_stage(run_dir, again=again)
+        report_stage(run_dir, again=again and not run_dir.edited_texts("report"))

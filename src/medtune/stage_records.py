@@ -64,7 +64,7 @@ def edited_texts(record: Mapping[str, Any], root: Path) -> list[str]:
 
 
 def _is_for_reading(name: str) -> bool:
-    return name.endswith(".md")
+    return name.endswith((".md", ".html"))
 
 
 def _differences(record: Mapping[str, Any], root: Path) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ ADAPTER = {
 }  # fmt: skip
 EVIDENCE = {
     "README.md", "recipe.yaml", "comparison.json", "comparison.md", "controls.json", "strata.json", "lengths.json",
-    "scores/baseline.json", "scores/tuned.json", MANIFEST,
+    "scores/baseline.json", "scores/tuned.json", "report.html", MANIFEST,
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_what_goes_up_and_that_it_goes_up_once(medtune, hub, finished_run):
     assert f'AutoPeftModelForCausalLM.from_pretrained("{REPO}"' in first.out
     assert f"repository {REPO} (public, new):" in first.err
     assert re.search(r"  new +adapter_model\.safetensors +[\d.]+ kB", first.err)
-    assert re.search(r"16 files, [\d.]+ kB; to send: 16, ", first.err)
+    assert re.search(r"17 files, [\d.]+ kB; to send: 17, ", first.err)
     assert TOKEN not in first.err + first.out
     before = len(written(hub))
     second = medtune("publish", finished_run.path, "--repo", REPO, "--base-model", BASE)
