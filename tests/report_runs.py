@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from medtune.evaluation.lengths import answer_lengths, reference_lengths
 from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.evaluation.strata import compare_strata
+from medtune.model.adapters import adapter_fingerprint
 from medtune.recipes import load_recipe
-from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, Split
+from medtune.records import Comparison, Control, ControlName, MergeRecord, Prediction, QAPair, Split
 from medtune.run_dir import RunDir
 
 QTYPES = ("symptoms", "treatment", "causes")
@@ -109,6 +110,24 @@ def compared_run(path: Path, n: int = 12, *, settings: Sequence[str] = (), **cha
     write_comparison(run, comparison, "# Comparison\n")
     run.complete("compare", {"seconds": 0.5, "peak_rss_bytes": 1 << 30, "peak_gpu_bytes": 0})
     return run
+
+
+def write_merge(run: RunDir) -> None:
+    """The record of a merge of the run's adapter that was not measured."""
+    record = MergeRecord(
+        destination="merged",
+        base="medtune:demo",
+        revision=None,
+        adapter=adapter_fingerprint(run.adapter_dir),
+        dtype="bfloat16",
+        shards=2,
+        bytes=3_000_000_000,
+        changed_tensors=14,
+        seconds=1.0,
+        peak_rss_bytes=1 << 30,
+        not_measured="memory ran out",
+    )
+    run.write_json(run.merge_file, asdict(record))
 
 
 def _train(run: RunDir) -> None:

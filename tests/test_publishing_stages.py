@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from medtune.errors import RunDirError
-from medtune.publishing_stages import report_stage
+from medtune.publishing_stages import refresh_report, report_stage
 from medtune.run_dir import RunDir
-from report_runs import compared_run
+from report_runs import compared_run, write_merge
+from tiny_model import Tiny
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    return compared_run(tmp_path / "run")
+def run(tmp_path: Path, tiny: Tiny) -> RunDir:
+    run = compared_run(tmp_path / "run")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):  # by which the card writes prompts
+        shutil.copy(tiny.path / file, run.adapter_dir)
+    return run
 
 
 def test_a_compared_run_gets_its_report_once_and_again_when_asked(run: RunDir, capfd) -> None:
     assert not run.is_complete("report")  # as in a run of an older version
     report_stage(run)
     assert run.is_complete("report")
-    assert list(run.provenance()["stages"]["report"]["files"]) == ["report.html"]
+    assert list(run.provenance()["stages"]["report"]["files"]) == ["README.md", "report.html"]
     first = run.report_file.read_bytes()
     report_stage(run)
     assert "── report: complete, skipped" in capfd.readouterr().err
-    run.write_json(run.merge_file, {"dtype": "bfloat16"})
+    write_merge(run)
     report_stage(run, again=True)
     assert run.is_complete("report")
     assert b'id="merge"' in run.report_file.read_bytes()
+    assert "memory ran out" in run.card_file.read_text(encoding="utf-8")
     run.merge_file.unlink()
-    run.report_file.write_bytes(first[:1000])
+    run.report_file.unlink()
     report_stage(run)
-    assert "report.html has 1,000 of" in capfd.readouterr().err
+    assert "report.html is missing" in capfd.readouterr().err
     assert run.report_file.read_bytes() == first  # its own cost is no part of it
+
+
+def test_what_somebody_has_edited_is_kept_until_the_report_is_asked_for(run: RunDir, capfd) -> None:
+    report_stage(run)
+    run.card_file.write_text("# Mine\n", encoding="utf-8")
+    refresh_report(run, again=True)
+    assert "README.md: edited since it was written, kept" in capfd.readouterr().err
+    assert run.card_file.read_text(encoding="utf-8") == "# Mine\n"
+    report_stage(run, again=True)
+    assert run.card_file.read_text(encoding="utf-8") != "# Mine\n"
+    assert not run.edited_texts("report")
 
 
 def test_a_new_comparison_asks_for_a_new_report(run: RunDir) -> None:

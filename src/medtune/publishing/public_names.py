@@ -13,9 +13,14 @@ from medtune.data.sources import DEMO_SOURCE
 from medtune.data.table_files import TABLE_SUFFIXES
 from medtune.model.loading import DEMO_MODEL
 from medtune.run_dir import RunDir
-from medtune.terminal import one_line
+from medtune.terminal import harmless, one_line
 
 _LOCAL_START = (".", "/", "~", "\\")
+# A path from a root, a home or a drive. What stands before it must not make it part of a word, an address or a ratio.
+_PATH = re.compile(
+    r"(?<![\w/.~-])(?:~|[A-Za-z]:|\\)?[/\\](?:[^\s/\\:;,|'\"<>()\[\]{}]+[/\\])+([^\s/\\:;,|'\"<>()\[\]{}]*)"
+)
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,11 @@ def public_names(run: RunDir, base_model: str | None = None) -> PublicNames:
 def public_name(name: str) -> str:
     """A Hub id, or a name that medtune knows, as it is; of a local path its last component."""
     return one_line((PureWindowsPath(name) if "\\" in name else PurePath(name)).name if is_local(name) else name)
+
+
+def without_paths(text: str) -> str:
+    """`text` with every path that starts at a root cut down to its last part, and tokens of the Hub left out."""
+    return _TOKEN.sub("hf_…", _PATH.sub(lambda path: path[1] or "…", harmless(text)))
 
 
 def is_local(name: str) -> bool:

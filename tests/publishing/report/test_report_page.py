@@ -19,6 +19,7 @@ from medtune.publishing.report import ReportData, read_report, render_report, wr
 from medtune.publishing.report.page import chart_properties
 from medtune.run_dir import RunDir
 from medtune.terminal import harmless
+from report_runs import write_merge
 
 VOID = {"meta", "input", "br", "link", "img"}
 
@@ -158,7 +159,7 @@ def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
     reading = ["Raters' preferences do not tell <the two> models apart.", "odd \ud800\0"]
     text = json.dumps({"reading": reading, **asdict(scores)})
     own_run.write_text(own_run.human_dir / "scores.json", text)
-    own_run.write_json(own_run.merge_file, {"dtype": "bfloat16", "shards": 2})
+    write_merge(own_run)
     text = write_report(own_run).read_text(encoding="utf-8")
     assert "do not tell &lt;the two&gt; models apart." in text
     assert r"odd \ud800\x00" in text
@@ -166,6 +167,7 @@ def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
     assert "Anna" not in text
     assert 'id="people"' in text
     assert 'id="merge"' in text
+    assert "3.0 GB of bfloat16 weights in 2 files" in text
 
 
 @pytest.mark.parametrize(

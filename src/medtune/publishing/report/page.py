@@ -11,9 +11,9 @@ from typing import Any
 
 from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value
 from medtune.evaluation.reading import reading_of
+from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report import answers, run_tables, tables
 from medtune.publishing.report.charts import draw_charts
-from medtune.publishing.report.names import shown_config, shown_name, without_paths
 from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import COLOURS, to_svg
 from medtune.recipes import dump_config
@@ -74,8 +74,8 @@ def _sections(data: ReportData) -> dict[str, Any]:
     compat = [row for row in comparison.rows if row.table == "compat"]
     human = data.human
     return {
-        "model": shown_name(data.config.model.base),
-        "source": shown_name(data.config.data.source),
+        "model": public_name(data.config.model.base),
+        "source": public_name(data.config.data.source),
         "size": f"{format_count(standard[0].n, 'question')} in {format_count(standard[0].groups, 'group')}"
         if standard
         else "no questions",
@@ -108,7 +108,7 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "identity": run_tables.identity_table(data),
         "versions": run_tables.version_table(provenance),
         "choices": run_tables.choice_table(provenance),
-        "config": without_paths(dump_config(shown_config(data.config))),
+        "config": without_paths(dump_config(data.config)),
     }
 
 

@@ -13,6 +13,7 @@ from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.evaluation.human.scoring import CriterionScore, WinRate
+from medtune.publishing.public_names import public_config, public_names
 from medtune.records import Comparison, ModelName, Prediction
 from medtune.run_dir import RunDir
 
@@ -138,8 +139,8 @@ class HumanRatings:
 class ReportData:
     """All that the page shows of one run.
 
-    `row_scores` maps a model to metric → a value for every row, in the order of its predictions. `merge` says what
-    merging the adapter changed, where that was done.
+    `config` is as it may be published. `row_scores` maps a model to metric → a value for every row, in the order of its
+    predictions. `merge` says what merging the adapter changed, where that was done.
     """
 
     comparison: Comparison
@@ -162,7 +163,7 @@ def read_report(run: RunDir) -> ReportData:
     human_file = run.human_dir / SCORES_FILE
     return ReportData(
         comparison=comparison,
-        config=run.config(),
+        config=public_config(run.config(), public_names(run)),
         provenance=run.provenance(),
         history=_read_history(run),
         audit=run.read_as(Audit, run.audit_file),
@@ -181,12 +182,10 @@ def _read_history(run: RunDir) -> tuple[Step, ...]:
 
 
 def _read_merge(run: RunDir) -> tuple[str, ...]:
-    if not run.merge_file.is_file():
-        return ()
-    values = run.read_as(dict[str, Any], run.merge_file)
-    return tuple(
-        f"{name.replace('_', ' ')}: {value}" for name, value in values.items() if isinstance(value, str | int | float)
-    )
+    from medtune.publishing.merge_record import merge_sentences, read_merge
+
+    record = read_merge(run)
+    return tuple(merge_sentences(record)) if record else ()
 
 
 def _row_scores(run: RunDir, model: ModelName, n: int) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtune.data.leakage import KIND_NAMES, KINDS
-from medtune.publishing.report.names import shown_name, without_paths
+from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report.reading_run import Audit, ReportData, Shared, Step
 from medtune.publishing.report.tables import Table, make_table
 from medtune.publishing.report.training_charts import GIB, planned_peak, stage_peaks, validation_losses
@@ -155,10 +155,10 @@ def identity_table(data: ReportData) -> Table:
     model, source, hardware = (_mapping(provenance.get(name)) for name in ("model", "data", "hardware"))
     gpus = hardware.get("gpus")
     rows = [
-        ("base model", shown_name(config.model.base)),
+        ("base model", public_name(config.model.base)),
         ("its revision", _text(model.get("revision"))),
         ("weights", config.model.quantization),
-        ("data", shown_name(config.data.source)),
+        ("data", public_name(config.data.source)),
         ("its revision", _text(source.get("revision"))),
         ("fingerprint of its rows", _text(source.get("fingerprint"))),
         ("GPUs", "; ".join(map(_gpu, gpus)) if isinstance(gpus, list) and gpus else "none"),

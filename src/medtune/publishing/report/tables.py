@@ -17,8 +17,8 @@ from medtune.evaluation.formatting import (
     format_value,
 )
 from medtune.evaluation.human.rubric import CRITERIA
+from medtune.publishing.public_names import without_paths
 from medtune.publishing.report.charts import token_counts
-from medtune.publishing.report.names import without_paths
 from medtune.publishing.report.reading_run import HumanRatings, ReportData
 from medtune.records import Comparison, ComparisonRow, Score, Verdict
 from medtune.terminal import one_line
