@@ -17,8 +17,8 @@ import torch
 from medtune.config import Config
 from medtune.errors import ModelError
 from medtune.hardware import choose_device, choose_dtype, free_bytes, host_free_bytes, release_memory, torch_dtype
-from medtune.inference.agreement import Agreement, AnswerStates, answer_states, compare_states, same_prefix
 from medtune.inference.decoding import Greedy
+from medtune.inference.divergence import Agreement, AnswerStates, answer_states, compare_states, same_prefix
 from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.inference.preparation import prepare_inference
 from medtune.model.adapters import attach_adapter

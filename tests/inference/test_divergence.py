@@ -7,8 +7,8 @@ import torch
 
 from medtune.config import Config
 from medtune.hardware import Choice
-from medtune.inference import agreement, merge_measurement
-from medtune.inference.agreement import answer_states, compare_states, same_prefix
+from medtune.inference import divergence, merge_measurement
+from medtune.inference.divergence import answer_states, compare_states, same_prefix
 from medtune.inference.merge_measurement import choose_prompts, plan_measuring
 from medtune.records import IGNORED, EncodedRow, QAPair
 
@@ -49,8 +49,8 @@ def plain_log_probabilities(model, rows):
 
 def test_divergences_are_those_of_whole_logits(tiny, rows, monkeypatch):
     first, second = tiny.load(), moved(tiny, 0.05)
-    monkeypatch.setattr(agreement, "LOGIT_BYTES", 4 * len(tiny.tokenizer) * 7)  # seven positions at once
-    monkeypatch.setattr(agreement, "PASS_TOKENS", 64)
+    monkeypatch.setattr(divergence, "LOGIT_BYTES", 4 * len(tiny.tokenizer) * 7)  # seven positions at once
+    monkeypatch.setattr(divergence, "PASS_TOKENS", 64)
     found = compare_states(*(answer_states(model, rows, quiet) for model in (first, second)), CPU)
     pairs = list(zip(*(plain_log_probabilities(model, rows) for model in (first, second)), strict=True))
     expected = torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in pairs]).double()
@@ -118,6 +118,7 @@ CONFIG = Config.model_validate({"model": {"base": "x/y", "dtype": "float32"}, "d
 
 def test_where_a_merged_model_is_measured(monkeypatch):
     gib = 2**30
+    monkeypatch.setattr(merge_measurement, "choose_device", lambda: Choice("cpu", "for this test"))
     monkeypatch.setattr(merge_measurement, "free_bytes", lambda device: 10 * gib)
     assert plan_measuring(CONFIG, gib, asked=False).obstacle is None
     # 12 GiB in float32 of 9 that weights may take.
