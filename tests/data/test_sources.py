@@ -20,7 +20,7 @@ from medtune.records import QAPair
 
 COLUMNS = ColumnsSection()
 HEADER = "qtype,Question,Answer\n"
-WHOLE_GZIP = gzip.compress(f"{HEADER}causes,Q,A\n".encode())
+WHOLE_GZIP = gzip.compress(f"{HEADER}causes,Q,A\n".encode(), mtime=0)
 
 
 def write(path: Path, content: str | bytes) -> Path:
