@@ -400,6 +400,32 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, mer
     assert written(hub) == []
 
 
+def test_the_card_of_a_merged_model_is_of_that_folder(hub, copied_run, tmp_path):
+    first, later = (merge_stage(copied_run, tmp_path / dtype, dtype=dtype, measure=False)
+                    for dtype in ("float16", "float32"))  # fmt: skip
+    release_locks()
+    assert later.bytes == 2 * first.bytes
+    done = publish(copied_run, "owner/half", merged=tmp_path / "float16")
+    head = hub.head("owner/half")
+    card = head["README.md"].decode()
+    assert "of float16 weights" in card
+    assert "float32 weights" not in card
+    assert "dtype=torch.float16" in done.python
+    assert done.python in card
+    assert json.loads(head["merge.json"])["dtype"] == "float16"
+
+
+def test_the_record_of_an_earlier_adapters_merge_stays_at_home(hub, copied_run, tmp_path):
+    merge_stage(copied_run, tmp_path / "merged", measure=False)
+    release_locks()
+    publish(copied_run, REPO)
+    assert "merge.json" in hub.head(REPO)
+    record = json.loads(copied_run.merge_file.read_text())
+    copied_run.write_json(copied_run.merge_file, record | {"adapter": "an earlier one"})
+    publish(copied_run, REPO)
+    assert "merge.json" not in hub.head(REPO)
+
+
 def test_the_manifest_names_what_git_and_the_store_know(hub, finished_run):
     publish(finished_run, REPO)
     head = hub.head(REPO)

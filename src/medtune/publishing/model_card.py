@@ -18,7 +18,7 @@ from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
 from medtune.publishing.public_names import PublicNames, public_name, public_names
-from medtune.records import Comparison, ComparisonRow
+from medtune.records import Comparison, ComparisonRow, MergeRecord
 from medtune.run_dir import RunDir
 
 _LANGUAGE = "en"
@@ -36,12 +36,13 @@ _HUB_METRICS = {
 class CardRequest:
     """What a card is for: a repository, or with None the run directory itself; an adapter, or a merged model.
 
-    `base_model` is the Hub id of a base model that the run read from a folder. `has_report` says that report.html
-    stands beside the card.
+    `merge` is the record of that merged model, of which a run may have several. `base_model` is the Hub id of a base
+    model that the run read from a folder. `has_report` says that report.html stands beside the card.
     """
 
     repo: str | None = None
     merged: bool = False
+    merge: MergeRecord | None = None
     base_model: str | None = None
     has_report: bool = False
 
@@ -92,7 +93,7 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
         merged=request.merged,
         base=None if names.base_on_hub else names.base,
         quantized=config.model.quantization == "nf4",
-        dtype=card_sections.compute_dtype(card_sections.read_recorded(run)),
+        dtype=request.merge.dtype if request.merge else card_sections.compute_dtype(card_sections.read_recorded(run)),
     )
     return loading_code(target, example_messages(run), config.generation.max_new_tokens)
 
@@ -117,7 +118,7 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         command=None if request.merged else f'medtune ask {request.repo or "."} "{QUESTION}"',
         evaluation=comparison_markdown(comparison, reading.sentences) if comparison and reading else None,
         human=card_sections.human_lines(run),
-        merge=card_sections.merge_lines(run),
+        merge=card_sections.merge_lines(run, request.merge),
         data=card_sections.data_sentence(config, names),
         counts=card_sections.count_rows(run),
         leakage=card_sections.leakage_rows(run),
