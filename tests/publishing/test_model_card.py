@@ -149,6 +149,7 @@ def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monk
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
         ("Qwen/Qwen2.5-0.5B-Instruct", "other"),
         ("openlm-research/open_llama_3b", "other"),
+        ("openlm-research/open_llama_3b_v2", "other"),
         ("codellama/CodeLlama-34b-Instruct-hf", "other"),
         ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "other"),
         ("meta-llama/Llama-2-7b-chat-hf", "other"),
@@ -177,6 +178,10 @@ def test_a_llama_of_another_name_is_known_by_its_configuration(reconfigured, tmp
     assert base_licence(run, public_names(run)).identifier == "other"
     (base / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Mine\n")
     assert base_licence(run, public_names(run)).identifier == "mit"
+    (base / "README.md").write_text("---\nlicense: 'apache-2.0'\n---\n# Mine\n")
+    assert base_licence(run, public_names(run)).identifier == "apache-2.0"
+    (base / "README.md").write_text("---\nlanguage: en\n---\nSay so:\n```\n---\nlicense: mit\n---\n```\n")
+    assert base_licence(run, public_names(run)).identifier == "other"
 
 
 def test_metas_words_are_shown(reconfigured):
