@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from medtune.errors import MedtuneError, PublishError
 from medtune.merging_stage import merge_stage
 from medtune.publishing.differences import MANIFEST
 from medtune.publishing.publish import publish
+from medtune.publishing.report import write_report
 from medtune.run_dir import RunDir
 from medtune.run_lock import release_locks
 
@@ -259,6 +261,26 @@ def test_secrets_of_the_environment_and_of_weights(copied_run, hub, monkeypatch)
     copied_run.complete("train", {})
     with pytest.raises(PublishError, match=r"^adapter_model.safetensors: holds the value of SOME_SERVICE_SECRET in"):
         publish(copied_run, REPO, options=["without-evaluation"])
+
+
+def test_secrets_in_the_reports_answers(copied_run, hub):
+    secret = "hf_" + "aB3" * 12
+    for model in ("baseline", "tuned"):
+        rows = copied_run.read_predictions(model)
+        rows[-1] = replace(rows[-1], reference=f"Ask the service with\n{secret}")
+        copied_run.write_predictions(model, rows)
+        copied_run.complete(model, {})
+    copied_run.complete("compare", {})
+    write_report(copied_run)
+    page = copied_run.report_file.read_text()
+    copied_run.report_file.write_text(page.replace(secret, "hf_"))  # where it stands in the open
+    with pytest.raises(PublishError) as caught:
+        publish(copied_run, REPO)
+    assert re.fullmatch(
+        r"report\.html: holds a Hugging Face token in line \d+, packed; take it out, and replace it where it is used",
+        str(caught.value),
+    )
+    assert written(hub) == []
 
 
 def test_pickles_and_links(copied_run, hub, tmp_path):
