@@ -180,6 +180,29 @@ def test_a_folder_that_is_something_else_is_left_alone(run_dir, tmp_path, medtun
     assert {path: path.read_bytes() for path in (to.iterdir() if to.is_dir() else [to])} == before
 
 
+def test_a_folder_below_a_file(run_dir, tmp_path, medtune):
+    (tmp_path / "file").write_text("mine")
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "file" / "deep" / "merged")
+    assert result.status == 2
+    assert result.err.endswith(f"{tmp_path / 'file'} is no directory; give another --to\n")
+
+
+def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune, monkeypatch):
+    to, write_merge = tmp_path / "merged", merging.write_merge
+
+    def with_a_neighbour(*args, **options):
+        write_merge(*args, **options)
+        to.mkdir(exist_ok=True)
+        (to / "mine.txt").write_text("mine")
+
+    monkeypatch.setattr(merging, "write_merge", with_a_neighbour)
+    result = medtune("merge", run_dir.path, "--to", to, "--no-measure")
+    assert result.status == 2
+    assert "not empty, and no merged model" in result.err
+    assert files(tmp_path) == {"run", "merged"}
+    assert files(to) == {"mine.txt"}
+
+
 def test_an_empty_folder_is_taken_and_a_dead_processs_folder_cleared(run_dir, tmp_path, medtune):
     to = tmp_path / "merged"
     to.mkdir()

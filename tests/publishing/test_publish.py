@@ -104,6 +104,15 @@ def test_a_dry_run_asks_and_writes_nothing(medtune, hub, finished_run, monkeypat
     assert "shown as if it were new" in medtune("publish", finished_run.path, "--repo", REPO, "--dry-run").err
 
 
+def test_a_dry_run_names_the_report_that_would_be_written(medtune, hub, copied_run):
+    command = ("publish", copied_run.path, "--repo", REPO, "--dry-run")
+    assert "report.html is not there yet" not in medtune(*command).err
+    copied_run.report_file.unlink()
+    assert "report.html is not there yet" in medtune(*command).err
+    assert "report.html" not in medtune(*command, "--without-report").err
+    assert not copied_run.report_file.exists()
+
+
 def test_a_token_that_may_only_read(medtune, hub, finished_run):
     hub.role = "read"
     result = medtune("publish", finished_run.path, "--repo", REPO)

@@ -69,6 +69,9 @@ def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
     from medtune.model.tensor_files import stored_tensors
 
     if not os.path.lexists(folder):
+        above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+        if not above.is_dir():
+            raise ModelError(f"{folder}: {above} is no directory; give another --to")
         return None
     if not folder.is_dir():
         raise ModelError(f"{folder}: is a file, not a directory; give another --to")
