@@ -276,6 +276,19 @@ def test_a_merge_of_an_earlier_adapter_is_not_the_runs(merged, tmp_path):
     assert read_merge(run_dir) is None
 
 
+def test_what_an_adapter_on_the_head_tuned_is_measured(run_dir, tmp_path, tiny):
+    model = attach_new_adapter(tiny.load(), LoraSection(rank=4, targets=("lm_head",)), seed=0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.5)
+    model.save_pretrained(run_dir.adapter_dir, save_embedding_layers=False)
+    run_dir.complete("train", {})
+    found = merge_stage(run_dir, tmp_path / "merged", dtype="float32").measured
+    release_locks()
+    assert found.rounding.mean < 1e-6
+    assert found.tuning.mean > 0.1
+
+
 def test_without_training_there_is_nothing_to_merge(run_dir, tmp_path, medtune):
     shutil.rmtree(run_dir.adapter_dir)
     result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
