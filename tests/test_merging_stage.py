@@ -36,6 +36,8 @@ def trained(tiny, tmp_path_factory) -> Path:
     """A run with data and an adapter, as training would have left them; the base ships a licence."""
     folder = tmp_path_factory.mktemp("trained")
     base = shutil.copytree(tiny.path, folder / "tiny-base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"_name_or_path": "/home/somebody/tiny"}))
     for name in ("LICENSE", "USE_POLICY.md", "modeling.py", "README.md"):
         (base / name).write_text(f"the base's {name}")
     values = {
@@ -115,6 +117,7 @@ def test_the_folder_holds_what_goes_with_weights_and_no_code(merged):
         "chat_template.jinja", "LICENSE", "USE_POLICY.md", "merge.json",
     }  # fmt: skip
     assert files(to.parent) - {"adapter"} == {to.name}
+    assert "somebody" not in (to / "config.json").read_text()
 
 
 def test_the_record_says_what_was_merged_and_what_it_changed(merged):
@@ -329,6 +332,10 @@ def test_the_sentences():
     assert "by 2.0e-05: that is what merging rounded" in text
     assert "20 of 64 are the same, and 50% of the tokens" in text
     assert "Warning" not in text
+    unmeasured = replace(RECORD, measured=None, not_measured="no time")
+    assert merge_sentences(unmeasured)[1:] == [
+        "What merging changed was not measured: no time. What was evaluated is the adapter beside its base."
+    ]
     beyond = replace(MEASURED, kl=Divergence(0.3, 1, 2), within_bound=False)
     assert (
         "0.3000 nats a token are beyond the bound of 0.1; the scores of the run need not"

@@ -61,6 +61,16 @@ def test_base_and_rows_of_the_hub_are_linked(reconfigured):
     assert "BMC Bioinformatics 20, 511" in card.text
 
 
+def test_the_command_is_one_that_others_can_give(reconfigured):
+    run = reconfigured(model={"base": "owner/base"})
+    published = CardRequest("owner/whole")
+    assert "medtune ask ." in build_card(run)
+    assert "medtune ask" not in build_card(run, published)  # of a base in a folder
+    assert "medtune ask" not in build_card(run, CardRequest("owner/whole", merged=True))
+    on_the_hub(run)
+    assert 'medtune ask owner/whole "' in build_card(run, published)
+
+
 def test_the_page_begins_with_the_verdict_and_holds_the_comparison(finished_run):
     text = ModelCard(build_card(finished_run)).text
     comparison = finished_run.comparison_text_file.read_text()

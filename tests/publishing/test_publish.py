@@ -412,6 +412,7 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, mer
         return str(caught.value)
 
     assert "no such folder; make it with `medtune merge" in refused(tmp_path / "nothing")
+    assert "no such folder; make it with `medtune merge" in refused(merged / "merge.json")
     shard = sorted(merged.glob("*.safetensors"))[0]
     content = shard.read_bytes()
     weights = load_file(shard)

@@ -38,6 +38,7 @@ def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, unt
     except (DamagedError, FileNotFoundError) as error:
         raise ModelError(f"{base / CONFIG_NAME}: cannot be used ({error}); fetch the model again") from None
     config.pop("auto_map", None)  # of code that is neither run nor copied
+    config.pop("_name_or_path", None)  # a folder on the machine of whoever saved the base
     config["dtype"] = dtype
     if untied:
         config["tie_word_embeddings"] = False

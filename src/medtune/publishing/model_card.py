@@ -14,6 +14,7 @@ from medtune.evaluation.artefacts import read_comparison as read_files
 from medtune.evaluation.formatting import METRIC_NAMES, escape_markdown
 from medtune.evaluation.reading import reading_of
 from medtune.evaluation.tables import comparison_markdown
+from medtune.model.loading import DEMO_MODEL
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
@@ -115,7 +116,7 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         verdict=[*reading.verdict, *reading.controls] if reading else [],
         what="A merged model" if request.merged else "A LoRA adapter",
         code=loading_example(run, request),
-        command=None if request.merged else f'medtune ask {request.repo or "."} "{QUESTION}"',
+        command=_command(request, names),
         evaluation=comparison_markdown(comparison, reading.sentences) if comparison and reading else None,
         human=card_sections.human_lines(run),
         merge=card_sections.merge_lines(run, request.merge),
@@ -132,6 +133,13 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         report=request.has_report,
     )
     return names.scrub(re.sub(r"\n{3,}", "\n\n", page)).rstrip() + "\n"
+
+
+def _command(request: CardRequest, names: PublicNames) -> str | None:
+    """What asks the model in a shell; nothing where that takes a base that only this machine has."""
+    if request.merged or (request.repo and not names.base_on_hub and names.base != DEMO_MODEL):
+        return None
+    return f'medtune ask {request.repo or "."} "{QUESTION}"'
 
 
 def _plain_title(names: PublicNames, licence: BaseLicence) -> str:

@@ -80,7 +80,7 @@ def publish(
     request = CardRequest(
         repo=repo,
         merged=merged is not None,
-        merge=None if merged is None else read_record(merged / RECORD_NAME),
+        merge=read_record(merged / RECORD_NAME) if merged is not None and merged.is_dir() else None,
         base_model=base_model,
         has_report=run.report_file.is_file() and "without-report" not in options,
     )
