@@ -36,6 +36,8 @@ def trained(tiny, tmp_path_factory) -> Path:
     """A run with data and an adapter, as training would have left them; the base ships a licence."""
     folder = tmp_path_factory.mktemp("trained")
     base = shutil.copytree(tiny.path, folder / "tiny-base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"_name_or_path": "/home/somebody/tiny"}))
     for name in ("LICENSE", "USE_POLICY.md", "modeling.py", "README.md"):
         (base / name).write_text(f"the base's {name}")
     values = {
@@ -115,6 +117,7 @@ def test_the_folder_holds_what_goes_with_weights_and_no_code(merged):
         "chat_template.jinja", "LICENSE", "USE_POLICY.md", "merge.json",
     }  # fmt: skip
     assert files(to.parent) - {"adapter"} == {to.name}
+    assert "somebody" not in (to / "config.json").read_text()
 
 
 def test_the_record_says_what_was_merged_and_what_it_changed(merged):
@@ -178,6 +181,29 @@ def test_a_folder_that_is_something_else_is_left_alone(run_dir, tmp_path, medtun
     assert result.err.count("\n") <= 2
     assert "merged" in result.err
     assert {path: path.read_bytes() for path in (to.iterdir() if to.is_dir() else [to])} == before
+
+
+def test_a_folder_below_a_file(run_dir, tmp_path, medtune):
+    (tmp_path / "file").write_text("mine")
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "file" / "deep" / "merged")
+    assert result.status == 2
+    assert result.err.endswith(f"{tmp_path / 'file'} is no directory; give another --to\n")
+
+
+def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune, monkeypatch):
+    to, write_merge = tmp_path / "merged", merging.write_merge
+
+    def with_a_neighbour(*args, **options):
+        write_merge(*args, **options)
+        to.mkdir(exist_ok=True)
+        (to / "mine.txt").write_text("mine")
+
+    monkeypatch.setattr(merging, "write_merge", with_a_neighbour)
+    result = medtune("merge", run_dir.path, "--to", to, "--no-measure")
+    assert result.status == 2
+    assert "not empty, and no merged model" in result.err
+    assert files(tmp_path) == {"run", "merged"}
+    assert files(to) == {"mine.txt"}
 
 
 def test_an_empty_folder_is_taken_and_a_dead_processs_folder_cleared(run_dir, tmp_path, medtune):
@@ -253,6 +279,19 @@ def test_a_merge_of_an_earlier_adapter_is_not_the_runs(merged, tmp_path):
     assert read_merge(run_dir) is None
 
 
+def test_what_an_adapter_on_the_head_tuned_is_measured(run_dir, tmp_path, tiny):
+    model = attach_new_adapter(tiny.load(), LoraSection(rank=4, targets=("lm_head",)), seed=0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.5)
+    model.save_pretrained(run_dir.adapter_dir, save_embedding_layers=False)
+    run_dir.complete("train", {})
+    found = merge_stage(run_dir, tmp_path / "merged", dtype="float32").measured
+    release_locks()
+    assert found.rounding.mean < 1e-6
+    assert found.tuning.mean > 0.1
+
+
 def test_without_training_there_is_nothing_to_merge(run_dir, tmp_path, medtune):
     shutil.rmtree(run_dir.adapter_dir)
     result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
@@ -293,6 +332,10 @@ def test_the_sentences():
     assert "by 2.0e-05: that is what merging rounded" in text
     assert "20 of 64 are the same, and 50% of the tokens" in text
     assert "Warning" not in text
+    unmeasured = replace(RECORD, measured=None, not_measured="no time")
+    assert merge_sentences(unmeasured)[1:] == [
+        "What merging changed was not measured: no time. What was evaluated is the adapter beside its base."
+    ]
     beyond = replace(MEASURED, kl=Divergence(0.3, 1, 2), within_bound=False)
     assert (
         "0.3000 nats a token are beyond the bound of 0.1; the scores of the run need not"

@@ -12,6 +12,7 @@ from medtune.atomic_files import replacing_folder
 from medtune.config import Config
 from medtune.disk_errors import writing
 from medtune.disk_space import require_room
+from medtune.errors import ModelError
 from medtune.hardware import PeakMemory, release_memory
 from medtune.leftovers import clear_abandoned
 from medtune.progress import progress_bar, say
@@ -100,7 +101,7 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
 
 def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
     from medtune.model.merging import SHARD_BYTES, plan_merge, write_merge
-    from medtune.publishing.merged_folder import write_companions, write_record
+    from medtune.publishing.merged_folder import existing_merge, write_companions, write_record
 
     release_memory()
     memory = PeakMemory()
@@ -125,6 +126,9 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
             peak_rss_bytes=memory.rss_bytes(),
         )
         write_record(folder, record)
+        # The folder that is there is replaced, and what came into it meanwhile is somebody's.
+        if existing_merge(merge.to, merge.record) is not None:
+            raise ModelError(f"{merge.to}: another process has merged into it meanwhile; the same command measures it")
     return record
 
 

@@ -61,6 +61,16 @@ def test_base_and_rows_of_the_hub_are_linked(reconfigured):
     assert "BMC Bioinformatics 20, 511" in card.text
 
 
+def test_the_command_is_one_that_others_can_give(reconfigured):
+    run = reconfigured(model={"base": "owner/base"})
+    published = CardRequest("owner/whole")
+    assert "medtune ask ." in build_card(run)
+    assert "medtune ask" not in build_card(run, published)  # of a base in a folder
+    assert "medtune ask" not in build_card(run, CardRequest("owner/whole", merged=True))
+    on_the_hub(run)
+    assert 'medtune ask owner/whole "' in build_card(run, published)
+
+
 def test_the_page_begins_with_the_verdict_and_holds_the_comparison(finished_run):
     text = ModelCard(build_card(finished_run)).text
     comparison = finished_run.comparison_text_file.read_text()
@@ -149,6 +159,7 @@ def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monk
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
         ("Qwen/Qwen2.5-0.5B-Instruct", "other"),
         ("openlm-research/open_llama_3b", "other"),
+        ("openlm-research/open_llama_3b_v2", "other"),
         ("codellama/CodeLlama-34b-Instruct-hf", "other"),
         ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "other"),
         ("meta-llama/Llama-2-7b-chat-hf", "other"),
@@ -177,6 +188,10 @@ def test_a_llama_of_another_name_is_known_by_its_configuration(reconfigured, tmp
     assert base_licence(run, public_names(run)).identifier == "other"
     (base / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Mine\n")
     assert base_licence(run, public_names(run)).identifier == "mit"
+    (base / "README.md").write_text("---\nlicense: 'apache-2.0'\n---\n# Mine\n")
+    assert base_licence(run, public_names(run)).identifier == "apache-2.0"
+    (base / "README.md").write_text("---\nlanguage: en\n---\nSay so:\n```\n---\nlicense: mit\n---\n```\n")
+    assert base_licence(run, public_names(run)).identifier == "other"
 
 
 def test_metas_words_are_shown(reconfigured):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from medtune.errors import MedtuneError, PublishError
 from medtune.merging_stage import merge_stage
 from medtune.publishing.differences import MANIFEST
 from medtune.publishing.publish import publish
+from medtune.publishing.report import write_report
 from medtune.run_dir import RunDir
 from medtune.run_lock import release_locks
 
@@ -100,6 +102,15 @@ def test_a_dry_run_asks_and_writes_nothing(medtune, hub, finished_run, monkeypat
     assert written(hub) == []
     hub.fail("/api/models/", 503)
     assert "shown as if it were new" in medtune("publish", finished_run.path, "--repo", REPO, "--dry-run").err
+
+
+def test_a_dry_run_names_the_report_that_would_be_written(medtune, hub, copied_run):
+    command = ("publish", copied_run.path, "--repo", REPO, "--dry-run")
+    assert "report.html is not there yet" not in medtune(*command).err
+    copied_run.report_file.unlink()
+    assert "report.html is not there yet" in medtune(*command).err
+    assert "report.html" not in medtune(*command, "--without-report").err
+    assert not copied_run.report_file.exists()
 
 
 def test_a_token_that_may_only_read(medtune, hub, finished_run):
@@ -261,6 +272,26 @@ def test_secrets_of_the_environment_and_of_weights(copied_run, hub, monkeypatch)
         publish(copied_run, REPO, options=["without-evaluation"])
 
 
+def test_secrets_in_the_reports_answers(copied_run, hub):
+    secret = "hf_" + "aB3" * 12
+    for model in ("baseline", "tuned"):
+        rows = copied_run.read_predictions(model)
+        rows[-1] = replace(rows[-1], reference=f"Ask the service with\n{secret}")
+        copied_run.write_predictions(model, rows)
+        copied_run.complete(model, {})
+    copied_run.complete("compare", {})
+    write_report(copied_run)
+    page = copied_run.report_file.read_text()
+    copied_run.report_file.write_text(page.replace(secret, "hf_"))  # where it stands in the open
+    with pytest.raises(PublishError) as caught:
+        publish(copied_run, REPO)
+    assert re.fullmatch(
+        r"report\.html: holds a Hugging Face token in line \d+, packed; take it out, and replace it where it is used",
+        str(caught.value),
+    )
+    assert written(hub) == []
+
+
 def test_pickles_and_links(copied_run, hub, tmp_path):
     (copied_run.adapter_dir / "training_args.bin").write_bytes(b"\x80\x04")
     secret = tmp_path / "secret.txt"
@@ -381,6 +412,7 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, mer
         return str(caught.value)
 
     assert "no such folder; make it with `medtune merge" in refused(tmp_path / "nothing")
+    assert "no such folder; make it with `medtune merge" in refused(merged / "merge.json")
     shard = sorted(merged.glob("*.safetensors"))[0]
     content = shard.read_bytes()
     weights = load_file(shard)
@@ -398,6 +430,32 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, mer
     (merged / "merge.json").unlink()
     assert "no merge.json of `medtune merge`" in refused(merged)
     assert written(hub) == []
+
+
+def test_the_card_of_a_merged_model_is_of_that_folder(hub, copied_run, tmp_path):
+    first, later = (merge_stage(copied_run, tmp_path / dtype, dtype=dtype, measure=False)
+                    for dtype in ("float16", "float32"))  # fmt: skip
+    release_locks()
+    assert later.bytes == 2 * first.bytes
+    done = publish(copied_run, "owner/half", merged=tmp_path / "float16")
+    head = hub.head("owner/half")
+    card = head["README.md"].decode()
+    assert "of float16 weights" in card
+    assert "float32 weights" not in card
+    assert "dtype=torch.float16" in done.python
+    assert done.python in card
+    assert json.loads(head["merge.json"])["dtype"] == "float16"
+
+
+def test_the_record_of_an_earlier_adapters_merge_stays_at_home(hub, copied_run, tmp_path):
+    merge_stage(copied_run, tmp_path / "merged", measure=False)
+    release_locks()
+    publish(copied_run, REPO)
+    assert "merge.json" in hub.head(REPO)
+    record = json.loads(copied_run.merge_file.read_text())
+    copied_run.write_json(copied_run.merge_file, record | {"adapter": "an earlier one"})
+    publish(copied_run, REPO)
+    assert "merge.json" not in hub.head(REPO)
 
 
 def test_the_manifest_names_what_git_and_the_store_know(hub, finished_run):

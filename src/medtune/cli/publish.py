@@ -53,6 +53,11 @@ def publish(
     }
     if not dry_run:
         refresh_report(opened, again=False)
+    elif opened.is_complete("compare") and not opened.is_complete("report") and not without_report:
+        say(
+            "report.html is not there yet, or outdated: without --dry-run it is written first and goes along, with "
+            "test rows and answers, unless --without-report is given"
+        )
     done = publishing.publish(
         opened,
         repo,

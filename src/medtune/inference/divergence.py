@@ -7,6 +7,7 @@ LLaMA-3-8B 8 kB a token in place of 250 kB. So the two need never be in memory t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,15 @@ LOGIT_BYTES = 2**27
 
 @dataclass(frozen=True)
 class AnswerStates:
-    """Last hidden states of a model before each answer token, (positions, width), and its head."""
+    """Last hidden states of a model before each answer token, (positions, width), and its head.
+
+    The head is called `within` a context: that of a base whose adapter is switched off has to be so then too.
+    """
 
     hidden: Tensor
     head: Any
     change: Callable[[Tensor], Tensor] | None
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def park(self) -> AnswerStates:
         """The same with the head in host memory, so that nothing of a model that is done with stays on its device."""
@@ -44,7 +49,8 @@ class AnswerStates:
         weight = self.head.weight
         # A head that a `device_map` keeps elsewhere is fetched as it is called.
         place = device if weight.device.type == "meta" else weight.device
-        logits = self.head(self.hidden[start:stop].to(place))
+        with self.within():
+            logits = self.head(self.hidden[start:stop].to(place))
         logits = logits if self.change is None else self.change(logits)
         return torch.log_softmax(logits.to(device).float(), dim=-1)
 

@@ -139,7 +139,7 @@ def _evaluated(config: Config, adapter: Path, pairs: Sequence[QAPair], *, genera
     cap = min(NEW_TOKENS, config.generation.max_new_tokens) if generate else None
     model = attach_adapter(loaded.model, adapter, trainable=False)
     with model.disable_adapter():
-        base = _states(model, rows, "Base without its adapter")
+        base = replace(_states(model, rows, "Base without its adapter"), within=model.disable_adapter)
     run = _with_model(model, loaded, rows, cap)
     tuning = compare_states(run.states, base, torch.device(loaded.device))
     run.states.park()

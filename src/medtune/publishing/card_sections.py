@@ -13,6 +13,7 @@ from medtune.evaluation.formatting import format_count
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
+from medtune.records import MergeRecord
 from medtune.run_dir import STAGES, RunDir
 from medtune.terminal import one_line
 
@@ -179,9 +180,9 @@ def human_lines(run: RunDir) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def merge_lines(run: RunDir) -> list[str]:
-    """What merging changed, in sentences; none where this adapter was not merged."""
-    record = read_merge(run)
+def merge_lines(run: RunDir, record: MergeRecord | None) -> list[str]:
+    """What merging changed by `record` or else by the run's own, in sentences; none where it was not merged."""
+    record = record or read_merge(run)
     return merge_sentences(record) if record else []
 
 

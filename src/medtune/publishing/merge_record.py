@@ -29,7 +29,11 @@ def merge_sentences(record: MergeRecord) -> list[str]:
         f"{record.shards} file{'s' if record.shards != 1 else ''}."
     ]
     if record.measured is None:
-        return [*sentences, f"What merging changed was not measured: {record.not_measured or 'no reason was given'}."]
+        return [
+            *sentences,
+            f"What merging changed was not measured: {record.not_measured or 'no reason was given'}. What was "
+            "evaluated is the adapter beside its base.",
+        ]
     return [*sentences, *_measured_sentences(record.measured)]
 
 

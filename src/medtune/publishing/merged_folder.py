@@ -38,6 +38,7 @@ def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, unt
     except (DamagedError, FileNotFoundError) as error:
         raise ModelError(f"{base / CONFIG_NAME}: cannot be used ({error}); fetch the model again") from None
     config.pop("auto_map", None)  # of code that is neither run nor copied
+    config.pop("_name_or_path", None)  # a folder on the machine of whoever saved the base
     config["dtype"] = dtype
     if untied:
         config["tie_word_embeddings"] = False
@@ -69,6 +70,9 @@ def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
     from medtune.model.tensor_files import stored_tensors
 
     if not os.path.lexists(folder):
+        above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+        if not above.is_dir():
+            raise ModelError(f"{folder}: {above} is no directory; give another --to")
         return None
     if not folder.is_dir():
         raise ModelError(f"{folder}: is a file, not a directory; give another --to")

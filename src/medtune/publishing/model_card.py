@@ -14,11 +14,12 @@ from medtune.evaluation.artefacts import read_comparison as read_files
 from medtune.evaluation.formatting import METRIC_NAMES, escape_markdown
 from medtune.evaluation.reading import reading_of
 from medtune.evaluation.tables import comparison_markdown
+from medtune.model.loading import DEMO_MODEL
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
 from medtune.publishing.public_names import PublicNames, public_name, public_names
-from medtune.records import Comparison, ComparisonRow
+from medtune.records import Comparison, ComparisonRow, MergeRecord
 from medtune.run_dir import RunDir
 
 _LANGUAGE = "en"
@@ -36,12 +37,13 @@ _HUB_METRICS = {
 class CardRequest:
     """What a card is for: a repository, or with None the run directory itself; an adapter, or a merged model.
 
-    `base_model` is the Hub id of a base model that the run read from a folder. `has_report` says that report.html
-    stands beside the card.
+    `merge` is the record of that merged model, of which a run may have several. `base_model` is the Hub id of a base
+    model that the run read from a folder. `has_report` says that report.html stands beside the card.
     """
 
     repo: str | None = None
     merged: bool = False
+    merge: MergeRecord | None = None
     base_model: str | None = None
     has_report: bool = False
 
@@ -92,7 +94,7 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
         merged=request.merged,
         base=None if names.base_on_hub else names.base,
         quantized=config.model.quantization == "nf4",
-        dtype=card_sections.compute_dtype(card_sections.read_recorded(run)),
+        dtype=request.merge.dtype if request.merge else card_sections.compute_dtype(card_sections.read_recorded(run)),
     )
     return loading_code(target, example_messages(run), config.generation.max_new_tokens)
 
@@ -114,10 +116,10 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         verdict=[*reading.verdict, *reading.controls] if reading else [],
         what="A merged model" if request.merged else "A LoRA adapter",
         code=loading_example(run, request),
-        command=None if request.merged else f'medtune ask {request.repo or "."} "{QUESTION}"',
+        command=_command(request, names),
         evaluation=comparison_markdown(comparison, reading.sentences) if comparison and reading else None,
         human=card_sections.human_lines(run),
-        merge=card_sections.merge_lines(run),
+        merge=card_sections.merge_lines(run, request.merge),
         data=card_sections.data_sentence(config, names),
         counts=card_sections.count_rows(run),
         leakage=card_sections.leakage_rows(run),
@@ -131,6 +133,13 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         report=request.has_report,
     )
     return names.scrub(re.sub(r"\n{3,}", "\n\n", page)).rstrip() + "\n"
+
+
+def _command(request: CardRequest, names: PublicNames) -> str | None:
+    """What asks the model in a shell; nothing where that takes a base that only this machine has."""
+    if request.merged or (request.repo and not names.base_on_hub and names.base != DEMO_MODEL):
+        return None
+    return f'medtune ask {request.repo or "."} "{QUESTION}"'
 
 
 def _plain_title(names: PublicNames, licence: BaseLicence) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,22 +33,47 @@ _FORMS: Mapping[str, re.Pattern[str]] = {
 _SECRET_NAME = re.compile(r"(?i)(?:token|key|secret|password|passwd)$")
 _SHORTEST = 12
 _MAX_HEADER_BYTES = 100 << 20
+# Line ends and the like as JSON writes them, which would make a word of what follows.
+_ESCAPES = re.compile(r"\\[nrtbf]")
+# Gzipped text in base64, as the report holds its answers.
+_PACKED = re.compile(r"\bH4sI[A-Za-z0-9+/]{16,}={0,2}")
+_MAX_UNPACKED_BYTES = 1 << 30
 
 
 def find_secrets(name: str, file: Path) -> Iterator[str]:
     """A line a secret: the file's `name`, the line in it, and the kind. Of weights the header alone is text."""
     # Every secret is ASCII, and Latin-1 decodes whatever a file holds.
     text = _readable_part(file).decode("latin-1")
+    places = [(position, kind, "") for position, kind in _places(text).items()]
+    for packed in _PACKED.finditer(text):
+        places += [(packed.start(), kind, ", packed") for kind in sorted({*_places(_unpacked(packed[0])).values()})]
+    for position, kind, how in sorted(places):
+        line = text.count("\n", 0, position) + 1
+        yield f"{one_line(name)}: holds {kind} in line {line}{how}; take it out, and replace it where it is used"
+
+
+def _places(text: str) -> dict[int, str]:
+    """Where secrets begin, and of what kind they are."""
     places: dict[int, str] = {}
     for kind, value in _own_secrets():
         for match in re.finditer(re.escape(value), text):
             places.setdefault(match.start(), kind)
+    spaced = _ESCAPES.sub("  ", text)
     for kind, form in _FORMS.items():
-        for match in form.finditer(text):
+        for match in form.finditer(spaced):
             places.setdefault(match.start(), kind)
-    for position, kind in sorted(places.items()):
-        line = text.count("\n", 0, position) + 1
-        yield f"{one_line(name)}: holds {kind} in line {line}; take it out, and replace it where it is used"
+    return places
+
+
+def _unpacked(packed: str) -> str:
+    """The text, as far as it can be unpacked: of what cannot nobody reads more."""
+    try:
+        content = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS).decompress(
+            base64.b64decode(packed), _MAX_UNPACKED_BYTES
+        )
+    except (binascii.Error, zlib.error):
+        return ""
+    return content.decode("latin-1")
 
 
 def _own_secrets() -> Iterator[tuple[str, str]]:

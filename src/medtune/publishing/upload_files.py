@@ -18,6 +18,7 @@ from medtune.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.tensor_files import stored_tensors
 from medtune.publishing.licences import BaseLicence, agreement_files
+from medtune.publishing.merge_record import read_merge
 from medtune.publishing.merged_folder import RECORD_NAME, read_record
 from medtune.publishing.model_card import CardRequest, build_card
 from medtune.publishing.public_names import PublicNames, public_config
@@ -101,9 +102,10 @@ class Uploads:
                 self.add(file.name, file)
             for model in _MODELS:
                 self.add(f"scores/{model}.json", run.scores_file(model))
-        for file in (run.merge_file, *([run.report_file] if request.has_report else [])):
-            if file.is_file() and file.name not in self.files:
-                self.add(file.name, file)
+        if RECORD_NAME not in self.files and read_merge(run) is not None:
+            self.add(RECORD_NAME, run.merge_file)
+        if request.has_report:
+            self.add(run.report_file.name, run.report_file)
         if licence.notice is not None:
             for name, file in agreement_files(run.config().model.base, self.names.base_revision).items():
                 self.add(name, file)
