@@ -7,13 +7,15 @@ from typing import Annotated, get_args
 
 import typer
 
-from medtune.cli.options import Run, open_run
+from medtune.cli.options import Run, folder_option, open_run
 from medtune.process import prepare_process
 
 
 def merge(
     run: Run,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder for the merged model.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="A new folder for the merged model.", callback=folder_option)
+    ],
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="bfloat16|float16|float32", help="What its weights are stored in.")
     ] = "bfloat16",
@@ -26,9 +28,9 @@ def merge(
         ),
     ] = None,
 ) -> None:
-    """Merge the adapter into its 16-bit base, as a folder for transformers, and measure what that changed.
+    """Merge the adapter into its base, and measure what that changes.
 
-    A merge that is there already is only measured.
+    The base is the 16-bit one, the result a folder for transformers. A merge that is there already is only measured.
     """
     from medtune.errors import ConfigError
 
