@@ -127,6 +127,7 @@ BAD_INPUT = [
     (["ask", "begun", "--file", "folder"], ["folder: not a UTF-8 text file"]),
     (["ask", "folder", "Why ?"], ["folder: neither a run directory (no config.yaml) nor an adapter"]),
     (["ask", "./absent", "Why ?"], ["./absent: no such adapter folder"]),
+    (["ask", "runs/absent", "Why ?"], ["runs/absent: no run directory here; adapter runs/absent: "]),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
@@ -32,17 +32,13 @@ def merge(
 
     The base is the 16-bit one, the result a folder for transformers. A merge that is there already is only measured.
     """
-    from medtune.errors import ConfigError
-
     opened = open_run(run)
     prepare_process()
-    from medtune.merging_stage import MergedDtype, merge_stage
+    from medtune.merging_stage import merge_stage
     from medtune.publishing.merge_record import merge_sentences
     from medtune.publishing_stages import refresh_report
     from medtune.terminal import harmless
 
-    if dtype not in get_args(MergedDtype):
-        raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
     record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
     refresh_report(opened, again=True)
     from rich.console import Console
