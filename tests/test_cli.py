@@ -127,6 +127,7 @@ BAD_INPUT = [
     (["ask", "begun", "--file", "folder"], ["folder: not a UTF-8 text file"]),
     (["ask", "folder", "Why ?"], ["folder: neither a run directory (no config.yaml) nor an adapter"]),
     (["ask", "./absent", "Why ?"], ["./absent: no such adapter folder"]),
+    (["ask", "runs/absent", "Why ?"], ["runs/absent: no run directory here; adapter runs/absent: "]),
 ]
 
 
@@ -149,13 +150,17 @@ def test_bad_input(medtune: Medtune, files: Path, arguments: list[str], expected
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["nosuch"], "No such command 'nosuch'"),
-        (["config"], "Missing argument 'recipe'"),
+        (["nosuch"], "No such command 'nosuch'; see `medtune --help`"),
+        (["runs"], "Did you mean 'run'? see `medtune --help`"),
+        (["config"], "Missing argument 'recipe'; see `medtune config --help`"),
         (["config", "demo", "surplus"], "unexpected extra argument"),
         (["config", "demo", "--nope"], "No such option: --nope"),
         (["config", "demo", "--set"], "Option '--set' requires an argument"),
         (["evaluate", "run"], "Missing option '--model'"),
-        (["data", "audit"], "Missing argument 'source'"),
+        (["data", "audit"], "Missing argument 'source'; see `medtune data audit --help`"),
+        (["run", "demo", "--run-dir", "--resume"], "'--run-dir': needs a folder, and --resume is none"),
+        (["merge", "run", "--to", "--dtype"], "'--to': needs a folder, and --dtype is none"),
+        (["publish", "run", "--repo", "a/b", "--merged", "--dry-run"], "needs a folder, and --dry-run is none"),
         (["data", "show", "demo", "--rows", "0"], "Invalid value for '--rows'"),
     ],
 )
@@ -209,6 +214,7 @@ def test_help_names_every_command(medtune: Medtune) -> None:
         "config",
     ):
         assert f"\n  {command} " in result.out
+    assert "..." not in result.out.partition("Commands:")[2], "a summary is cut"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def _run() -> None:
         from medtune.cli import app
 
         with quiet_threads():
-            status = app(standalone_mode=False)
+            status = app(prog_name="medtune", standalone_mode=False)
             interruption.raise_if_requested()
             with writing(Path("standard output")):
                 sys.stdout.flush()
@@ -52,8 +52,10 @@ def _run() -> None:
         sys.exit(130)
     except TyperException as error:
         message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        command = getattr(getattr(error, "ctx", None), "command_path", "medtune")
         # Without a command, the message is the whole help.
-        _fail(message if "\n" in message else f"medtune: {harmless(message)}; see `medtune --help`")
+        end = "" if message.endswith("?") else ";"
+        _fail(message if "\n" in message else f"medtune: {harmless(message)}{end} see `{command} --help`")
     except Exception as error:  # a library's own writing
         # Of an open file Python does not tell which.
         place = f"{next(iter(locked_folders()), 'the disk')}{'' if sys.stdout.isatty() else ', or where output goes'}"

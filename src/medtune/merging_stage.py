@@ -6,13 +6,13 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from medtune.atomic_files import replacing_folder
 from medtune.config import Config
 from medtune.disk_errors import writing
 from medtune.disk_space import require_room
-from medtune.errors import ModelError
+from medtune.errors import ConfigError, ModelError
 from medtune.hardware import PeakMemory, release_memory
 from medtune.leftovers import clear_abandoned
 from medtune.progress import progress_bar, say
@@ -54,6 +54,8 @@ def merge_stage(
     """
     from medtune.publishing.merged_folder import existing_merge
 
+    if dtype not in get_args(MergedDtype):
+        raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
     run_dir.lock()
     merge = _plan(run_dir, to, dtype)
     record = existing_merge(merge.to, merge.record)

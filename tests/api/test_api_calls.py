@@ -192,6 +192,32 @@ def test_mistakes_are_told(workplace: Path, call, words: str):
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: run.scores("few-shot"), "'few-shot': must be one of baseline, tuned, few_shot"),
+        (lambda run: run.predictions("few-shot"), "must be one of baseline"),
+        (lambda run: run.merge("merged", dtype="fp16"), "fp16: must be one of bfloat16"),
+        (lambda run: run.publish("me/x", dry_run=True, options=["private"]), "private: must be of without-evaluation"),
+    ],
+)
+def test_mistakes_in_a_run_are_told(finished: medtune.Run, call, words: str):
+    with pytest.raises(medtune.MedtuneError, match=words):
+        call(finished)
+
+
+def test_the_doctor_takes_a_config_too(workplace: Path):
+    found = medtune.doctor(medtune.load_recipe("demo"), overrides={"training.optimizer": "nosuch"})
+    assert any("nosuch" in finding.reason for finding in found.failures)
+
+
+def test_a_report_that_is_there_is_not_spoken_of(finished: medtune.Run, capsys):
+    assert finished.report.is_file()
+    capsys.readouterr()
+    assert finished.report.is_file()
+    assert capsys.readouterr().err == ""
+
+
 def test_overrides_reach_a_config_too(workplace: Path):
     config = medtune.load_recipe(Path("demo.yaml"), {"data": {"source": workplace / "rows.csv"}})
     assert config.data.source == str(workplace / "rows.csv")

@@ -12,7 +12,9 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from medtune.evaluation.artefacts import read_comparison
+from medtune.model.loading import DEMO_MODEL
 from medtune.publishing.licences import base_licence, data_licence
+from medtune.publishing.loading_code import Target, loading_code
 from medtune.publishing.model_card import CardRequest, build_card, write_card
 from medtune.publishing.public_names import is_local, public_names
 from medtune.run_dir import RunDir
@@ -116,6 +118,12 @@ def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
     with redirect_stdout(out):
         exec(compile(code, "card", "exec"), {})
     assert out.getvalue().strip() == expected.prediction.strip()
+
+
+@pytest.mark.parametrize(("merged", "needed"), [(True, False), (False, True)])
+def test_only_an_adapter_needs_the_model_that_is_built_on_the_spot(merged, needed):
+    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, quantized=True, dtype="bfloat16")
+    assert ("build_demo_model" in loading_code(target, [], 8)) is needed
 
 
 def test_a_run_that_was_not_evaluated_says_so(copied_run):

@@ -233,7 +233,9 @@ def load_run(path: StrPath) -> Run:
     return Run(RunDir.open(Path(path)).path)
 
 
-def doctor(recipe: StrPath | None = None, *, overrides: Overrides = (), run_dir: StrPath | None = None) -> Findings:
+def doctor(
+    recipe: StrPath | Config | None = None, *, overrides: Overrides = (), run_dir: StrPath | None = None
+) -> Findings:
     """What would keep a run from working here, and what mends it; with a recipe, what the recipe needs too.
 
     Raises nothing for what it finds: `failures` has it, and no token is ever shown.
@@ -247,9 +249,10 @@ def doctor(recipe: StrPath | None = None, *, overrides: Overrides = (), run_dir:
     from medtune.diagnosis import examine
     from medtune.diagnosis.findings import secrets, without_secrets
 
-    name, folder = None if recipe is None else os.fspath(recipe), None if run_dir is None else Path(run_dir)
+    looked_at = recipe if recipe is None or isinstance(recipe, Config) else os.fspath(recipe)
+    folder = None if run_dir is None else Path(run_dir)
     with working():
-        found = list(examine(name, overrides, folder))
+        found = list(examine(looked_at, overrides, folder))
     hidden = secrets()
     return Findings(without_secrets(finding, hidden) for finding in found)
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from medtune.api.shown import Chart, Figures, ShownComparison
 from medtune.api.working import working
 from medtune.config import Config
+from medtune.errors import ConfigError
 from medtune.run_dir import STAGES, RunDir, StageName
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Run:
         >>> medtune.load_run("runs/demo").scores("baseline")["perplexity"].value > 1
         True
         """
+        _require_system(system)
         return self._directory.read_scores(system)
 
     def predictions(self, system: SystemName = "tuned") -> list[Prediction]:
@@ -82,7 +84,7 @@ class Run:
         >>> pandas.DataFrame(rows)[["question", "reference", "prediction"]].shape
         (..., 3)
         """
-        self._directory.read_scores(system)  # which tells what has not been evaluated
+        self.scores(system)  # which tells what has not been evaluated
         return self._directory.read_predictions(system)
 
     def history(self) -> list[dict[str, Any]]:
@@ -118,10 +120,11 @@ class Run:
         >>> medtune.load_run("runs/demo").report.name
         'report.html'
         """
-        with working():
-            from medtune.publishing_stages import report_stage
+        if not self._directory.is_complete("report"):
+            with working():
+                from medtune.publishing_stages import report_stage
 
-            report_stage(self._directory)
+                report_stage(self._directory)
         return self._directory.report_file
 
     @property
@@ -217,3 +220,11 @@ class Run:
             return f"{title}</p>{self.comparison._repr_html_()}"
         missing = ", ".join(name for name in STAGES if name not in stages)
         return f"{title}; not complete yet: {missing}</p>"
+
+
+def _require_system(name: str) -> None:
+    from medtune.records import ControlName, ModelName
+
+    known = (*get_args(ModelName), *get_args(ControlName))
+    if name not in known:
+        raise ConfigError(f"{name!r}: must be one of {', '.join(known)}")

@@ -20,19 +20,18 @@ from medtune.process import prepare_process
 
 app = typer.Typer(
     name="medtune",
-    help="Fine-tune a chat model for medical question answering with QLoRA, and prove what that changed.",
+    help="""Fine-tune a chat model for medical question answering with QLoRA, and prove what that changed.
+
+    Begin with `medtune run demo`: a tiny model, minutes on any CPU. `medtune COMMAND --help` tells more.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
 )
-app.add_typer(data_app, name="data")
-app.add_typer(human_app, name="human")
 
 
-@app.command()
 def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = None, resume: Resume = False) -> None:
-    """The whole job: data, baseline, training, evaluation, comparison, report."""
+    """The whole job: data, baseline, training, comparison, report."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
     from medtune import pipeline
@@ -43,7 +42,6 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
     print(finished.path)
 
 
-@app.command()
 def train(run: Run, resume: Resume = False) -> None:
     """Train the adapter of a run whose data is prepared."""
     opened = open_run(run)
@@ -54,14 +52,11 @@ def train(run: Run, resume: Resume = False) -> None:
     print(opened.adapter_dir)
 
 
-app.command()(scores.evaluate)
-app.command()(scores.compare)
-app.command()(scores.score)
-
-
-@app.command()
 def report(run: Run) -> None:
-    """Write a compared run's report.html and model card again, with the ratings and the merge that have come since."""
+    """Write report.html and the model card of a run again.
+
+    Ratings and a merge that have come since the run are in them then. The run has to be compared.
+    """
     opened = open_run(run)
     prepare_process()
     from medtune.publishing_stages import report_stage
@@ -70,7 +65,6 @@ def report(run: Run) -> None:
     print(opened.report_file)
 
 
-@app.command()
 def ask(
     target: Annotated[
         str, typer.Argument(metavar="RUN|ADAPTER", help="A run directory, or an adapter's folder or Hub id.")
@@ -79,7 +73,7 @@ def ask(
     base: Annotated[bool, typer.Option("--base", help="Answer with the adapter off.")] = False,
     file: Annotated[Path | None, typer.Option("--file", help="A text file with one question a line.")] = None,
 ) -> None:
-    """Answer a question with the tuned model, as it is written. Not medical advice."""
+    """Answer a question with the tuned model. Not medical advice."""
     from medtune.errors import ConfigError
 
     if (question is None) == (file is None):
@@ -91,7 +85,6 @@ def ask(
     chat.ask(target, questions, use_adapter=not base, out=sys.stdout)
 
 
-@app.command()
 def recipes() -> None:
     """List the shipped recipes."""
     from medtune.recipes import shipped_recipes
@@ -102,18 +95,21 @@ def recipes() -> None:
         print(f"{name:<{width}}  {description}")
 
 
-@app.command()
 def config(recipe: Recipe, overrides: Overrides = None) -> None:
-    """Print the configuration that a recipe resolves to, every key written out."""
+    """Print what a recipe resolves to, every key written out."""
     from medtune.recipes import dump_config, load_recipe
 
     print(dump_config(load_recipe(recipe, overrides or [])), end="")
 
 
-app.command()(merge)
-app.command()(publish)
-app.command()(plan)
-app.command()(doctor)
+# As `--help` lists them: what to look at first, the whole job, its stages, what becomes of it.
+for command in (
+    recipes, doctor, plan, config, run, train, scores.evaluate, scores.compare, report, ask, merge, publish,
+    scores.score,
+):  # fmt: skip
+    app.command()(command)
+app.add_typer(data_app, name="data")
+app.add_typer(human_app, name="human")
 
 
 @app.callback(invoke_without_command=True)

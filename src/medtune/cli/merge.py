@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Run, open_run
+from medtune.cli.options import Run, folder_option, open_run
 from medtune.process import prepare_process
 
 
 def merge(
     run: Run,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder for the merged model.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="A new folder for the merged model.", callback=folder_option)
+    ],
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="bfloat16|float16|float32", help="What its weights are stored in.")
     ] = "bfloat16",
@@ -26,21 +28,17 @@ def merge(
         ),
     ] = None,
 ) -> None:
-    """Merge the adapter into its 16-bit base, as a folder for transformers, and measure what that changed.
+    """Merge the adapter into its base, and measure what that changes.
 
-    A merge that is there already is only measured.
+    The base is the 16-bit one, the result a folder for transformers. A merge that is there already is only measured.
     """
-    from medtune.errors import ConfigError
-
     opened = open_run(run)
     prepare_process()
-    from medtune.merging_stage import MergedDtype, merge_stage
+    from medtune.merging_stage import merge_stage
     from medtune.publishing.merge_record import merge_sentences
     from medtune.publishing_stages import refresh_report
     from medtune.terminal import harmless
 
-    if dtype not in get_args(MergedDtype):
-        raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
     record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
     refresh_report(opened, again=True)
     from rich.console import Console

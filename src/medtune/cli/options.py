@@ -13,8 +13,18 @@ if TYPE_CHECKING:
 
 Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name (see `medtune recipes`) or a YAML file.")]
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+
+
+def folder_option(context: typer.Context, option: typer.CallbackParam, value: Path | None) -> Path | None:
+    """`value`, unless the folder was left out and the next option is taken for it. Raises typer.BadParameter."""
+    if value is not None and str(value).startswith("--"):
+        raise typer.BadParameter(f"needs a folder, and {value} is none")
+    return value
+
+
 RunDirOption = Annotated[
-    Path | None, typer.Option("--run-dir", help="Where the run's files go.", show_default="runs/NAME")
+    Path | None,
+    typer.Option("--run-dir", help="Where the run's files go.", show_default="runs/NAME", callback=folder_option),
 ]
 Overrides = Annotated[
     list[str] | None,

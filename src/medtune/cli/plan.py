@@ -23,7 +23,10 @@ def plan(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Predict memory, plan and time of a recipe on a GPU that need not be here. No weights are read."""
+    """Predict memory and time of a recipe on a GPU.
+
+    The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows.
+    """
     from medtune.gpus import GPUS, described_gpu, this_gpu
     from medtune.recipes import load_recipe
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Run, open_run
+from medtune.cli.options import Run, folder_option, open_run
 from medtune.process import prepare_process
 
 
@@ -17,7 +17,12 @@ def publish(
     private: Annotated[bool, typer.Option("--private", help="Make it private; a public one is refused.")] = False,
     merged: Annotated[
         Path | None,
-        typer.Option("--merged", metavar="DIR", help="Publish the model that `medtune merge` wrote there instead."),
+        typer.Option(
+            "--merged",
+            metavar="DIR",
+            help="Publish the model that `medtune merge` wrote there instead.",
+            callback=folder_option,
+        ),
     ] = None,
     base_model: Annotated[
         str | None,
@@ -36,9 +41,10 @@ def publish(
         bool, typer.Option("--overwrite", help="Replace files that were edited there, or are not medtune's.")
     ] = False,
 ) -> None:
-    """Put the adapter, its card, scores and report on the Hub, and say how to load it.
+    """Put the adapter, its card, scores and report on the Hub.
 
-    What the repository holds already is not sent again; the same command goes on after a failure.
+    At the end it says how to load it. What the repository holds already is not sent again; the same command goes on
+    after a failure.
     """
     opened = open_run(run)
     prepare_process()

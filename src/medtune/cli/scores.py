@@ -32,7 +32,10 @@ def evaluate(
         str, typer.Option("--model", metavar="baseline|controls|tuned", help="Which answers to the test rows.")
     ],
 ) -> None:
-    """Answer and score the test rows with the base model, with what took no tuning, or with the tuned model."""
+    """Answer the test rows and score the answers.
+
+    Those of the base model, of what took no tuning, or of the tuned model.
+    """
     from medtune.errors import ConfigError
 
     if model not in ("baseline", "controls", "tuned"):
@@ -60,9 +63,10 @@ def compare(
     resamples: Resamples = 1000,
     out: Out = None,
 ) -> None:
-    """Put baseline and tuned scores of a run side by side, or any two files of predictions.
+    """Put two sets of scores side by side.
 
-    A file is JSONL, CSV or Parquet with id, reference and prediction; rows that share a `group` are resampled together.
+    Baseline and tuned of a run, or any two files of predictions. A file is JSONL, CSV or Parquet with id, reference
+    and prediction; rows that share a `group` are resampled together.
     """
     prepare_process()
     if other is not None:
@@ -96,7 +100,7 @@ def score(
     resamples: Resamples = 1000,
     out: Out = None,
 ) -> None:
-    """Score any tool's predictions, with 95 % intervals and signatures."""
+    """Score any tool's predictions, with 95 % intervals."""
     prepare_process()
     from rich.console import Console
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from medtune.diagnosis.findings import Finding, guarded
 
 if TYPE_CHECKING:
+    from medtune.config import Config
     from medtune.recipes import Overrides
 
 
-def examine(recipe: str | None, overrides: Overrides = (), run_dir: Path | None = None) -> Iterator[Finding]:
+def examine(recipe: str | Config | None, overrides: Overrides = (), run_dir: Path | None = None) -> Iterator[Finding]:
     """Findings about this machine and, with a recipe, about what the recipe needs of it, as they are made.
 
     Modules are imported as they are needed: a package that is missing or too old is one of the things to be found.
@@ -44,7 +45,8 @@ def examine(recipe: str | None, overrides: Overrides = (), run_dir: Path | None 
         from medtune.diagnosis.recipe import RecipeExamination
         from medtune.recipes import recipe_name
 
-        yield from RecipeExamination(config, run_dir or Path("runs") / recipe_name(recipe)).findings()
+        name = recipe_name(recipe) if isinstance(recipe, str) else ""  # a configuration has none
+        yield from RecipeExamination(config, run_dir or Path("runs") / name).findings()
 
 
 def _check_address() -> Iterator[Finding]:

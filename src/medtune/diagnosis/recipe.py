@@ -16,7 +16,7 @@ from medtune.diagnosis.hub import overheard
 from medtune.errors import MedtuneError
 from medtune.hardware import choose_device, choose_dtype, host_free_bytes
 from medtune.model.loading import DEMO_MODEL
-from medtune.recipes import Overrides, load_recipe
+from medtune.recipes import Overrides, load_recipe, override
 
 if TYPE_CHECKING:
     from medtune.training.described import DescribedModel
@@ -29,10 +29,10 @@ DEMO_BYTES = 32 * MIB
 LARGE_FOR_CPUS = 1_000_000_000
 
 
-def load(recipe: str, overrides: Overrides) -> tuple[Config | None, list[Finding]]:
+def load(recipe: str | Config, overrides: Overrides) -> tuple[Config | None, list[Finding]]:
     """The recipe's configuration, or what is wrong with it."""
     try:
-        return load_recipe(recipe, overrides), []
+        return override(recipe, overrides) if isinstance(recipe, Config) else load_recipe(recipe, overrides), []
     except MedtuneError as error:
         return None, list(findings_of("recipe", error))
 

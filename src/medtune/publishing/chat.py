@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.config import Config
 from medtune.errors import DataError, ModelError
+from medtune.publishing.upload_checks import is_repository_name
 from medtune.run_dir import RunDir, pin_revision
 from medtune.terminal import harmless
 
@@ -115,5 +116,11 @@ def _find(target: str) -> tuple[Config, Any]:
         return pin_revision(run, run.config()), run.adapter_dir
     if path.is_dir() and not (path / "adapter_config.json").is_file():
         raise ModelError(f"{target}: neither a run directory (no config.yaml) nor an adapter (no adapter_config.json)")
-    adapter = resolve_adapter(target)
+    try:
+        adapter = resolve_adapter(target)
+    except ModelError as error:
+        if path.exists() or not is_repository_name(target):
+            raise
+        # `runs/mine` has the form of a Hub id.
+        raise ModelError(f"{target}: no run directory here; {error}") from None
     return adapter_config(adapter), adapter

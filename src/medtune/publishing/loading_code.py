@@ -48,7 +48,7 @@ def loading_code(target: Target, messages: list[dict[str, str]], max_new_tokens:
     if not target.merged:
         lines.append(f"from peft import {'PeftModel' if plain else 'AutoPeftModelForCausalLM'}")
     lines.append(f"from transformers import {'AutoModelForCausalLM, ' if plain else ''}{names}")
-    if target.base == DEMO_MODEL:
+    if target.base == DEMO_MODEL and not target.merged:
         lines.append("from medtune.model.demo_model import build_demo_model")
     lines += ["", *(_QUANTIZED.format(dtype=target.dtype).splitlines() if quantized else [])]
     options = (

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from medtune import hub_uploads
 from medtune.errors import HubError, HubUnavailableError, PublishError
@@ -71,6 +71,8 @@ def publish(
     Raises PublishError for what must not go up, HubError for what the Hub refuses, HubUnavailableError for what may
     work when it is tried again, and RunDirError if the run is not complete.
     """
+    if unknown := set(options).difference(get_args(Option)):
+        raise PublishError(f"options: {', '.join(sorted(unknown))}: must be of {', '.join(get_args(Option))}")
     run.require("train", f"medtune train {run.path}")
     names = public_names(run, base_model)
     licence = base_licence(run, names)
