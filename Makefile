@@ -9,8 +9,9 @@ demo: $(VENV)/.installed
 	rm -rf runs/demo
 	$(BIN)/medtune run demo
 
+# Two processes: most of a test's time goes into programs that it starts and waits for.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # kill -9 at 20 moments of small runs, spread over all stages; `make test` kills twice.
 kill-test: $(VENV)/.installed
