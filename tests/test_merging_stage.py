@@ -329,7 +329,7 @@ def test_the_sentences():
     assert "On 6,000 answer tokens of 64 test questions" in text
     assert "by 0.0200 nats a token on average (95 % by at most 0.1000, the largest 1.5000)" in text
     assert "the likeliest token is the same at 95.1%" in text
-    assert "by 2.0e-05: that is what merging rounded" in text
+    assert "by 0.000020: that is what merging rounded" in text
     assert "20 of 64 are the same, and 50% of the tokens" in text
     assert "Warning" not in text
     unmeasured = replace(RECORD, measured=None, not_measured="no time")

@@ -75,7 +75,7 @@ def _beyond(found: MergeMeasurement) -> str:
 
 
 def _nats(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.001 else f"{value:.1e}"
+    return f"{value:.4f}" if value >= 0.001 else f"{value:.6f}"
 
 
 def _size(count: int) -> str:

@@ -74,7 +74,7 @@ def cost_sentences(provenance: Mapping[str, Any]) -> list[str]:
     if isinstance(training, Mapping) and isinstance(training.get("tokens"), int):
         seconds = _seconds(stage_records(provenance)["train"])
         rate = f", {training['tokens'] / seconds:,.0f} tokens a second with loading and validation" if seconds else ""
-        sentences.append(f"It trained on {training['tokens']:,} tokens in {duration(seconds)}{rate}.")
+        sentences.append(f"Training took in {training['tokens']:,} tokens in {duration(seconds)}{rate}.")
     return sentences
 
 

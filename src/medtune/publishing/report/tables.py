@@ -164,7 +164,7 @@ def length_table(data: ReportData) -> Table:
                 "-" if cut is None else f"{cut:.1%}",
             )
         )
-    head = ("Text", "Mean tokens", "Median", "Longest", "Words, references 1", "Cut by the cap")
+    head = ("Text", "Mean tokens", "Median", "Longest", "Words (references = 1)", "Cut by the cap")
     return make_table("Lengths in the model's tokens", head, rows)
 
 
