@@ -27,8 +27,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of the session's own: no test reads or writes the user's."""
-    folder = tmp_path_factory.mktemp("cache")
+    """A cache of the tests' own: none reads or writes the user's."""
+    base = tmp_path_factory.getbasetemp()
+    # Processes that share the tests share it too: the demo's model is built once.
+    folder = base.parent / "cache" if os.environ.get("PYTEST_XDIST_WORKER") else base / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDTUNE_CACHE", str(folder))
         yield folder

@@ -58,6 +58,7 @@ def finish(run: RunDir, stage: StageName) -> None:
         run.write_text(run.comparison_text_file, "")
     elif stage == "report":
         run.write_text(run.report_file, "")
+        run.write_text(run.card_file, "")
     else:
         systems: tuple[SystemName, ...] = get_args(ControlName) if stage == "controls" else (stage,)  # type: ignore[assignment]
         for system in systems:

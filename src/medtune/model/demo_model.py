@@ -14,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from medtune.disk_errors import writing
 
 # Part of the cache key: raise it when a change below changes the model.
@@ -45,10 +47,20 @@ def build_demo_model() -> Path:
     folder = cache_dir() / f"demo-model-{key}"
     if (folder / "config.json").is_file():
         return folder
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
+        lock.acquire()  # who comes second waits for the first's
+    try:
+        return folder if (folder / "config.json").is_file() else _build(folder, passages)
+    finally:
+        lock.release()
+
+
+def _build(folder: Path, passages: list[str]) -> Path:
     tokenizer = _train_tokenizer(passages)
     model = _pretrain(tokenizer, passages)
     with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".demo-model-"))
         try:
             tokenizer.save_pretrained(temporary)
