@@ -534,6 +534,16 @@ def test_what_cannot_work_is_said_before_any_work(tiny, tmp_path, capfd, section
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_targets_that_the_demo_cannot_train_are_said_before_any_work(tmp_path, capfd, target):
+    command = ("data", "prepare", "demo", "--set", f"lora.targets=[q_proj, {target}]", "--run-dir", tmp_path / "run")
+    medtune(*command, status=2)
+    assert capfd.readouterr().err.startswith(
+        f"medtune: lora.targets: {target} not in medtune:demo; set lora.targets to"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [

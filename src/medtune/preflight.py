@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from medtune.config import Config
 from medtune.errors import ConfigError, ModelError, first_line
-from medtune.model.loading import DEMO_MODEL, model_without_weights, require_weights, resolve_base
+from medtune.model.demo_model import demo_shape
+from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
 from medtune.run_dir import RunDir
 
 # How many of the longest questions are encoded: characters tell tokens well enough to find the longest among them.
@@ -29,7 +31,9 @@ def check_inputs(config: Config) -> None:
     if "bertscore_f1" in config.evaluation.metrics:
         check_encoder(config.evaluation.bertscore_model)
     check_optimizer(config.training.optimizer)
-    if config.model.base != DEMO_MODEL:
+    if config.model.base == DEMO_MODEL:
+        _check_targets(config, model_of_shape(demo_shape(), "bfloat16", DEMO_MODEL))
+    else:
         check_model(config)
 
 
@@ -93,7 +97,7 @@ def check_model(config: Config) -> Path:
         raise ConfigError(
             f"training.max_length: {config.training.max_length} exceeds the model's context of {positions} tokens"
         )
-    _check_targets(config, path)
+    _check_targets(config, model_without_weights(path, "bfloat16", config.model.base))
     return path
 
 
@@ -115,11 +119,10 @@ def _positions(path: Path) -> int | None:
     return int(positions) if positions else None
 
 
-def _check_targets(config: Config, path: Path) -> None:
+def _check_targets(config: Config, model: Any) -> None:
     """The layers that get an adapter, looked up in the model's shape: no weights are read."""
     import torch
 
-    model = model_without_weights(path, "bfloat16", config.model.base)
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     head = model.get_output_embeddings()
     names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}

@@ -117,13 +117,11 @@ def _train_tokenizer(passages: list[str]) -> Any:
     return tokenizer
 
 
-def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
+def demo_shape() -> Any:
+    """The demo model's configuration: a LLaMA of a million weights."""
+    from transformers import LlamaConfig
 
-    from medtune.progress import progress_bar
-
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=128,
         intermediate_size=384,
@@ -136,10 +134,18 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
         eos_token_id=5,
         pad_token_id=2,
     )
+
+
+def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
+    import torch
+    from transformers import LlamaForCausalLM, get_cosine_schedule_with_warmup
+
+    from medtune.progress import progress_bar
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         with torch.device("cpu"):
-            model = LlamaForCausalLM(config)
+            model = LlamaForCausalLM(demo_shape())
         model.generation_config.eos_token_id = 5
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
         schedule = get_cosine_schedule_with_warmup(optimizer, 20, STEPS)

@@ -81,15 +81,22 @@ def model_without_weights(path: Path, dtype: str, name: str) -> Any:
 
     `name` is what messages call it. Raises ModelError if it is no causal language model.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from medtune.hardware import torch_dtype
+    from transformers import AutoConfig
 
     try:
         shape = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)})") from None
+    return model_of_shape(shape, dtype, name)
+
+
+def model_of_shape(shape: Any, dtype: str, name: str) -> Any:
+    """The model that a configuration of transformers describes, on the `meta` device. Raises ModelError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from medtune.hardware import torch_dtype
+
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(shape, dtype=torch_dtype(dtype), trust_remote_code=False)
