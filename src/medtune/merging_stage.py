@@ -116,7 +116,7 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
     with writing(merge.to):
         merge.to.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(merge.to) as folder:
-        with progress_bar("Merging, MB", round(plan.bytes / 1e6)) as advance:
+        with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
             write_merge(plan, folder, on_bytes=_in_megabytes(advance))
         write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied)
         record = replace(

@@ -218,6 +218,15 @@ def test_a_report_that_is_there_is_not_spoken_of(finished: medtune.Run, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_merging_and_publishing_tell_their_progress(finished: medtune.Run, tmp_path: Path):
+    events: list[medtune.Progress] = []
+    finished.merge(tmp_path / "merged", measure=False, progress=events.append)
+    assert any(event.work and event.unit == "MB" and event.done == event.total for event in events)
+    events.clear()
+    finished.publish("someone/tiny", dry_run=True, base_model="someone/base", progress=events.append)
+    assert [event.work for event in events if event.done == event.total] == ["Checking weights"]
+
+
 def test_overrides_reach_a_config_too(workplace: Path):
     config = medtune.load_recipe(Path("demo.yaml"), {"data": {"source": workplace / "rows.csv"}})
     assert config.data.source == str(workplace / "rows.csv")

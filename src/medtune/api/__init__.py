@@ -208,6 +208,7 @@ def score(
     metrics: Sequence[str] | None = None,
     bertscore_model: str | None = None,
     resamples: int = 1000,
+    progress: Listener | None = None,
 ) -> dict[str, Score]:
     """Score any tool's predictions: metric → value, 95 % interval, n and signature. Raises MedtuneError.
 
@@ -220,7 +221,7 @@ def score(
     """
     from medtune.api.tables import score_rows
 
-    with working():
+    with working(progress):
         return score_rows(predictions, references, metrics, bertscore_model, resamples)
 
 

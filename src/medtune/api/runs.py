@@ -18,6 +18,7 @@ from medtune.run_dir import STAGES, RunDir, StageName
 
 if TYPE_CHECKING:
     from medtune.merging_stage import MergedDtype
+    from medtune.progress import Listener
     from medtune.publishing.chat import Chat
     from medtune.publishing.publish import Option, Published
     from medtune.records import MergeRecord, Prediction, Score, SystemName
@@ -139,7 +140,12 @@ class Run:
         return Figures({name: Chart(svg) for name, svg in figures(self._directory).items()})
 
     def merge(
-        self, to: str | os.PathLike[str], *, dtype: MergedDtype = "bfloat16", measure: bool | None = None
+        self,
+        to: str | os.PathLike[str],
+        *,
+        dtype: MergedDtype = "bfloat16",
+        measure: bool | None = None,
+        progress: Listener | None = None,
     ) -> MergeRecord:
         """The tuned model in one piece, in the new folder `to`, and what merging changed. Raises MedtuneError.
 
@@ -149,7 +155,7 @@ class Run:
         'float32'
         """
         self.close()
-        with working():
+        with working(progress):
             from medtune.merging_stage import merge_stage
             from medtune.publishing_stages import refresh_report
 
@@ -166,6 +172,7 @@ class Run:
         dry_run: bool = False,
         base_model: str | None = None,
         options: Collection[Option] = (),
+        progress: Listener | None = None,
     ) -> Published:
         """Put the adapter, or the model in the folder `merged`, on the Hub with its card, scores and report.
 
@@ -175,7 +182,7 @@ class Run:
 
         >>> medtune.load_run("runs/demo").publish("someone/tiny", dry_run=True, base_model="someone/base").commit
         """
-        with working():
+        with working(progress):
             from medtune.publishing.publish import publish
             from medtune.publishing_stages import refresh_report
 
