@@ -180,7 +180,7 @@ def human_lines(run: RunDir) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def merge_lines(run: RunDir, record: MergeRecord | None) -> list[str]:
+def merge_lines(run: RunDir, record: MergeRecord | None = None) -> list[str]:
     """What merging changed by `record` or else by the run's own, in sentences; none where it was not merged."""
     record = record or read_merge(run)
     return merge_sentences(record) if record else []

@@ -17,8 +17,8 @@ from medtune.terminal import one_line
 if TYPE_CHECKING:
     from medtune.model.tensor_files import StoredTensor
 
-# Elements looked at in one go: 64 MB of float32, however large a matrix is.
-_CHUNK = 1 << 24
+# Of a matrix in float32, looked at in one go.
+_BLOCK_BYTES = 1 << 26
 
 
 def require_name(repo: str, licence: BaseLicence) -> None:
@@ -86,7 +86,7 @@ def _is_finite(tensor: StoredTensor) -> bool:
     """Looked at piece by piece, so that a matrix of any size takes little memory."""
     import torch
 
-    step = max(1, _CHUNK // max(1, tensor.row_elements))
-    starts = range(0, tensor.rows, step)
-    pieces = (tensor.read_rows(start, min(start + step, tensor.rows)) for start in starts)
+    from medtune.model.tensor_files import blocks
+
+    pieces = (tensor.read_rows(start, stop) for start, stop in blocks(tensor, _BLOCK_BYTES))
     return all(bool(torch.isfinite(piece).all()) for piece in pieces)

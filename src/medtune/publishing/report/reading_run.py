@@ -13,6 +13,7 @@ from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.evaluation.human.scoring import CriterionScore, WinRate
+from medtune.publishing.card_sections import merge_lines
 from medtune.publishing.public_names import public_config, public_names
 from medtune.records import Comparison, ModelName, Prediction
 from medtune.run_dir import RunDir
@@ -170,7 +171,7 @@ def read_report(run: RunDir) -> ReportData:
         predictions=predictions,
         row_scores={model: _row_scores(run, model, len(predictions[model])) for model in models},
         human=run.read_as(HumanRatings, human_file) if human_file.is_file() else None,
-        merge=_read_merge(run),
+        merge=tuple(merge_lines(run)),
     )
 
 
@@ -179,13 +180,6 @@ def _read_history(run: RunDir) -> tuple[Step, ...]:
         return tuple(check_type(list[Step], run.read_history()))
     except DamagedError as error:
         raise RunDirError(f"{run.history_file}: damaged, {error}; restore it, or start another --run-dir") from None
-
-
-def _read_merge(run: RunDir) -> tuple[str, ...]:
-    from medtune.publishing.merge_record import merge_sentences, read_merge
-
-    record = read_merge(run)
-    return tuple(merge_sentences(record)) if record else ()
 
 
 def _row_scores(run: RunDir, model: ModelName, n: int) -> dict[str, list[float]]:
