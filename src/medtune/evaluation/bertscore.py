@@ -61,12 +61,6 @@ def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
         raise ModelError(
             f"evaluation.bertscore_model: no .safetensors weights in {name}; pickled weights are never loaded"
         )
-    if "t5" in str(folder) and "t5" not in str(config.get("model_type", "")):
-        # bert-score takes any such path for a T5 and would score with random weights, without a word.
-        raise ModelError(
-            f"evaluation.bertscore_model: bert-score mistakes {folder} for a T5 model, because its path holds 't5'; "
-            "move it to a path without 't5'"
-        )
     return Encoder(name=display_name, path=str(folder), layer=_choose_layer(display_name, config))
 
 
@@ -175,6 +169,19 @@ def _choose_layer(name: str, config: dict[str, Any]) -> int:
     return int(3 * depth + 2) // 4  # half up, in whole numbers: round() would go to the even neighbour
 
 
+class _EncoderPath(str):
+    """An encoder's path, in which bert-score finds "t5" if its config is a T5's, and only then.
+
+    bert-score takes every path that holds "t5" for a T5's, a temporary folder's random letters too, and would then
+    score with random weights without a word; a T5 in a folder of another name it refuses.
+    """
+
+    is_t5 = False
+
+    def __contains__(self, part: Any) -> bool:
+        return self.is_t5 if part == "t5" else super().__contains__(part)
+
+
 def _load_scorer(encoder: Encoder, device: str) -> Any:
     """Build bert-score's scorer and mend on the instance what transformers 5 changed under it.
 
@@ -184,8 +191,10 @@ def _load_scorer(encoder: Encoder, device: str) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
+    path = _EncoderPath(encoder.path)
+    path.is_t5 = "t5" in str(_read_config(encoder.name, Path(encoder.path)).get("model_type", ""))
     try:
-        scorer = BERTScorer(model_type=encoder.path, num_layers=encoder.layer, device=device)
+        scorer = BERTScorer(model_type=path, num_layers=encoder.layer, device=device)
     except (OSError, ValueError, AssertionError, SafetensorError) as error:
         raise ModelError(
             f"evaluation.bertscore_model: bert-score cannot load {encoder.name} at layer {encoder.layer}: {error}"
