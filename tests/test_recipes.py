@@ -326,6 +326,14 @@ def test_what_is_dumped_parses_to_the_same_config(
     assert changed_keys(read_config(path), config) == []
 
 
+def test_a_long_line_with_control_characters_survives(tmp_path: Path) -> None:
+    prompt = "word \x1b\x1b\x1b\x1béword - - - éword word \x1b\x1béé- é\x1b\x1b\x1b\x1b\x1béword \x1b\x1b- \x1b"
+    config = parse_config({"model": {"base": "b"}, "data": {"source": "s", "system_prompt": prompt}}, origin="generated")
+    path = tmp_path / "dumped.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert read_config(path).data.system_prompt == prompt
+
+
 def test_a_dump_writes_every_key_out() -> None:
     text = dump_config(load_recipe("demo"))
     assert text.startswith("seed: 0\nmodel:\n  base: medtune:demo\n  revision: null\n")

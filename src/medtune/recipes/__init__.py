@@ -93,6 +93,7 @@ def dump_config(config: Config) -> str:
     stream = StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
+    yaml.width = 2**31 - 1  # where ruamel folds a line beside an escape, a blank comes or goes
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     values = config.model_dump(mode="json")
     # ruamel writes U+0085 as it is and reads it back as a blank; escaped it survives.
