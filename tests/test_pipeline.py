@@ -334,6 +334,7 @@ def test_resume_skips_what_is_complete(finished, tiny, capfd):
     medtune("run", config, "--run-dir", finished, "--resume")
     output = capfd.readouterr()
     assert output.err.count("complete, skipped") == len(STAGES)
+    assert f"next: medtune ask {finished} " in output.err.splitlines()[-1]
     assert output.out.splitlines()[-2] == str(finished / "report.html")
     assert output.out.splitlines()[-1] == str(finished)
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, op
 from medtune.cli.plan import plan
 from medtune.cli.publish import publish
 from medtune.process import prepare_process
+from medtune.progress import say
 
 app = typer.Typer(
     name="medtune",
@@ -38,6 +40,8 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
 
     finished = pipeline.run(config, path, resume=resume)
     scores.show_run_comparison(finished)
+    place = shlex.quote(str(finished.path))
+    say(f'next: medtune ask {place} "What causes gout ?"; medtune publish {place} --repo OWNER/NAME --dry-run')
     print(finished.report_file)
     print(finished.path)
 
