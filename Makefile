@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 
 # Two processes: most of a test's time goes into programs that it starts and waits for.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 # kill -9 at 20 moments of small runs, spread over all stages; `make test` kills twice.
 kill-test: $(VENV)/.installed
