@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from medtune.checkpoints import (
     prune_checkpoints,
     require_origin,
     seal_checkpoint,
+    step_of,
     training_origin,
     writing_checkpoint,
 )
@@ -90,10 +92,29 @@ def test_older_ones_go_but_the_best_stays(run: RunDir) -> None:
     for step in (2, 4, 6, 8):
         save(run, step)
     save(run, 7, seal=False)
-    prune_checkpoints(run, 2, best_step=2)
-    assert sorted(path.name for path in run.checkpoints_dir.iterdir()) == ["checkpoint-2", "checkpoint-8"]
-    prune_checkpoints(run, 1, best_step=None)
-    assert [path.name for path in run.checkpoints_dir.iterdir()] == ["checkpoint-8"]
+    assert pruned(run, 2, {8: 2, 6: 2, 4: 2, 2: 2}) == [2, 8]
+    assert pruned(run, 1, {}) == [8]
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(1, [8]), (2, [2, 8]), (3, [2, 6, 8]), (4, [2, 4, 6, 8])], ids=lambda value: str(value)
+)
+def test_an_older_one_is_kept_beside_its_own_best_alone(run: RunDir, keep: int, left: list[int]) -> None:
+    for step in (2, 4, 6, 8):
+        save(run, step)
+    assert pruned(run, keep, {8: 8, 6: 2, 4: 2, 2: 2}) == left
+
+
+def test_the_newest_stays_where_its_best_is_gone(run: RunDir) -> None:
+    for step in (4, 6, 8):
+        save(run, step)
+    assert pruned(run, 3, {8: 2, 6: 4, 4: 4}) == [4, 6, 8]
+    assert pruned(run, 3, {8: 2, 6: 2, 4: 2}) == [8]
+
+
+def pruned(run: RunDir, keep: int, best_steps: Mapping[int, int]) -> list[int]:
+    prune_checkpoints(run, keep, lambda folder: best_steps.get(step_of(folder)))
+    return sorted(step_of(folder) for folder in run.checkpoints_dir.iterdir())
 
 
 def test_a_foreign_checkpoint_is_refused(run: RunDir) -> None:

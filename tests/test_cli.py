@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -360,6 +362,15 @@ def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:
         return min(seconds)
 
     assert best_of_five("-m", "medtune", "--help") < best_of_five("-c", "pass") + 0.5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a stream as a POSIX shell does")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_output_that_the_caller_has_closed(tmp_path: Path, closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m medtune recipes {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (closed == "2>&-")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

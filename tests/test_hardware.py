@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from medtune import hardware
+from medtune.errors import ConfigError
 from medtune.hardware import (
     Choice,
     PeakMemory,
@@ -50,6 +51,19 @@ def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert (rank(), world_size()) == (3, 4)
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_rank_is_none(monkeypatch: pytest.MonkeyPatch, nothing: str) -> None:
+    monkeypatch.setenv("RANK", nothing)
+    monkeypatch.setenv("WORLD_SIZE", nothing)
+    assert (rank(), world_size()) == (0, 1)
+
+
+def test_a_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE='abc' in the environment: must be a number; unset it$"):
+        world_size()
 
 
 def test_the_cpu_is_the_device_without_a_gpu(without_gpu: None) -> None:

@@ -108,7 +108,9 @@ def test_words_of_yaml_1_1_are_text(recipe: Path, word: str) -> None:
         ("? [[1]]\n: 2\n", "not valid YAML: unhashable type"),
         ("? {a: 1}\n: 2\n", "not valid YAML: found unhashable key"),
         ("<<: 3\n", "not valid YAML: expected a mapping"),
-        ("seed: !!int ''\n", "not valid YAML: "),
+        ("seed: !!int ''\n", "YAML tags are not allowed (line 1, column 7)"),
+        ("evaluation: {metrics: !!set {bleu, rouge1}}\n", "YAML tags are not allowed (line 1, column 23)"),
+        ("lora: !!omap [rank: 4]\n", "YAML tags are not allowed (line 1, column 7)"),
         ("seed: 2020-99-99\n", "not valid YAML: month must be in 1..12"),
         (f"seed: {'9' * 5000}\n", "not valid YAML: Exceeds the limit (4300 digits)"),
         ("seed: 1\nseed: 2\n", 'found duplicate key "seed" (line 2, column 1); keep one of them'),
@@ -328,7 +330,8 @@ def test_what_is_dumped_parses_to_the_same_config(
 
 def test_a_long_line_with_control_characters_survives(tmp_path: Path) -> None:
     prompt = "word \x1b\x1b\x1b\x1béword - - - éword word \x1b\x1béé- é\x1b\x1b\x1b\x1b\x1béword \x1b\x1b- \x1b"
-    config = parse_config({"model": {"base": "b"}, "data": {"source": "s", "system_prompt": prompt}}, origin="generated")
+    values = {"model": {"base": "b"}, "data": {"source": "s", "system_prompt": prompt}}
+    config = parse_config(values, origin="generated")
     path = tmp_path / "dumped.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert read_config(path).data.system_prompt == prompt

@@ -382,6 +382,13 @@ def test_a_damaged_record_of_the_configuration_is_named(run: RunDir, record: obj
         run.config()
 
 
+@pytest.mark.parametrize("key", ["loss", "grad_norm", "learning_rate", "tokens"])
+def test_an_edited_history_is_named(run: RunDir, key: str) -> None:
+    run.append_history({"step": 1, key: "abc"})
+    with pytest.raises(RunDirError, match=rf"history\.jsonl: damaged, {key}: .* in line 1"):
+        run.read_history()
+
+
 def test_a_damaged_record_is_named(run: RunDir) -> None:
     finish(run, "data")
     finish(run, "baseline")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from medtune import interruption
+from medtune.hardware import rank
 
 
 def main() -> None:
     """Run the command line; what the user can mend is shown in one line a problem and exits with status 2."""
+    _open_what_is_closed()
     try:
         with interruption.handled():
             _run()
@@ -22,6 +24,13 @@ def main() -> None:
         from medtune.run_lock import release_locks
 
         release_locks()
+
+
+def _open_what_is_closed() -> None:
+    """Give what is printed a place to go where the caller has closed it, as `>&-` does."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _run() -> None:
@@ -68,7 +77,7 @@ def _run() -> None:
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     """Status 75 and the way on, or what a shell reports of a signal where nothing can go on."""
     command = interruption.way_on(sys.argv[1:])
-    if os.environ.get("RANK", "0") == "0":
+    if rank() == 0:
         print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 

@@ -99,7 +99,8 @@ def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, An
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
                 # A dictionary counts as what it stands for, since every row gets its own copy.
                 columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
-                size += sum(column.nbytes for column in columns)
+                # What takes nothing there, such as a column of nulls, takes an entry in every row.
+                size += sum(max(column.nbytes, _CELL_BYTES * batch.num_rows) for column in columns)
                 _require_at_most(size, max_bytes, "bytes")
                 batches.append(batch)
             return [row for batch in batches for row in batch.to_pylist()]
@@ -109,6 +110,7 @@ def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, An
 
 
 _PARQUET_BATCH_ROWS = 1024
+_CELL_BYTES = 16
 
 
 def _require_at_most(found: int, limit: int, what: str) -> None:

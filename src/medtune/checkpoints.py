@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,12 +135,21 @@ def link_checkpoint(folder: Path, target: Path, suffixes: Collection[str]) -> No
     (target / SEAL_NAME).write_text(json.dumps({**sealed, "files": kept}, indent=2), encoding="utf-8")
 
 
-def prune_checkpoints(run: RunDir, keep: int, best_step: int | None) -> None:
-    """Delete torn checkpoints and all whole ones but the newest `keep`, of which the best is one."""
+def prune_checkpoints(run: RunDir, keep: int, best_step: Callable[[Path], int | None]) -> None:
+    """Delete torn checkpoints and all whole ones but the newest, its best, and up to `keep` in all.
+
+    `best_step` is the step of the best checkpoint when one was saved. An older one is of use only beside its own best:
+    without that no training goes on from it.
+    """
     folders = sorted(_folders(run), key=step_of, reverse=True)
-    sealed = [folder for folder in folders if (folder / SEAL_NAME).is_file()]
-    kept = sealed[:1] + [folder for folder in sealed[1:] if step_of(folder) == best_step]
-    kept += [folder for folder in sealed if folder not in kept][: max(0, keep - len(kept))]
+    sealed = {step_of(folder): folder for folder in folders if (folder / SEAL_NAME).is_file()}
+    kept: list[Path] = []
+    for folder in sealed.values():
+        step = best_step(folder)
+        best = folder if step is None else sealed.get(step)
+        new = [one for one in dict.fromkeys((folder, best or folder)) if one not in kept]
+        if not kept or (best is not None and len(kept) + len(new) <= keep):
+            kept += new
     for folder in folders:
         if folder not in kept:
             # The seal first: what is half deleted must not pass for whole.

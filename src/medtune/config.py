@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -26,6 +26,27 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        if any("\ud800" <= letter <= "\udfff" for text in _texts(value) for letter in text):
+            raise ValueError(_NO_CHARACTER)
+        return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts((*value, *value.values()))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+# YAML and JSON can spell it, and no file and no tokenizer takes it.
+_NO_CHARACTER = "holds half of a surrogate pair, which is no character; leave it out"
 
 
 class ModelSection(Section):
@@ -179,9 +200,9 @@ class TrainingSection(Section):
     is all, with their inputs in host memory. `auto` takes what is fastest in the memory that is there."""
     embeddings: Literal["auto", "device", "host"] = "auto"
     """Where input embeddings sit in training: `host` is the host's memory, 1 GiB less on the GPU for LLaMA-3-8B."""
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Peak of GPU memory, in GiB, that the automatic choices keep to; none takes what is free."""
-    host_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    host_memory_gib: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Host memory, in GiB, that waiting inputs of layers may take in training; none takes 60 % of what is free."""
     fused_adapters: bool = True
     """Compute each projection and its adapter as one operation; the mathematics is PEFT's. Needs `lora.dropout: 0`."""
@@ -314,6 +335,7 @@ _PLAIN_WORDS = {
     "model_type": "must be a section of keys",
     "tuple_type": "must be a list",
     "too_short": "must hold at least {min_length} item",
+    "string_unicode": _NO_CHARACTER,
 }
 
 

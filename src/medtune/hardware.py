@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtune.errors import ConfigError, show_value
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,12 +27,21 @@ class Choice:
 
 def rank() -> int:
     """This process's number among those of a distributed launch; 0 without one."""
-    return int(os.environ.get("RANK", "0"))
+    return _launched("RANK", 0)
 
 
 def world_size() -> int:
     """How many processes a distributed launch has; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _launched("WORLD_SIZE", 1)
+
+
+def _launched(name: str, alone: int) -> int:
+    # Job templates set it to nothing where there is no launch.
+    given = os.environ.get(name, "").strip()
+    try:
+        return int(given or alone)
+    except ValueError:
+        raise ConfigError(f"{name}={show_value(given)} in the environment: must be a number; unset it") from None
 
 
 def choose_device() -> Choice:
@@ -39,7 +50,7 @@ def choose_device() -> Choice:
 
     if not torch.cuda.is_available():
         return Choice("cpu", "no CUDA GPU is visible")
-    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    index, count = _launched("LOCAL_RANK", 0), torch.cuda.device_count()
     name = torch.cuda.get_device_name(index)
     if count > 1 and world_size() == 1:
         return Choice("cuda:0", f"{name}, the first of {count} GPUs; `accelerate launch` uses them all for training")

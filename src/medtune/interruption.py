@@ -92,7 +92,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     # Of several processes each gets the first signal twice, from the terminal and from their launcher, which itself
     # kills what takes too long. Functions and not SIG_IGN and SIG_DFL: for a signal that came in between and waits for
     # its handler, Python would print a traceback.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = os.environ.get("WORLD_SIZE", "").strip() not in ("", "1")
     for other in _SIGNALS:
         signal.signal(other, _ignore if several else _kill if _second_kills else _stop)
     if not _deferrals:

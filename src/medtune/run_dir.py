@@ -33,6 +33,7 @@ from medtune.stage_records import StageName as StageName
 MAX_ARTEFACT_BYTES = 1 << 31
 _MAX_ROWS = 10_000_000
 _T = TypeVar("_T")
+_Step = dict[str, int | float | None]
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class RunDir(RunFiles):
             return []
         # A last line without its end was being written when the process was killed.
         lines = enumerate(self._read_text(self.history_file).split("\n")[:-1], start=1)
-        return [_record(dict[str, Any], line, self.history_file, number) for number, line in lines if line]
+        return [_record(_Step, line, self.history_file, number) for number, line in lines if line]
 
     def truncate_history(self, last_step: int, *, validated: bool = True) -> None:
         """Drop what a resumed training will log again: every line after `last_step`.

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtune.config import ColumnsSection
+from medtune.data import table_files
 from medtune.data.sources import DEMO_SOURCE, SourceRows, check_source, read_source, row_id
 from medtune.errors import DataError
 from medtune.records import QAPair
@@ -273,6 +274,14 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(
 )  # fmt: skip
 def test_parquet_columns_of_the_wrong_type(tmp_path: Path, columns: dict[str, Any], expected: str) -> None:
     assert refused(write_parquet(tmp_path / "rows.parquet", columns)).startswith(expected)
+
+
+def test_columns_of_nulls_count_although_they_take_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"Question": ["q"] * 1000, "Answer": ["a"] * 1000}
+    nulls = {f"null {n}": pa.nulls(1000) for n in range(20)}
+    monkeypatch.setattr(table_files, "MAX_TABLE_BYTES", 100_000)
+    assert len(read_source(str(write_parquet(tmp_path / "texts.parquet", texts)), ColumnsSection()).pairs) == 1000
+    assert "more than 100,000 bytes" in refused(write_parquet(tmp_path / "rows.parquet", {**texts, **nulls}))
 
 
 def test_a_truncated_parquet_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from medtune.config import Config, Section
 INTEGER, NUMBER, TEXT = (f"input should be a valid {kind}" for kind in ("integer", "number", "string"))
 SECTION, LIST = "must be a section of keys", "must be a list"
 AT_LEAST_1, ABOVE_0 = "input should be greater than or equal to 1", "input should be greater than 0"
+HALF_A_PAIR = "holds half of a surrogate pair, which is no character; leave it out"
 NO_TEXT = "string should have at least 1 character"
 
 # Key, value in YAML, and what follows "recipe.yaml: KEY: ".
@@ -39,6 +40,7 @@ FIELDS: list[tuple[str, str, str]] = [
     *[(f"data.columns.{name}", "5", f"{TEXT}, got 5")
       for name in ("question", "answer", "qtype", "id", "document_id", "focus", "source", "split")],
     ("data.system_prompt", "1", f"{TEXT}, got 1"),
+    ("data.system_prompt", '"a \\ud800"', f"{HALF_A_PAIR}, got 'a \\ud800'"),
     ("data.test_source", "1", f"{TEXT}, got 1"),
     ("data.train_limit", "0", f"{AT_LEAST_1}, got 0"),
     ("data.split", "random", f"{SECTION}, got 'random'"),
@@ -77,7 +79,9 @@ FIELDS: list[tuple[str, str, str]] = [
     ("training.checkpointing", "true", f"{INTEGER}, got True"),
     ("training.embeddings", "disk", "must be 'auto', 'device' or 'host', got 'disk'"),
     ("training.memory_gib", "0", f"{ABOVE_0}, got 0"),
+    ("training.memory_gib", "1e308", "input should be less than or equal to 1000000, got 1e+308"),
     ("training.host_memory_gib", "-1", f"{ABOVE_0}, got -1"),
+    ("training.host_memory_gib", "1e7", "input should be less than or equal to 1000000, got 10000000.0"),
     ("training.fused_adapters", "1", "input should be a valid boolean, got 1"),
     ("training.weights", "int4", "must be 'auto', 'nf4' or 'dequantized', got 'int4'"),
     ("training.checkpoint_steps", "0", f"{AT_LEAST_1}, got 0"),

@@ -73,6 +73,10 @@ def test_less_memory_never_means_less_work():
     assert work[0] > 1.3 * work[-1]
 
 
+def test_no_pass_takes_more_than_a_step():
+    assert plan(130, largest=5000, tokens_per_micro_batch=10**30).tokens_per_micro_batch == 5056
+
+
 @given(limit=st.floats(6.3, 140), largest=st.integers(1024, 60_000), host=st.floats(1, 200))
 def test_what_is_chosen_fits(limit, largest, host):
     chosen = plan(limit, largest=largest, host=host)

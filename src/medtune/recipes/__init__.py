@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.tokens import TagToken
 
 from medtune.config import Config, parse_config
 from medtune.errors import ConfigError, show_value
@@ -185,6 +186,9 @@ def _load_yaml(text: str, origin: str) -> Any:
     # The pure loader speaks YAML 1.2, in which 2e-4 is a number and `no` a string, and refuses duplicate keys.
     try:
         yaml = YAML(typ="safe", pure=True)
+        for token in yaml.scan(text):
+            if isinstance(token, TagToken):
+                raise ConstructorError(problem="a tag", problem_mark=token.start_mark)
         yaml.Constructor = _BoundedConstructor
         return yaml.load(text)
     except DuplicateKeyError as error:

@@ -22,6 +22,7 @@ from medtune.progress import say
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.training.batching import StepSampler, collate_step
 from medtune.training.checked_trainer import CheckedTrainer
+from medtune.training.checkpoint_files import best_step
 from medtune.training.checkpoint_pusher import CheckpointPusher
 from medtune.training.continuation import InterruptionCallback, ValidationStoppedError
 from medtune.training.health import HealthWatch, StepReading, stop_training
@@ -264,7 +265,7 @@ class AnswerTrainer(CheckedTrainer):
                 seal_checkpoint(run, folder, self.origin)
             if self.pusher is not None:
                 self.pusher.push(folder)
-            prune_checkpoints(run, self.config.training.keep_checkpoints, self.state.best_global_step)
+            prune_checkpoints(run, self.config.training.keep_checkpoints, best_step)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None for checkpoints."""

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from transformers import TrainerState
 
 from medtune.checked_files import DamagedError, check_type, read_mapping
+from medtune.checkpoints import step_of
 from medtune.errors import RunDirError, first_line
 from medtune.terminal import one_line
 
@@ -67,6 +68,15 @@ def read_state(folder: Path) -> dict[str, Any]:
     if folder.name != f"checkpoint-{checked.global_step}":
         raise checkpoint_error(folder, f"{STATE_NAME}: global_step is {checked.global_step}")
     return state
+
+
+def best_step(folder: Path) -> int | None:
+    """The step of the best checkpoint when this one was saved; its own where that cannot be read."""
+    try:
+        step: int | None = read_state(folder)["best_global_step"]
+    except RunDirError:
+        return step_of(folder)
+    return step
 
 
 def require_known_files(folder: Path) -> None:

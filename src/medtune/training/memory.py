@@ -150,7 +150,8 @@ def _allowed(wanted: str, first: Any, second: Any) -> list[Any]:
 
 def _pass_sizes(training: TrainingSection, largest_step: int, longest_row: int) -> list[int]:
     if training.tokens_per_micro_batch != "auto":
-        return [training.tokens_per_micro_batch]
+        # No pass takes more than there is in a step.
+        return [min(training.tokens_per_micro_batch, filled_up(max(largest_step, longest_row)))]
     # Fewer and fewer tokens a pass, down to the longest row by itself.
     sizes = {max(longest_row, math.ceil(largest_step / passes * 1.02)) for passes in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)}
     return sorted({filled_up(min(size, max(largest_step, longest_row))) for size in sizes}, reverse=True)
