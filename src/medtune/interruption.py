@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,9 +47,18 @@ def handled(*, second_kills: bool = True) -> Iterator[None]:
         return
     _second_kills = second_kills
     before = {number: signal.signal(number, _handle) for number in _SIGNALS}
+    report = sys.unraisablehook
+
+    def report_other(swallowed: sys.UnraisableHookArgs) -> None:
+        # A signal that comes during an object's clean-up: `raise_if_requested` brings it up again.
+        if not isinstance(swallowed.exc_value, Interrupted):
+            report(swallowed)
+
+    sys.unraisablehook = report_other
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
         _received = None
