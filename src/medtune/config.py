@@ -215,7 +215,7 @@ class TrainingSection(Section):
     validation_limit: PositiveInt | None = 256
     """Measure the validation loss on a seeded random sample of this many validation rows; none takes them all."""
     keep_checkpoints: PositiveInt = 2
-    """How many checkpoints stay on disk; the newest and the best always do."""
+    """How many checkpoints stay on disk; the newest and the best always do, an older one beside its own best alone."""
     push_checkpoints_to: str | None = None
     """Keep the newest checkpoint in this private Hub repository, `owner/name`, from which `--resume` goes on on a fresh
     machine. It is made if it is not there; a public one is refused. None pushes nothing."""
