@@ -328,7 +328,9 @@ def test_what_is_dumped_parses_to_the_same_config(
 
 def test_a_long_line_with_control_characters_survives(tmp_path: Path) -> None:
     prompt = "word \x1b\x1b\x1b\x1béword - - - éword word \x1b\x1béé- é\x1b\x1b\x1b\x1b\x1béword \x1b\x1b- \x1b"
-    config = parse_config({"model": {"base": "b"}, "data": {"source": "s", "system_prompt": prompt}}, origin="generated")
+    config = parse_config(
+        {"model": {"base": "b"}, "data": {"source": "s", "system_prompt": prompt}}, origin="generated"
+    )
     path = tmp_path / "dumped.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert read_config(path).data.system_prompt == prompt
