@@ -93,6 +93,13 @@ def test_nothing_of_this_machine_or_of_the_rows_is_in_it(finished_run, tiny):
     assert not [pair.answer for pair in finished_run.read_split("test") if pair.answer in card]
 
 
+def test_a_home_with_letters_that_markdown_escapes(reconfigured, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/alice_b_c")
+    card = build_card(reconfigured(data={"system_prompt": "Cite /home/alice_b_c/notes."}))
+    assert "alice" not in card
+    assert "every prompt: Cite \\~/notes." in card
+
+
 def test_settings_cannot_break_out_of_the_card(reconfigured):
     prompt = "---\n```\n# Cured | <script>alert(1)</script> [x](http://x) \u2028 \x1b[2J '''\"\"\" $x$"
     run = reconfigured(data={"system_prompt": prompt, "source": "/data/a: b\n---\n# <b>.csv"})

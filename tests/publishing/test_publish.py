@@ -16,6 +16,7 @@ from hub_server import blob_id
 from hub_uploads import UploadServer, ask_this_hub
 from medtune.errors import MedtuneError, PublishError
 from medtune.merging_stage import merge_stage
+from medtune.model.adapters import adapter_fingerprint
 from medtune.publishing.differences import MANIFEST
 from medtune.publishing.publish import publish
 from medtune.publishing.report import write_report
@@ -403,6 +404,21 @@ def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, copie
     # An adapter beside it would be taken for its own.
     refused = medtune("publish", copied_run.path, "--repo", "owner/whole")
     assert "holds a whole model; name another repository for the adapter" in refused.err
+
+
+def test_paths_under_the_home_directory_stay_at_home(hub, copied_run, merged, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/alice")
+    for file in (merged / "config.json", copied_run.adapter_dir / "adapter_config.json"):
+        values = json.loads(file.read_text())
+        file.write_text(json.dumps({**values, "note": "/home/alice/secret/base", "other": "/home/alice"}))
+    copied_run.complete("train", {})
+    copied_run.write_json(merged / "merge.json", json.loads((merged / "merge.json").read_text())
+                          | {"adapter": adapter_fingerprint(copied_run.adapter_dir)})  # fmt: skip
+    publish(copied_run, "owner/whole", merged=merged, options=["without-evaluation"])
+    publish(copied_run, REPO, options=["without-evaluation"])
+    for repo, name in (("owner/whole", "config.json"), (REPO, "adapter_config.json")):
+        published = json.loads(hub.head(repo)[name])
+        assert (published["note"], published["other"]) == ("~/secret/base", "~")
 
 
 def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, merged, tmp_path):

@@ -103,10 +103,11 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters["md"] = escape_markdown
+    names = public_names(run, request.base_model)
+    # A path is looked for before Markdown's escapes change its letters.
+    environment.filters["md"] = lambda text: escape_markdown(names.scrub(text))
     template = (files("medtune.publishing") / "card.md.jinja").read_text(encoding="utf-8")
     config, recorded = run.config(), card_sections.read_recorded(run)
-    names = public_names(run, request.base_model)
     reading = reading_of(comparison) if comparison else None
     page = environment.from_string(template).render(
         title=title,
