@@ -108,7 +108,7 @@ class Uploads:
         if request.has_report:
             self.add(run.report_file.name, run.report_file)
         if licence.notice is not None:
-            for name, file in agreement_files(run.config().model.base, self.names.base_revision).items():
+            for name, file in agreement_files(run).items():
                 self.add(name, file)
             self.add_text(NOTICE, f"{licence.notice}\n")
 
