@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -17,6 +18,7 @@ from medtune.publishing.licences import agreement_files, base_licence, data_lice
 from medtune.publishing.loading_code import Target, loading_code
 from medtune.publishing.model_card import CardRequest, build_card, write_card
 from medtune.publishing.public_names import is_local, public_names
+from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir import RunDir
 
 
@@ -147,6 +149,64 @@ def test_what_people_and_a_merge_add(copied_run):
     assert "## Ratings by people\n\n- Raters prefer \\*nobody\\*.\n" in build_card(copied_run)
     (copied_run.human_dir / "scores.json").write_text("{")
     assert "## Ratings by people" not in build_card(copied_run)
+
+
+MEASURED = MergeMeasurement(
+    prompts=64, positions=6000, kl=Divergence(0.02, 0.1, 1.5), agreement=0.951, rounding=Divergence(2e-5, 1e-4, 1e-3),
+    tuning=None, new_tokens=64, same_prefix=None, same_answers=None, quantization="nf4", compute_dtype="bfloat16",
+    bound=0.1, rounding_bound=0.01, within_bound=True,
+)  # fmt: skip
+WITHIN = MergeRecord("d", "owner/base", None, "f", "bfloat16", 1, 10**9, 224, 60.0, 10**9, MEASURED)
+BEYOND = replace(WITHIN, measured=replace(MEASURED, rounding=Divergence(0.3, 1, 2), within_bound=False))
+UNMEASURED = replace(WITHIN, measured=None, not_measured="`medtune merge` with the same RUN and --to measures it")
+
+
+def opening(card: ModelCard) -> str:
+    return card.text[: card.text.index("## How to load it")]
+
+
+def test_a_merged_models_card_says_whose_scores_it_shows(finished_run):
+    card = ModelCard(build_card(finished_run, CardRequest("owner/whole", merged=True, merge=WITHIN)))
+    first = re.search(r"^> (.*)$", card.text, re.M)[1]
+    assert first == (
+        "The scores were measured with the adapter on the NF4 base, not with this model. Its next tokens diverge from "
+        "that one's by 0.0200 nats a token on average."
+    )
+    assert "do not use" not in card.text
+    names = [result.metric_name for result in card.data.eval_results]
+    assert "BLEU (of the adapter, before merging)" in names
+    assert card.data.metrics
+    assert "before merging" not in build_card(finished_run)
+
+
+@pytest.mark.parametrize(
+    ("merge", "words"),
+    [(BEYOND, "do not use this merge"), (UNMEASURED, "moved it from that was not measured."), (None, "not measured.")],
+)
+def test_scores_of_another_model_are_not_found_by_the_merged_ones_name(finished_run, merge, words):
+    card = ModelCard(build_card(finished_run, CardRequest("owner/whole", merged=True, merge=merge)))
+    assert card.data.eval_results is None
+    assert card.data.get("metrics") is None
+    assert words in opening(card)
+    assert "not with this model" in opening(card)
+    assert "with the same RUN" not in card.text
+
+
+@pytest.fixture
+def not_evaluated(reconfigured) -> RunDir:
+    run = reconfigured(model={"base": "owner/base"})
+    on_the_hub(run)
+    stages = run.provenance()["stages"]
+    run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
+    return run
+
+
+@pytest.mark.parametrize("merge", [WITHIN, BEYOND, UNMEASURED])
+def test_a_card_without_scores_speaks_of_none(not_evaluated, merge):
+    for request in (CardRequest("owner/own", merge=merge), CardRequest("owner/own", merged=True, merge=merge)):
+        text = build_card(not_evaluated, request)
+        assert not re.search(r"(?<!-)\bscores?\b|(was|were) measured|evaluated", text.replace("Not evaluated", ""))
+    assert ("Warning" in opening(ModelCard(text))) == (merge is BEYOND)
 
 
 def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monkeypatch):
