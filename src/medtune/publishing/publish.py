@@ -71,6 +71,8 @@ def publish(
     Raises PublishError for what must not go up, HubError for what the Hub refuses, HubUnavailableError for what may
     work when it is tried again, and RunDirError if the run is not complete.
     """
+    if isinstance(options, str):
+        raise PublishError(f"options={options!r}: must be a list of names, such as [{options!r}]")
     if unknown := set(options).difference(get_args(Option)):
         raise PublishError(f"options: {', '.join(sorted(unknown))}: must be of {', '.join(get_args(Option))}")
     run.require("train", f"medtune train {run.path}")
