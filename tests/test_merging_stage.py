@@ -343,3 +343,4 @@ def test_the_sentences():
         "0.3000 nats a token are beyond the bound of 0.1; the scores of the run need not"
         in merge_sentences(replace(RECORD, measured=beyond))[-1]
     )
+    assert merge_sentences(replace(RECORD, measured=beyond), public=True)[-1].endswith("those of the merged model.")

@@ -24,7 +24,7 @@ def read_merge(run_dir: RunDir) -> MergeRecord | None:
 def merge_sentences(record: MergeRecord, *, evaluated: bool = True, public: bool = False) -> list[str]:
     """What merging changed, in plain sentences; `evaluated` says that the adapter beside its base was.
 
-    `public` leaves out why it was not measured, which only whoever has the run can change.
+    `public` leaves out why it was not measured and what to do, which is for whoever has the run.
     """
     origin = record.base + (f" at {record.revision[:12]}" if record.revision else "")
     sentences = [
@@ -35,7 +35,7 @@ def merge_sentences(record: MergeRecord, *, evaluated: bool = True, public: bool
         reason = "" if public else f": {record.not_measured or 'no reason was given'}"
         scored = " What was evaluated is the adapter beside its base." if evaluated else ""
         return [*sentences, f"What merging changed was not measured{reason}.{scored}"]
-    return [*sentences, *_measured_sentences(record.measured, evaluated)]
+    return [*sentences, *_measured_sentences(record.measured, evaluated, public)]
 
 
 def is_within_bound(record: MergeRecord | None) -> bool:
@@ -55,11 +55,11 @@ def merged_notes(record: MergeRecord | None, quantization: str, *, evaluated: bo
         )
         notes = [f"The scores were measured with the adapter on {_base(quantization)}, not with this model. {changed}"]
     if found is not None and not found.within_bound:
-        notes.append(f"Warning: {_beyond(found, evaluated)}.")
+        notes.append(f"Warning: {_beyond(found, evaluated, public=True)}.")
     return notes
 
 
-def _measured_sentences(found: MergeMeasurement, evaluated: bool) -> list[str]:
+def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) -> list[str]:
     scored = ", which was evaluated," if evaluated else ""
     sentences = [
         f"On {found.positions:,} answer tokens of {found.prompts} test questions, its next tokens diverge from those "
@@ -80,7 +80,7 @@ def _measured_sentences(found: MergeMeasurement, evaluated: bool) -> list[str]:
             f"same, and {found.same_prefix:.0%} of the tokens stand before the first difference."
         )
     if not found.within_bound:
-        sentences.append(f"Warning: {_beyond(found, evaluated)}.")
+        sentences.append(f"Warning: {_beyond(found, evaluated, public)}.")
     return sentences
 
 
@@ -88,7 +88,7 @@ def _base(quantization: str) -> str:
     return "the NF4 base" if quantization == "nf4" else "its base"
 
 
-def _beyond(found: MergeMeasurement, evaluated: bool) -> str:
+def _beyond(found: MergeMeasurement, evaluated: bool, public: bool) -> str:
     if found.rounding is not None and not found.rounding.mean <= found.rounding_bound:
         return (
             f"merging by itself changed {_nats(found.rounding.mean)} nats a token, and the bound is "
@@ -97,7 +97,8 @@ def _beyond(found: MergeMeasurement, evaluated: bool) -> str:
     beyond = f"{_nats(found.kl.mean)} nats a token are beyond the bound of {found.bound:g}"
     if not evaluated:
         return beyond
-    return f"{beyond}; the scores of the run need not be those of the merged model, so evaluate it by itself"
+    doubted = f"{beyond}; the scores of the run need not be those of the merged model"
+    return doubted if public else f"{doubted}, so evaluate it by itself"
 
 
 def _nats(value: float) -> str:
