@@ -336,8 +336,11 @@ def test_the_sentences():
     assert merge_sentences(unmeasured)[1:] == [
         "What merging changed was not measured: no time. What was evaluated is the adapter beside its base."
     ]
+    assert merge_sentences(unmeasured, evaluated=False, public=True)[1:] == ["What merging changed was not measured."]
+    assert "evaluated" not in " ".join(merge_sentences(RECORD, evaluated=False))
     beyond = replace(MEASURED, kl=Divergence(0.3, 1, 2), within_bound=False)
     assert (
         "0.3000 nats a token are beyond the bound of 0.1; the scores of the run need not"
         in merge_sentences(replace(RECORD, measured=beyond))[-1]
     )
+    assert merge_sentences(replace(RECORD, measured=beyond), public=True)[-1].endswith("those of the merged model.")

@@ -90,10 +90,12 @@ BAD_INPUT = [
     (["score", "--predictions", "before.jsonl", "--metric", "rouge"], "--metric rouge: unknown"),
     (["score", "--predictions", "before.jsonl", "--metric", "bertscore_f1"], "needs an encoder"),
     (["score", "--predictions", "other.jsonl", "--out", "other.jsonl/x.json"], "other.jsonl/x.json: cannot be written"),
+    (["score", "--predictions", "before.jsonl", "--resamples", "0"], "--resamples 0: must be a whole number from 500"),
+    (["compare", "folder", "--resamples", "1000"], "--resamples and --out go with two files"),
     (["compare", "before.jsonl", "other.jsonl"], "before and other answer unlike rows: 79 ids in one of them alone"),
     (["compare", "before.jsonl", "absent.jsonl"], "absent.jsonl: no such file"),
     (["compare", "before.jsonl"], "before.jsonl: one file of predictions has nothing to be compared with"),
-    (["compare", "folder", "--metric", "bleu"], "--metric, --bertscore-model and --out go with two files"),
+    (["compare", "folder", "--metric", "bleu"], "--metric, --bertscore-model, --resamples and --out go with two files"),
     (["compare", "folder"], "folder: not a medtune run (no config.yaml)"),
     (["compare", "x" * 300], "not a medtune run"),
 ]
@@ -113,4 +115,4 @@ def test_too_few_resamples_for_any_verdict(medtune: Medtune) -> None:
     """With a hundred, Holm's first step over ten metrics could never fall below one in twenty."""
     result = medtune("compare", "before.jsonl", "after.jsonl", "--resamples", "100")
     assert result.status == 2
-    assert "--resamples" in result.err
+    assert "--resamples 100: must be a whole number from 500 to 100,000" in result.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -51,6 +52,16 @@ def test_it_uses_the_public_interface_alone():
             assert all(name.name == "medtune" or not name.name.startswith("medtune") for name in node.names)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "medtune":
             assert node.attr in (*medtune.__all__, "__version__")
+
+
+def test_every_recipe_has_a_folder_of_its_own():
+    cell = next(cell for cell in code_cells(read()) if "parameters" in cell.metadata.get("tags", []))
+    folders = set()
+    for recipe in ("demo", "llama3-8b-t4"):
+        values: dict[str, object] = {}
+        exec(re.sub(r"^RECIPE = .*$", f"RECIPE = {recipe!r}", cell.source, flags=re.M), values)
+        folders.add(values["RUN_DIR"])
+    assert folders == {"runs/demo", "runs/llama3-8b-t4"}
 
 
 def test_the_pages_that_it_names_exist():

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -13,10 +14,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from medtune.evaluation.artefacts import read_comparison
 from medtune.model.loading import DEMO_MODEL
-from medtune.publishing.licences import base_licence, data_licence
+from medtune.publishing.licences import agreement_files, base_licence, data_licence
 from medtune.publishing.loading_code import Target, loading_code
 from medtune.publishing.model_card import CardRequest, build_card, write_card
 from medtune.publishing.public_names import is_local, public_names
+from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir import RunDir
 
 
@@ -93,6 +95,13 @@ def test_nothing_of_this_machine_or_of_the_rows_is_in_it(finished_run, tiny):
     assert not [pair.answer for pair in finished_run.read_split("test") if pair.answer in card]
 
 
+def test_a_home_with_letters_that_markdown_escapes(reconfigured, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/alice_b_c")
+    card = build_card(reconfigured(data={"system_prompt": "Cite /home/alice_b_c/notes."}))
+    assert "alice" not in card
+    assert "every prompt: Cite \\~/notes." in card
+
+
 def test_settings_cannot_break_out_of_the_card(reconfigured):
     prompt = "---\n```\n# Cured | <script>alert(1)</script> [x](http://x) \u2028 \x1b[2J '''\"\"\" $x$"
     run = reconfigured(data={"system_prompt": prompt, "source": "/data/a: b\n---\n# <b>.csv"})
@@ -142,6 +151,64 @@ def test_what_people_and_a_merge_add(copied_run):
     assert "## Ratings by people" not in build_card(copied_run)
 
 
+MEASURED = MergeMeasurement(
+    prompts=64, positions=6000, kl=Divergence(0.02, 0.1, 1.5), agreement=0.951, rounding=Divergence(2e-5, 1e-4, 1e-3),
+    tuning=None, new_tokens=64, same_prefix=None, same_answers=None, quantization="nf4", compute_dtype="bfloat16",
+    bound=0.1, rounding_bound=0.01, within_bound=True,
+)  # fmt: skip
+WITHIN = MergeRecord("d", "owner/base", None, "f", "bfloat16", 1, 10**9, 224, 60.0, 10**9, MEASURED)
+BEYOND = replace(WITHIN, measured=replace(MEASURED, rounding=Divergence(0.3, 1, 2), within_bound=False))
+UNMEASURED = replace(WITHIN, measured=None, not_measured="`medtune merge` with the same RUN and --to measures it")
+
+
+def opening(card: ModelCard) -> str:
+    return card.text[: card.text.index("## How to load it")]
+
+
+def test_a_merged_models_card_says_whose_scores_it_shows(finished_run):
+    card = ModelCard(build_card(finished_run, CardRequest("owner/whole", merged=True, merge=WITHIN)))
+    first = re.search(r"^> (.*)$", card.text, re.M)[1]
+    assert first == (
+        "The scores were measured with the adapter on the NF4 base, not with this model. Its next tokens diverge from "
+        "that one's by 0.0200 nats a token on average."
+    )
+    assert "do not use" not in card.text
+    names = [result.metric_name for result in card.data.eval_results]
+    assert "BLEU (of the adapter, before merging)" in names
+    assert card.data.metrics
+    assert "before merging" not in build_card(finished_run)
+
+
+@pytest.mark.parametrize(
+    ("merge", "words"),
+    [(BEYOND, "do not use this merge"), (UNMEASURED, "moved it from that was not measured."), (None, "not measured.")],
+)
+def test_scores_of_another_model_are_not_found_by_the_merged_ones_name(finished_run, merge, words):
+    card = ModelCard(build_card(finished_run, CardRequest("owner/whole", merged=True, merge=merge)))
+    assert card.data.eval_results is None
+    assert card.data.get("metrics") is None
+    assert words in opening(card)
+    assert "not with this model" in opening(card)
+    assert "with the same RUN" not in card.text
+
+
+@pytest.fixture
+def not_evaluated(reconfigured) -> RunDir:
+    run = reconfigured(model={"base": "owner/base"})
+    on_the_hub(run)
+    stages = run.provenance()["stages"]
+    run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
+    return run
+
+
+@pytest.mark.parametrize("merge", [WITHIN, BEYOND, UNMEASURED])
+def test_a_card_without_scores_speaks_of_none(not_evaluated, merge):
+    for request in (CardRequest("owner/own", merge=merge), CardRequest("owner/own", merged=True, merge=merge)):
+        text = build_card(not_evaluated, request)
+        assert not re.search(r"(?<!-)\bscores?\b|(was|were) measured|evaluated", text.replace("Not evaluated", ""))
+    assert ("Warning" in opening(ModelCard(text))) == (merge is BEYOND)
+
+
 def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monkeypatch):
     rows = json.loads(copied_run.comparison_file.read_text())
     rows[0]["tuned"] = float("nan")
@@ -163,6 +230,8 @@ def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monk
         ("meta-llama/Llama-3.3-70B-Instruct", "llama3.3"),
         ("NousResearch/Hermes-3-Llama-3.1-8B", "llama3.1"),
         ("owner/llama3-med", "llama3"),
+        ("owner/llama3-1-8b-med", "llama3.1"),
+        ("owner/llama-3-8b-2", "llama3"),
         ("medtune:demo", "apache-2.0"),
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
         ("Qwen/Qwen2.5-0.5B-Instruct", "other"),
@@ -183,7 +252,7 @@ def test_licences_by_name(reconfigured, base, licence):
 @pytest.mark.parametrize(
     ("rope", "licence"),
     [(None, "llama3"), ({"rope_type": "llama3", "factor": 8.0}, "llama3.1"),
-     ({"rope_type": "llama3", "factor": 32.0}, "llama3.2")],
+     ({"rope_type": "llama3", "factor": 32.0}, "llama3.2"), ({"type": "dynamic", "factor": 8.0}, "llama3")],
 )  # fmt: skip
 def test_a_llama_of_another_name_is_known_by_its_configuration(reconfigured, tmp_path, rope, licence):
     base = tmp_path / "mine"
@@ -200,6 +269,33 @@ def test_a_llama_of_another_name_is_known_by_its_configuration(reconfigured, tmp
     assert base_licence(run, public_names(run)).identifier == "apache-2.0"
     (base / "README.md").write_text("---\nlanguage: en\n---\nSay so:\n```\n---\nlicense: mit\n---\n```\n")
     assert base_licence(run, public_names(run)).identifier == "other"
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "licence"),
+    [
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "someone/medical-base", "llama3"),
+        ("/models/llama-3", "meta-llama/Llama-3.3-70B-Instruct", "llama3.3"),
+        ("/models/Llama-3.2-1B", "someone/llama-3", "llama3.2"),
+        ("/models/Llama-3.2-1B", "HuggingFaceTB/SmolLM2-135M", "llama3.2"),
+    ],
+)
+def test_another_name_does_not_change_the_licence(reconfigured, own, given, licence):
+    run = reconfigured(model={"base": own})
+    found = base_licence(run, public_names(run, given))
+    assert found.identifier == licence
+    assert found.built_with
+
+
+def test_the_configuration_of_a_base_from_the_hub_is_found_under_any_name(reconfigured, monkeypatch, tmp_path):
+    run = reconfigured(model={"base": "owner/base"})
+    on_the_hub(run)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 128256}))
+    (tmp_path / "LICENSE").write_text("The agreement.")
+    cached = {("owner/base", "c0ffee" * 6): str(tmp_path / "config.json")}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, _, revision: cached[repo, revision])
+    assert base_licence(run, public_names(run, "someone/medical-base")).identifier == "llama3"
+    assert list(agreement_files(run)) == ["LICENSE"]
 
 
 def test_metas_words_are_shown(reconfigured):

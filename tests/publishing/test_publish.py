@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -338,6 +339,15 @@ def test_a_base_model_of_no_name(medtune, hub, finished_run):
     assert "--base-model /models/mine: must be a Hub model's id, such as owner/name" in result.err
 
 
+def test_a_base_of_the_hub_is_known_already(medtune, hub, reconfigured):
+    run = reconfigured(model={"base": "owner/base"})
+    run.update_provenance(model={"base": "owner/base", "revision": "c0ffee" * 6})
+    result = medtune("publish", run.path, "--repo", REPO, "--base-model", BASE, "--dry-run")
+    assert result.status == 2
+    assert f"--base-model {BASE}: the run read owner/base from the Hub" in result.err
+    assert hub.requests == []
+
+
 def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypatch, tmp_path):
     """By plain PEFT and transformers, all of it over HTTP, as the card says."""
     from peft import AutoPeftModelForCausalLM
@@ -403,6 +413,23 @@ def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, copie
     # An adapter beside it would be taken for its own.
     refused = medtune("publish", copied_run.path, "--repo", "owner/whole")
     assert "holds a whole model; name another repository for the adapter" in refused.err
+
+
+def test_paths_under_the_home_directory_stay_at_home(hub, reconfigured, tiny, tmp_path, monkeypatch):
+    base = Path(shutil.copytree(tiny.path, tmp_path / "base"))
+    run = reconfigured(model={"base": str(base)})
+    for file in (base / "config.json", run.adapter_dir / "adapter_config.json"):
+        values = json.loads(file.read_text())
+        file.write_text(json.dumps({**values, "note": "/home/alice/secret/base", "other": "/home/alice"}))
+    run.complete("train", {})
+    merge_stage(run, tmp_path / "merged", measure=False)
+    release_locks()
+    monkeypatch.setenv("HOME", "/home/alice")
+    publish(run, "owner/whole", merged=tmp_path / "merged", options=["without-evaluation"])
+    publish(run, REPO, options=["without-evaluation"])
+    for repo, name in (("owner/whole", "config.json"), (REPO, "adapter_config.json")):
+        published = json.loads(hub.head(repo)[name])
+        assert (published["note"], published["other"]) == ("~/secret/base", "~")
 
 
 def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, merged, tmp_path):

@@ -151,7 +151,7 @@ def compare(
     *,
     metrics: Sequence[str] | None = None,
     bertscore_model: str | None = None,
-    resamples: int = 1000,
+    resamples: int | None = None,
     names: tuple[str, str] | None = None,
     progress: Listener | None = None,
 ) -> ShownComparison: ...
@@ -163,13 +163,14 @@ def compare(
     *,
     metrics: Sequence[str] | None = None,
     bertscore_model: str | None = None,
-    resamples: int = 1000,
+    resamples: int | None = None,
     names: tuple[str, str] | None = None,
     progress: Listener | None = None,
 ) -> ShownComparison:
     """Baseline and tuned of a run side by side; or two sets of predictions of any tools, the second against the first.
 
-    Predictions are files, as for `medtune score`, or rows: `Prediction`s, mappings or a DataFrame. Raises MedtuneError.
+    Predictions are files, as for `medtune score`, or rows: `Prediction`s, mappings or a DataFrame. `resamples` are 1000
+    unless given, 500 to 100,000. Raises MedtuneError.
 
     >>> comparison = medtune.compare("runs/by-hand")
     >>> [row.metric for row in comparison.rows if row.verdict == "better"]
@@ -187,12 +188,12 @@ def compare(
             return ShownComparison.of(
                 compare_rows(target, other, metrics=metrics, encoder=bertscore_model, resamples=resamples, names=names)
             )
-    if other is not None or metrics or bertscore_model or names:
-        raise ConfigError(
-            "compare: metrics, bertscore_model and names go with two sets of predictions, and a run alone"
-        )
-    if not isinstance(target, Run | str | os.PathLike):
+    if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
         raise ConfigError("compare: one set of predictions has nothing to be compared with; give a second")
+    if other is not None or metrics or bertscore_model or names or resamples is not None:
+        raise ConfigError(
+            "compare: metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
+        )
     opened = _reopen(target)
     with working(progress):
         from medtune import evaluation_stages

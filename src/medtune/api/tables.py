@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtune.errors import DataError
+from medtune.errors import ConfigError, DataError, show_value
 from medtune.evaluation import files
 from medtune.evaluation.prediction_files import predictions_of, read_predictions
 from medtune.records import Comparison, Prediction, Score
@@ -34,16 +34,23 @@ def compare_rows(
     *,
     metrics: Sequence[str] | None,
     encoder: str | None,
-    resamples: int,
+    resamples: int | None,
     names: tuple[str, str] | None,
 ) -> Comparison:
     """The second set of predictions against the first. Raises MedtuneError."""
+    if names is not None and not _are_two_texts(names):
+        raise ConfigError(f"names={show_value(names)}: must be two texts, such as ('before', 'after')")
     before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
     if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
         names = files.short_names(Path(first), Path(second))
+    drawn = files.RESAMPLES if resamples is None else resamples
     return files.compare_predictions(
-        before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=resamples
+        before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=drawn
     )
+
+
+def _are_two_texts(names: object) -> bool:
+    return isinstance(names, tuple | list) and len(names) == 2 and all(isinstance(name, str) for name in names)
 
 
 def _read(given: Predictions, origin: str, references: Path | None = None) -> list[Prediction]:

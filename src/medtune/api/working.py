@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from medtune import interruption
 from medtune.disk_errors import describe_disk_error, quiet_threads
-from medtune.errors import DiskError, RunDirError
+from medtune.errors import DiskError, MedtuneError, RunDirError
 from medtune.hardware import release_memory
 from medtune.process import prepare_process
 from medtune.progress import Listener, listening
@@ -61,10 +61,17 @@ def _interruptible() -> Iterator[None]:
                 interruption.raise_if_requested()  # a library may make an error of it
                 problem = describe_disk_error(error, elsewhere=next(iter(locked_folders()), "the disk"))
                 if problem is None or isinstance(error, DiskError):
+                    if isinstance(error, MedtuneError):
+                        error.args = (_in_python(str(error)), *error.args[1:])
                     raise
                 raise DiskError(f"{problem}, then go on with resume=True") from error
     except interruption.Interrupted as stopped:
         raise RunInterrupted(f"interrupted ({stopped}); call it again with resume=True to go on") from None
+
+
+def _in_python(text: str) -> str:
+    """`text` with what a command's options are called as arguments of a call."""
+    return text.replace("add --resume", "add resume=True").replace("another --run-dir", "another run_dir")
 
 
 def _let_go(error: BaseException | None) -> None:

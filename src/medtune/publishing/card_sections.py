@@ -183,7 +183,7 @@ def human_lines(run: RunDir) -> list[str]:
 def merge_lines(run: RunDir, record: MergeRecord | None = None) -> list[str]:
     """What merging changed by `record` or else by the run's own, in sentences; none where it was not merged."""
     record = record or read_merge(run)
-    return merge_sentences(record) if record else []
+    return merge_sentences(record, evaluated=run.is_complete("compare"), public=True) if record else []
 
 
 def data_sentence(config: Config, names: PublicNames) -> str:

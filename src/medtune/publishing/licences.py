@@ -18,7 +18,7 @@ from medtune.publishing.public_names import PublicNames
 from medtune.run_dir import RunDir
 
 _VOCABULARY_OF_LLAMA_3 = 128_256
-_LLAMA_3 = re.compile(r"(?i)(?<![a-z])llama[-_ ]?3(?:[._]([123]))?(?![0-9]|b(?![a-z]))")
+_LLAMA_3 = re.compile(r"(?i)(?<![a-z])llama[-_ ]?3(?:[._]([123])|-([123])(?=-|$))?(?![0-9]|b(?![a-z]))")
 _STATED = re.compile(r"\A---\n(?:(?!---\n).*\n)*?license: *([\"']?)([\w.-]{1,40})\1 *\n(?:.*\n)*?---\n")
 # How the first version and its successors scale positions, which tells them apart where a name does not.
 _ROPE_FACTORS = {8.0: "3.1", 32.0: "3.2"}
@@ -48,21 +48,23 @@ class DataLicence:
 
 
 def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
-    """The licence of the run's base model, by its name and configuration."""
+    """The licence of the run's base model, by its configuration and both its own name and the one it has in public."""
     base = run.config().model.base
+    by_config = _version_by_config(_base_config(base, _revision(run)))
+    versions = [version for version in (_version_by_name(base), _version_by_name(names.base), by_config) if version]
+    if versions:
+        # A name that says 3 alone may mean any of them.
+        return _llama_licence(next((version for version in versions if version != "3"), "3"))
     for start, licence in _KNOWN.items():
         if names.base.startswith(start):
             return BaseLicence(licence, licence)
-    version = _version_by_name(names.base) or _version_by_config(_base_config(base, names.base_revision))
-    if version is not None:
-        return _llama_licence(version)
     stated = _stated_licence(Path(base))
     return BaseLicence(stated, stated) if stated else BaseLicence("other", "that of the base model")
 
 
-def agreement_files(base: str, revision: str | None) -> dict[str, Path]:
+def agreement_files(run: RunDir) -> dict[str, Path]:
     """The base model's licence files that stand on this machine, in its folder or in the Hub's cache."""
-    folder = _base_folder(base, revision)
+    folder = _base_folder(run.config().model.base, _revision(run))
     if folder is None:
         return {}
     found = sorted(file for pattern in LICENCE_FILES for file in folder.glob(pattern) if file.is_file())
@@ -103,7 +105,9 @@ def _llama_licence(version: str) -> BaseLicence:
 
 def _version_by_name(base: str) -> str | None:
     match = _LLAMA_3.search(base.rpartition("/")[2])
-    return None if match is None else f"3.{match[1]}" if match[1] else "3"
+    if match is None:
+        return None
+    return f"3.{minor}" if (minor := match[1] or match[2]) else "3"
 
 
 def _version_by_config(config: Mapping[str, Any]) -> str | None:
@@ -111,8 +115,17 @@ def _version_by_config(config: Mapping[str, Any]) -> str | None:
     if config.get("model_type") != "llama" or config.get("vocab_size") != _VOCABULARY_OF_LLAMA_3:
         return None
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
-    factor = scaling.get("factor") if isinstance(scaling, dict) else None
+    # Other ways to scale are those of whoever lengthened the context of the first version.
+    if not isinstance(scaling, dict) or "llama3" not in (scaling.get("rope_type"), scaling.get("type")):
+        return "3"
+    factor = scaling.get("factor")
     return _ROPE_FACTORS.get(factor, "3") if isinstance(factor, (int, float)) else "3"
+
+
+def _revision(run: RunDir) -> str | None:
+    """The commit of the base that the run read from the Hub, whatever name it is given in public."""
+    revision: str | None = run.provenance().get("model", {}).get("revision")
+    return revision
 
 
 def _base_config(base: str, revision: str | None) -> dict[str, Any]:

@@ -21,29 +21,51 @@ def read_merge(run_dir: RunDir) -> MergeRecord | None:
     return record
 
 
-def merge_sentences(record: MergeRecord) -> list[str]:
-    """What merging changed, in plain sentences."""
+def merge_sentences(record: MergeRecord, *, evaluated: bool = True, public: bool = False) -> list[str]:
+    """What merging changed, in plain sentences; `evaluated` says that the adapter beside its base was.
+
+    `public` leaves out why it was not measured and what to do, which is for whoever has the run.
+    """
     origin = record.base + (f" at {record.revision[:12]}" if record.revision else "")
     sentences = [
         f"The adapter is merged into {origin}: {_size(record.bytes)} of {record.dtype} weights in "
         f"{record.shards} file{'s' if record.shards != 1 else ''}."
     ]
     if record.measured is None:
-        return [
-            *sentences,
-            f"What merging changed was not measured: {record.not_measured or 'no reason was given'}. What was "
-            "evaluated is the adapter beside its base.",
-        ]
-    return [*sentences, *_measured_sentences(record.measured)]
+        reason = "" if public else f": {record.not_measured or 'no reason was given'}"
+        scored = " What was evaluated is the adapter beside its base." if evaluated else ""
+        return [*sentences, f"What merging changed was not measured{reason}.{scored}"]
+    return [*sentences, *_measured_sentences(record.measured, evaluated, public)]
 
 
-def _measured_sentences(found: MergeMeasurement) -> list[str]:
-    base = "the NF4 base" if found.quantization == "nf4" else "its base"
+def is_within_bound(record: MergeRecord | None) -> bool:
+    """Whether merging was measured, and changed no more than the scores can bear."""
+    return record is not None and record.measured is not None and record.measured.within_bound
+
+
+def merged_notes(record: MergeRecord | None, quantization: str, *, evaluated: bool) -> list[str]:
+    """What the card of a merged model says before the verdict: whose scores they are, and a warning if there is one."""
+    found = record.measured if record else None
+    notes = []
+    if evaluated:
+        changed = (
+            "How far merging moved it from that was not measured."
+            if found is None
+            else f"Its next tokens diverge from that one's by {_nats(found.kl.mean)} nats a token on average."
+        )
+        notes = [f"The scores were measured with the adapter on {_base(quantization)}, not with this model. {changed}"]
+    if found is not None and not found.within_bound:
+        notes.append(f"Warning: {_beyond(found, evaluated, public=True)}.")
+    return notes
+
+
+def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) -> list[str]:
+    scored = ", which was evaluated," if evaluated else ""
     sentences = [
         f"On {found.positions:,} answer tokens of {found.prompts} test questions, its next tokens diverge from those "
-        f"of the adapter on {base}, which was evaluated, by {_nats(found.kl.mean)} nats a token on average (95 % by at "
-        f"most {_nats(found.kl.p95)}, the largest {_nats(found.kl.max)}); the likeliest token is the same at "
-        f"{found.agreement:.1%}."
+        f"of the adapter on {_base(found.quantization)}{scored} by {_nats(found.kl.mean)} nats a token on average "
+        f"(95 % by at most {_nats(found.kl.p95)}, the largest {_nats(found.kl.max)}); the likeliest token is the same "
+        f"at {found.agreement:.1%}."
     ]
     if found.rounding is not None and found.quantization != "none":
         sentences.append(
@@ -58,20 +80,25 @@ def _measured_sentences(found: MergeMeasurement) -> list[str]:
             f"same, and {found.same_prefix:.0%} of the tokens stand before the first difference."
         )
     if not found.within_bound:
-        sentences.append(f"Warning: {_beyond(found)}.")
+        sentences.append(f"Warning: {_beyond(found, evaluated, public)}.")
     return sentences
 
 
-def _beyond(found: MergeMeasurement) -> str:
+def _base(quantization: str) -> str:
+    return "the NF4 base" if quantization == "nf4" else "its base"
+
+
+def _beyond(found: MergeMeasurement, evaluated: bool, public: bool) -> str:
     if found.rounding is not None and not found.rounding.mean <= found.rounding_bound:
         return (
             f"merging by itself changed {_nats(found.rounding.mean)} nats a token, and the bound is "
             f"{found.rounding_bound:g}; do not use this merge"
         )
-    return (
-        f"{_nats(found.kl.mean)} nats a token are beyond the bound of {found.bound:g}; the scores of the run need not "
-        "be those of the merged model, so evaluate it by itself"
-    )
+    beyond = f"{_nats(found.kl.mean)} nats a token are beyond the bound of {found.bound:g}"
+    if not evaluated:
+        return beyond
+    doubted = f"{beyond}; the scores of the run need not be those of the merged model"
+    return doubted if public else f"{doubted}, so evaluate it by itself"
 
 
 def _nats(value: float) -> str:

@@ -18,6 +18,7 @@ from medtune.model.loading import DEMO_MODEL
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
+from medtune.publishing.merge_record import is_within_bound, merged_notes
 from medtune.publishing.public_names import PublicNames, public_name, public_names
 from medtune.records import Comparison, ComparisonRow, MergeRecord
 from medtune.run_dir import RunDir
@@ -60,6 +61,8 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
     names = public_names(run, request.base_model)
     licence = base_licence(run, names)
     comparison = read_files(run) if run.is_complete("compare") else None
+    # Of a merged model that is another than the one measured, nobody should find the scores by its name.
+    indexed = comparison if not request.merged or is_within_bound(request.merge) else None
     title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
     known = set(_HUB_METRICS.values())
     data: dict[str, Any] = {
@@ -73,8 +76,8 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
         "datasets": [names.source] if names.source_on_hub else None,
         "tags": _tags(run, licence),
         "model_name": title,
-        "eval_results": _results(comparison, names) if comparison else None,
-        "metrics": sorted({_hub_metric(row.metric) for row in _standard(comparison)} & known) if comparison else None,
+        "eval_results": _results(indexed, names, merged=request.merged) if indexed else None,
+        "metrics": sorted({_hub_metric(row.metric) for row in _standard(indexed)} & known) if indexed else None,
     }
     header = ModelCardData(**{key: value for key, value in data.items() if value})
     return f"---\n{header.to_yaml()}\n---\n\n{_body(run, request, title, comparison)}"
@@ -103,16 +106,20 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters["md"] = escape_markdown
+    names = public_names(run, request.base_model)
+    # A path is looked for before Markdown's escapes change its letters.
+    environment.filters["md"] = lambda text: escape_markdown(names.scrub(text))
     template = (files("medtune.publishing") / "card.md.jinja").read_text(encoding="utf-8")
     config, recorded = run.config(), card_sections.read_recorded(run)
-    names = public_names(run, request.base_model)
     reading = reading_of(comparison) if comparison else None
     page = environment.from_string(template).render(
         title=title,
         names=names,
         licence=base_licence(run, names),
         data_licence=data_licence(names),
+        notes=merged_notes(request.merge, config.model.quantization, evaluated=comparison is not None)
+        if request.merged
+        else [],
         verdict=[*reading.verdict, *reading.controls] if reading else [],
         what="A merged model" if request.merged else "A LoRA adapter",
         code=loading_example(run, request),
@@ -164,10 +171,11 @@ def _hub_metric(metric: str) -> str:
     return next((name for start, name in _HUB_METRICS.items() if metric.startswith(start)), metric)
 
 
-def _results(comparison: Comparison, names: PublicNames) -> list[Any]:
+def _results(comparison: Comparison, names: PublicNames, *, merged: bool) -> list[Any]:
     """The tuned model's scores of the standard table; a value that is no number is none for the Hub either."""
     from huggingface_hub import EvalResult
 
+    measured = " (of the adapter, before merging)" if merged else ""
     return [
         EvalResult(
             task_type="text-generation",
@@ -177,7 +185,7 @@ def _results(comparison: Comparison, names: PublicNames) -> list[Any]:
             dataset_split="test",
             dataset_revision=names.source_revision,
             metric_type=_hub_metric(row.metric),
-            metric_name=METRIC_NAMES.get(row.metric, row.metric),
+            metric_name=METRIC_NAMES.get(row.metric, row.metric) + measured,
             metric_value=round(row.tuned, 6),
             metric_args={"baseline": round(row.baseline, 6), "rows": row.n, "signature": row.signature},
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import PurePath, PureWindowsPath
 
 from medtune.config import Config
 from medtune.data.sources import DEMO_SOURCE
@@ -20,6 +21,10 @@ _LOCAL_START = (".", "/", "~", "\\")
 _PATH = re.compile(
     r"(?<![\w/.~-])(?:~|[A-Za-z]:|\\)?[/\\](?:[^\s/\\:;,|'\"<>()\[\]{}]+[/\\])+([^\s/\\:;,|'\"<>()\[\]{}]*)"
 )
+_SEPARATORS = ("/", "\\")
+# Not inside of a longer path or an address, whose end only looks like a private one; a file's address is one, and the
+# letter of a line break that JSON spells out is no part of a word.
+_BEFORE = r"(?:(?<![\w./~-])|(?<=file://)|(?<=file:///)|(?<=\\[nrt]))"
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
@@ -42,8 +47,8 @@ class PublicNames:
     def scrub(self, text: str) -> str:
         """`text` without the paths of this machine."""
         for path, name in self.private_paths:
-            # Not inside of a longer path, whose end only looks like it.
-            text = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w-])", lambda _, name=name: name, text)  # type: ignore[misc]
+            end = "" if path.endswith(_SEPARATORS) else r"(?![\w-])"
+            text = re.sub(rf"{_BEFORE}{re.escape(path)}{end}", lambda _, name=name: name, text)  # type: ignore[misc]
         return text
 
 
@@ -87,10 +92,12 @@ def is_local(name: str) -> bool:
 def public_config(config: Config, names: PublicNames) -> Config:
     """`config` without paths of this machine, and without the private repository that kept its checkpoints."""
     data, evaluation = config.data, config.evaluation
+    prompt = names.scrub(data.system_prompt)
     model = {"base": names.base, "adapter": config.model.adapter and public_name(config.model.adapter)}
     if names.base_revision is not None:
         model["revision"] = names.base_revision
-    rows = {"source": names.source, "test_source": data.test_source and public_name(data.test_source)}
+    test_source = data.test_source and public_name(data.test_source)
+    rows = {"source": names.source, "test_source": test_source, "system_prompt": prompt}
     return config.model_copy(
         update={
             "model": config.model.model_copy(update=model),
@@ -110,9 +117,30 @@ def _private_paths(run: RunDir, config: Config) -> tuple[tuple[str, str], ...]:
         config.evaluation.bertscore_model,
     )
     local = [name for name in given if name and is_local(name)]
-    found = {path: public_name(path) for name in [*local, str(run.path)] for path in (name, os.path.abspath(name))}
-    home = str(Path.home())
-    found |= {f"{home}/": "~/"} if len(home) > 1 else {}
-    found |= {html.escape(path): html.escape(name) for path, name in found.items()}
-    paths = [(path, name) for path, name in found.items() if "/" in path or "\\" in path]
+    places = {
+        path: public_name(path) for name in [*local, str(run.path)] for path in (name.rstrip("/\\"), *_whole(name))
+    }
+    # A home of one part, such as /root, is many people's: alone it tells nothing, and may be a word of a text.
+    homes = [home for home in _whole("~") if len(home) > 1]
+    places |= dict((home, "~") if home.count(os.sep) > 1 else (f"{home}/", "~/") for home in homes)
+    found = {
+        write(path): write(name)
+        for place, name in places.items()
+        for path in (place, place.replace("\\", "/"))
+        for write in (str, html.escape, _in_json, _in_ascii_json)
+    }
+    paths = [(path, name) for path, name in found.items() if path.strip("/\\") and ("/" in path or "\\" in path)]
     return tuple(sorted(paths, key=lambda item: (-len(item[0]), item[0])))
+
+
+def _whole(path: str) -> tuple[str, str]:
+    """`path` from the root on, as it is called and as it is where links are followed."""
+    return os.path.abspath(os.path.expanduser(path)), os.path.realpath(os.path.expanduser(path))
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _in_ascii_json(text: str) -> str:
+    return json.dumps(text)[1:-1]

@@ -71,9 +71,12 @@ def publish(
     Raises PublishError for what must not go up, HubError for what the Hub refuses, HubUnavailableError for what may
     work when it is tried again, and RunDirError if the run is not complete.
     """
+    if isinstance(options, str):
+        raise PublishError(f"options={options!r}: must be a list of names, such as [{options!r}]")
     if unknown := set(options).difference(get_args(Option)):
         raise PublishError(f"options: {', '.join(sorted(unknown))}: must be of {', '.join(get_args(Option))}")
     run.require("train", f"medtune train {run.path}")
+    _require_unknown_base(run, base_model)
     names = public_names(run, base_model)
     licence = base_licence(run, names)
     _check_request(run, repo, names, licence, options)
@@ -109,6 +112,14 @@ def publish(
         return done if dry_run else _send(done, state, files, found, private=private)
 
 
+def _require_unknown_base(run: RunDir, base_model: str | None) -> None:
+    if base_model is not None and public_names(run).base_on_hub:
+        raise PublishError(
+            f"--base-model {one_line(base_model)}: the run read {one_line(run.config().model.base)} from the Hub, and "
+            "that is what is published; leave --base-model out"
+        )
+
+
 def _check_request(
     run: RunDir, repo: str, names: PublicNames, licence: BaseLicence, options: Collection[Option]
 ) -> None:
@@ -125,7 +136,7 @@ def _check_request(
             f"{names.base}: not a model of the Hub, so that nobody else can load it by this name; if it is there, name "
             "it with --base-model owner/name"
         )
-    if licence.notice and not agreement_files(run.config().model.base, names.base_revision):
+    if licence.notice and not agreement_files(run):
         say(f"the {licence.title} wants a copy of itself to go along; put LICENSE of {names.base} into the repository")
 
 

@@ -78,7 +78,8 @@ class Uploads:
             self.add(file.name, file)
         settings = read_mapping(folder / _ADAPTER_CONFIG)
         public = {"base_model_name_or_path": self.names.base, "revision": self.names.base_revision}
-        self.add_text(_ADAPTER_CONFIG, json.dumps({**settings, **public}, indent=2, sort_keys=True) + "\n")
+        text = self.names.scrub(json.dumps({**settings, **public}, indent=2, sort_keys=True))
+        self.add_text(_ADAPTER_CONFIG, f"{text}\n")
 
     def add_merged(self, folder: Path) -> None:
         """A merged model. Raises PublishError unless `folder` holds a whole one of this run's adapter."""
@@ -107,7 +108,7 @@ class Uploads:
         if request.has_report:
             self.add(run.report_file.name, run.report_file)
         if licence.notice is not None:
-            for name, file in agreement_files(run.config().model.base, self.names.base_revision).items():
+            for name, file in agreement_files(run).items():
                 self.add(name, file)
             self.add_text(NOTICE, f"{licence.notice}\n")
 

@@ -177,6 +177,19 @@ def test_no_width_scrolls_sideways(session: OpenSession, written: Path, width: i
     assert profile.problems == []
 
 
+def test_on_a_phone_tables_stack_or_show_that_there_is_more(session: OpenSession, written: Path) -> None:
+    page = opened(session(viewport={"width": 390, "height": 844}), written)
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    wider = "[...document.querySelectorAll('{} .scroll')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert [page.evaluate(wider.format(part)) for part in ("#strata", "#lengths")] == [0, 0]
+    assert page.evaluate(wider.format("#training")) == 1
+    shade = page.evaluate("getComputedStyle(document.querySelector('#training .scroll')).backgroundAttachment")
+    assert shade == "local, scroll"
+    # Stacked, every value bears its column's name.
+    label = "getComputedStyle(document.querySelector('#strata td'), '::before').content"
+    assert page.evaluate(label) == '"Rows"'
+
+
 def test_the_keyboard_reaches_everything(session: OpenSession, written: Path) -> None:
     page = opened(session(), written)
     page.keyboard.press("Tab")
