@@ -19,6 +19,7 @@ from medtune import interruption, pipeline
 from medtune.__main__ import main
 from medtune.config import LoraSection
 from medtune.errors import ModelError
+from medtune.folder_marks import MARK_NAME, mark_as_own
 from medtune.inference import merge_measurement
 from medtune.merging_stage import merge_stage
 from medtune.model import merging
@@ -209,12 +210,16 @@ def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune,
 def test_an_empty_folder_is_taken_and_a_dead_processs_folder_cleared(run_dir, tmp_path, medtune):
     to = tmp_path / "merged"
     to.mkdir()
-    dead, other = tmp_path / ".merged-4194305", tmp_path / ".merged-mine"
-    for folder in (dead, other):
+    dead, mine, dated = (tmp_path / f".merged-{end}" for end in ("k2_x9abc", "mine_abc", "20251103"))
+    for folder in (dead, mine, dated):
         folder.mkdir()
+        mark_as_own(folder)
+    mark = json.loads((dead / MARK_NAME).read_text())
+    (dead / MARK_NAME).write_text(json.dumps(mark | {"number": 4194305}))
+    (dated / MARK_NAME).unlink()
     assert medtune("merge", run_dir.path, "--to", to, "--no-measure").status == 0
     assert "model.safetensors" in files(to)
-    assert (dead.exists(), other.exists()) == (False, True)
+    assert files(tmp_path) == {"run", "merged", mine.name, dated.name}
 
 
 def test_too_little_room_is_said_before_anything_is_written(run_dir, tmp_path, medtune, monkeypatch):
