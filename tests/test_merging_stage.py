@@ -25,6 +25,7 @@ from medtune.merging_stage import merge_stage
 from medtune.model import merging
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
 from medtune.publishing.merge_record import merge_sentences, read_merge
+from medtune.publishing.merged_folder import write_companions
 from medtune.recipes import load_recipe
 from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir import RunDir
@@ -305,6 +306,29 @@ def test_without_training_there_is_nothing_to_merge(run_dir, tmp_path, medtune):
     assert medtune("merge", run_dir.path, "--to", tmp_path / "merged", "--dtype", "int8").err.startswith(
         "medtune: --dtype int8: must be one of bfloat16, float16, float32"
     )
+
+
+def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run_dir, tmp_path):
+    from transformers import AutoTokenizer
+
+    base = shutil.copytree(run_dir.config().model.base, tmp_path / "base")
+    names = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|eot_id|>"}
+    (base / "special_tokens_map.json").write_text(json.dumps(names))
+    (base / "chat_template.jinja").write_text("another")
+    for name in ("added_tokens.json", "vocab.json"):
+        (base / name).write_text("{}")
+    (tmp_path / "to").mkdir()
+    write_companions(base, run_dir.adapter_dir, tmp_path / "to", dtype="float32", untied=False)
+    expected, found = (AutoTokenizer.from_pretrained(folder) for folder in (run_dir.adapter_dir, tmp_path / "to"))
+    assert found.pad_token == expected.pad_token == "<|finetune_right_pad_id|>"
+    assert found.eos_token == expected.eos_token == "<|eot_id|>"
+    assert found.chat_template == expected.chat_template
+    assert not {"special_tokens_map.json", "added_tokens.json", "vocab.json"} & files(tmp_path / "to")
+    (run_dir.adapter_dir / "tokenizer.json").unlink()
+    shutil.rmtree(tmp_path / "to")
+    (tmp_path / "to").mkdir()
+    write_companions(base, run_dir.adapter_dir, tmp_path / "to", dtype="float32", untied=False)
+    assert {"tokenizer.json", "special_tokens_map.json"} <= files(tmp_path / "to")
 
 
 def test_a_wrong_merge_is_marked(run_dir, tmp_path, monkeypatch):

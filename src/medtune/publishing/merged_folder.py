@@ -27,12 +27,13 @@ _TOKENIZER_FILES = (
 def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, untied: bool) -> None:
     """Write to `folder` all that transformers reads beside the weights, and the base's licence.
 
-    The tokenizer is the base's, with the padding token and the chat template that the adapter was trained with.
-    Raises ModelError if the base's configuration cannot be read.
+    The tokenizer is the one that the adapter was trained with, or the base's where the adapter brings none. Raises
+    ModelError if the base's configuration cannot be read.
     """
-    _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES, *_TOKENIZER_FILES))
-    if (adapter / "tokenizer.json").is_file():
-        _copy(adapter, folder, (*_TOKENIZER_FILES, ADAPTER_SETTINGS))
+    _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES))
+    _copy(adapter, folder, (ADAPTER_SETTINGS,))
+    # One of both would be neither: a file that the adapter does not need, such as special_tokens_map.json, overrules.
+    _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, _TOKENIZER_FILES)
     try:
         config = read_mapping(base / CONFIG_NAME)
     except (DamagedError, FileNotFoundError) as error:
