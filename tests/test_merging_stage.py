@@ -308,6 +308,46 @@ def test_without_training_there_is_nothing_to_merge(run_dir, tmp_path, medtune):
     )
 
 
+@pytest.fixture
+def starting(run_dir, tmp_path) -> RunDir:
+    """A run with data whose `model.adapter` is an adapter in a folder; it has trained nothing."""
+    adapter = run_dir.adapter_dir.rename(tmp_path / "stored")
+    values = run_dir.config().model_dump(mode="json")
+    values["model"]["adapter"] = str(adapter)
+    run_dir.config_file.write_text(json.dumps(values))
+    record = run_dir.provenance()
+    run_dir.write_json(run_dir.provenance_file, record | {"stages": {"data": record["stages"]["data"]}})
+    return run_dir
+
+
+def test_what_a_training_starts_from_is_not_merged_for_what_it_makes(starting, tmp_path, medtune):
+    result = medtune("merge", starting.path, "--to", tmp_path / "merged")
+    assert (result.status, result.err) == (
+        2,
+        f"medtune: {starting.path}: the train stage is not complete; run `medtune train {starting.path}` or, to "
+        f"evaluate {tmp_path / 'stored'} as it is, `medtune evaluate {starting.path} --model tuned` first\n",
+    )
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_stored_adapter_that_was_evaluated_is_merged(starting, tmp_path, medtune):
+    for file in (starting.predictions_file, starting.scores_file, starting.row_statistics_file):
+        starting.write_text(file("tuned"), "")
+    found = adapter_fingerprint(tmp_path / "stored")
+    starting.complete("tuned", {"adapter": found})
+    release_locks()
+    assert medtune("merge", starting.path, "--to", tmp_path / "merged", "--no-measure").status == 0
+    assert read_merge(starting).adapter == found
+    starting.complete("tuned", {"adapter": "another"})
+    result = medtune("merge", starting.path, "--to", tmp_path / "again", "--no-measure")
+    assert f"{tmp_path / 'stored'}: not the adapter that was evaluated; put that back" in result.err
+    shutil.copytree(tmp_path / "stored", starting.adapter_dir)
+    starting.complete("train", {})
+    (starting.adapter_dir / "adapter_model.safetensors").unlink()
+    result = medtune("merge", starting.path, "--to", tmp_path / "again", "--no-measure")
+    assert "the train stage is not complete; run `medtune train" in result.err
+
+
 def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run_dir, tmp_path):
     from transformers import AutoTokenizer
 

@@ -140,7 +140,7 @@ def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
-        origin["adapter"] = adapter_fingerprint(adapter)
+        origin["adapter"] = record["adapter"] = adapter_fingerprint(adapter)
         model = attach_adapter(model, adapter, trainable=False)
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
     models: tuple[ModelName, ...] = get_args(ModelName)

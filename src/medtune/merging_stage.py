@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from medtune.atomic_files import replacing_folder
+from medtune.checkpoints import last_checkpoint
 from medtune.config import Config
 from medtune.disk_errors import writing
 from medtune.disk_space import require_room
@@ -71,16 +72,11 @@ def merge_stage(
 
 
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
-    from medtune.model.adapters import adapter_fingerprint, resolve_adapter
+    from medtune.model.adapters import adapter_fingerprint
     from medtune.model.loading import resolve_base
 
     config = pin_revision(run_dir, run_dir.config())
-    # As in an evaluation: a stored adapter stands in for a training that there was none of.
-    if config.model.adapter is None or run_dir.damage("train") or run_dir.is_complete("train"):
-        run_dir.require("train", f"medtune train {run_dir.path}")
-        adapter = run_dir.adapter_dir
-    else:
-        adapter = resolve_adapter(config.model.adapter)
+    adapter = _adapter(run_dir, config)
     base = resolve_base(config.model.base, config.model.revision)
     if to.is_symlink() or to.name in ("", ".."):
         to = to.resolve()
@@ -99,6 +95,26 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
         not_measured="`medtune merge` with the same RUN and --to measures it",
     )
     return _Merge(run_dir, config, base.path, adapter, to, record)
+
+
+def _adapter(run_dir: RunDir, config: Config) -> Path:
+    """The trained adapter, or the stored one that the run evaluated in its place. Raises MedtuneError."""
+    from medtune.model.adapters import adapter_fingerprint, resolve_adapter
+
+    stored, command = config.model.adapter, f"medtune train {run_dir.path}"
+    if stored is None or run_dir.damage("train") or run_dir.is_complete("train") or last_checkpoint(run_dir):
+        run_dir.require("train", command)
+        return run_dir.adapter_dir
+    # What a training starts from is not what it makes.
+    if not run_dir.is_complete("tuned"):
+        run_dir.require(
+            "train", f"{command}` or, to evaluate {stored} as it is, `medtune evaluate {run_dir.path} --model tuned"
+        )
+    adapter = resolve_adapter(stored)
+    evaluated = run_dir.provenance()["stages"]["tuned"].get("adapter")
+    if evaluated not in (None, adapter_fingerprint(adapter)):
+        raise ModelError(f"{stored}: not the adapter that was evaluated; put that back, or start a new run")
+    return adapter
 
 
 def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
