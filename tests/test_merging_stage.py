@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from command_line import command_runner
 from medtune import interruption, pipeline
 from medtune.__main__ import main
+from medtune.checksums import describe_file
 from medtune.config import LoraSection
 from medtune.errors import ModelError
 from medtune.folder_marks import MARK_NAME, mark_as_own
@@ -25,7 +26,7 @@ from medtune.merging_stage import merge_stage
 from medtune.model import merging
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
 from medtune.publishing.merge_record import merge_sentences, read_merge
-from medtune.publishing.merged_folder import write_companions
+from medtune.publishing.merged_folder import existing_merge, read_record, require_whole, write_companions
 from medtune.recipes import load_recipe
 from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir import RunDir
@@ -125,7 +126,10 @@ def test_the_folder_holds_what_goes_with_weights_and_no_code(merged):
 def test_the_record_says_what_was_merged_and_what_it_changed(merged):
     run_dir, to = merged
     record = read_merge(run_dir)
-    assert record == MergeRecord(**{**asdict(record), "measured": record.measured})
+    assert record == MergeRecord(**{**asdict(record), "measured": record.measured, "files": record.files})
+    assert {name: asdict(file) for name, file in record.files.items()} == {
+        name: describe_file(to / name) for name in files(to) - {"merge.json"}
+    }
     assert json.loads(run_dir.merge_file.read_text()) == json.loads((to / "merge.json").read_text())
     assert (record.destination, record.base, record.revision) == ("tuned-model", "tiny-base", None)
     assert str(to.parent) not in run_dir.merge_file.read_text()
@@ -185,6 +189,55 @@ def test_a_folder_that_is_something_else_is_left_alone(run_dir, tmp_path, medtun
     assert {path: path.read_bytes() for path in (to.iterdir() if to.is_dir() else [to])} == before
 
 
+def _overwrite(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100:-96] = b"\0\0\0\0"  # which no sample of a large file need hit
+    file.write_bytes(content)
+
+
+def _forget_checksums(folder: Path) -> None:
+    record = json.loads((folder / "merge.json").read_text())
+    (folder / "merge.json").write_text(json.dumps({**record, "files": {}, "identity": None}))
+
+
+def _name_another_file(folder: Path) -> None:
+    record = json.loads((folder / "merge.json").read_text())
+    (folder / "merge.json").write_text(json.dumps({**record, "files": {"../config.json": {"bytes": 1, "sha256": "0"}}}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_overwrite, "its model.safetensors is not as it was written"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "its model.safetensors is missing"),
+        (lambda folder: (folder / "config.json").unlink(), "its config.json is missing"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "its tokenizer.json has 2 of "),
+        (_forget_checksums, "merged before checksums were kept"),
+        (_name_another_file, "its ../config.json is not in it"),
+    ],
+)
+def test_a_merge_that_is_not_as_it_was_written_is_none(merged, tmp_path, medtune, spoil, said):
+    to = shutil.copytree(merged[1], tmp_path / "merged")
+    spoil(to)
+    command = ("merge", merged[0].path, "--to", to, "--dtype", "float32", "--no-measure")
+    result = medtune(*command)
+    release_locks()
+    assert result.status == 2
+    assert f"medtune: {to}: {said}" in result.err
+    assert result.err.endswith("; delete it, and merge again\n")
+    with pytest.raises(ModelError, match="delete it, and merge again"):
+        require_whole(to, read_record(to / "merge.json"))
+
+
+def test_a_merge_into_weights_that_were_changed_in_place_is_another(merged, tmp_path):
+    wanted = read_merge(merged[0])
+    assert existing_merge(merged[1], wanted) == wanted
+    assert wanted.identity.startswith("tiny-base with files ")
+    with pytest.raises(ModelError, match="merged into tiny-base before its files changed; delete it, and merge again"):
+        existing_merge(merged[1], replace(wanted, identity="tiny-base with files 0123456789abcdef"))
+
+
 def test_a_folder_below_a_file(run_dir, tmp_path, medtune):
     (tmp_path / "file").write_text("mine")
     result = medtune("merge", run_dir.path, "--to", tmp_path / "file" / "deep" / "merged")
@@ -196,9 +249,9 @@ def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune,
     to, write_merge = tmp_path / "merged", merging.write_merge
 
     def with_a_neighbour(*args, **options):
-        write_merge(*args, **options)
         to.mkdir(exist_ok=True)
         (to / "mine.txt").write_text("mine")
+        return write_merge(*args, **options)
 
     monkeypatch.setattr(merging, "write_merge", with_a_neighbour)
     result = medtune("merge", run_dir.path, "--to", to, "--no-measure")

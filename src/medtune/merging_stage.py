@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from medtune.atomic_files import replacing_folder
 from medtune.checkpoints import last_checkpoint
+from medtune.checksums import FileRecord, describe_file
 from medtune.config import Config
 from medtune.disk_errors import writing
 from medtune.disk_space import require_room
@@ -73,17 +74,18 @@ def merge_stage(
 
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     from medtune.model.adapters import adapter_fingerprint
-    from medtune.model.loading import resolve_base
+    from medtune.model.loading import base_identity, resolve_base
 
     config = pin_revision(run_dir, run_dir.config())
     adapter = _adapter(run_dir, config)
     base = resolve_base(config.model.base, config.model.revision)
     if to.is_symlink() or to.name in ("", ".."):
         to = to.resolve()
+    # What is published tells nobody of this machine's folders.
+    name = base.path.resolve().name if os.path.isdir(config.model.base) else config.model.base
     record = MergeRecord(
         destination=to.name,
-        # What is published tells nobody of this machine's folders.
-        base=base.path.resolve().name if os.path.isdir(config.model.base) else config.model.base,
+        base=name,
         revision=base.revision,
         adapter=adapter_fingerprint(adapter),
         dtype=dtype,
@@ -93,6 +95,7 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
         seconds=0.0,
         peak_rss_bytes=0,
         not_measured="`medtune merge` with the same RUN and --to measures it",
+        identity=base_identity(name, base),
     )
     return _Merge(run_dir, config, base.path, adapter, to, record)
 
@@ -133,10 +136,12 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
         merge.to.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(merge.to) as folder:
         with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
-            write_merge(plan, folder, on_bytes=_in_megabytes(advance))
+            files = write_merge(plan, folder, on_bytes=_in_megabytes(advance))
         write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied)
+        files |= {file.name: FileRecord(**describe_file(file)) for file in folder.iterdir() if file.name not in files}
         record = replace(
             merge.record,
+            files=dict(sorted(files.items())),
             shards=len(plan.files),
             bytes=plan.bytes,
             changed_tensors=plan.changed,

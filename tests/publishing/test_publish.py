@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from command_line import Medtune, command_runner
 from hub_server import blob_id
 from hub_uploads import UploadServer, ask_this_hub
+from medtune.checksums import describe_file
 from medtune.errors import MedtuneError, PublishError
 from medtune.merging_stage import merge_stage
 from medtune.publishing.differences import MANIFEST
@@ -418,13 +419,18 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, mer
     weights = load_file(shard)
     name = sorted(weights)[0]
     save_file({**weights, name: torch.full_like(weights[name], float("nan"))}, shard, {"format": "pt"})
-    assert f"{name} holds NaN" in refused(merged)
-    shard.unlink()
-    assert f"{shard.name}: missing" in refused(merged)
-    shard.write_bytes(content)
+    assert f"its {shard.name} is not as it was written; delete it, and merge again" in refused(merged)
     record = json.loads((merged / "merge.json").read_text())
-    (merged / "merge.json").write_text(json.dumps(record | {"bytes": record["bytes"] + 1}))
-    assert "its weights are not all there" in refused(merged)
+    files = {**record["files"], shard.name: describe_file(shard)}
+    (merged / "merge.json").write_text(json.dumps(record | {"files": files}))
+    assert f"{name} holds NaN" in refused(merged)
+    (merged / "merge.json").write_text(json.dumps(record))
+    shard.unlink()
+    assert f"its {shard.name} is missing; delete it, and merge again" in refused(merged)
+    shard.write_bytes(content)
+    (merged / "tokenizer.json").rename(merged / "elsewhere")
+    assert "its tokenizer.json is missing; delete it, and merge again" in refused(merged)
+    (merged / "elsewhere").rename(merged / "tokenizer.json")
     (merged / "merge.json").write_text(json.dumps(record | {"adapter": "of another"}))
     assert "merged from another adapter" in refused(merged)
     (merged / "merge.json").unlink()

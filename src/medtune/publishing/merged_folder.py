@@ -7,14 +7,17 @@ import os
 import shutil
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from medtune.atomic_files import replacing_file
 from medtune.checked_files import DamagedError, check_type, read_mapping
+from medtune.checksums import difference
 from medtune.errors import ModelError
 from medtune.hub import ADAPTER_SETTINGS, LICENCE_FILES
+from medtune.progress import progress_bar
 from medtune.records import MergeRecord
+from medtune.terminal import one_line
 
 RECORD_NAME = "merge.json"
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
@@ -68,8 +71,6 @@ def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
 
     Raises ModelError for anything else: a folder of a user's own is never written to.
     """
-    from medtune.model.tensor_files import stored_tensors
-
     if not os.path.lexists(folder):
         above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
         if not above.is_dir():
@@ -85,9 +86,26 @@ def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
     for name in ("adapter", "base", "revision", "dtype"):
         if getattr(record, name) != getattr(wanted, name):
             raise ModelError(f"{folder}: holds a merge of another {name}; delete it, or give another --to")
-    if sum(tensor.bytes for tensor in stored_tensors(folder).values()) != record.bytes:
-        raise ModelError(f"{folder}: holds a merge whose weights are not all there; delete it, and merge again")
+    if record.files and record.identity != wanted.identity:
+        raise ModelError(f"{folder}: merged into {record.base} before its files changed; delete it, and merge again")
+    require_whole(folder, record)
     return record
+
+
+def require_whole(folder: Path, record: MergeRecord) -> None:
+    """Raises ModelError, naming it, if a file of the merge in `folder` is not as `record` says it was written.
+
+    All of them are read: a few bytes of 16 GB that differ are another model.
+    """
+    if not record.files:
+        raise ModelError(f"{one_line(str(folder))}: merged before checksums were kept; delete it, and merge again")
+    with progress_bar("Checking files", len(record.files), unit="files") as advance:
+        for name, described in record.files.items():
+            # A record that names a file elsewhere was not written here.
+            how = difference(folder / name, asdict(described)) if PurePath(name).name == name else "is not in it"
+            if how is not None:
+                raise ModelError(f"{one_line(str(folder))}: its {one_line(name)} {how}; delete it, and merge again")
+            advance(1)
 
 
 def _in_dtype(config: dict[str, Any], dtype: str, untied: bool) -> dict[str, Any]:

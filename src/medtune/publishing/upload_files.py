@@ -16,10 +16,9 @@ from medtune.checked_files import DamagedError, read_mapping, read_text
 from medtune.errors import PublishError
 from medtune.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
 from medtune.model.adapters import adapter_fingerprint
-from medtune.model.tensor_files import stored_tensors
 from medtune.publishing.licences import BaseLicence, agreement_files
 from medtune.publishing.merge_record import read_merge
-from medtune.publishing.merged_folder import RECORD_NAME, read_record
+from medtune.publishing.merged_folder import RECORD_NAME, read_record, require_whole
 from medtune.publishing.model_card import CardRequest, build_card
 from medtune.publishing.public_names import PublicNames, public_config
 from medtune.publishing.upload_checks import require_plain_files
@@ -81,7 +80,7 @@ class Uploads:
         self.add_text(_ADAPTER_CONFIG, json.dumps({**settings, **public}, indent=2, sort_keys=True) + "\n")
 
     def add_merged(self, folder: Path) -> None:
-        """A merged model. Raises PublishError unless `folder` holds a whole one of this run's adapter."""
+        """A merged model. Raises MedtuneError unless `folder` holds a whole one of this run's adapter."""
         if not folder.is_dir():
             raise PublishError(
                 f"--merged {folder}: no such folder; make it with `medtune merge {self.run.path} --to DIR`"
@@ -126,5 +125,4 @@ def _require_merge_of(run: RunDir, folder: Path) -> None:
         raise PublishError(f"{where}: no {RECORD_NAME} of `medtune merge` in it; merge again")
     if record.adapter != adapter_fingerprint(run.adapter_dir):
         raise PublishError(f"{where}: merged from another adapter than this run's; merge again")
-    if sum(tensor.bytes for tensor in stored_tensors(folder).values()) != record.bytes:
-        raise PublishError(f"{where}: its weights are not all there; merge again")
+    require_whole(folder, record)
