@@ -25,6 +25,7 @@ from medtune.inference import merge_measurement
 from medtune.merging_stage import merge_stage
 from medtune.model import merging
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
+from medtune.model.loading import base_identity, resolve_base
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.merged_folder import existing_merge, read_record, require_whole, write_companions
 from medtune.recipes import load_recipe
@@ -154,13 +155,14 @@ def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monk
     assert "was not measured: `medtune merge` with the same RUN and --to" in " ".join(first.out.split())
     assert first.out.splitlines()[-1] == str(to)
     assert read_merge(run_dir).measured is None
-    before = (to / "model.safetensors").stat()
+    weights = to / "model.safetensors"
+    before = (weights.stat().st_ino, weights.stat().st_mtime_ns)
     monkeypatch.setattr(merging, "write_merge", None)
     again = medtune("merge", run_dir.path, "--to", to)
     assert again.status == 0, again.err
     assert "holds this merge already" in again.err
     assert read_merge(run_dir).measured is not None
-    assert (to / "model.safetensors").stat() == before
+    assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == before
     # A third time there is nothing left to do.
     monkeypatch.setattr(merge_measurement, "measure_merge", None)
     assert medtune("merge", run_dir.path, "--to", to).status == 0
@@ -236,6 +238,18 @@ def test_a_merge_into_weights_that_were_changed_in_place_is_another(merged, tmp_
     assert wanted.identity.startswith("tiny-base with files ")
     with pytest.raises(ModelError, match="merged into tiny-base before its files changed; delete it, and merge again"):
         existing_merge(merged[1], replace(wanted, identity="tiny-base with files 0123456789abcdef"))
+
+
+def test_a_base_that_changed_since_the_training_is_not_merged_into(run_dir, tmp_path, medtune):
+    base = run_dir.config().model.base
+    run_dir.complete("train", {"base_identity": f"{base} with files 0123456789abcdef"})
+    command = ("merge", run_dir.path, "--to", tmp_path / "merged", "--no-measure")
+    for refused in (medtune(*command), medtune("ask", run_dir.path, "What causes gout ?")):
+        assert refused.status == 2
+        assert f"{base} has changed since the train stage; put the model that was there back, or start a" in refused.err
+    run_dir.complete("train", {"base_identity": base_identity(base, resolve_base(base))})
+    release_locks()
+    assert medtune(*command).status == 0
 
 
 def test_a_folder_below_a_file(run_dir, tmp_path, medtune):

@@ -18,6 +18,7 @@ from medtune.errors import ConfigError, ModelError
 from medtune.hardware import PeakMemory, release_memory
 from medtune.leftovers import clear_abandoned
 from medtune.progress import progress_bar, say
+from medtune.provenance import require_same_base
 from medtune.records import MergeRecord
 from medtune.run_dir import RunDir, pin_revision
 
@@ -79,6 +80,7 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     config = pin_revision(run_dir, run_dir.config())
     adapter = _adapter(run_dir, config)
     base = resolve_base(config.model.base, config.model.revision)
+    require_same_base(run_dir, base_identity(config.model.base, base))
     if to.is_symlink() or to.name in ("", ".."):
         to = to.resolve()
     # What is published tells nobody of this machine's folders.

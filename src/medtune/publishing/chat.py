@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.config import Config
 from medtune.errors import DataError, ModelError
+from medtune.provenance import require_same_base
 from medtune.publishing.upload_checks import is_repository_name
 from medtune.run_dir import RunDir, pin_revision
 from medtune.terminal import harmless
@@ -67,8 +68,10 @@ class Chat:
         from medtune.model.adapters import attach_adapter
         from medtune.model.loaded import load_model
 
-        config, adapter = _find(target)
+        config, adapter, run = _find(target)
         loaded = load_model(config, for_training=False)
+        if run is not None:
+            require_same_base(run, loaded.identity)
         model = attach_adapter(loaded.model, adapter, trainable=False)
         return cls(loaded, model, config.generation.max_new_tokens)
 
@@ -105,7 +108,7 @@ def _require_text(*questions: str) -> None:
         raise DataError("ask: the question is empty; write it in quotes")
 
 
-def _find(target: str) -> tuple[Config, Any]:
+def _find(target: str) -> tuple[Config, Path, RunDir | None]:
     """Configuration and adapter folder of a run directory, or of an adapter given as a folder or a Hub id."""
     from medtune.model.adapters import adapter_config, resolve_adapter
 
@@ -113,7 +116,7 @@ def _find(target: str) -> tuple[Config, Any]:
     if (path / "config.yaml").is_file():
         run = RunDir.open(path)
         run.require("train", f"medtune train {path}")
-        return pin_revision(run, run.config()), run.adapter_dir
+        return pin_revision(run, run.config()), run.adapter_dir, run
     if path.is_dir() and not (path / "adapter_config.json").is_file():
         raise ModelError(f"{target}: neither a run directory (no config.yaml) nor an adapter (no adapter_config.json)")
     try:
@@ -123,4 +126,4 @@ def _find(target: str) -> tuple[Config, Any]:
             raise
         # `runs/mine` has the form of a Hub id.
         raise ModelError(f"{target}: no run directory here; {error}") from None
-    return adapter_config(adapter), adapter
+    return adapter_config(adapter), adapter, None
