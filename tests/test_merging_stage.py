@@ -352,6 +352,23 @@ def test_a_merge_of_an_earlier_adapter_is_not_the_runs(merged, tmp_path):
     assert read_merge(run_dir) is None
 
 
+def test_without_its_test_questions_a_merge_is_not_measured_and_whole(run_dir, tmp_path, medtune):
+    run_dir.split_file("test").unlink()
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "merged", "--measure")
+    assert result.status == 0, result.err
+    assert "not measured: the run's test questions are not there (data/test.parquet is missing)\n" in result.err
+    assert result.out.splitlines()[-1] == str(tmp_path / "merged")
+    assert "test questions are not there" in read_merge(run_dir).not_measured
+    shutil.rmtree(run_dir.path / "data")
+    record = run_dir.provenance()
+    run_dir.write_json(run_dir.provenance_file, record | {"stages": {"train": record["stages"]["train"]}})
+    again = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
+    assert again.status == 0
+    found = read_merge(run_dir)
+    assert "test questions are not there" in found.not_measured
+    assert str(tmp_path) not in found.not_measured
+
+
 def test_what_an_adapter_on_the_head_tuned_is_measured(run_dir, tmp_path, tiny):
     model = attach_new_adapter(tiny.load(), LoraSection(rank=4, targets=("lm_head",)), seed=0)
     for parameter in model.parameters():

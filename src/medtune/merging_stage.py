@@ -163,11 +163,14 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
 
     weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(merge.to).values())
     plan = plan_measuring(merge.config, weights, asked=asked)
-    pairs = choose_prompts(merge.run_dir.read_split("test"))
     release_memory()
     try:
         if plan.obstacle is not None:
             raise NotMeasuredError(plan.obstacle)
+        if not merge.run_dir.is_complete("data"):
+            damage = merge.run_dir.damage("data") or "the data stage has not ended"
+            raise NotMeasuredError(f"the run's test questions are not there ({damage})")
+        pairs = choose_prompts(merge.run_dir.read_split("test"))
         found = measure_merge(merge.config, merge.adapter, merge.to, pairs, plan)
         return replace(record, measured=found, not_measured=None)
     except NotMeasuredError as error:

@@ -36,11 +36,11 @@ def merge(
     prepare_process()
     from medtune.merging_stage import merge_stage
     from medtune.publishing.merge_record import merge_sentences
-    from medtune.publishing_stages import refresh_report
+    from medtune.publishing_stages import refresh_after_merge
     from medtune.terminal import harmless
 
     record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
-    refresh_report(opened, again=True)
+    refresh_after_merge(opened)
     from rich.console import Console
 
     console = Console()
