@@ -252,6 +252,15 @@ def test_a_base_that_changed_since_the_training_is_not_merged_into(run_dir, tmp_
     assert medtune(*command).status == 0
 
 
+def test_a_run_is_no_merged_model(merged, tmp_path, medtune):
+    run_dir = RunDir(shutil.copytree(merged[0].path, tmp_path / "run"))
+    assert run_dir.merge_file.is_file()
+    result = medtune("merge", run_dir.path, "--to", run_dir.path, "--dtype", "float32")
+    assert (result.status, result.err) == (
+        2, f"medtune: {run_dir.path}: not empty, and no merged model; give another --to\n"
+    )  # fmt: skip
+
+
 def test_a_folder_below_a_file(run_dir, tmp_path, medtune):
     (tmp_path / "file").write_text("mine")
     result = medtune("merge", run_dir.path, "--to", tmp_path / "file" / "deep" / "merged")

@@ -434,7 +434,9 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, mer
     (merged / "merge.json").write_text(json.dumps(record | {"adapter": "of another"}))
     assert "merged from another adapter" in refused(merged)
     (merged / "merge.json").unlink()
-    assert "no merge.json of `medtune merge`" in refused(merged)
+    assert f"{merged}: no merged model; make one with `medtune merge" in refused(merged)
+    assert (copied_run.path / "merge.json").is_file()  # which is of a merge elsewhere
+    assert f"{copied_run.path}: no merged model; make one with `medtune merge" in refused(copied_run.path)
     assert written(hub) == []
 
 

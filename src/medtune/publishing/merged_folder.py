@@ -66,6 +66,12 @@ def read_record(file: Path) -> MergeRecord | None:
         raise ModelError(f"{file}: damaged, {error}; delete it, and merge again") from None
 
 
+def record_of(folder: Path) -> MergeRecord | None:
+    """The record of the merged model in `folder`; None if it holds none. Raises ModelError if it is damaged."""
+    # A run's directory has a record too, of a merge elsewhere.
+    return None if (folder / "config.yaml").is_file() else read_record(folder / RECORD_NAME)
+
+
 def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
     """The record of a whole merge of the same adapter, base and dtype in `folder`; None if nothing stands there.
 
@@ -80,9 +86,9 @@ def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
         raise ModelError(f"{folder}: is a file, not a directory; give another --to")
     if not any(folder.iterdir()):
         return None
-    record = read_record(folder / RECORD_NAME)
+    record = record_of(folder)
     if record is None:
-        raise ModelError(f"{folder}: not empty, and no merged model (no {RECORD_NAME}); give another --to")
+        raise ModelError(f"{folder}: not empty, and no merged model; give another --to")
     for name in ("adapter", "base", "revision", "dtype"):
         if getattr(record, name) != getattr(wanted, name):
             raise ModelError(f"{folder}: holds a merge of another {name}; delete it, or give another --to")

@@ -18,7 +18,7 @@ from medtune.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
 from medtune.model.adapters import adapter_fingerprint
 from medtune.publishing.licences import BaseLicence, agreement_files
 from medtune.publishing.merge_record import read_merge
-from medtune.publishing.merged_folder import RECORD_NAME, read_record, require_whole
+from medtune.publishing.merged_folder import RECORD_NAME, record_of, require_whole
 from medtune.publishing.model_card import CardRequest, build_card
 from medtune.publishing.public_names import PublicNames, public_config
 from medtune.publishing.upload_checks import require_plain_files
@@ -120,9 +120,9 @@ def _plain_files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 
 def _require_merge_of(run: RunDir, folder: Path) -> None:
     where = one_line(str(folder))
-    record = read_record(folder / RECORD_NAME)
+    record = record_of(folder)
     if record is None:
-        raise PublishError(f"{where}: no {RECORD_NAME} of `medtune merge` in it; merge again")
+        raise PublishError(f"{where}: no merged model; make one with `medtune merge {run.path} --to DIR`")
     if record.adapter != adapter_fingerprint(run.adapter_dir):
         raise PublishError(f"{where}: merged from another adapter than this run's; merge again")
     require_whole(folder, record)
