@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import signal
 import sys
@@ -154,6 +155,7 @@ def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monk
     assert first.status == 0
     assert "was not measured: `medtune merge` with the same RUN and --to" in " ".join(first.out.split())
     assert first.out.splitlines()[-1] == str(to)
+    assert f'next: medtune ask {to} "What causes gout ?"; medtune publish {run_dir.path} --merged {to}' in first.err
     assert read_merge(run_dir).measured is None
     weights = to / "model.safetensors"
     before = (weights.stat().st_ino, weights.stat().st_mtime_ns)
@@ -250,6 +252,34 @@ def test_a_base_that_changed_since_the_training_is_not_merged_into(run_dir, tmp_
     run_dir.complete("train", {"base_identity": base_identity(base, resolve_base(base))})
     release_locks()
     assert medtune(*command).status == 0
+
+
+def test_a_merged_model_is_asked_without_its_run(merged, medtune):
+    _, to = merged
+    result = medtune("ask", to, "What causes gout ?")
+    assert result.status == 0, result.err
+    assert result.out.strip()
+    refused = medtune("ask", to, "What causes gout ?", "--base")
+    assert (refused.status, refused.err) == (
+        2, f"medtune: --base: {to} is a merged model, with no adapter to leave out; ask the run it is from\n"
+    )  # fmt: skip
+
+
+def test_the_way_to_evaluate_a_merge_by_itself_works(merged, tmp_path, medtune):
+    found = read_merge(merged[0])
+    beyond = replace(found.measured, kl=Divergence(0.3, 1, 2), within_bound=False)
+    sentence = merge_sentences(replace(found, measured=beyond))[-1]
+    commands = re.findall("`medtune (.*?)`", sentence)
+    assert len(commands) == 2
+    places = {
+        "RUN/config.yaml": merged[0].config_file,
+        "NEW": tmp_path / "new",
+        "model.base=DIR": f"model.base={merged[1]}",
+    }
+    for command in commands:
+        result = medtune(*(places.get(word, word) for word in command.split()))
+        assert result.status == 0, result.err
+    assert RunDir(tmp_path / "new").read_scores("baseline")["perplexity"].value > 1
 
 
 def test_a_run_is_no_merged_model(merged, tmp_path, medtune):

@@ -399,6 +399,9 @@ def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, copie
     card = ModelCard(head["README.md"].decode())
     assert card.data.library_name == "transformers"
     assert "## What merging changed\n\n- The adapter is merged into" in card.text
+    assert re.search(
+        r"\nA model merged from \S+ and an adapter that was fine-tuned\non question-answer rows of", card.text
+    )
     loaded = AutoModelForCausalLM.from_pretrained("owner/whole")
     assert torch.equal(loaded.lm_head.weight, AutoModelForCausalLM.from_pretrained(merged).lm_head.weight)
     # An adapter beside it would be taken for its own.

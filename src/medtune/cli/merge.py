@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from medtune.cli.options import Run, folder_option, open_run
 from medtune.process import prepare_process
+from medtune.progress import say
 
 
 def merge(
@@ -46,4 +48,10 @@ def merge(
     console = Console()
     for sentence in merge_sentences(record):
         console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
+    if record.measured is None or record.measured.within_bound:
+        place, source = shlex.quote(str(to)), shlex.quote(str(run))
+        say(
+            f'next: medtune ask {place} "What causes gout ?"; '
+            f"medtune publish {source} --merged {place} --repo OWNER/NAME --dry-run"
+        )
     print(to)

@@ -70,7 +70,8 @@ def _beyond(found: MergeMeasurement) -> str:
         )
     return (
         f"{_nats(found.kl.mean)} nats a token are beyond the bound of {found.bound:g}; the scores of the run need not "
-        "be those of the merged model, so evaluate it by itself"
+        "be those of the merged model, so evaluate it by itself: `medtune data prepare RUN/config.yaml --run-dir NEW "
+        "--set model.base=DIR --set model.quantization=none` and `medtune evaluate NEW --model baseline`"
     )
 
 
