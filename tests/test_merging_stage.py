@@ -28,7 +28,7 @@ from medtune.model import merging
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
 from medtune.model.loading import base_identity, resolve_base
 from medtune.publishing.merge_record import merge_sentences, read_merge
-from medtune.publishing.merged_folder import existing_merge, read_record, require_whole, write_companions
+from medtune.publishing.merged_folder import existing_merge, read_record, record_of, require_whole, write_companions
 from medtune.recipes import load_recipe
 from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir import RunDir
@@ -289,6 +289,10 @@ def test_a_run_is_no_merged_model(merged, tmp_path, medtune):
     assert (result.status, result.err) == (
         2, f"medtune: {run_dir.path}: not empty, and no merged model; give another --to\n"
     )  # fmt: skip
+    # A published adapter has the record beside it.
+    adapter = shutil.copytree(run_dir.adapter_dir, tmp_path / "adapter")
+    shutil.copy(run_dir.merge_file, adapter)
+    assert record_of(adapter) is None
 
 
 def test_a_folder_below_a_file(run_dir, tmp_path, medtune):

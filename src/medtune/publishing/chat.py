@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _require_text(*questions: str) -> None:
 
 
 def _is_merged(path: Path) -> bool:
-    return path.is_dir() and record_of(path) is not None
+    return os.path.isdir(path) and record_of(path) is not None
 
 
 def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:

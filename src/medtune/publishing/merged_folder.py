@@ -68,8 +68,9 @@ def read_record(file: Path) -> MergeRecord | None:
 
 def record_of(folder: Path) -> MergeRecord | None:
     """The record of the merged model in `folder`; None if it holds none. Raises ModelError if it is damaged."""
-    # A run's directory has a record too, of a merge elsewhere.
-    return None if (folder / "config.yaml").is_file() else read_record(folder / RECORD_NAME)
+    # A run's directory and a published adapter have a record too, of a merge elsewhere.
+    others = ("config.yaml", "adapter_config.json")
+    return None if any((folder / name).is_file() for name in others) else read_record(folder / RECORD_NAME)
 
 
 def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
