@@ -14,6 +14,7 @@ import pytest
 from medtune import atomic_files
 from medtune.atomic_files import flush, replacing_file, replacing_folder, unfinished_copy
 from medtune.errors import DiskError
+from medtune.folder_marks import MARK_NAME
 
 
 def fail_with(number: int) -> Any:
@@ -88,6 +89,21 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> N
     assert (tmp_path / "note").read_text(encoding="utf-8") == "old"
     assert (tmp_path / "folder/deep/file").read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["folder", "note"]
+
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_a_new_folder_is_marked_while_it_is_written_and_the_mark_stays_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    (tmp_path / f".folder-{os.getpid()}").mkdir()  # a user's own
+    if not renames:
+        monkeypatch.setattr(Path, "replace", fail_with(errno.EXDEV))
+    with replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "file").write_text("new", encoding="utf-8")
+        assert (temporary.parent / MARK_NAME).is_file()
+        assert temporary.parent.parent == tmp_path
+    assert names(tmp_path) == [f".folder-{os.getpid()}", "folder"]
+    assert names(tmp_path / "folder") == ["file"]
 
 
 @pytest.mark.usefixtures("no_rename")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from medtune import evaluation_stages, pipeline
+from medtune.errors import RunDirError
 from medtune.evaluation_stages import controls_stage, evaluate_stage
 from medtune.inference import generation, predictions, preparation
 from medtune.interruption import Interrupted
@@ -236,6 +237,26 @@ def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, mon
     shutil.copytree(tmp_path / "adapter-1", tmp_path / "adapter", dirs_exist_ok=True)
     evaluate_stage(run_dir, "tuned")
     assert "begun with another adapter, thrown away" in capfd.readouterr().err
+
+
+def test_another_base_of_the_same_name_is_told_by_every_later_stage(uninterrupted, tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    run_dir = RunDir(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    identity = run_dir.provenance()["stages"]["controls"]["base_identity"]
+    assert identity == run_dir.provenance()["stages"]["baseline"]["base_identity"]
+    base = shutil.copytree(tiny.path, tmp_path / "base")
+    run_dir.config_file.write_text(run_dir.config_file.read_text().replace(str(tiny.path), str(base)))
+    # As if the run had been made with this folder.
+    run_dir.provenance_file.write_text(run_dir.provenance_file.read_text().replace(str(tiny.path), str(base)))
+    evaluation_stages.load_run_model(run_dir, run_dir.config(), {}, for_training=False)
+    weights = base / "model.safetensors"
+    save_file({name: weight * 2 for name, weight in load_file(weights).items()}, weights, {"format": "pt"})
+    with pytest.raises(RunDirError, match=f"{base} has changed since the baseline stage; put the model that was there"):
+        pipeline.train_stage(run_dir)
+    # Versions that recorded nothing of it go on.
+    run_dir.provenance_file.write_text(run_dir.provenance_file.read_text().replace("base_identity", "older"))
+    evaluation_stages.load_run_model(run_dir, run_dir.config(), {}, for_training=False)
 
 
 def test_a_file_left_behind_by_a_complete_stage_is_taken_away(uninterrupted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import signal
 import sys
@@ -17,13 +18,17 @@ from safetensors.torch import load_file, save_file
 from command_line import command_runner
 from medtune import interruption, pipeline
 from medtune.__main__ import main
+from medtune.checksums import describe_file
 from medtune.config import LoraSection
 from medtune.errors import ModelError
+from medtune.folder_marks import MARK_NAME, mark_as_own
 from medtune.inference import merge_measurement
 from medtune.merging_stage import merge_stage
 from medtune.model import merging
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
+from medtune.model.loading import base_identity, resolve_base
 from medtune.publishing.merge_record import merge_sentences, read_merge
+from medtune.publishing.merged_folder import existing_merge, read_record, record_of, require_whole, write_companions
 from medtune.recipes import load_recipe
 from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir import RunDir
@@ -123,7 +128,10 @@ def test_the_folder_holds_what_goes_with_weights_and_no_code(merged):
 def test_the_record_says_what_was_merged_and_what_it_changed(merged):
     run_dir, to = merged
     record = read_merge(run_dir)
-    assert record == MergeRecord(**{**asdict(record), "measured": record.measured})
+    assert record == MergeRecord(**{**asdict(record), "measured": record.measured, "files": record.files})
+    assert {name: asdict(file) for name, file in record.files.items()} == {
+        name: describe_file(to / name) for name in files(to) - {"merge.json"}
+    }
     assert json.loads(run_dir.merge_file.read_text()) == json.loads((to / "merge.json").read_text())
     assert (record.destination, record.base, record.revision) == ("tuned-model", "tiny-base", None)
     assert str(to.parent) not in run_dir.merge_file.read_text()
@@ -147,14 +155,16 @@ def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monk
     assert first.status == 0
     assert "was not measured: `medtune merge` with the same RUN and --to" in " ".join(first.out.split())
     assert first.out.splitlines()[-1] == str(to)
+    assert f'next: medtune ask {to} "What causes gout ?"; medtune publish {run_dir.path} --merged {to}' in first.err
     assert read_merge(run_dir).measured is None
-    before = (to / "model.safetensors").stat()
+    weights = to / "model.safetensors"
+    before = (weights.stat().st_ino, weights.stat().st_mtime_ns)
     monkeypatch.setattr(merging, "write_merge", None)
     again = medtune("merge", run_dir.path, "--to", to)
     assert again.status == 0, again.err
     assert "holds this merge already" in again.err
     assert read_merge(run_dir).measured is not None
-    assert (to / "model.safetensors").stat() == before
+    assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == before
     # A third time there is nothing left to do.
     monkeypatch.setattr(merge_measurement, "measure_merge", None)
     assert medtune("merge", run_dir.path, "--to", to).status == 0
@@ -183,6 +193,108 @@ def test_a_folder_that_is_something_else_is_left_alone(run_dir, tmp_path, medtun
     assert {path: path.read_bytes() for path in (to.iterdir() if to.is_dir() else [to])} == before
 
 
+def _overwrite(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100:-96] = b"\0\0\0\0"  # which no sample of a large file need hit
+    file.write_bytes(content)
+
+
+def _forget_checksums(folder: Path) -> None:
+    record = json.loads((folder / "merge.json").read_text())
+    (folder / "merge.json").write_text(json.dumps({**record, "files": {}, "identity": None}))
+
+
+def _name_another_file(folder: Path) -> None:
+    record = json.loads((folder / "merge.json").read_text())
+    (folder / "merge.json").write_text(json.dumps({**record, "files": {"../config.json": {"bytes": 1, "sha256": "0"}}}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_overwrite, "its model.safetensors is not as it was written"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "its model.safetensors is missing"),
+        (lambda folder: (folder / "config.json").unlink(), "its config.json is missing"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "its tokenizer.json has 2 of "),
+        (_forget_checksums, "merged before checksums were kept"),
+        (_name_another_file, "its ../config.json is not in it"),
+    ],
+)
+def test_a_merge_that_is_not_as_it_was_written_is_none(merged, tmp_path, medtune, spoil, said):
+    to = shutil.copytree(merged[1], tmp_path / "merged")
+    spoil(to)
+    command = ("merge", merged[0].path, "--to", to, "--dtype", "float32", "--no-measure")
+    result = medtune(*command)
+    release_locks()
+    assert result.status == 2
+    assert f"medtune: {to}: {said}" in result.err
+    assert result.err.endswith("; delete it, and merge again\n")
+    with pytest.raises(ModelError, match="delete it, and merge again"):
+        require_whole(to, read_record(to / "merge.json"))
+
+
+def test_a_merge_into_weights_that_were_changed_in_place_is_another(merged, tmp_path):
+    wanted = read_merge(merged[0])
+    assert existing_merge(merged[1], wanted) == wanted
+    assert wanted.identity.startswith("tiny-base with files ")
+    with pytest.raises(ModelError, match="merged into tiny-base before its files changed; delete it, and merge again"):
+        existing_merge(merged[1], replace(wanted, identity="tiny-base with files 0123456789abcdef"))
+
+
+def test_a_base_that_changed_since_the_training_is_not_merged_into(run_dir, tmp_path, medtune):
+    base = run_dir.config().model.base
+    run_dir.complete("train", {"base_identity": f"{base} with files 0123456789abcdef"})
+    command = ("merge", run_dir.path, "--to", tmp_path / "merged", "--no-measure")
+    for refused in (medtune(*command), medtune("ask", run_dir.path, "What causes gout ?")):
+        assert refused.status == 2
+        assert f"{base} has changed since the train stage; put the model that was there back, or start a" in refused.err
+    run_dir.complete("train", {"base_identity": base_identity(base, resolve_base(base))})
+    release_locks()
+    assert medtune(*command).status == 0
+
+
+def test_a_merged_model_is_asked_without_its_run(merged, medtune):
+    _, to = merged
+    result = medtune("ask", to, "What causes gout ?")
+    assert result.status == 0, result.err
+    assert result.out.strip()
+    refused = medtune("ask", to, "What causes gout ?", "--base")
+    assert (refused.status, refused.err) == (
+        2, f"medtune: --base: {to} is a merged model, with no adapter to leave out; ask the run it is from\n"
+    )  # fmt: skip
+
+
+def test_the_way_to_evaluate_a_merge_by_itself_works(merged, tmp_path, medtune):
+    found = read_merge(merged[0])
+    beyond = replace(found.measured, kl=Divergence(0.3, 1, 2), within_bound=False)
+    sentence = merge_sentences(replace(found, measured=beyond))[-1]
+    commands = re.findall("`medtune (.*?)`", sentence)
+    assert len(commands) == 2
+    places = {
+        "RUN/config.yaml": merged[0].config_file,
+        "NEW": tmp_path / "new",
+        "model.base=DIR": f"model.base={merged[1]}",
+    }
+    for command in commands:
+        result = medtune(*(places.get(word, word) for word in command.split()))
+        assert result.status == 0, result.err
+    assert RunDir(tmp_path / "new").read_scores("baseline")["perplexity"].value > 1
+
+
+def test_a_run_is_no_merged_model(merged, tmp_path, medtune):
+    run_dir = RunDir(shutil.copytree(merged[0].path, tmp_path / "run"))
+    assert run_dir.merge_file.is_file()
+    result = medtune("merge", run_dir.path, "--to", run_dir.path, "--dtype", "float32")
+    assert (result.status, result.err) == (
+        2, f"medtune: {run_dir.path}: not empty, and no merged model; give another --to\n"
+    )  # fmt: skip
+    # A published adapter has the record beside it.
+    adapter = shutil.copytree(run_dir.adapter_dir, tmp_path / "adapter")
+    shutil.copy(run_dir.merge_file, adapter)
+    assert record_of(adapter) is None
+
+
 def test_a_folder_below_a_file(run_dir, tmp_path, medtune):
     (tmp_path / "file").write_text("mine")
     result = medtune("merge", run_dir.path, "--to", tmp_path / "file" / "deep" / "merged")
@@ -194,9 +306,9 @@ def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune,
     to, write_merge = tmp_path / "merged", merging.write_merge
 
     def with_a_neighbour(*args, **options):
-        write_merge(*args, **options)
         to.mkdir(exist_ok=True)
         (to / "mine.txt").write_text("mine")
+        return write_merge(*args, **options)
 
     monkeypatch.setattr(merging, "write_merge", with_a_neighbour)
     result = medtune("merge", run_dir.path, "--to", to, "--no-measure")
@@ -209,12 +321,16 @@ def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune,
 def test_an_empty_folder_is_taken_and_a_dead_processs_folder_cleared(run_dir, tmp_path, medtune):
     to = tmp_path / "merged"
     to.mkdir()
-    dead, other = tmp_path / ".merged-4194305", tmp_path / ".merged-mine"
-    for folder in (dead, other):
+    dead, mine, dated = (tmp_path / f".merged-{end}" for end in ("k2_x9abc", "mine_abc", "20251103"))
+    for folder in (dead, mine, dated):
         folder.mkdir()
+        mark_as_own(folder)
+    mark = json.loads((dead / MARK_NAME).read_text())
+    (dead / MARK_NAME).write_text(json.dumps(mark | {"number": 4194305}))
+    (dated / MARK_NAME).unlink()
     assert medtune("merge", run_dir.path, "--to", to, "--no-measure").status == 0
     assert "model.safetensors" in files(to)
-    assert (dead.exists(), other.exists()) == (False, True)
+    assert files(tmp_path) == {"run", "merged", mine.name, dated.name}
 
 
 def test_too_little_room_is_said_before_anything_is_written(run_dir, tmp_path, medtune, monkeypatch):
@@ -279,6 +395,23 @@ def test_a_merge_of_an_earlier_adapter_is_not_the_runs(merged, tmp_path):
     assert read_merge(run_dir) is None
 
 
+def test_without_its_test_questions_a_merge_is_not_measured_and_whole(run_dir, tmp_path, medtune):
+    run_dir.split_file("test").unlink()
+    result = medtune("merge", run_dir.path, "--to", tmp_path / "merged", "--measure")
+    assert result.status == 0, result.err
+    assert "not measured: the run's test questions are not there (data/test.parquet is missing)\n" in result.err
+    assert result.out.splitlines()[-1] == str(tmp_path / "merged")
+    assert "test questions are not there" in read_merge(run_dir).not_measured
+    shutil.rmtree(run_dir.path / "data")
+    record = run_dir.provenance()
+    run_dir.write_json(run_dir.provenance_file, record | {"stages": {"train": record["stages"]["train"]}})
+    again = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
+    assert again.status == 0
+    found = read_merge(run_dir)
+    assert "test questions are not there" in found.not_measured
+    assert str(tmp_path) not in found.not_measured
+
+
 def test_what_an_adapter_on_the_head_tuned_is_measured(run_dir, tmp_path, tiny):
     model = attach_new_adapter(tiny.load(), LoraSection(rank=4, targets=("lm_head",)), seed=0)
     for parameter in model.parameters():
@@ -300,6 +433,69 @@ def test_without_training_there_is_nothing_to_merge(run_dir, tmp_path, medtune):
     assert medtune("merge", run_dir.path, "--to", tmp_path / "merged", "--dtype", "int8").err.startswith(
         "medtune: --dtype int8: must be one of bfloat16, float16, float32"
     )
+
+
+@pytest.fixture
+def starting(run_dir, tmp_path) -> RunDir:
+    """A run with data whose `model.adapter` is an adapter in a folder; it has trained nothing."""
+    adapter = run_dir.adapter_dir.rename(tmp_path / "stored")
+    values = run_dir.config().model_dump(mode="json")
+    values["model"]["adapter"] = str(adapter)
+    run_dir.config_file.write_text(json.dumps(values))
+    record = run_dir.provenance()
+    run_dir.write_json(run_dir.provenance_file, record | {"stages": {"data": record["stages"]["data"]}})
+    return run_dir
+
+
+def test_what_a_training_starts_from_is_not_merged_for_what_it_makes(starting, tmp_path, medtune):
+    result = medtune("merge", starting.path, "--to", tmp_path / "merged")
+    assert (result.status, result.err) == (
+        2,
+        f"medtune: {starting.path}: the train stage is not complete; run `medtune train {starting.path}` or, to "
+        f"evaluate {tmp_path / 'stored'} as it is, `medtune evaluate {starting.path} --model tuned` first\n",
+    )
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_stored_adapter_that_was_evaluated_is_merged(starting, tmp_path, medtune):
+    for file in (starting.predictions_file, starting.scores_file, starting.row_statistics_file):
+        starting.write_text(file("tuned"), "")
+    found = adapter_fingerprint(tmp_path / "stored")
+    starting.complete("tuned", {"adapter": found})
+    release_locks()
+    assert medtune("merge", starting.path, "--to", tmp_path / "merged", "--no-measure").status == 0
+    assert read_merge(starting).adapter == found
+    starting.complete("tuned", {"adapter": "another"})
+    result = medtune("merge", starting.path, "--to", tmp_path / "again", "--no-measure")
+    assert f"{tmp_path / 'stored'}: not the adapter that was evaluated; put that back" in result.err
+    shutil.copytree(tmp_path / "stored", starting.adapter_dir)
+    starting.complete("train", {})
+    (starting.adapter_dir / "adapter_model.safetensors").unlink()
+    result = medtune("merge", starting.path, "--to", tmp_path / "again", "--no-measure")
+    assert "the train stage is not complete; run `medtune train" in result.err
+
+
+def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run_dir, tmp_path):
+    from transformers import AutoTokenizer
+
+    base = shutil.copytree(run_dir.config().model.base, tmp_path / "base")
+    names = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|eot_id|>"}
+    (base / "special_tokens_map.json").write_text(json.dumps(names))
+    (base / "chat_template.jinja").write_text("another")
+    for name in ("added_tokens.json", "vocab.json"):
+        (base / name).write_text("{}")
+    (tmp_path / "to").mkdir()
+    write_companions(base, run_dir.adapter_dir, tmp_path / "to", dtype="float32", untied=False)
+    expected, found = (AutoTokenizer.from_pretrained(folder) for folder in (run_dir.adapter_dir, tmp_path / "to"))
+    assert found.pad_token == expected.pad_token == "<|finetune_right_pad_id|>"
+    assert found.eos_token == expected.eos_token == "<|eot_id|>"
+    assert found.chat_template == expected.chat_template
+    assert not {"special_tokens_map.json", "added_tokens.json", "vocab.json"} & files(tmp_path / "to")
+    (run_dir.adapter_dir / "tokenizer.json").unlink()
+    shutil.rmtree(tmp_path / "to")
+    (tmp_path / "to").mkdir()
+    write_companions(base, run_dir.adapter_dir, tmp_path / "to", dtype="float32", untied=False)
+    assert {"tokenizer.json", "special_tokens_map.json"} <= files(tmp_path / "to")
 
 
 def test_a_wrong_merge_is_marked(run_dir, tmp_path, monkeypatch):

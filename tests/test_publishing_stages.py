@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medtune.errors import RunDirError
-from medtune.publishing_stages import refresh_report, report_stage
+from medtune.publishing_stages import refresh_after_merge, refresh_report, report_stage
 from medtune.run_dir import RunDir
 from report_runs import compared_run, write_merge
 from tiny_model import Tiny
@@ -51,6 +51,18 @@ def test_what_somebody_has_edited_is_kept_until_the_report_is_asked_for(run: Run
     report_stage(run, again=True)
     assert run.card_file.read_text(encoding="utf-8") != "# Mine\n"
     assert not run.edited_texts("report")
+
+
+def test_a_report_that_cannot_be_made_again_does_not_undo_a_merge(run: RunDir, capfd) -> None:
+    report_stage(run)
+    page = run.report_file.read_bytes()
+    write_merge(run)
+    run.audit_file.unlink()
+    refresh_after_merge(run)
+    error = capfd.readouterr().err
+    assert "report and card are as they were, without this merge: " in error
+    assert str(run.audit_file) in error
+    assert run.report_file.read_bytes() == page
 
 
 def test_a_new_comparison_asks_for_a_new_report(run: RunDir) -> None:

@@ -10,11 +10,13 @@ import errno
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medtune.disk_errors import is_full, writing
+from medtune.folder_marks import mark_as_own
 
 # What a file system says of a request that it does not know.
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -53,10 +55,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     Raises DiskError if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    with writing(path):
+        # Around the new folder, so that the process's mark never comes into that.
+        around = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
-        with writing(path, temporary):
-            shutil.rmtree(temporary, ignore_errors=True)  # of a process that had this number once
+        with writing(path, around):
+            mark_as_own(around)
+            temporary = around / path.name
             temporary.mkdir()
             yield temporary
             _flush_all(temporary)
@@ -66,7 +71,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 _copy_folder(temporary, path)
             flush(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(around, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

@@ -95,8 +95,13 @@ def compare_stage(run_dir: RunDir) -> None:
 
 
 def load_run_model(run_dir: RunDir, config: Config, record: dict[str, Any], *, for_training: bool) -> LoadedModel:
-    """The base model at the commit that the run's first stage found; `record` gets the choices made for it."""
+    """The base model at the commit that the run's first stage found; `record` gets the choices made for it.
+
+    Raises ModelError, and RunDirError if the model is not the one that earlier stages had.
+    """
     loaded = load_model(pin_revision(run_dir, config), for_training=for_training)
+    provenance.require_same_base(run_dir, loaded.identity)
+    record["base_identity"] = loaded.identity
     if rank() == 0:
         run_dir.update_provenance(model={"base": config.model.base, "revision": loaded.revision})
     record["choices"] = {name: {"value": c.value, "reason": c.reason} for name, c in loaded.choices.items()}
@@ -140,7 +145,7 @@ def _predict(run_dir: RunDir, which: ModelName, config: Config, record: dict[str
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
-        origin["adapter"] = adapter_fingerprint(adapter)
+        origin["adapter"] = record["adapter"] = adapter_fingerprint(adapter)
         model = attach_adapter(model, adapter, trainable=False)
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
     models: tuple[ModelName, ...] = get_args(ModelName)

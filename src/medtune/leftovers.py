@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtune.atomic_files import flush, unfinished_copy
+from medtune.folder_marks import is_abandoned
 
-# Older versions gave a folder eight random characters, this one the process's number.
+# A folder has eight random characters; for a while it had the process's number.
 _FILE, _FOLDER = re.compile(r"\.(.+)\.\d+"), re.compile(r"\.(.+)-(?:\d+|[a-z0-9_]{8})")
 
 
@@ -39,9 +40,7 @@ def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
 
 def clear_abandoned(path: Path) -> None:
     """Delete the temporary folders of `path` whose processes are no more, where nobody has locked what is around it."""
-    import psutil
-
-    for folder in path.parent.glob(f".{path.name}-*") if path.parent.is_dir() else ():
-        number = folder.name.removeprefix(f".{path.name}-")
-        if number.isdigit() and folder.is_dir() and not folder.is_symlink() and not psutil.pid_exists(int(number)):
+    for folder in path.parent.iterdir() if path.parent.is_dir() else ():
+        ours = folder.name.startswith(f".{path.name}-") and folder.is_dir() and not folder.is_symlink()
+        if ours and is_abandoned(folder):
             shutil.rmtree(folder)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from medtune.atomic_files import replacing_folder
+from medtune.checkpoints import last_checkpoint
+from medtune.checksums import FileRecord, describe_file
 from medtune.config import Config
 from medtune.disk_errors import writing
 from medtune.disk_space import require_room
@@ -16,6 +18,7 @@ from medtune.errors import ConfigError, ModelError
 from medtune.hardware import PeakMemory, release_memory
 from medtune.leftovers import clear_abandoned
 from medtune.progress import progress_bar, say
+from medtune.provenance import require_same_base
 from medtune.records import MergeRecord
 from medtune.run_dir import RunDir, pin_revision
 
@@ -71,23 +74,20 @@ def merge_stage(
 
 
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
-    from medtune.model.adapters import adapter_fingerprint, resolve_adapter
-    from medtune.model.loading import resolve_base
+    from medtune.model.adapters import adapter_fingerprint
+    from medtune.model.loading import base_identity, resolve_base
 
     config = pin_revision(run_dir, run_dir.config())
-    # As in an evaluation: a stored adapter stands in for a training that there was none of.
-    if config.model.adapter is None or run_dir.damage("train") or run_dir.is_complete("train"):
-        run_dir.require("train", f"medtune train {run_dir.path}")
-        adapter = run_dir.adapter_dir
-    else:
-        adapter = resolve_adapter(config.model.adapter)
+    adapter = _adapter(run_dir, config)
     base = resolve_base(config.model.base, config.model.revision)
+    require_same_base(run_dir, base_identity(config.model.base, base))
     if to.is_symlink() or to.name in ("", ".."):
         to = to.resolve()
+    # What is published tells nobody of this machine's folders.
+    name = base.path.resolve().name if os.path.isdir(config.model.base) else config.model.base
     record = MergeRecord(
         destination=to.name,
-        # What is published tells nobody of this machine's folders.
-        base=base.path.resolve().name if os.path.isdir(config.model.base) else config.model.base,
+        base=name,
         revision=base.revision,
         adapter=adapter_fingerprint(adapter),
         dtype=dtype,
@@ -97,8 +97,29 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
         seconds=0.0,
         peak_rss_bytes=0,
         not_measured="`medtune merge` with the same RUN and --to measures it",
+        identity=base_identity(name, base),
     )
     return _Merge(run_dir, config, base.path, adapter, to, record)
+
+
+def _adapter(run_dir: RunDir, config: Config) -> Path:
+    """The trained adapter, or the stored one that the run evaluated in its place. Raises MedtuneError."""
+    from medtune.model.adapters import adapter_fingerprint, resolve_adapter
+
+    stored, command = config.model.adapter, f"medtune train {run_dir.path}"
+    if stored is None or run_dir.damage("train") or run_dir.is_complete("train") or last_checkpoint(run_dir):
+        run_dir.require("train", command)
+        return run_dir.adapter_dir
+    # What a training starts from is not what it makes.
+    if not run_dir.is_complete("tuned"):
+        run_dir.require(
+            "train", f"{command}` or, to evaluate {stored} as it is, `medtune evaluate {run_dir.path} --model tuned"
+        )
+    adapter = resolve_adapter(stored)
+    evaluated = run_dir.provenance()["stages"]["tuned"].get("adapter")
+    if evaluated not in (None, adapter_fingerprint(adapter)):
+        raise ModelError(f"{stored}: not the adapter that was evaluated; put that back, or start a new run")
+    return adapter
 
 
 def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
@@ -117,10 +138,12 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
         merge.to.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(merge.to) as folder:
         with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
-            write_merge(plan, folder, on_bytes=_in_megabytes(advance))
+            files = write_merge(plan, folder, on_bytes=_in_megabytes(advance))
         write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied)
+        files |= {file.name: FileRecord(**describe_file(file)) for file in folder.iterdir() if file.name not in files}
         record = replace(
             merge.record,
+            files=dict(sorted(files.items())),
             shards=len(plan.files),
             bytes=plan.bytes,
             changed_tensors=plan.changed,
@@ -140,11 +163,14 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
 
     weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(merge.to).values())
     plan = plan_measuring(merge.config, weights, asked=asked)
-    pairs = choose_prompts(merge.run_dir.read_split("test"))
     release_memory()
     try:
         if plan.obstacle is not None:
             raise NotMeasuredError(plan.obstacle)
+        if not merge.run_dir.is_complete("data"):
+            damage = merge.run_dir.damage("data") or "the data stage has not ended"
+            raise NotMeasuredError(f"the run's test questions are not there ({damage})")
+        pairs = choose_prompts(merge.run_dir.read_split("test"))
         found = measure_merge(merge.config, merge.adapter, merge.to, pairs, plan)
         return replace(record, measured=found, not_measured=None)
     except NotMeasuredError as error:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from medtune.errors import RunDirError
 from medtune.hardware import PeakMemory, describe_hardware, rank, release_memory
 from medtune.progress import say, stage_progress
 from medtune.run_dir import RunDir, StageName
@@ -53,6 +54,19 @@ def stage(run: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
             "peak_gpu_bytes": memory.gpu_bytes(),
         }
         run.complete(name, cost | extra)
+
+
+def require_same_base(run: RunDir, identity: str) -> None:
+    """Raises RunDirError if a stage of `run` used another base model than the one that `identity` tells.
+
+    A folder can hold another model than before under its name. Stages of older versions recorded nothing.
+    """
+    for name, record in run.provenance().get("stages", {}).items():
+        if record.get("base_identity") not in (None, identity):
+            raise RunDirError(
+                f"{run.path}: {run.config().model.base} has changed since the {name} stage; put the model that was "
+                "there back, or start a new run in another --run-dir"
+            )
 
 
 def _own_commit() -> str | None:

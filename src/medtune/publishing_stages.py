@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from medtune import provenance
+from medtune.errors import RunDirError
 from medtune.evaluation_stages import skip
+from medtune.progress import say
 from medtune.run_dir import RunDir
 
 
@@ -31,3 +33,11 @@ def refresh_report(run_dir: RunDir, *, again: bool) -> None:
     """
     if run_dir.is_complete("compare") and (again or not run_dir.is_complete("report")):
         report_stage(run_dir, again=again and not run_dir.edited_texts("report"))
+
+
+def refresh_after_merge(run_dir: RunDir) -> None:
+    """Report and card with what the merge says. Where a run lacks what they are made from, the merge is whole still."""
+    try:
+        refresh_report(run_dir, again=True)
+    except RunDirError as error:
+        say(f"report and card are as they were, without this merge: {error}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from medtune.checksums import FileRecord
+
 FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
@@ -265,8 +267,9 @@ class MergeMeasurement:
 class MergeRecord:
     """A merged model: what it is made of and what merging changed, `merge.json`.
 
-    `destination` is the name of its folder, without the way there. `adapter` is the fingerprint of the adapter.
-    `bytes` are those of its weights in `shards` files. Without a measurement `not_measured` says why.
+    `destination` is the name of its folder, without the way there. `adapter` is the fingerprint of the adapter,
+    `identity` tells the base from any other of its name. `bytes` are those of its weights in `shards` files; `files`
+    are all that merging wrote, by their names. Without a measurement `not_measured` says why.
     """
 
     destination: str
@@ -281,3 +284,5 @@ class MergeRecord:
     peak_rss_bytes: int
     measured: MergeMeasurement | None = None
     not_measured: str | None = None
+    identity: str | None = None
+    files: dict[str, FileRecord] = field(default_factory=dict, repr=False)

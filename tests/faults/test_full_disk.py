@@ -201,7 +201,7 @@ def test_a_run_where_nothing_can_be_renamed(
     require_nothing_torn(RunDir(run))
     assert results(run) == expected
     again = medtune("run", recipe, "--run-dir", run, "--resume")
-    assert again.err.splitlines() == [f"── {stage}: complete, skipped" for stage in STAGES]
+    assert again.err.splitlines()[:-1] == [f"── {stage}: complete, skipped" for stage in STAGES]
     # Cut off after it was complete: noticed, and made again, with what was made from it.
     scores = run / "tuned" / "scores.json"
     scores.write_bytes(scores.read_bytes()[:50])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from command_line import Medtune, command_runner
 from hub_server import blob_id
 from hub_uploads import UploadServer, ask_this_hub
+from medtune.checksums import describe_file
 from medtune.errors import MedtuneError, PublishError
 from medtune.merging_stage import merge_stage
 from medtune.publishing.differences import MANIFEST
@@ -408,6 +409,9 @@ def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, copie
     card = ModelCard(head["README.md"].decode())
     assert card.data.library_name == "transformers"
     assert "## What merging changed\n\n- The adapter is merged into" in card.text
+    assert re.search(
+        r"\nA model merged from \S+ and an adapter that was fine-tuned\non question-answer rows of", card.text
+    )
     loaded = AutoModelForCausalLM.from_pretrained("owner/whole")
     assert torch.equal(loaded.lm_head.weight, AutoModelForCausalLM.from_pretrained(merged).lm_head.weight)
     # An adapter beside it would be taken for its own.
@@ -445,17 +449,24 @@ def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, mer
     weights = load_file(shard)
     name = sorted(weights)[0]
     save_file({**weights, name: torch.full_like(weights[name], float("nan"))}, shard, {"format": "pt"})
-    assert f"{name} holds NaN" in refused(merged)
-    shard.unlink()
-    assert f"{shard.name}: missing" in refused(merged)
-    shard.write_bytes(content)
+    assert f"its {shard.name} is not as it was written; delete it, and merge again" in refused(merged)
     record = json.loads((merged / "merge.json").read_text())
-    (merged / "merge.json").write_text(json.dumps(record | {"bytes": record["bytes"] + 1}))
-    assert "its weights are not all there" in refused(merged)
+    files = {**record["files"], shard.name: describe_file(shard)}
+    (merged / "merge.json").write_text(json.dumps(record | {"files": files}))
+    assert f"{name} holds NaN" in refused(merged)
+    (merged / "merge.json").write_text(json.dumps(record))
+    shard.unlink()
+    assert f"its {shard.name} is missing; delete it, and merge again" in refused(merged)
+    shard.write_bytes(content)
+    (merged / "tokenizer.json").rename(merged / "elsewhere")
+    assert "its tokenizer.json is missing; delete it, and merge again" in refused(merged)
+    (merged / "elsewhere").rename(merged / "tokenizer.json")
     (merged / "merge.json").write_text(json.dumps(record | {"adapter": "of another"}))
     assert "merged from another adapter" in refused(merged)
     (merged / "merge.json").unlink()
-    assert "no merge.json of `medtune merge`" in refused(merged)
+    assert f"{merged}: no merged model; make one with `medtune merge" in refused(merged)
+    assert (copied_run.path / "merge.json").is_file()  # which is of a merge elsewhere
+    assert f"{copied_run.path}: no merged model; make one with `medtune merge" in refused(copied_run.path)
     assert written(hub) == []
 
 

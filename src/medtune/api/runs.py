@@ -157,10 +157,10 @@ class Run:
         self.close()
         with working(progress):
             from medtune.merging_stage import merge_stage
-            from medtune.publishing_stages import refresh_report
+            from medtune.publishing_stages import refresh_after_merge
 
             record = merge_stage(self._directory, Path(to), dtype=dtype, measure=measure)
-            refresh_report(self._directory, again=True)
+            refresh_after_merge(self._directory)
             return record
 
     def publish(

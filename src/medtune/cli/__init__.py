@@ -71,7 +71,10 @@ def report(run: Run) -> None:
 
 def ask(
     target: Annotated[
-        str, typer.Argument(metavar="RUN|ADAPTER", help="A run directory, or an adapter's folder or Hub id.")
+        str,
+        typer.Argument(
+            metavar="RUN|ADAPTER|MERGED", help="A run directory, an adapter's folder or Hub id, or a merged folder."
+        ),
     ],
     question: Annotated[str | None, typer.Argument(help="The question; leave it out with --file.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Answer with the adapter off.")] = False,

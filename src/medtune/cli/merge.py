@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from medtune.cli.options import Run, folder_option, open_run
 from medtune.process import prepare_process
+from medtune.progress import say
 
 
 def merge(
@@ -36,14 +38,20 @@ def merge(
     prepare_process()
     from medtune.merging_stage import merge_stage
     from medtune.publishing.merge_record import merge_sentences
-    from medtune.publishing_stages import refresh_report
+    from medtune.publishing_stages import refresh_after_merge
     from medtune.terminal import harmless
 
     record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
-    refresh_report(opened, again=True)
+    refresh_after_merge(opened)
     from rich.console import Console
 
     console = Console()
     for sentence in merge_sentences(record, evaluated=opened.is_complete("tuned")):
         console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
+    if record.measured is None or record.measured.within_bound:
+        place, source = shlex.quote(str(to)), shlex.quote(str(run))
+        say(
+            f'next: medtune ask {place} "What causes gout ?"; '
+            f"medtune publish {source} --merged {place} --repo OWNER/NAME --dry-run"
+        )
     print(to)

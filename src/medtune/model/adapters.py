@@ -62,12 +62,19 @@ def adapter_config(path: Path) -> Config:
 
     Raises ModelError if the adapter names no base model or its settings are damaged.
     """
-    stored = read_adapter_config(path)
+    return _with_settings(path, {"base": adapter_base(path), "revision": read_adapter_config(path)["revision"]})
+
+
+def merged_config(path: Path) -> Config:
+    """The configuration for answers with a merged model. Raises ModelError if its settings are damaged."""
+    return _with_settings(path, {"base": str(path), "quantization": "none"})
+
+
+def _with_settings(path: Path, model: dict[str, Any]) -> Config:
     file = path / ADAPTER_SETTINGS
     try:
         settings = read_mapping(file) if file.is_file() else {}
-        quantization = settings.get("quantization", "nf4")
-        model = {"base": adapter_base(path), "revision": stored["revision"], "quantization": quantization}
+        model = {"quantization": settings.get("quantization", "nf4"), **model}
         data = {"source": "none", "system_prompt": settings.get("system_prompt", DEFAULT_SYSTEM_PROMPT)}
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}
         return Config.model_validate({"model": model, "data": data, "generation": generation})

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medtune.checksums import FileRecord
 from medtune.errors import ModelError
 from medtune.hardware import torch_dtype
 from medtune.model.adapter_files import WEIGHTS_NAME, read_adapter_config, weight_problem
@@ -138,20 +139,24 @@ def write_merge(
     *,
     on_bytes: Callable[[int], None] = lambda count: None,
     block_bytes: int = BLOCK_BYTES,
-) -> None:
+) -> dict[str, FileRecord]:
     """Write the shards of `plan`, and their index, to `folder`; `on_bytes` is told what each block took.
 
-    Raises ModelError, naming the tensor, if a merged number is NaN or infinite.
+    Returns sizes and checksums of the shards. Raises ModelError, naming the tensor, if a merged number is NaN or
+    infinite.
     """
+    written = {}
     for file, names in plan.files.items():
         shapes = {name: (plan.tensors[name].dtype, plan.tensors[name].source.shape) for name in names}
         with TensorFileWriter(folder / file, shapes) as writer:
             for name in names:
                 _write_tensor(name, plan.tensors[name], writer, on_bytes, block_bytes)
+        written[file] = writer.record()
     if len(plan.files) > 1:
         places = {name: file for file, names in plan.files.items() for name in names}
         index = {"metadata": {"total_size": plan.bytes}, "weight_map": dict(sorted(places.items()))}
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return written
 
 
 def _write_tensor(

@@ -7,6 +7,7 @@ bytes, a header in JSON, and the tensors' bytes one after the other.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from medtune.checked_files import DamagedError, check_type, parse_json, read_mapping
+from medtune.checksums import FileRecord
 from medtune.errors import ModelError, first_line
 from medtune.terminal import one_line
 
@@ -126,18 +128,27 @@ class TensorFileWriter:
         # Spaces up to a multiple of 8, as the library writes them, so that tensors lie aligned.
         self._header = text + b" " * (-len(text) % 8)
         self._path, self.expected, self.written = file, end, 0
+        self._checksum = hashlib.sha256()
 
     def __enter__(self) -> TensorFileWriter:
         self._file: IO[bytes] = self._path.open("wb")
-        self._file.write(len(self._header).to_bytes(8, "little") + self._header)
+        self._write(len(self._header).to_bytes(8, "little") + self._header)
         return self
 
     def write(self, block: Tensor) -> int:
         """Write the next values; returns their bytes."""
         data = block.contiguous().reshape(-1).view(torch.uint8).numpy().data
-        self._file.write(data)
+        self._write(data)
         self.written += len(data)
         return len(data)
+
+    def record(self) -> FileRecord:
+        """What tells the file, once it is whole, from another: reading it again would take as long as writing it."""
+        return FileRecord(8 + len(self._header) + self.written, self._checksum.hexdigest())
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._checksum.update(data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

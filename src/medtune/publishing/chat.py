@@ -1,7 +1,8 @@
-"""`medtune ask` and `Run.ask`: answers from a run or an adapter, streamed as they are written."""
+"""`medtune ask` and `Run.ask`: answers from a run, an adapter or a merged model, streamed as they are written."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.config import Config
-from medtune.errors import DataError, ModelError
+from medtune.errors import ConfigError, DataError, ModelError
+from medtune.provenance import require_same_base
+from medtune.publishing.merged_folder import record_of
 from medtune.publishing.upload_checks import is_repository_name
 from medtune.run_dir import RunDir, pin_revision
 from medtune.terminal import harmless
@@ -40,6 +43,8 @@ def read_questions(path: Path) -> list[str]:
 def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO) -> None:
     """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError."""
     _require_text(*questions)
+    if not use_adapter and _is_merged(Path(target)):
+        raise ConfigError(f"--base: {target} is a merged model, with no adapter to leave out; ask the run it is from")
     chat = Chat.open(target)
 
     def write(text: str) -> None:
@@ -63,13 +68,18 @@ class Chat:
 
     @classmethod
     def open(cls, target: str) -> Chat:
-        """Load the model of a run directory, or of an adapter given as a folder or a Hub id. Raises MedtuneError."""
+        """Load the model of a run directory, of an adapter given as a folder or a Hub id, or in a merged folder.
+
+        Raises MedtuneError.
+        """
         from medtune.model.adapters import attach_adapter
         from medtune.model.loaded import load_model
 
-        config, adapter = _find(target)
+        config, adapter, run = _find(target)
         loaded = load_model(config, for_training=False)
-        model = attach_adapter(loaded.model, adapter, trainable=False)
+        if run is not None:
+            require_same_base(run, loaded.identity)
+        model = loaded.model if adapter is None else attach_adapter(loaded.model, adapter, trainable=False)
         return cls(loaded, model, config.generation.max_new_tokens)
 
     def answer(self, question: str, *, use_adapter: bool, on_text: Callable[[str], object] = lambda text: None) -> str:
@@ -105,17 +115,26 @@ def _require_text(*questions: str) -> None:
         raise DataError("ask: the question is empty; write it in quotes")
 
 
-def _find(target: str) -> tuple[Config, Any]:
-    """Configuration and adapter folder of a run directory, or of an adapter given as a folder or a Hub id."""
-    from medtune.model.adapters import adapter_config, resolve_adapter
+def _is_merged(path: Path) -> bool:
+    return os.path.isdir(path) and record_of(path) is not None
+
+
+def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
+    """Configuration, adapter folder where there is one, and run of what `Chat.open` takes."""
+    from medtune.model.adapters import adapter_config, merged_config, resolve_adapter
 
     path = Path(target)
     if (path / "config.yaml").is_file():
         run = RunDir.open(path)
         run.require("train", f"medtune train {path}")
-        return pin_revision(run, run.config()), run.adapter_dir
+        return pin_revision(run, run.config()), run.adapter_dir, run
+    if _is_merged(path):
+        return merged_config(path), None, None
     if path.is_dir() and not (path / "adapter_config.json").is_file():
-        raise ModelError(f"{target}: neither a run directory (no config.yaml) nor an adapter (no adapter_config.json)")
+        raise ModelError(
+            f"{target}: neither a run directory (no config.yaml) nor an adapter (no adapter_config.json), nor a merged "
+            "model (no merge.json)"
+        )
     try:
         adapter = resolve_adapter(target)
     except ModelError as error:
@@ -123,4 +142,4 @@ def _find(target: str) -> tuple[Config, Any]:
             raise
         # `runs/mine` has the form of a Hub id.
         raise ModelError(f"{target}: no run directory here; {error}") from None
-    return adapter_config(adapter), adapter
+    return adapter_config(adapter), adapter, None

@@ -98,7 +98,12 @@ def _beyond(found: MergeMeasurement, evaluated: bool, public: bool) -> str:
     if not evaluated:
         return beyond
     doubted = f"{beyond}; the scores of the run need not be those of the merged model"
-    return doubted if public else f"{doubted}, so evaluate it by itself"
+    if public:
+        return doubted
+    return (
+        f"{doubted}, so evaluate it by itself: `medtune data prepare RUN/config.yaml --run-dir NEW "
+        "--set model.base=DIR --set model.quantization=none` and `medtune evaluate NEW --model baseline`"
+    )
 
 
 def _nats(value: float) -> str:

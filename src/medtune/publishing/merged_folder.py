@@ -7,14 +7,17 @@ import os
 import shutil
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from medtune.atomic_files import replacing_file
 from medtune.checked_files import DamagedError, check_type, read_mapping
+from medtune.checksums import difference
 from medtune.errors import ModelError
 from medtune.hub import ADAPTER_SETTINGS, LICENCE_FILES
+from medtune.progress import progress_bar
 from medtune.records import MergeRecord
+from medtune.terminal import one_line
 
 RECORD_NAME = "merge.json"
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
@@ -27,12 +30,13 @@ _TOKENIZER_FILES = (
 def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, untied: bool) -> None:
     """Write to `folder` all that transformers reads beside the weights, and the base's licence.
 
-    The tokenizer is the base's, with the padding token and the chat template that the adapter was trained with.
-    Raises ModelError if the base's configuration cannot be read.
+    The tokenizer is the one that the adapter was trained with, or the base's where the adapter brings none. Raises
+    ModelError if the base's configuration cannot be read.
     """
-    _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES, *_TOKENIZER_FILES))
-    if (adapter / "tokenizer.json").is_file():
-        _copy(adapter, folder, (*_TOKENIZER_FILES, ADAPTER_SETTINGS))
+    _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES))
+    _copy(adapter, folder, (ADAPTER_SETTINGS,))
+    # One of both would be neither: a file that the adapter does not need, such as special_tokens_map.json, overrules.
+    _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, _TOKENIZER_FILES)
     try:
         config = read_mapping(base / CONFIG_NAME)
     except (DamagedError, FileNotFoundError) as error:
@@ -62,13 +66,18 @@ def read_record(file: Path) -> MergeRecord | None:
         raise ModelError(f"{file}: damaged, {error}; delete it, and merge again") from None
 
 
+def record_of(folder: Path) -> MergeRecord | None:
+    """The record of the merged model in `folder`; None if it holds none. Raises ModelError if it is damaged."""
+    # A run's directory and a published adapter have a record too, of a merge elsewhere.
+    others = ("config.yaml", "adapter_config.json")
+    return None if any((folder / name).is_file() for name in others) else read_record(folder / RECORD_NAME)
+
+
 def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
     """The record of a whole merge of the same adapter, base and dtype in `folder`; None if nothing stands there.
 
     Raises ModelError for anything else: a folder of a user's own is never written to.
     """
-    from medtune.model.tensor_files import stored_tensors
-
     if not os.path.lexists(folder):
         above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
         if not above.is_dir():
@@ -78,15 +87,32 @@ def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
         raise ModelError(f"{folder}: is a file, not a directory; give another --to")
     if not any(folder.iterdir()):
         return None
-    record = read_record(folder / RECORD_NAME)
+    record = record_of(folder)
     if record is None:
-        raise ModelError(f"{folder}: not empty, and no merged model (no {RECORD_NAME}); give another --to")
+        raise ModelError(f"{folder}: not empty, and no merged model; give another --to")
     for name in ("adapter", "base", "revision", "dtype"):
         if getattr(record, name) != getattr(wanted, name):
             raise ModelError(f"{folder}: holds a merge of another {name}; delete it, or give another --to")
-    if sum(tensor.bytes for tensor in stored_tensors(folder).values()) != record.bytes:
-        raise ModelError(f"{folder}: holds a merge whose weights are not all there; delete it, and merge again")
+    if record.files and record.identity != wanted.identity:
+        raise ModelError(f"{folder}: merged into {record.base} before its files changed; delete it, and merge again")
+    require_whole(folder, record)
     return record
+
+
+def require_whole(folder: Path, record: MergeRecord) -> None:
+    """Raises ModelError, naming it, if a file of the merge in `folder` is not as `record` says it was written.
+
+    All of them are read: a few bytes of 16 GB that differ are another model.
+    """
+    if not record.files:
+        raise ModelError(f"{one_line(str(folder))}: merged before checksums were kept; delete it, and merge again")
+    with progress_bar("Checking files", len(record.files), unit="files") as advance:
+        for name, described in record.files.items():
+            # A record that names a file elsewhere was not written here.
+            how = difference(folder / name, asdict(described)) if PurePath(name).name == name else "is not in it"
+            if how is not None:
+                raise ModelError(f"{one_line(str(folder))}: its {one_line(name)} {how}; delete it, and merge again")
+            advance(1)
 
 
 def _in_dtype(config: dict[str, Any], dtype: str, untied: bool) -> dict[str, Any]:

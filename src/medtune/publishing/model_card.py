@@ -121,7 +121,7 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         if request.merged
         else [],
         verdict=[*reading.verdict, *reading.controls] if reading else [],
-        what="A merged model" if request.merged else "A LoRA adapter",
+        merged=request.merged,
         code=loading_example(run, request),
         command=_command(request, names),
         evaluation=comparison_markdown(comparison, reading.sentences) if comparison and reading else None,

@@ -14,7 +14,7 @@ from medtune.model.loading import DEMO_MODEL
 from medtune.progress import say
 from medtune.publishing.differences import MANIFEST, Change, Differences, find_differences, write_manifest
 from medtune.publishing.licences import BaseLicence, agreement_files, base_licence
-from medtune.publishing.merged_folder import RECORD_NAME, read_record
+from medtune.publishing.merged_folder import record_of
 from medtune.publishing.model_card import CardRequest, loading_example
 from medtune.publishing.public_names import PublicNames, public_names
 from medtune.publishing.upload_checks import (
@@ -85,7 +85,7 @@ def publish(
     request = CardRequest(
         repo=repo,
         merged=merged is not None,
-        merge=read_record(merged / RECORD_NAME) if merged is not None and merged.is_dir() else None,
+        merge=record_of(merged) if merged is not None and merged.is_dir() else None,
         base_model=base_model,
         has_report=run.report_file.is_file() and "without-report" not in options,
     )

@@ -16,10 +16,9 @@ from medtune.checked_files import DamagedError, read_mapping, read_text
 from medtune.errors import PublishError
 from medtune.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
 from medtune.model.adapters import adapter_fingerprint
-from medtune.model.tensor_files import stored_tensors
 from medtune.publishing.licences import BaseLicence, agreement_files
 from medtune.publishing.merge_record import read_merge
-from medtune.publishing.merged_folder import RECORD_NAME, read_record
+from medtune.publishing.merged_folder import RECORD_NAME, record_of, require_whole
 from medtune.publishing.model_card import CardRequest, build_card
 from medtune.publishing.public_names import PublicNames, public_config
 from medtune.publishing.upload_checks import require_plain_files
@@ -82,7 +81,7 @@ class Uploads:
         self.add_text(_ADAPTER_CONFIG, f"{text}\n")
 
     def add_merged(self, folder: Path) -> None:
-        """A merged model. Raises PublishError unless `folder` holds a whole one of this run's adapter."""
+        """A merged model. Raises MedtuneError unless `folder` holds a whole one of this run's adapter."""
         if not folder.is_dir():
             raise PublishError(
                 f"--merged {folder}: no such folder; make it with `medtune merge {self.run.path} --to DIR`"
@@ -122,10 +121,9 @@ def _plain_files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 
 def _require_merge_of(run: RunDir, folder: Path) -> None:
     where = one_line(str(folder))
-    record = read_record(folder / RECORD_NAME)
+    record = record_of(folder)
     if record is None:
-        raise PublishError(f"{where}: no {RECORD_NAME} of `medtune merge` in it; merge again")
+        raise PublishError(f"{where}: no merged model; make one with `medtune merge {run.path} --to DIR`")
     if record.adapter != adapter_fingerprint(run.adapter_dir):
         raise PublishError(f"{where}: merged from another adapter than this run's; merge again")
-    if sum(tensor.bytes for tensor in stored_tensors(folder).values()) != record.bytes:
-        raise PublishError(f"{where}: its weights are not all there; merge again")
+    require_whole(folder, record)
