@@ -23,6 +23,10 @@ from medtune.terminal import one_line
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "Notice*", "USE_POLICY*")
 CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*", *LICENCE_FILES)
 WEIGHT_FILES = ("*.safetensors",)
+TOKENIZER_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*",
+    "spiece.model",
+)  # fmt: skip
 # Written beside an adapter's weights: the system prompt it was trained with, and the like.
 ADAPTER_SETTINGS = "medtune.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", ADAPTER_SETTINGS)

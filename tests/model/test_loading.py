@@ -136,15 +136,20 @@ def test_refusals(tiny, tmp_path):
         load(strange)
 
 
-def test_a_folder_whose_weights_changed_is_another_base(tiny, tmp_path):
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer_config.json", "chat_template.jinja", "README.md"])
+def test_a_folder_whose_files_changed_is_another_base(tiny, tmp_path, name):
     folder = tmp_path / "model"
     shutil.copytree(tiny.path, folder)
+    (folder / "README.md").write_text("A model.")
     before = base_identity("m", resolve_base(str(folder)))
     assert base_identity("m", resolve_base(str(tiny.path))) == before
-    file = folder / "model.safetensors"
-    content = bytearray(file.read_bytes())
+    content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    assert base_identity("m", resolve_base(str(folder))) != before
+    (folder / name).write_bytes(content)
+    assert (base_identity("m", resolve_base(str(folder))) == before) == (name == "README.md")
+
+
+def test_the_hub_and_the_demo_name_their_models(tmp_path):
+    folder = tmp_path / "model"
     assert base_identity("o/m", ModelFiles(folder, "abc")) == "o/m at abc"
     assert base_identity(DEMO_MODEL, ModelFiles(folder, None)) == DEMO_MODEL

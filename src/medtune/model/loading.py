@@ -12,10 +12,12 @@ from typing import Any
 from medtune.checked_files import DamagedError, check_type, read_mapping
 from medtune.config import ModelSection
 from medtune.errors import ModelError, first_line
-from medtune.hub import fetch_snapshot
+from medtune.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_snapshot
 
 DEMO_MODEL = "medtune:demo"
-# Of each weights file, how many samples tell it from another, and how long they are.
+# What prompts, answers and their ends depend on, beside the weights.
+_IDENTIFYING = ("config.json", "generation_config.json", *TOKENIZER_FILES, *WEIGHT_FILES)
+# Of each file, how many samples tell it from another, and how long they are.
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
 
 
@@ -37,7 +39,7 @@ def base_identity(base: str, files: ModelFiles) -> str:
     if base == DEMO_MODEL:
         return base
     checksum = hashlib.sha256()
-    for file in sorted([files.path / "config.json", *files.path.glob("*.safetensors")]):
+    for file in sorted({file for pattern in _IDENTIFYING for file in files.path.glob(pattern) if file.is_file()}):
         size = file.stat().st_size
         checksum.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:

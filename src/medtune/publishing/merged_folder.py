@@ -14,17 +14,13 @@ from medtune.atomic_files import replacing_file
 from medtune.checked_files import DamagedError, check_type, read_mapping
 from medtune.checksums import difference
 from medtune.errors import ModelError
-from medtune.hub import ADAPTER_SETTINGS, LICENCE_FILES
+from medtune.hub import ADAPTER_SETTINGS, LICENCE_FILES, TOKENIZER_FILES
 from medtune.progress import progress_bar
 from medtune.records import MergeRecord
 from medtune.terminal import one_line
 
 RECORD_NAME = "merge.json"
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
-_TOKENIZER_FILES = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*",
-    "spiece.model",
-)  # fmt: skip
 
 
 def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, untied: bool) -> None:
@@ -36,7 +32,7 @@ def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, unt
     _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES))
     _copy(adapter, folder, (ADAPTER_SETTINGS,))
     # One of both would be neither: a file that the adapter does not need, such as special_tokens_map.json, overrules.
-    _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, _TOKENIZER_FILES)
+    _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, TOKENIZER_FILES)
     try:
         config = read_mapping(base / CONFIG_NAME)
     except (DamagedError, FileNotFoundError) as error:
