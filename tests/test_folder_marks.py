@@ -19,6 +19,7 @@ from medtune.folder_marks import MARK_NAME, is_abandoned, mark_as_own
         ({"number": -1}, False),
         ({"started": 1.0}, True),  # the number was given again
         ({"number": 4194305, "host": "another"}, False),
+        ({"number": 4194305, "numbers": "pid:[1]"}, False),
         ({"number": "x"}, False),
     ],
 )

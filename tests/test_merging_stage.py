@@ -155,7 +155,8 @@ def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monk
     assert first.status == 0
     assert "was not measured: `medtune merge` with the same RUN and --to" in " ".join(first.out.split())
     assert first.out.splitlines()[-1] == str(to)
-    assert f'next: medtune ask {to} "What causes gout ?"; medtune publish {run_dir.path} --merged {to}' in first.err
+    # Before a comparison there is nothing to publish it with.
+    assert first.err.splitlines()[-1] == f'next: medtune ask {to} "What causes gout ?"'
     assert read_merge(run_dir).measured is None
     weights = to / "model.safetensors"
     before = (weights.stat().st_ino, weights.stat().st_mtime_ns)
@@ -482,7 +483,7 @@ def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run
     names = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|eot_id|>"}
     (base / "special_tokens_map.json").write_text(json.dumps(names))
     (base / "chat_template.jinja").write_text("another")
-    for name in ("added_tokens.json", "vocab.json"):
+    for name in ("added_tokens.json", "vocab.json", "tokenizer.model"):
         (base / name).write_text("{}")
     (tmp_path / "to").mkdir()
     write_companions(base, run_dir.adapter_dir, tmp_path / "to", dtype="float32", untied=False)
@@ -491,6 +492,7 @@ def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run
     assert found.eos_token == expected.eos_token == "<|eot_id|>"
     assert found.chat_template == expected.chat_template
     assert not {"special_tokens_map.json", "added_tokens.json", "vocab.json"} & files(tmp_path / "to")
+    assert "tokenizer.model" in files(tmp_path / "to")  # which other programs read
     (run_dir.adapter_dir / "tokenizer.json").unlink()
     shutil.rmtree(tmp_path / "to")
     (tmp_path / "to").mkdir()

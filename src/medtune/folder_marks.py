@@ -17,9 +17,10 @@ _CLOCK_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """`started` is in seconds since 1970: the number alone is given again."""
+    """`started` is in seconds since 1970: the number alone is given again. Containers have `numbers` of their own."""
 
     host: str
+    numbers: str
     number: int
     started: float
 
@@ -28,7 +29,7 @@ def mark_as_own(folder: Path) -> None:
     """Say in `folder` that this process is writing there."""
     import psutil
 
-    own = _Process(platform.node(), os.getpid(), psutil.Process().create_time())
+    own = _Process(platform.node(), _numbers(), os.getpid(), psutil.Process().create_time())
     (folder / MARK_NAME).write_text(json.dumps(asdict(own)), encoding="utf-8")
 
 
@@ -40,7 +41,7 @@ def is_abandoned(folder: Path) -> bool:
         owner: _Process = check_type(_Process, read_mapping(folder / MARK_NAME))
     except (DamagedError, FileNotFoundError):
         return False
-    if owner.host != platform.node():
+    if (owner.host, owner.numbers) != (platform.node(), _numbers()):
         return False
     try:
         return bool(abs(psutil.Process(owner.number).create_time() - owner.started) > _CLOCK_SECONDS)
@@ -48,3 +49,11 @@ def is_abandoned(folder: Path) -> bool:
         return True
     except (psutil.Error, ValueError, OverflowError):  # another user's; or a number that no process has
         return False
+
+
+def _numbers() -> str:
+    """What tells one container's process numbers from another's, on Linux."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

@@ -184,7 +184,10 @@ def test_predictions_come_as_rows_frames_and_files(finished: medtune.Run):
         (lambda: medtune.compare("runs/demo", resamples=1000), "resamples and names go with two sets"),
         (lambda: medtune.compare([ROW], [ROW], names=("a",)), "must be two texts"),
         (lambda: medtune.compare([ROW], [ROW], names="ab"), "must be two texts"),
-        (lambda: medtune.compare([ROW], [ROW], resamples=0), "resamples 0: must be a whole number from 500 to 100,000"),
+        (
+            lambda: medtune.compare([ROW], [ROW], resamples=0),
+            "resamples 0: must be a whole number from 500, below which",
+        ),
         (lambda: medtune.score([ROW], resamples=-5), "resamples -5: must be a whole number"),
         (lambda: medtune.score([ROW], resamples=10**9), "resamples 1000000000: must be"),
         (lambda: medtune.score([ROW], resamples="many"), "resamples 'many': must be"),

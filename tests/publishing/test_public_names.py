@@ -27,6 +27,7 @@ def scrubbed(finished_run: RunDir, monkeypatch: pytest.MonkeyPatch):
         ("in /home/alice.", "in ~."),
         ("file:///home/alice/x", "file://~/x"),
         (r'"log": "first\n/home/alice/x"', r'"log": "first\n~/x"'),
+        (r'"log": "\u00e9/home/alice/x"', r'"log": "\u00e9~/x"'),
         ("/home/alice2/x /home/alice-b/x /mnt/home/alice/x", "/home/alice2/x /home/alice-b/x /mnt/home/alice/x"),
     ],
 )
@@ -52,6 +53,11 @@ def test_a_path_that_ends_in_a_separator_stands_before_anything() -> None:
 def test_a_folder_named_with_a_slash_at_its_end(reconfigured) -> None:
     names = public_names(reconfigured(model={"base": "/models/of/mine/"}))
     assert names.scrub("/models/of/mine/config.json /models/of/mine/") == "mine/config.json mine/"
+
+
+def test_a_folder_called_as_the_model_is_on_the_hub(reconfigured) -> None:
+    run = reconfigured(model={"base": "owner/base-8b"})
+    assert public_names(run, "owner/base-8b").scrub("owner/base-8b") == "owner/base-8b"
 
 
 def test_windows_paths_in_json(reconfigured) -> None:

@@ -1,5 +1,6 @@
 """`medtune publish` over real HTTP against a loopback Hub: what goes up, what does not, and how it goes on."""
 
+import hashlib
 import json
 import os
 import re
@@ -426,6 +427,8 @@ def test_paths_under_the_home_directory_stay_at_home(hub, reconfigured, tiny, tm
         values = json.loads(file.read_text())
         file.write_text(json.dumps({**values, "note": "/home/alice/secret/base", "other": "/home/alice"}))
     run.complete("train", {})
+    # Its stages had the base elsewhere, and before the notes.
+    run.provenance_file.write_text(run.provenance_file.read_text().replace("base_identity", "older"))
     merge_stage(run, tmp_path / "merged", measure=False)
     release_locks()
     monkeypatch.setenv("HOME", "/home/alice")
@@ -434,6 +437,10 @@ def test_paths_under_the_home_directory_stay_at_home(hub, reconfigured, tiny, tm
     for repo, name in (("owner/whole", "config.json"), (REPO, "adapter_config.json")):
         published = json.loads(hub.head(repo)[name])
         assert (published["note"], published["other"]) == ("~/secret/base", "~")
+    # What describes the files is true of them as they are there.
+    head = hub.head("owner/whole")
+    for name, described in json.loads(head["merge.json"])["files"].items():
+        assert described == {"bytes": len(head[name]), "sha256": hashlib.sha256(head[name]).hexdigest()}, name
 
 
 def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, merged, tmp_path):

@@ -50,8 +50,7 @@ def merge(
         console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
     if record.measured is None or record.measured.within_bound:
         place, source = shlex.quote(str(to)), shlex.quote(str(run))
-        say(
-            f'next: medtune ask {place} "What causes gout ?"; '
-            f"medtune publish {source} --merged {place} --repo OWNER/NAME --dry-run"
-        )
+        publish = f"; medtune publish {source} --merged {place} --repo OWNER/NAME --dry-run"
+        can_publish = opened.is_complete("train") and opened.is_complete("compare")
+        say(f'next: medtune ask {place} "What causes gout ?"{publish if can_publish else ""}')
     print(to)

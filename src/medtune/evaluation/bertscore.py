@@ -192,7 +192,8 @@ def _load_scorer(encoder: Encoder, device: str) -> Any:
     from transformers import AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
     path = _EncoderPath(encoder.path)
-    path.is_t5 = "t5" in str(_read_config(encoder.name, Path(encoder.path)).get("model_type", ""))
+    # Not its relatives: the class that bert-score loads a T5 with would leave some of their weights as chance has them.
+    path.is_t5 = _read_config(encoder.name, Path(encoder.path)).get("model_type") in ("t5", "mt5")
     try:
         scorer = BERTScorer(model_type=path, num_layers=encoder.layer, device=device)
     except (OSError, ValueError, AssertionError, SafetensorError) as error:

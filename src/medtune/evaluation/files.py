@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,10 @@ def _check_metrics(metrics: Sequence[str], encoder_name: str | None, unlike_toke
 
 
 def _check_resamples(resamples: int) -> None:
-    if not isinstance(resamples, int) or not _FEWEST_RESAMPLES <= resamples <= _MOST_RESAMPLES:
+    if not isinstance(resamples, Integral) or not _FEWEST_RESAMPLES <= resamples <= _MOST_RESAMPLES:
         raise ConfigError(
-            f"--resamples {show_value(resamples)}: must be a whole number from {_FEWEST_RESAMPLES} to "
-            f"{_MOST_RESAMPLES:,}; fewer cannot establish a difference"
+            f"--resamples {show_value(resamples)}: must be a whole number from {_FEWEST_RESAMPLES}, below which no "
+            f"difference can be established, to {_MOST_RESAMPLES:,}"
         )
 
 

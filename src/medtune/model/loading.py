@@ -15,8 +15,11 @@ from medtune.errors import ModelError, first_line
 from medtune.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_snapshot
 
 DEMO_MODEL = "medtune:demo"
-# What prompts, answers and their ends depend on, beside the weights.
-_IDENTIFYING = ("config.json", "generation_config.json", *TOKENIZER_FILES, *WEIGHT_FILES)
+# What prompts, answers and their ends depend on; a vocabulary in other files where there is no tokenizer.json.
+_IDENTIFYING = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "chat_template*", *WEIGHT_FILES,
+)  # fmt: skip
 # Of each file, how many samples tell it from another, and how long they are.
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
 
@@ -39,7 +42,8 @@ def base_identity(base: str, files: ModelFiles) -> str:
     if base == DEMO_MODEL:
         return base
     checksum = hashlib.sha256()
-    for file in sorted({file for pattern in _IDENTIFYING for file in files.path.glob(pattern) if file.is_file()}):
+    patterns = _IDENTIFYING if (files.path / "tokenizer.json").is_file() else (*_IDENTIFYING, *TOKENIZER_FILES)
+    for file in sorted({file for pattern in patterns for file in files.path.glob(pattern) if file.is_file()}):
         size = file.stat().st_size
         checksum.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:

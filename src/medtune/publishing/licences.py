@@ -18,7 +18,7 @@ from medtune.publishing.public_names import PublicNames
 from medtune.run_dir import RunDir
 
 _VOCABULARY_OF_LLAMA_3 = 128_256
-_LLAMA_3 = re.compile(r"(?i)(?<![a-z])llama[-_ ]?3(?:[._]([123])|-([123])(?=-|$))?(?![0-9]|b(?![a-z]))")
+_LLAMA_3 = re.compile(r"(?i)(?<![a-z])llama[-_ ]?3(?:[._]([123])|-([123])(?=-[0-9]+b(?![a-z])))?(?![0-9]|b(?![a-z]))")
 _STATED = re.compile(r"\A---\n(?:(?!---\n).*\n)*?license: *([\"']?)([\w.-]{1,40})\1 *\n(?:.*\n)*?---\n")
 # How the first version and its successors scale positions, which tells them apart where a name does not.
 _ROPE_FACTORS = {8.0: "3.1", 32.0: "3.2"}

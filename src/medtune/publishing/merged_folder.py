@@ -31,6 +31,8 @@ def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, unt
     """
     _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES))
     _copy(adapter, folder, (ADAPTER_SETTINGS,))
+    # Other programs read the vocabulary there, and transformers only where there is no tokenizer.json.
+    _copy(base, folder, ("*.model",))
     # One of both would be neither: a file that the adapter does not need, such as special_tokens_map.json, overrules.
     _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, TOKENIZER_FILES)
     try:

@@ -23,8 +23,8 @@ _PATH = re.compile(
 )
 _SEPARATORS = ("/", "\\")
 # Not inside of a longer path or an address, whose end only looks like a private one; a file's address is one, and the
-# letter of a line break that JSON spells out is no part of a word.
-_BEFORE = r"(?:(?<![\w./~-])|(?<=file://)|(?<=file:///)|(?<=\\[nrt]))"
+# letter of a line break, or the number of a character, that JSON spells out is no part of a word.
+_BEFORE = r"(?:(?<![\w./~-])|(?<=file://)|(?<=file:///)|(?<=\\[nrt])|(?<=\\u[0-9a-f]{4}))"
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
@@ -47,6 +47,8 @@ class PublicNames:
     def scrub(self, text: str) -> str:
         """`text` without the paths of this machine."""
         for path, name in self.private_paths:
+            if path not in text:
+                continue
             end = "" if path.endswith(_SEPARATORS) else r"(?![\w-])"
             text = re.sub(rf"{_BEFORE}{re.escape(path)}{end}", lambda _, name=name: name, text)  # type: ignore[misc]
         return text
@@ -67,7 +69,8 @@ def public_names(run: RunDir, base_model: str | None = None) -> PublicNames:
         source=public_name(config.data.source),
         source_on_hub=source_revision is not None,
         source_revision=source_revision,
-        private_paths=_private_paths(run, config),
+        # A folder may be called as the model is on the Hub.
+        private_paths=tuple(entry for entry in _private_paths(run, config) if entry[0] != base_model),
     )
 
 

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medtune.checked_files import DamagedError, read_mapping, read_text
+from medtune.checksums import describe_file
 from medtune.errors import PublishError
 from medtune.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
 from medtune.model.adapters import adapter_fingerprint
@@ -75,10 +76,9 @@ class Uploads:
         require_plain_files(folder)
         for file in _plain_files(folder, (*ADAPTER_FILES, *CONFIG_FILES)):
             self.add(file.name, file)
-        settings = read_mapping(folder / _ADAPTER_CONFIG)
+        settings = json.loads(self.names.scrub(json.dumps(read_mapping(folder / _ADAPTER_CONFIG))))
         public = {"base_model_name_or_path": self.names.base, "revision": self.names.base_revision}
-        text = self.names.scrub(json.dumps({**settings, **public}, indent=2, sort_keys=True))
-        self.add_text(_ADAPTER_CONFIG, f"{text}\n")
+        self.add_text(_ADAPTER_CONFIG, json.dumps({**settings, **public}, indent=2, sort_keys=True) + "\n")
 
     def add_merged(self, folder: Path) -> None:
         """A merged model. Raises MedtuneError unless `folder` holds a whole one of this run's adapter."""
@@ -90,6 +90,15 @@ class Uploads:
         require_plain_files(folder)
         for file in _plain_files(folder, (*CONFIG_FILES, *WEIGHT_FILES)):
             self.add(file.name, file)
+        self._describe_merge(folder)
+
+    def _describe_merge(self, folder: Path) -> None:
+        """The record of the merge, with the checksums of texts as they go up."""
+        record = read_mapping(folder / RECORD_NAME)
+        copies = {name: file for name, file in self.files.items() if file.parent == self.folder}
+        described = {name: describe_file(copies[name]) for name in record["files"] if name in copies}
+        record["files"] = {name: described.get(name, entry) for name, entry in record["files"].items()}
+        self.add_text(RECORD_NAME, self.names.scrub(json.dumps(record, indent=2, ensure_ascii=False)) + "\n")
 
     def add_evidence(self, request: CardRequest, licence: BaseLicence) -> None:
         """Card, recipe, scores and report of the run, and what the base's licence wants to go with it."""
