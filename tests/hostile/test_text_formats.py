@@ -102,7 +102,7 @@ YAML = [
     refused("a NUL", _yaml(f"{BASE}seed: \0"), YAML_COMMAND,
             "hostile.yaml: not valid YAML: unacceptable character #x0000: special characters are not allowed"),
     refused("half a surrogate pair", _yaml('model: {base: "\\ud800"}\ndata: {source: rows.csv}'), YAML_COMMAND,
-            "hostile.yaml: model.base: input should be a valid string, unable to parse raw data as a unicode string, "
+            "hostile.yaml: model.base: holds half of a surrogate pair, which is no character; leave it out, "
             r"got '\ud800'"),
     refused("an escape sequence in a key", _yaml(BASE + '"\\e[31m": 1'), YAML_COMMAND,
             rf"hostile.yaml: '\x1b[31m': unknown key; {KNOWN}"),

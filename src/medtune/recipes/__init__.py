@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.tokens import TagToken
+from ruamel.yaml.scanner import Scanner
 
 from medtune.config import Config, parse_config
 from medtune.errors import ConfigError, show_value
@@ -186,9 +186,7 @@ def _load_yaml(text: str, origin: str) -> Any:
     # The pure loader speaks YAML 1.2, in which 2e-4 is a number and `no` a string, and refuses duplicate keys.
     try:
         yaml = YAML(typ="safe", pure=True)
-        for token in yaml.scan(text):
-            if isinstance(token, TagToken):
-                raise ConstructorError(problem="a tag", problem_mark=token.start_mark)
+        yaml.Scanner = _TaglessScanner
         yaml.Constructor = _BoundedConstructor
         return yaml.load(text)
     except DuplicateKeyError as error:
@@ -206,6 +204,14 @@ def _load_yaml(text: str, origin: str) -> Any:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: nested too deeply; a recipe has sections and keys only") from None
+
+
+class _TaglessScanner(Scanner):
+    """Refuses any tag: the safe ones make sets, whose order is another in every process, and pairs of one key."""
+
+    def fetch_tag(self) -> None:
+        """Raises ConstructorError."""
+        raise ConstructorError(problem="a tag", problem_mark=self.reader.get_mark())
 
 
 class _BoundedConstructor(SafeConstructor):
