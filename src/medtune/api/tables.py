@@ -43,9 +43,8 @@ def compare_rows(
     before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
     if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
         names = files.short_names(Path(first), Path(second))
-    drawn = files.RESAMPLES if resamples is None else resamples
     return files.compare_predictions(
-        before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=drawn
+        before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=resamples
     )
 
 

@@ -72,10 +72,9 @@ def compare(
     """
     prepare_process()
     if other is not None:
-        from medtune.evaluation.files import RESAMPLES, compare_files
+        from medtune.evaluation.files import compare_files
 
-        drawn = RESAMPLES if resamples is None else resamples
-        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=drawn, out=out))
+        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=resamples, out=out))
         return
     from medtune.errors import ConfigError
 
@@ -109,11 +108,10 @@ def score(
     prepare_process()
     from rich.console import Console
 
-    from medtune.evaluation.files import RESAMPLES, score_file
+    from medtune.evaluation.files import score_file
     from medtune.evaluation.tables import print_scores
 
-    drawn = RESAMPLES if resamples is None else resamples
-    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=drawn, out=out)
+    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():

@@ -24,7 +24,7 @@ from medtune.terminal import one_line
 
 # Not a run's seed: the files come from anywhere.
 SEED = 0
-RESAMPLES = 1000
+_RESAMPLES = 1000
 # As for `evaluation.resamples` of a recipe.
 _FEWEST_RESAMPLES, _MOST_RESAMPLES = 500, 100_000
 
@@ -35,7 +35,7 @@ def score_file(
     *,
     metrics: Sequence[str] | None,
     encoder: str | None,
-    resamples: int,
+    resamples: int | None,
     out: Path | None,
 ) -> dict[str, Score]:
     """Scores of the predictions in `path`, written to `out` as JSON if it is given. Raises MedtuneError."""
@@ -45,11 +45,11 @@ def score_file(
 
 
 def score_predictions(
-    rows: Sequence[Prediction], metrics: Sequence[str] | None, encoder: str | None, resamples: int
+    rows: Sequence[Prediction], metrics: Sequence[str] | None, encoder: str | None, resamples: int | None
 ) -> dict[str, Score]:
     """As `score_file`, for rows that have been read."""
-    _check_resamples(resamples)
-    return score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, resamples))
+    checked = _checked_resamples(resamples)
+    return score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, checked))
 
 
 def compare_files(
@@ -58,7 +58,7 @@ def compare_files(
     *,
     metrics: Sequence[str] | None,
     encoder: str | None,
-    resamples: int,
+    resamples: int | None,
     out: Path | None,
 ) -> Comparison:
     """The second file's predictions against the first's, on the same rows. Raises MedtuneError."""
@@ -77,15 +77,15 @@ def compare_predictions(
     *,
     metrics: Sequence[str] | None,
     encoder: str | None,
-    resamples: int,
+    resamples: int | None,
 ) -> Comparison:
     """As `compare_files`, for rows that have been read."""
-    _check_resamples(resamples)
+    checked = _checked_resamples(resamples)
     after = align(before, after, names)
     first_measured, second_measured = _measure([before, after], metrics, encoder)
     # Either file may bring the groups.
     grouped = [replace(row, group=row.group or other.group) for row, other in zip(before, after, strict=True)]
-    drawn = _draw(grouped, resamples)
+    drawn = _draw(grouped, checked)
     return Comparison(
         rows=tuple(compare_measured(first_measured, second_measured, drawn, names)),
         scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
@@ -132,12 +132,15 @@ def _check_metrics(metrics: Sequence[str], encoder_name: str | None, unlike_toke
         )
 
 
-def _check_resamples(resamples: int) -> None:
+def _checked_resamples(resamples: int | None) -> int:
+    if resamples is None:
+        return _RESAMPLES
     if not isinstance(resamples, Integral) or not _FEWEST_RESAMPLES <= resamples <= _MOST_RESAMPLES:
         raise ConfigError(
             f"--resamples {show_value(resamples)}: must be a whole number from {_FEWEST_RESAMPLES}, below which no "
             f"difference can be established, to {_MOST_RESAMPLES:,}"
         )
+    return resamples
 
 
 def _draw(rows: Sequence[Prediction], resamples: int) -> Resamples:
