@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +13,10 @@ from medtune.cli.data import data_app
 from medtune.cli.doctor import doctor
 from medtune.cli.human import human_app
 from medtune.cli.merge import merge
-from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe
+from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe, say_next
 from medtune.cli.plan import plan
 from medtune.cli.publish import publish
 from medtune.process import prepare_process
-from medtune.progress import say
 
 app = typer.Typer(
     name="medtune",
@@ -40,8 +38,7 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
 
     finished = pipeline.run(config, path, resume=resume)
     scores.show_run_comparison(finished)
-    place = shlex.quote(str(finished.path))
-    say(f'next: medtune ask {place} "What causes gout ?"; medtune publish {place} --repo OWNER/NAME --dry-run')
+    say_next(finished.path, [finished.path])
     print(finished.report_file)
     print(finished.path)
 

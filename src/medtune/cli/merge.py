@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Run, folder_option, open_run
+from medtune.cli.options import Run, folder_option, open_run, say_next
 from medtune.process import prepare_process
-from medtune.progress import say
 
 
 def merge(
@@ -49,8 +47,6 @@ def merge(
     for sentence in merge_sentences(record, evaluated=opened.is_complete("tuned")):
         console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
     if record.measured is None or record.measured.within_bound:
-        place, source = shlex.quote(str(to)), shlex.quote(str(run))
-        publish = f"; medtune publish {source} --merged {place} --repo OWNER/NAME --dry-run"
         can_publish = opened.is_complete("train") and opened.is_complete("compare")
-        say(f'next: medtune ask {place} "What causes gout ?"{publish if can_publish else ""}')
+        say_next(to, [run, "--merged", to] if can_publish else [])
     print(to)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from medtune.progress import say
 
 if TYPE_CHECKING:
     from medtune.config import Config
@@ -45,3 +49,9 @@ def open_run(path: Path) -> RunDir:
     from medtune.run_dir import RunDir
 
     return RunDir.open(path)
+
+
+def say_next(asked: Path, published: Sequence[str | Path]) -> None:
+    """Say how to ask what a command has made and, with the arguments `published`, how to publish it."""
+    publish = f"; medtune publish {shlex.join(map(str, published))} --repo OWNER/NAME --dry-run" if published else ""
+    say(f'next: medtune ask {shlex.quote(str(asked))} "What causes gout ?"{publish}')

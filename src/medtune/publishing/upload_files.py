@@ -96,8 +96,10 @@ class Uploads:
         """The record of the merge, with the checksums of texts as they go up."""
         record = read_mapping(folder / RECORD_NAME)
         copies = {name: file for name, file in self.files.items() if file.parent == self.folder}
-        described = {name: describe_file(copies[name]) for name in record["files"] if name in copies}
-        record["files"] = {name: described.get(name, entry) for name, entry in record["files"].items()}
+        record["files"] = {
+            name: describe_file(copies[name]) if name in copies else described
+            for name, described in record["files"].items()
+        }
         self.add_text(RECORD_NAME, self.names.scrub(json.dumps(record, indent=2, ensure_ascii=False)) + "\n")
 
     def add_evidence(self, request: CardRequest, licence: BaseLicence) -> None:
