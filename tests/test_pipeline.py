@@ -432,9 +432,9 @@ def test_test_source_replaces_the_test_split(tiny, tmp_path):
     assert json.loads((tmp_path / "run/data/report.json").read_text())["removed_for_test_source"] == 1
 
 
-def test_ask(finished, capfd, tmp_path, monkeypatch):
-    # An adapter's folder names no precision: without this a CPU with bfloat16 units would answer in another one.
-    monkeypatch.setattr("medtune.hardware._cpu_flags", frozenset)
+def test_ask(finished, capfd, tmp_path, facts):
+    # An adapter's folder names no precision, and a CPU with bfloat16 units would answer in another one.
+    facts.cpu(amx=False)
     medtune("ask", finished, "What causes gout ?")
     tuned = capfd.readouterr().out
     medtune("ask", finished / "adapter", "What causes gout ?")
@@ -558,15 +558,15 @@ def test_rows_that_cannot_fit_are_said_before_the_baseline(tiny, tmp_path, capfd
     assert not (tmp_path / "run" / "baseline").exists()
 
 
-def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, monkeypatch):
+def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, facts):
     evaluation = {"metrics": ["perplexity"], "controls": []}
     config = recipe(tiny, tmp_path, model={"dtype": "auto"}, evaluation=evaluation, training={"max_steps": 1})
     path = tmp_path / "run"
-    monkeypatch.setattr("medtune.hardware._cpu_flags", frozenset)
+    facts.cpu(amx=False)
     medtune("data", "prepare", config, "--run-dir", path)
     medtune("evaluate", path, "--model", "baseline")
     medtune("train", path)
-    monkeypatch.setattr("medtune.hardware._cpu_flags", lambda: frozenset({"amx_bf16"}))
+    facts.cpu(amx=True)
     medtune("evaluate", path, "--model", "tuned")
     medtune("compare", path, status=2)
     assert "perplexity: measured in two ways" in capfd.readouterr().err
