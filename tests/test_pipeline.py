@@ -572,6 +572,23 @@ def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, facts)
     assert "perplexity: measured in two ways" in capfd.readouterr().err
 
 
+def test_either_kind_of_cpu_does_the_whole_job_in_what_it_computes_in(tiny, tmp_path, capfd, native_dtype):
+    evaluation = {"metrics": ["bleu", "perplexity"], "controls": ["few_shot"]}
+    path = tmp_path / "run"
+    medtune("run", recipe(tiny, tmp_path, model={"dtype": "auto"}, evaluation=evaluation), "--run-dir", path)
+    stages = json.loads((path / "provenance.json").read_text())["stages"]
+    for name in ("baseline", "controls", "train", "tuned"):
+        assert stages[name]["choices"]["dtype"]["value"] == native_dtype
+    changes = {row["metric"]: row["difference"] for row in json.loads((path / "comparison.json").read_text())}
+    assert changes["perplexity"] < 0
+    row = predictions(path, "tuned")[0]
+    capfd.readouterr()
+    medtune("ask", path, row["question"])
+    assert capfd.readouterr().out.strip() == row["prediction"]
+    medtune("merge", path, "--to", tmp_path / "merged")
+    assert json.loads((path / "merge.json").read_text())["measured"]["compute_dtype"] == native_dtype
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(tiny, tmp_path):
     """Data parallel on two CPU processes: the same losses, and one process writes."""
