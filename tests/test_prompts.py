@@ -102,17 +102,21 @@ def test_exactly_one_bos():
     assert PromptRenderer(tokenizer).encode_pair(pair()).input_ids.count(0) == 1
 
 
-def test_bos_is_added_once_where_the_tokenizer_adds_it_and_the_template_does_not():
+def test_bos_stands_once_where_the_tokenizer_adds_it_however_often_the_template_writes_it():
     from tokenizers.processors import TemplateProcessing
 
     from medtune.model.demo_model import CHAT_TEMPLATE
 
-    for template in (CHAT_TEMPLATE, CHAT_TEMPLATE.replace("{{ bos_token }}", "")):
+    for written in range(3):
+        template = CHAT_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}" * written)
         tokenizer = build_tokenizer(chat_template=template)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
         )
-        assert PromptRenderer(tokenizer).encode_pair(pair()).input_ids.count(0) == 1
+        row = PromptRenderer(tokenizer).encode_pair(pair())
+        assert row.input_ids.count(0) == 1
+        assert row.input_ids[0] == 0
+        require_sound_rows([row], PromptRenderer(tokenizer))
 
 
 def test_spelled_special_tokens_stay_text():
