@@ -68,7 +68,7 @@ def room_for(monkeypatch, tokens):
 
 
 def test_after_memory_ran_out_rows_are_split_by_the_new_budget(tiny, tmp_path, monkeypatch):
-    """Those of the step in hand, and of the step that was fetched ahead: both had been split by the old budget."""
+    """The step in hand had been split by the old one."""
     config = make_config(tiny, tokens_per_micro_batch=100_000, checkpointing="auto")
     _, history, _ = train(tiny, tmp_path / "a", config)
     tried = room_for(monkeypatch, 300)
