@@ -29,9 +29,9 @@ def write_recipe(folder: Path, values: Mapping[str, Any]) -> Path:
 
 def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Sequence[str]) -> None:
     """Make the run `path` with the data stage of another run, whose `data` section and seed it takes over."""
-    from medtune.recipes import load_recipe
-    from medtune.run_dir import RunDir
-    from medtune.run_lock import release_locks
+    from medtune.config.recipes import load_recipe
+    from medtune.run_dir.directory import RunDir
+    from medtune.run_dir.lock import release_locks
 
     source = RunDir.open(prepared)
     source.require("data", "medtune data prepare")
@@ -97,11 +97,11 @@ def planned(run: Path, *, cap: float) -> dict[str, Any]:
 
     From the model's config.json and the lengths of the rows; `cap` GiB of the GPU, or what is free.
     """
-    from medtune.gpus import this_gpu
     from medtune.model.loaded import load_renderer
-    from medtune.planning import base_folder, forecast_or_reason, sizes_of
+    from medtune.pipeline.plan import base_folder, forecast_or_reason, sizes_of
     from medtune.records import Split
-    from medtune.run_dir import SPLITS, RunDir
+    from medtune.run_dir.directory import SPLITS, RunDir
+    from medtune.runtime.gpus import this_gpu
 
     if (gpu := this_gpu()) is None:
         return {}

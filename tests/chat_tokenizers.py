@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from medtune.prompts import PromptRenderer
+from medtune.data.prompts import PromptRenderer
 from medtune.records import QAPair
 from tiny_model import build_tokenizer
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from medtune import hardware
+from medtune.runtime import hardware
 
 GIB = 2**30
 _REAL_CPU_FLAGS, _REAL_MEMORY = hardware._cpu_flags, psutil.virtual_memory

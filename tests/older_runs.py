@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 
 def forget_checksums(run: RunDir) -> None:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from medtune import interruption
-from medtune.hardware import rank
+from medtune.runtime import interruption
+from medtune.runtime.hardware import rank
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     except interruption.Interrupted as stopped:
         _exit_interrupted(stopped)
     finally:
-        from medtune.run_lock import release_locks
+        from medtune.run_dir.lock import release_locks
 
         release_locks()
 
@@ -36,10 +36,10 @@ def _open_what_is_closed() -> None:
 def _run() -> None:
     from typer import Abort, TyperException
 
-    from medtune.disk_errors import describe_disk_error, quiet_threads, writing
     from medtune.errors import DiskError, MedtuneError
-    from medtune.run_lock import locked_folders
-    from medtune.terminal import harmless
+    from medtune.run_dir.lock import locked_folders
+    from medtune.runtime.terminal import harmless
+    from medtune.storage.disk_errors import describe_disk_error, quiet_threads, writing
 
     try:
         from medtune.cli import app

@@ -15,13 +15,13 @@ import medtune_runs
 import reporting
 import shape_8b
 import step_clock
-from medtune.pipeline import prepare_stage, start_run
-from medtune.prompts import PromptRenderer
-from medtune.recipes import load_recipe
+from medtune.config.recipes import load_recipe
+from medtune.data.prompts import PromptRenderer
+from medtune.data.training_rows import encode_for_training
+from medtune.pipeline.run import prepare_stage, start_run
 from medtune.records import IGNORED, QAPair
-from medtune.run_dir import STAGES, RunDir
+from medtune.run_dir.directory import STAGES, RunDir
 from medtune.training.batching import StepSampler
-from medtune.training_rows import encode_for_training
 from tiny_model import write_rows
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

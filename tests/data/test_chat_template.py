@@ -3,10 +3,10 @@
 import pytest
 
 from chat_tokenizers import ALL, CHATML, gemma, mistral
-from medtune import chat_template
-from medtune.chat_template import SYSTEM_PLACE, ChatTemplate, read_chat_template, read_example_template
+from medtune.data import chat_template
+from medtune.data.chat_template import SYSTEM_PLACE, ChatTemplate, read_chat_template, read_example_template
+from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
-from medtune.prompts import PromptRenderer
 from tiny_model import build_tokenizer
 
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_tokenizers import ALL, CHATML, LONG, QUESTIONS, RENDERERS, ROWS, pair
+from medtune.data.prompts import PromptRenderer
+from medtune.data.training_rows import encode_for_training, fit_rows, require_sound_rows
 from medtune.errors import DataError
-from medtune.prompts import PromptRenderer
 from medtune.records import IGNORED, EncodedRow
-from medtune.training_rows import encode_for_training, fit_rows, require_sound_rows
 from tiny_model import build_tokenizer
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from command_line import Medtune, command_runner
-from medtune import atomic_files
 from medtune.__main__ import main
-from medtune.run_dir import STAGES, RunDir
-from medtune.run_lock import release_locks
+from medtune.run_dir.directory import STAGES, RunDir
+from medtune.run_dir.lock import release_locks
+from medtune.storage import writing
 from stopping import SOURCES, results, write_recipe
 
 TOO_LARGE = "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system"
@@ -190,7 +190,7 @@ def test_a_run_where_nothing_can_be_renamed(
 
     for name in ("rename", "replace"):
         monkeypatch.setattr(os, name, refuse)
-    monkeypatch.setattr(atomic_files, "_said_in_place", False)
+    monkeypatch.setattr(writing, "_said_in_place", False)
     run = tmp_path / "run"
     made = medtune("run", recipe, "--run-dir", run)
     assert made.status == 0, made.err

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.run_dir import STAGES
+from medtune.run_dir.directory import STAGES
 from stopping import finish, results, start, steps_logged, write_recipe
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hardware_facts import T4
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.inference import divergence
 from medtune.inference.divergence import answer_states, compare_states, same_prefix
 from medtune.inference.merge_measurement import choose_prompts, plan_measuring

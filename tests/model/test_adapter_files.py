@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medtune.config import LoraSection
+from medtune.config.schema import LoraSection
 from medtune.errors import ModelError
 from medtune.model.adapter_files import (
     CONFIG_NAME,

@@ -4,7 +4,7 @@ import torch
 from packed_models import FAMILIES, adapted, base_model, error, gradients_of, pack, some_rows, with_targets
 
 from medtune.model.answer_loss import add_answer_loss
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused.layers import fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 
 ROWS = some_rows()

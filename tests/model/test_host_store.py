@@ -20,7 +20,7 @@ from packed_models import (
     some_rows,
 )
 
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused.layers import fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import LAYERS_AHEAD, HostMemoryError, HostStore, page_locked
 

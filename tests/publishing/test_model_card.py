@@ -19,7 +19,7 @@ from medtune.publishing.loading_code import Target, loading_code
 from medtune.publishing.model_card import CardRequest, build_card, write_card
 from medtune.publishing.public_names import is_local, public_names
 from medtune.records import Divergence, MergeMeasurement, MergeRecord
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 
 def code_in(card: str) -> str:
@@ -212,7 +212,7 @@ def test_a_card_without_scores_speaks_of_none(not_evaluated, merge):
 def test_scores_that_are_no_numbers_stay_out_of_the_model_index(copied_run, monkeypatch):
     rows = json.loads(copied_run.comparison_file.read_text())
     rows[0]["tuned"] = float("nan")
-    monkeypatch.setattr("medtune.run_dir.RunDir.is_complete", lambda run, stage: True)
+    monkeypatch.setattr("medtune.run_dir.directory.RunDir.is_complete", lambda run, stage: True)
     copied_run.write_json(copied_run.comparison_file, rows)
     assert read_comparison(copied_run).rows[0].metric == "bleu"
     names = [result.metric_name for result in ModelCard(build_card(copied_run)).data.eval_results]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medtune.publishing.public_names import PublicNames, public_config, public_name, public_names, without_paths
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 
 @pytest.fixture

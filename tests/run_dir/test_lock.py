@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from medtune.errors import RunDirError
-from medtune.run_lock import LOCK_NAME, lock_folder, locked_folders, release_locks
+from medtune.run_dir.lock import LOCK_NAME, lock_folder, locked_folders, release_locks
 
 OTHER = """
 import sys
 from pathlib import Path
 from medtune.errors import RunDirError
-from medtune.run_lock import lock_folder
+from medtune.run_dir.lock import lock_folder
 try:
     print(lock_folder(Path(sys.argv[1])))
 except RunDirError as error:

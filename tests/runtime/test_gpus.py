@@ -7,7 +7,7 @@ import pytest
 
 from hardware_facts import A100, GIB, T4
 from medtune.errors import ConfigError
-from medtune.gpus import GPUS, DescribedGpu, described_gpu, this_gpu
+from medtune.runtime.gpus import GPUS, DescribedGpu, described_gpu, this_gpu
 
 
 def test_gpus_by_name_and_by_memory():

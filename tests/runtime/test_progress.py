@@ -2,8 +2,8 @@
 
 import pytest
 
-from medtune import progress as module
-from medtune.progress import Progress, listening, progress, progress_bar, say, stage_progress, tell_skipped
+from medtune.runtime import progress as module
+from medtune.runtime.progress import Progress, listening, progress, progress_bar, say, stage_progress, tell_skipped
 
 
 @pytest.fixture(autouse=True)

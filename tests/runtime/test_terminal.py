@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtune.terminal import harmless, one_line
+from medtune.runtime.terminal import harmless, one_line
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from test_sft import losses, make_config, train
+from trainings import losses, make_config, room_for, train
 
 from medtune.errors import MedtuneError
-from medtune.model.fused_layers import FusedLayer
-from medtune.run_dir import RunDir
-from medtune.training import answer_trainer
-from medtune.training.kept_plan import restore_plan
+from medtune.model.fused.layers import FusedLayer
+from medtune.run_dir.directory import RunDir
+from medtune.training.plan.kept_plan import restore_plan
 
 
 def out_of_memory_at(monkeypatch, *failing):
@@ -51,20 +50,6 @@ def test_memory_that_never_suffices_is_one_clear_line(tiny, tmp_path, monkeypatc
     out_of_memory_at(monkeypatch, *range(100))
     with pytest.raises(MedtuneError, match=r"out of GPU memory at step 1 \(CUDA out .*no other plan takes less; lower"):
         train(tiny, tmp_path, make_config(tiny))
-
-
-def room_for(monkeypatch, tokens):
-    """A GPU on which a pass of more than `tokens` tokens runs out of memory."""
-    passes, tried = answer_trainer.AnswerTrainer.passes, []
-
-    def limited(self, model, micro_batches, answer_tokens):
-        tried.append(max(batch["input_ids"].numel() for batch in micro_batches))
-        if tried[-1] > tokens:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
-        return passes(self, model, micro_batches, answer_tokens)
-
-    monkeypatch.setattr(answer_trainer.AnswerTrainer, "passes", limited)
-    return tried
 
 
 def test_after_memory_ran_out_rows_are_split_by_the_new_budget(tiny, tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from medtune.progress import listening
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.progress import listening
 from medtune.training import history as module
 from medtune.training.history import HistoryCallback
 

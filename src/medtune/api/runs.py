@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from medtune.api.shown import Chart, Figures, ShownComparison
 from medtune.api.working import working
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.errors import ConfigError
-from medtune.run_dir import STAGES, RunDir, StageName
+from medtune.run_dir.directory import STAGES, RunDir, StageName
 
 if TYPE_CHECKING:
-    from medtune.merging_stage import MergedDtype
-    from medtune.progress import Listener
-    from medtune.publishing.chat import Chat
+    from medtune.inference.chat import Chat
+    from medtune.pipeline.merge import MergedDtype
     from medtune.publishing.publish import Option, Published
     from medtune.records import MergeRecord, Prediction, Score, SystemName
+    from medtune.runtime.progress import Listener
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Run:
         ...     before = run.ask("What causes gout ?", base=True)
         """
         if self._open.chat is None:
-            from medtune.publishing.chat import Chat
+            from medtune.inference.chat import Chat
 
             with working():
                 self._open.chat = Chat.open(str(self.path))
@@ -123,7 +123,7 @@ class Run:
         """
         if not self._directory.is_complete("report"):
             with working():
-                from medtune.publishing_stages import report_stage
+                from medtune.pipeline.report import report_stage
 
                 report_stage(self._directory)
         return self._directory.report_file
@@ -156,8 +156,8 @@ class Run:
         """
         self.close()
         with working(progress):
-            from medtune.merging_stage import merge_stage
-            from medtune.publishing_stages import refresh_after_merge
+            from medtune.pipeline.merge import merge_stage
+            from medtune.pipeline.report import refresh_after_merge
 
             record = merge_stage(self._directory, Path(to), dtype=dtype, measure=measure)
             refresh_after_merge(self._directory)
@@ -183,8 +183,8 @@ class Run:
         >>> medtune.load_run("runs/demo").publish("someone/tiny", dry_run=True, base_model="someone/base").commit
         """
         with working(progress):
+            from medtune.pipeline.report import refresh_report
             from medtune.publishing.publish import publish
-            from medtune.publishing_stages import refresh_report
 
             if not dry_run:
                 refresh_report(self._directory, again=False)
@@ -199,7 +199,7 @@ class Run:
 
         >>> medtune.load_run("runs/demo").close()
         """
-        from medtune.hardware import release_memory
+        from medtune.runtime.hardware import release_memory
 
         if self._open.chat is not None:
             self._open.chat = None

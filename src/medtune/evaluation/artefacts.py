@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medtune.checked_files import DamagedError, check_type
 from medtune.errors import RunDirError, first_line
 from medtune.evaluation.scores import MetricRows
 from medtune.records import Comparison, Control, ModelName, Prediction, Score, SystemName
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.storage.reading import DamagedError, check_type
 
 _SEPARATOR = "."
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medtune.checked_files import DamagedError, check_type, read_mapping
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
 from medtune.records import MergeRecord
-from medtune.run_dir import STAGES, RunDir
-from medtune.terminal import one_line
+from medtune.run_dir.directory import STAGES, RunDir
+from medtune.runtime.terminal import one_line
+from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 # Name and value, a row of a table.
 Pairs = list[tuple[str, str]]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune.checked_files import DamagedError, read_mapping, read_text
 from medtune.data.sources import DEMO_SOURCE
 from medtune.data.table_files import TABLE_SUFFIXES
-from medtune.hub import LICENCE_FILES
 from medtune.model.loading import DEMO_MODEL
 from medtune.publishing.public_names import PublicNames
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.storage.hub import LICENCE_FILES
+from medtune.storage.reading import DamagedError, read_mapping, read_text
 
 _VOCABULARY_OF_LLAMA_3 = 128_256
 _LLAMA_3 = re.compile(r"(?i)(?<![a-z])llama[-_ ]?3(?:[._]([123])|-([123])(?=-[0-9]+b(?![a-z])))?(?![0-9]|b(?![a-z]))")

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.chat_template import SYSTEM_PLACE, read_chat_template
+from medtune.data.chat_template import SYSTEM_PLACE, read_chat_template
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.tokenizer import load_tokenizer
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 QUESTION = "What are the symptoms of gout ?"
 _QUANTIZED = """\

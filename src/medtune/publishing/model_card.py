@@ -21,7 +21,7 @@ from medtune.publishing.loading_code import QUESTION, Target, example_messages, 
 from medtune.publishing.merge_record import is_within_bound, merged_notes
 from medtune.publishing.public_names import PublicNames, public_name, public_names
 from medtune.records import Comparison, ComparisonRow, MergeRecord
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 _LANGUAGE = "en"
 # The Hub's names of metrics, by the start of medtune's.

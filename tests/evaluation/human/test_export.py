@@ -11,7 +11,7 @@ import pytest
 from medtune.errors import DataError, RunDirError
 from medtune.evaluation.human.export import export_sheet
 from medtune.evaluation.human.results import read_key
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 from older_runs import forget_checksums
 
 

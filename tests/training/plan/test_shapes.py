@@ -4,9 +4,9 @@ import pytest
 import torch
 from packed_models import FAMILIES, adapted, base_model
 
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.model.answer_loss import LOGIT_BYTES
-from medtune.training.shapes import head_size, is_base_linear, model_shape, shape_of
+from medtune.training.plan.shapes import head_size, is_base_linear, model_shape, shape_of
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 # Of one layer: queries and output, keys and values, and the three of the feed-forward part.

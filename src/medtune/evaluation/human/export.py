@@ -13,7 +13,7 @@ from medtune.evaluation.human.rating_page import rating_page
 from medtune.evaluation.human.selection import Stratified, select_rows
 from medtune.evaluation.human.spreadsheet import sheet_csv
 from medtune.records import ModelName
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 SHEET_FILE = "sheet.csv"
 PAGE_FILE = "rate.html"
