@@ -233,7 +233,7 @@ def test_in_bfloat16_it_goes_on_as_if_it_had_not_stopped(run_dir, tmp_path, monk
                 evaluate_stage(run_dir, "baseline")
     evaluate_stage(run_dir, "baseline")
     assert artefacts(run_dir) == artefacts(whole)
-    assert whole.provenance()["stages"]["baseline"]["choices"]["dtype"]["value"] == "bfloat16"
+    assert whole.provenance["stages"]["baseline"]["choices"]["dtype"]["value"] == "bfloat16"
 
 
 def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, monkeypatch, capfd):
