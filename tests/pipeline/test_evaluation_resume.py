@@ -224,16 +224,16 @@ def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, facts, 
 def test_in_bfloat16_it_goes_on_as_if_it_had_not_stopped(run_dir, tmp_path, monkeypatch, facts):
     facts.cpu(amx=True)
     run_dir.config_file.write_text(run_dir.config_file.read_text().replace("dtype: float32", "dtype: bfloat16"))
-    whole = RunDir(shutil.copytree(run_dir.path, tmp_path / "whole"))
-    evaluate_stage(whole, "baseline")
+    run_dir, whole = RunDir(run_dir.path), RunDir(shutil.copytree(run_dir.path, tmp_path / "whole"))
+    perform("baseline", whole)
     for place, at in ((PASS, 2), (DECODED, 3)):
         with monkeypatch.context() as patch:
             Calls(patch, *place, at=at)
             with pytest.raises(Interrupted):
-                evaluate_stage(run_dir, "baseline")
-    evaluate_stage(run_dir, "baseline")
+                perform("baseline", run_dir)
+    perform("baseline", run_dir)
     assert artefacts(run_dir) == artefacts(whole)
-    assert whole.provenance["stages"]["baseline"]["choices"]["dtype"]["value"] == "bfloat16"
+    assert whole.stage_records["baseline"]["choices"]["dtype"]["value"] == "bfloat16"
 
 
 def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, monkeypatch, capfd):
