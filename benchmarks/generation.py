@@ -51,7 +51,7 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
     from medtune.runtime.process import prepare_process
 
     prepare_process()
-    from medtune.config.schema import parse_config
+    from medtune.config.checking import parse_config
     from medtune.inference.generation import choose_batch_size, generate_answers
     from medtune.inference.preparation import prepare_inference
     from medtune.model.loaded import load_model

@@ -18,7 +18,7 @@ from hostile import (
     test_text_formats,
 )
 from hostile.cases import Kept, Refused
-from medtune.config import recipes
+from medtune.config.recipes import yaml_text
 from medtune.data import chat_template, medquad_xml, table_files
 from medtune.storage import reading as checked_files
 
@@ -77,7 +77,7 @@ def _bounds() -> list[str]:
         f"| rows of a Parquet table | {table_files.MAX_TABLE_ROWS:,} |",
         f"| a question, an answer or a label | {table_files.MAX_TEXT_CHARACTERS:,} characters |",
         f"| an XML document | {medquad_xml.MAX_DOCUMENT_BYTES >> 20} MiB |",
-        f"| a recipe | {recipes.MAX_RECIPE_BYTES >> 20} MiB, and {recipes.MAX_MERGED_KEYS:,} merged keys |",
+        f"| a recipe | {yaml_text.MAX_RECIPE_BYTES >> 20} MiB, and {yaml_text.MAX_MERGED_KEYS:,} merged keys |",
         f"| settings of an adapter, a checkpoint, a sheet | {checked_files.MAX_SETTINGS_BYTES >> 20} MiB |",
         f"| a chat template, for one chat | {steps:,} steps, {seconds:g} s, {memory >> 20} MiB (on Linux), "
         f"{characters:,} characters |",

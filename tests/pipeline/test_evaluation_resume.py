@@ -221,7 +221,7 @@ def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, capfd, 
 
 
 def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, monkeypatch, capfd):
-    from medtune.config.schema import LoraSection
+    from medtune.config.training import LoraSection
     from medtune.model.adapters import attach_new_adapter
 
     for seed in (0, 1):
