@@ -30,7 +30,7 @@ from reporting import GIB, note, print_measurement
 
 RECIPE = "llama3-8b-80gb"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# The spread of an entry of B. The update is then a thirtieth of a weight of LLaMA's usual spread, as after a short training.
+# The spread of an entry of B: the update is then a thirtieth of a weight's usual spread, as after a short training.
 B_SPREAD = 0.02
 # What an 8B merge must stay under.
 PEAK_GIB = 6.0

@@ -53,7 +53,7 @@ hostile file is called `hostile`.
 def page() -> str:
     """The page as Markdown."""
     lines = [_INTRODUCTION, "## Bounds", "", *_bounds(), "", "## Cases", ""]
-    lines += ["| command | input | result |", "| --- | --- | --- |"]
+    lines += ["| kind and commands | input | result |", "| --- | --- | --- |"]
     for title, cases in CASES.items():
         commands = [_code(command) for command, _ in grouped((case.command, title) for case in cases)]
         kind = "<br>".join([f"**{title}**", *commands])
