@@ -446,8 +446,8 @@ def starting(run_dir, tmp_path) -> RunDir:
     values["model"]["adapter"] = str(adapter)
     run_dir.config_file.write_text(json.dumps(values))
     record = run_dir.provenance
-    run_dir.write_json(run_dir.provenance_file, record | {"stages": {"data": record["stages"]["data"]}})
-    return run_dir
+    run_dir.write_json(run_dir.provenance_file, {**record, "stages": {"data": record["stages"]["data"]}})
+    return RunDir(run_dir.path)
 
 
 def test_what_a_training_starts_from_is_not_merged_for_what_it_makes(starting, tmp_path, medtune):
