@@ -95,7 +95,7 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def planned_peak(config: Any, gpu: Any, longest_prompt: int, batch: int) -> float:
-    """GiB that `medtune plan` foretells for these answers, from the model's config.json."""
+    """GiB that `medtune plan` predicts for these answers, from the model's config.json."""
     from medtune.pipeline.plan import RowSizes, base_folder, forecast
     from medtune.pipeline.plan_tables import answer_parts
 
