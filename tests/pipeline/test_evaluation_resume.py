@@ -237,7 +237,7 @@ def test_in_bfloat16_it_goes_on_as_if_it_had_not_stopped(run_dir, tmp_path, monk
 
 
 def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, monkeypatch, capfd):
-    from medtune.config.schema import LoraSection
+    from medtune.config.training import LoraSection
     from medtune.model.adapters import attach_new_adapter
 
     for seed in (0, 1):

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtune.config.recipes import dump_config, load_recipe
+from medtune.config.recipes import load_recipe
+from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import RunDirError
 from medtune.pipeline.run import perform
