@@ -10,8 +10,6 @@ from pathlib import Path
 from forked import Forked, fork
 from tiny_model import Tiny, write_rows
 
-SOURCES = Path(__file__).resolve().parents[1] / "src"
-
 
 def write_recipe(tiny: Tiny, folder: Path, *, steps: int = 60, controls: Sequence[str] = ("cut_reference",)) -> Path:
     """A run of seconds with a training long enough to be stopped in."""

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from command_line import Medtune, Result, command_runner
+from forked import SOURCES
 from hub_uploads import UploadServer, ask_this_hub
 from medtune.__main__ import main
 from medtune.checkpoints import SEAL_NAME, seal_checkpoint
 from medtune.run_dir import RunDir
 from medtune.training import checkpoint_pusher
-from stopping import SOURCES, steps_logged, wait_for, write_recipe
+from stopping import steps_logged, wait_for, write_recipe
 
 pytestmark = pytest.mark.slow
 

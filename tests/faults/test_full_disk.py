@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from command_line import Medtune, command_runner
+from forked import SOURCES
 from medtune import atomic_files
 from medtune.__main__ import main
 from medtune.run_dir import STAGES, RunDir
 from medtune.run_lock import release_locks
-from stopping import SOURCES, results, write_recipe
+from stopping import results, write_recipe
 
 TOO_LARGE = "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system"
 FULL = "no space left on the device; make room"
@@ -30,8 +31,6 @@ LIMITS = {
     7_500: "baseline/predictions.jsonl",
     200_000: "checkpoints/checkpoint-7",  # its optimizer, by torch
 }
-
-MORE = pytest.mark.skipif("MEDTUNE_DISKS" not in os.environ, reason="`make disk-test` takes its minute")
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +123,7 @@ def _can_mount() -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kilobytes", "named"),
-    [
-        pytest.param(4, "provenance.json", marks=MORE),
-        pytest.param(30, "data", marks=MORE),
-        pytest.param(90, "controls", marks=MORE),
-        (300, "checkpoints"),
-    ],
+    [(4, "provenance.json"), (30, "data"), (90, "controls"), (300, "checkpoints")],
 )
 def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, named: str) -> None:
     if not _can_mount():
@@ -156,7 +150,7 @@ def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, nam
     assert results(tmp_path / "mended") == expected
 
 
-@MORE
+@pytest.mark.slow
 def test_a_disk_that_fills_up_under_tensorboard(recipe: Path, tmp_path: Path) -> None:
     """Its writer fails in a thread, which prints no traceback of its own."""
     run = tmp_path / "run"
@@ -181,7 +175,7 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return command_runner(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, pytest.param(errno.ENOTSUP, marks=MORE)])
+@pytest.mark.parametrize("number", [errno.EPERM, pytest.param(errno.ENOTSUP, marks=pytest.mark.slow)])
 def test_a_run_where_nothing_can_be_renamed(
     recipe: Path, expected, tmp_path: Path, medtune: Medtune, monkeypatch: pytest.MonkeyPatch, caplog, number: int
 ) -> None:
