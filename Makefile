@@ -39,7 +39,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m medtune.reference docs
+	$(BIN)/python docs/reference.py docs
 	cd tests && ../$(BIN)/python -m hostile.page ../docs
 
 # torch comes first and by itself: the wheel that the pin selects decides between CPU and CUDA builds.

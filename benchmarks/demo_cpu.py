@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from medquad_rows import in_training_order, read_rows, write_rows
-from medtune.process import prepare_process
+from medtune.runtime.process import prepare_process
 from medtune_runs import (
     NO_CHECKPOINTS,
     chosen,
@@ -87,10 +87,10 @@ def main() -> None:
 
 def prepare(folder: Path, steps: int) -> tuple[Path, Path, Path]:
     """Recipe, model folder, and the rows of `steps` steps as medtune takes them. The data stage is run once."""
+    from medtune.data.training_rows import encode_for_training
     from medtune.model.demo_model import build_demo_model
     from medtune.model.loaded import load_renderer
-    from medtune.run_dir import RunDir
-    from medtune.training_rows import encode_for_training
+    from medtune.run_dir.directory import RunDir
 
     recipe = write_recipe(
         folder,
@@ -110,7 +110,7 @@ def prepare(folder: Path, steps: int) -> tuple[Path, Path, Path]:
     model = build_demo_model()
     medtune("data", "prepare", recipe, "--run-dir", folder / "prepared")
     run = RunDir.open(folder / "prepared")
-    config = run.config()
+    config = run.config
     encoded = encode_for_training(
         load_renderer(config, model), run.read_split("train"), max_length=config.training.max_length, overlong="cut"
     )

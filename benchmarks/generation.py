@@ -48,14 +48,14 @@ def main() -> None:
 
 def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
     """Through medtune's own loading, batching and decoding."""
-    from medtune.process import prepare_process
+    from medtune.runtime.process import prepare_process
 
     prepare_process()
-    from medtune.config import parse_config
-    from medtune.gpus import this_gpu
+    from medtune.config.schema import parse_config
     from medtune.inference.generation import choose_batch_size, generate_answers
     from medtune.inference.preparation import prepare_inference
     from medtune.model.loaded import load_model
+    from medtune.runtime.gpus import this_gpu
 
     began, gpu = time.monotonic(), this_gpu()
     values = {
@@ -96,8 +96,8 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def planned_peak(config: Any, gpu: Any, longest_prompt: int, batch: int) -> float:
     """GiB that `medtune plan` foretells for these answers, from the model's config.json."""
-    from medtune.planning import RowSizes, base_folder, forecast
-    from medtune.planning_tables import answer_parts
+    from medtune.pipeline.plan import RowSizes, base_folder, forecast
+    from medtune.pipeline.plan_tables import answer_parts
 
     generation = config.generation.model_copy(update={"batch_size": batch})
     rows = RowSizes(largest_step=1024, longest_row=1024, longest_prompt=longest_prompt, origin="prompts")
@@ -155,7 +155,7 @@ def timed_answers(answer: Any, prompts: list[list[int]], batch: int, new: int) -
 def timed_losses(loaded: Any, answer_tokens: int) -> dict[str, Any]:
     """Seconds that the reference losses of at least so many answer tokens take, after a first pass over a few rows."""
     from medtune.inference.preparation import scoring_tokens
-    from medtune.model.answer_loss import answer_losses
+    from medtune.inference.scoring import answer_losses
 
     rows = random_rows(answer_tokens, len(loaded.renderer.tokenizer), loaded.positions)
     budget = scoring_tokens(loaded.model, "auto")

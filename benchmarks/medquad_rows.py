@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from reporting import note
 
 if TYPE_CHECKING:
-    from medtune.config import Config
+    from medtune.config.schema import Config
     from medtune.records import EncodedRow, QAPair
 
 Row = dict[str, list[int]]
@@ -45,7 +45,7 @@ def main() -> None:
 
 def benchmark_config(source: str, model: str, **training: Any) -> Config:
     """The configuration that every arm's rows come from."""
-    from medtune.config import parse_config
+    from medtune.config.schema import parse_config
 
     values = {"model": {"base": model}, "data": {"source": source, "split": SPLIT}, "training": training}
     return parse_config(values, origin="benchmark")
@@ -54,13 +54,13 @@ def benchmark_config(source: str, model: str, **training: Any) -> Config:
 def encode(source: Path, model: Path, *, max_length: int) -> list[Row]:
     """Training rows of `source`, in the order of medtune's first epoch."""
     from medtune.data.prepare import prepare_data
+    from medtune.data.training_rows import encode_for_training
     from medtune.model.loaded import load_renderer
-    from medtune.run_dir import RunDir
-    from medtune.training_rows import encode_for_training
+    from medtune.run_dir.directory import RunDir
 
     if (source / "config.yaml").is_file():
         run = RunDir.open(source)
-        config, pairs = run.config(), run.read_split("train")
+        config, pairs = run.config, run.read_split("train")
     else:
         config = benchmark_config(str(source), str(model))
         pairs = list(prepare_data(config).split.train)

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
-    from medtune.process import prepare_process
+    from medtune.runtime.process import prepare_process
 
     prepare_process()
     limit_gpu_memory(arguments.cap)

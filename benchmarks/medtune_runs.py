@@ -29,19 +29,19 @@ def write_recipe(folder: Path, values: Mapping[str, Any]) -> Path:
 
 def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Sequence[str]) -> None:
     """Make the run `path` with the data stage of another run, whose `data` section and seed it takes over."""
-    from medtune.recipes import load_recipe
-    from medtune.run_dir import RunDir
-    from medtune.run_lock import release_locks
+    from medtune.config.recipes import load_recipe
+    from medtune.run_dir.directory import RunDir
+    from medtune.run_dir.lock import release_locks
 
     source = RunDir.open(prepared)
     source.require("data", "medtune data prepare")
     if taken := [override for override in overrides if override.startswith(("data.", "seed="))]:
         raise SystemExit(f"{', '.join(taken)}: the rows are those of {prepared}; give the table instead to change them")
-    held = source.config()
+    held = source.config
     config = load_recipe(str(recipe), overrides).model_copy(update={"data": held.data, "seed": held.seed})
     run = RunDir.create(path, config, resume=False)
     shutil.copytree(prepared / "data", path / "data")
-    run.complete("data", source.provenance()["stages"]["data"])
+    run.complete("data", source.stage_records["data"])
     release_locks()  # the command that goes on is another process
 
 
@@ -97,17 +97,17 @@ def planned(run: Path, *, cap: float) -> dict[str, Any]:
 
     From the model's config.json and the lengths of the rows; `cap` GiB of the GPU, or what is free.
     """
-    from medtune.gpus import this_gpu
     from medtune.model.loaded import load_renderer
-    from medtune.planning import base_folder, forecast_or_reason, sizes_of
+    from medtune.pipeline.plan import base_folder, forecast_or_reason, sizes_of
     from medtune.records import Split
-    from medtune.run_dir import SPLITS, RunDir
+    from medtune.run_dir.directory import SPLITS, RunDir
+    from medtune.runtime.gpus import this_gpu
 
     if (gpu := this_gpu()) is None:
         return {}
     gpu = replace(gpu, memory_gib=min(gpu.memory_gib, cap or gpu.memory_gib))
     opened = RunDir.open(run)
-    config = opened.config()
+    config = opened.config
     folder = base_folder(config)
     split = Split(*(opened.read_split(name) for name in SPLITS))
     found = forecast_or_reason(config, folder, gpu, sizes_of(config, load_renderer(config, folder), split))

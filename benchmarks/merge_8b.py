@@ -86,8 +86,8 @@ def recipe_values(model: Path, data: Path) -> dict[str, Any]:
 
 def take_for_trained(path: Path, adapter: Path) -> None:
     """Give the run `path` that adapter, as if its training had ended with it."""
-    from medtune.run_dir import RunDir
-    from medtune.run_lock import release_locks
+    from medtune.run_dir.directory import RunDir
+    from medtune.run_dir.lock import release_locks
 
     run = RunDir.open(path)
     shutil.copytree(adapter, run.adapter_dir)

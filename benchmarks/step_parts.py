@@ -212,9 +212,9 @@ def nf4_layers(device: str) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from medtune.config import LoraSection, ModelSection
+    from medtune.config.schema import LoraSection, ModelSection
     from medtune.model.adapters import attach_new_adapter
-    from medtune.model.fused_layers import fuse_layers
+    from medtune.model.fused.layers import fuse_layers
     from medtune.model.loading import ModelFiles, load_base_model
 
     sizes = {**SHAPE, "num_hidden_layers": GRAPH_LAYERS, "vocab_size": 1024}

@@ -29,7 +29,10 @@ UNCONNECTED = (
     "pyarrow.dataset", "pyarrow.parquet", "scipy.stats", "sklearn.metrics", "matplotlib.backends.backend_svg",
     "matplotlib.pyplot", "rouge_score.rouge_scorer", "sacrebleu", "datasketch", "rich.progress", "multiprocess",
 )  # fmt: skip
-EVERYTHING = (*UNCONNECTED, "medtune.api", "medtune.cli", "medtune.pipeline", "medtune.training.sft", "peft", "trl")
+EVERYTHING = (
+    *UNCONNECTED, "medtune.api", "medtune.cli", "medtune.pipeline.run", "medtune.training.sft",
+    "transformers.models.llama.modeling_llama",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from medtune.config.recipes import load_recipe
 from medtune.evaluation.artefacts import write_comparison, write_system
 from medtune.evaluation.comparison import common_metrics, compare_measured
 from medtune.evaluation.controls import DESCRIPTIONS
@@ -15,9 +16,8 @@ from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.evaluation.strata import compare_strata
 from medtune.model.adapters import adapter_fingerprint
-from medtune.recipes import load_recipe
 from medtune.records import Comparison, Control, ControlName, MergeRecord, Prediction, QAPair, Split
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 QTYPES = ("symptoms", "treatment", "causes")
 METRICS = ("bleu", "rouge1", "rougeL", "exact_match", "perplexity")

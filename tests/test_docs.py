@@ -6,13 +6,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import reference
 import typer
 
-from medtune import reference
 from medtune.cli import app
-from medtune.config import Config
-from medtune.interruption import INTERRUPTED_STATUS
-from medtune.recipes import load_recipe, shipped_recipes
+from medtune.config.recipes import load_recipe, shipped_recipes
+from medtune.config.schema import Config
+from medtune.runtime.interruption import INTERRUPTED_STATUS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -96,7 +96,7 @@ class Tiny:
     tokenizer: Any
 
     def load(self) -> Any:
-        from medtune.config import ModelSection
+        from medtune.config.schema import ModelSection
         from medtune.model.loading import ModelFiles, load_base_model
 
         section = ModelSection(base=str(self.path), quantization="none")

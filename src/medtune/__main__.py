@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from medtune import interruption
-from medtune.hardware import rank
+from medtune.runtime import interruption
+from medtune.runtime.hardware import rank
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     except interruption.Interrupted as stopped:
         _exit_interrupted(stopped)
     finally:
-        from medtune.run_lock import release_locks
+        from medtune.run_dir.lock import release_locks
 
         release_locks()
 
@@ -36,10 +36,10 @@ def _open_what_is_closed() -> None:
 def _run() -> None:
     from typer import Abort, TyperException
 
-    from medtune.disk_errors import describe_disk_error, quiet_threads, writing
     from medtune.errors import DiskError, MedtuneError
-    from medtune.run_lock import locked_folders
-    from medtune.terminal import harmless
+    from medtune.run_dir.lock import locked_folders
+    from medtune.runtime.terminal import harmless
+    from medtune.storage.disk_errors import describe_disk_error, quiet_threads, writing
 
     try:
         from medtune.cli import app
@@ -76,14 +76,20 @@ def _run() -> None:
 
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     """Status 75 and the way on, or what a shell reports of a signal where nothing can go on."""
-    command = interruption.way_on(sys.argv[1:])
+    command = _continuing_command()
     if rank() == 0:
         print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 
 
+def _continuing_command() -> str | None:
+    from medtune.run_dir.stages import continuing_command
+
+    return continuing_command(sys.argv[1:])
+
+
 def _fail_on_disk(problem: str) -> None:
-    command = interruption.way_on(sys.argv[1:])
+    command = _continuing_command()
     _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
 
 

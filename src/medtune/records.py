@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medtune.checksums import FileRecord
-
 FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
@@ -286,3 +284,11 @@ class MergeRecord:
     not_measured: str | None = None
     identity: str | None = None
     files: dict[str, FileRecord] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What tells a file from another of its name."""
+
+    bytes: int
+    sha256: str

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import medtune
-from medtune import recipes
 from medtune.api.runs import Run
+from medtune.config import recipes
 from tiny_model import Tiny, write_rows
 
 

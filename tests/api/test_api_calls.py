@@ -18,9 +18,9 @@ import pytest
 import medtune
 from medtune.api.shown import Findings, ShownComparison
 from medtune.api.working import RunInterrupted, working
-from medtune.diagnosis.findings import Finding
 from medtune.errors import ConfigError, DiskError, RunDirError
-from medtune.run_lock import locked_folders
+from medtune.pipeline.doctor.findings import Finding
+from medtune.run_dir.lock import locked_folders
 
 
 def test_importing_takes_no_heavy_library():
@@ -93,7 +93,7 @@ def test_a_signal_stops_where_the_run_can_go_on(workplace: Path):
 
 
 def test_a_second_signal_stops_at_once_and_kills_nothing():
-    from medtune import interruption
+    from medtune.runtime import interruption
 
     def stop_twice() -> None:
         with working(), interruption.deferred():

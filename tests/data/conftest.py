@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config import ColumnsSection, parse_config
+from medtune.config.schema import ColumnsSection, parse_config
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.near_duplicates import SimilarAnswers
 from medtune.data.prepare import Prepared, prepare_data

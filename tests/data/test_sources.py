@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtune.config import ColumnsSection
+from medtune.config.schema import ColumnsSection
 from medtune.data import table_files
 from medtune.data.sources import DEMO_SOURCE, SourceRows, check_source, read_source, row_id
 from medtune.errors import DataError

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
 from medtune.evaluation.artefacts import read_comparison, read_measured, write_comparison, write_system
 from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
-from medtune.recipes import load_recipe
 from medtune.records import (
     Comparison,
     ComparisonRow,
@@ -25,7 +25,7 @@ from medtune.records import (
     Stratum,
     StratumMetric,
 )
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 from older_runs import forget_checksums
 
 METRICS = ("bleu", "rougeL", "rougeLsum", "exact_match", "perplexity")

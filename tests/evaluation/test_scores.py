@@ -13,7 +13,7 @@ import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtune.config import MetricName
+from medtune.config.schema import MetricName
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation import bertscore
 from medtune.evaluation.bertscore import Encoder

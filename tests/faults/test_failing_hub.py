@@ -15,9 +15,9 @@ from command_line import Medtune, Result, command_runner
 from forked import SOURCES
 from hub_uploads import UploadServer, ask_this_hub
 from medtune.__main__ import main
-from medtune.checkpoints import SEAL_NAME, seal_checkpoint
-from medtune.run_dir import RunDir
-from medtune.training import checkpoint_pusher
+from medtune.run_dir.directory import RunDir
+from medtune.training.checkpoints import pushing
+from medtune.training.checkpoints.sealing import SEAL_NAME, seal_checkpoint
 from stopping import steps_logged, wait_for, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ SHORT = ("--set", "training.max_steps=20", "--set", "training.checkpoint_steps=3
 PUSHING = ("--set", f"training.push_checkpoints_to={REPO}")
 # The command, at the end of its patience sooner.
 IMPATIENT = (
-    "import medtune.training.checkpoint_pusher as pusher; pusher.CLOSING_SECONDS = 2.0; "
+    "import medtune.training.checkpoints.pushing as pusher; pusher.CLOSING_SECONDS = 2.0; "
     "from medtune.__main__ import main; main()"
 )
 
@@ -46,7 +46,7 @@ def hub():
 @pytest.fixture
 def medtune(monkeypatch, capsys, hub, tmp_path) -> Medtune:
     ask_this_hub(monkeypatch, hub, tmp_path / "home", TOKEN)
-    monkeypatch.setattr(checkpoint_pusher, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr(pushing, "FIRST_DELAY", 0.05)
     return command_runner(monkeypatch, capsys)
 
 

@@ -18,8 +18,9 @@ from hostile import (
     test_text_formats,
 )
 from hostile.cases import Kept, Refused
-from medtune import chat_template, checked_files, recipes
-from medtune.data import medquad_xml, table_files
+from medtune.config import recipes
+from medtune.data import chat_template, medquad_xml, table_files
+from medtune.storage import reading as checked_files
 
 NAME = "hostile-input.md"
 CASES: dict[str, Sequence[Refused | Kept]] = {

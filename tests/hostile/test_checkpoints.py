@@ -14,8 +14,8 @@ from command_line import Medtune, Result
 from hostile import inputs
 from hostile.cases import MARK, Kept, Refused, parametrize, refused, require_kept, require_refused, snapshot
 from hostile.inputs import CHECKPOINT, unfinished_training
-from medtune.checkpoints import last_checkpoint
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.training.checkpoints.sealing import last_checkpoint
 
 RESUME = "train run --resume"
 PLAN, HISTORY, STATE = "run/checkpoints/plan.json", "run/training/history.jsonl", f"{CHECKPOINT}/trainer_state.json"

@@ -21,19 +21,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hostile.inputs import CHECKPOINT
-from medtune.checkpoints import last_checkpoint
-from medtune.config import ColumnsSection
+from medtune.config.recipes import load_recipe
+from medtune.config.schema import ColumnsSection
 from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
 from medtune.evaluation.artefacts import read_comparison
 from medtune.evaluation.human.blinding import parse_key
 from medtune.evaluation.human.spreadsheet import read_table
 from medtune.evaluation.prediction_files import read_predictions
+from medtune.inference.chat import read_questions
 from medtune.model.adapter_files import read_adapter_config, weight_shapes
-from medtune.publishing.chat import read_questions
-from medtune.recipes import load_recipe
-from medtune.run_dir import RunDir
-from medtune.training.checkpoint_files import read_state
+from medtune.run_dir.directory import RunDir
+from medtune.training.checkpoints.contents import read_state
+from medtune.training.checkpoints.sealing import last_checkpoint
 
 EXAMPLES, MANY_EXAMPLES, MOST_SECONDS = 60, 3000, 5.0
 CSV = b'id,qtype,Question,Answer,reference,prediction\n1,causes,"What, ""really"" ?",Uric acid.,r,p\n2,a,b,c,d,e\n'

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from command_line import Medtune, Result
 from hostile import inputs
 from hostile.cases import Kept, Refused, parametrize, refused, require_kept, require_refused
+from medtune.data.prompts import PromptRenderer
 from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.spreadsheet import sheet_csv
-from medtune.prompts import PromptRenderer
 from medtune.records import QAPair
 from tiny_model import Tiny
 

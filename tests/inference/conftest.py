@@ -2,7 +2,7 @@
 
 import pytest
 
-from medtune.prompts import PromptRenderer
+from medtune.data.prompts import PromptRenderer
 
 
 @pytest.fixture(scope="module")

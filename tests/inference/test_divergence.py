@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medtune.config import Config
-from medtune.hardware import Choice
+from medtune.config.schema import Config
 from medtune.inference import divergence, merge_measurement
 from medtune.inference.divergence import answer_states, compare_states, same_prefix
 from medtune.inference.merge_measurement import choose_prompts, plan_measuring
 from medtune.records import IGNORED, EncodedRow, QAPair
+from medtune.runtime.hardware import Choice
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ from greedy_reference import CAP, END, one_by_one, spy_on_rows
 from medtune.errors import ModelError
 from medtune.inference.decoding import Greedy
 from medtune.inference.generation import answer_batches, choose_batch_size, generate_answers, plan_batches
-from medtune.partial_results import BatchWork
 from medtune.records import Answer
+from medtune.run_dir.partial_results import BatchWork
 
 
 def batched(model, tiny, prompts, size):
@@ -42,7 +42,7 @@ def test_the_order_of_the_rows_does_not_matter(model, tiny, prompts):
 
 
 def test_sampling_defaults_of_a_model_do_not_leak_in(tiny, tmp_path, prompts):
-    from medtune.config import Config
+    from medtune.config.schema import Config
     from medtune.model.loaded import load_model
 
     shutil.copytree(tiny.path, tmp_path / "sampling")
@@ -97,7 +97,7 @@ def test_finished_rows_leave_the_batch(model, tiny, prompts, monkeypatch):
 
 
 def test_adapters_answer_too_and_can_be_switched_off(tiny, prompts):
-    from medtune.config import LoraSection
+    from medtune.config.schema import LoraSection
     from medtune.model.adapters import attach_new_adapter
 
     plain = [answer.text for answer in batched(tiny.load(), tiny, prompts, 4)]

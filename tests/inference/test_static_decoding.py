@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from medtune import interruption
 from medtune.inference import decode_step, generation, static_decoding
 from medtune.inference.decode_step import DecodeStep
 from medtune.inference.decoding import Greedy
@@ -25,8 +24,9 @@ from medtune.inference.static_decoding import (
     row_count,
     static_cache_obstacle,
 )
-from medtune.partial_results import BatchWork
 from medtune.records import Answer
+from medtune.run_dir.partial_results import BatchWork
+from medtune.runtime import interruption
 
 GREEDY = Greedy(frozenset(END), CAP, pad_token_id=2)
 

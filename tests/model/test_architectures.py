@@ -11,18 +11,18 @@ from architectures import ARCHITECTURES, Architecture
 from packed_models import error, gradients_of
 from torch.nn.functional import cross_entropy
 
-from medtune.config import LoraSection, ModelSection
+from medtune.config.schema import LoraSection, ModelSection
+from medtune.data.prompts import PromptRenderer
+from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.inference.generation import generate_answers
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss
-from medtune.model.fused_adapters import fuse_adapters
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused.adapters import fuse_adapters
+from medtune.model.fused.layers import fuse_layers
 from medtune.model.loading import ModelFiles, load_base_model, nf4_config
 from medtune.model.packing import pack_rows
 from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
-from medtune.prompts import PromptRenderer
 from medtune.records import IGNORED, QAPair
-from medtune.training_rows import encode_for_training, require_sound_rows
 
 # Of unlike lengths, and all longer than the windows.
 PAIRS = [

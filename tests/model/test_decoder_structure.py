@@ -6,7 +6,7 @@ from packed_models import FAMILIES, SMALL, adapt, adapted, base_model, gradients
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen3Config
 
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, sliding_window
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused.layers import fuse_layers
 
 OTHERS = {
     "gemma 2: more norms, other activation": Gemma2Config(**SMALL),

@@ -24,7 +24,7 @@ from packed_models import (
 
 from medtune.model import host_embeddings, host_store
 from medtune.model.answer_loss import add_answer_loss
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused.layers import fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import LAYERS_AHEAD, HostMemoryError, HostStore, page_locked
 

@@ -11,9 +11,11 @@ import torch
 from packed_models import FAMILIES, adapt, base_model, gradients_of, pack, some_rows, with_targets
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from medtune.model import answer_loss, fused_layers, fused_norm
+from medtune.inference import scoring
 from medtune.model.answer_loss import add_answer_loss
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused import layers as fused_layers
+from medtune.model.fused import norm as fused_norm
+from medtune.model.fused.layers import fuse_layers
 from medtune.model.kernels import plain
 
 
@@ -76,7 +78,7 @@ def calls(monkeypatch):
 
     checks = (rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward, cross_entropy)
     kernels = types.SimpleNamespace(**{check.__name__: checked(check) for check in checks}, with_room=plain.with_room)
-    for module in (fused_layers, fused_norm, answer_loss):
+    for module in (fused_layers, fused_norm, scoring):
         monkeypatch.setattr(module, "kernels_for", lambda x: kernels)
     return counts
 

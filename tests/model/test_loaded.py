@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoModelForCausalLM
 
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.model.loaded import load_model
 
 

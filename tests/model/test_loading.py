@@ -7,10 +7,12 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from medtune.config import LoraSection, ModelSection
+from medtune.config.schema import LoraSection, ModelSection
+from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
+from medtune.inference.scoring import answer_losses
 from medtune.model.adapters import attach_new_adapter
-from medtune.model.answer_loss import add_answer_loss, answer_losses
+from medtune.model.answer_loss import add_answer_loss
 from medtune.model.loading import (
     DEMO_MODEL,
     ModelFiles,
@@ -19,7 +21,6 @@ from medtune.model.loading import (
     prepare_for_training,
     resolve_base,
 )
-from medtune.prompts import PromptRenderer
 from medtune.records import QAPair
 
 

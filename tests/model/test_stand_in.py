@@ -6,17 +6,17 @@ import torch
 from packed_models import error, gradients_of
 from torch.nn.functional import cross_entropy
 
-from medtune.config import LoraSection, ModelSection
-from medtune.model import fused_layers
+from medtune.config.schema import LoraSection, ModelSection
+from medtune.data.prompts import PromptRenderer
+from medtune.data.training_rows import encode_for_training
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss
 from medtune.model.attention import RowBounds, attend_rows
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused import layers as fused_layers
+from medtune.model.fused.layers import fuse_layers
 from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.packing import pack_rows
-from medtune.prompts import PromptRenderer
 from medtune.records import QAPair
-from medtune.training_rows import encode_for_training
 
 pytestmark = pytest.mark.slow
 

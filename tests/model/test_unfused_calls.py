@@ -4,8 +4,8 @@ import pytest
 import torch
 from packed_models import FAMILIES, adapted, base_model, error, gradients_of, pack, some_rows
 
-from medtune.model import fused_layers
-from medtune.model.fused_layers import fuse_layers
+from medtune.model.fused import layers as fused_layers
+from medtune.model.fused.layers import fuse_layers
 
 ROWS = some_rows()
 

@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from command_line import Medtune, command_runner
 from hub_server import blob_id
 from hub_uploads import UploadServer, ask_this_hub
-from medtune.checksums import describe_file
 from medtune.errors import MedtuneError, PublishError
-from medtune.merging_stage import merge_stage
+from medtune.pipeline.merge import merge_stage
 from medtune.publishing.differences import MANIFEST
 from medtune.publishing.publish import publish
 from medtune.publishing.report import write_report
-from medtune.run_dir import RunDir
-from medtune.run_lock import release_locks
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.lock import release_locks
+from medtune.storage.reading import describe_file
 
 TOKEN, REPO, BASE = "hf_secretofmine", "owner/tiny-medical", "owner/tiny-base"
 ADAPTER = {
@@ -170,15 +170,15 @@ def test_large_files_go_in_parts(medtune, hub, finished_run):
 
 def test_a_commit_of_somebody_else_in_between(medtune, hub, finished_run, monkeypatch):
     hub.add("models", REPO, {"notes.txt": b"mine"})
-    from medtune import hub_uploads
+    from medtune.storage import hub_repositories
 
-    commit = hub_uploads.commit_files
+    commit = hub_repositories.commit_files
 
     def late(*arguments, **options):
         hub.repos["models", REPO].commit({"notes.txt": b"mine", "README.md": b"mine too"})
         return commit(*arguments, **options)
 
-    monkeypatch.setattr(hub_uploads, "commit_files", late)
+    monkeypatch.setattr(hub_repositories, "commit_files", late)
     result = medtune("publish", finished_run.path, "--repo", REPO)
     assert result.status == 2
     assert "412" in result.err
@@ -233,7 +233,7 @@ def test_weights_that_are_no_numbers(medtune, hub, copied_run):
 
 
 def test_a_run_that_was_not_evaluated(medtune, hub, copied_run):
-    stages = copied_run.provenance()["stages"]
+    stages = copied_run.stage_records
     copied_run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
     refused = medtune("publish", copied_run.path, "--repo", REPO)
     assert refused.status == 2
@@ -369,7 +369,7 @@ def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypa
     # On a CPU bitsandbytes multiplies NF4 weights in 16 bit, which flips near ties of a random model.
     model.get_base_model().dequantize()
     tokenizer = AutoTokenizer.from_pretrained(REPO)
-    config, rows = finished_run.config(), finished_run.read_predictions("tuned")
+    config, rows = finished_run.config, finished_run.read_predictions("tuned")
     for row in rows:
         messages = [
             {"role": "system", "content": config.data.system_prompt}, {"role": "user", "content": row.question},

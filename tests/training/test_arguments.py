@@ -1,7 +1,7 @@
 """The trainer's arguments on hosts that are not this one."""
 
 import pytest
-from test_sft import losses, make_config, train
+from trainings import losses, make_config, train
 from trl import SFTConfig
 
 from medtune.training import sft

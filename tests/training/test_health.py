@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_sft import make_config, rows, train
+from trainings import make_config, rows, train
 
-from medtune.checkpoints import last_checkpoint
+from medtune.config.recipes import MAY_CHANGE
 from medtune.errors import MedtuneError
-from medtune.recipes import MAY_CHANGE
 from medtune.records import AnswerLoss, EncodedRow
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 from medtune.training.batching import StepSampler
+from medtune.training.checkpoints.sealing import last_checkpoint
 from medtune.training.health import NORMS, HealthWatch, StepReading, stop_training
 
 

@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_sft import assert_same, losses, make_config, rows, train
+from trainings import assert_same, losses, make_config, rows, train
 
 from medtune.errors import MedtuneError
-from medtune.model import answer_loss
+from medtune.inference import scoring
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.base_weights import BaseWeights
-from medtune.model.fused_layers import FusedLayer
+from medtune.model.fused.layers import FusedLayer
 from medtune.model.host_store import HostMemoryError
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
 from medtune.records import EncodedRow
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 from medtune.training import answer_trainer, preparation, sft
-from medtune.training.kept_plan import restore_plan
+from medtune.training.plan.kept_plan import restore_plan
 from medtune.training.preparation import PreparedStep
 from medtune.training.rehearsal import longest_pass, rehearse
 
@@ -95,14 +95,14 @@ def test_what_fits_by_no_plan_is_told_before_the_first_step(tiny, tmp_path, rehe
 
 
 def test_a_validation_batch_too_large_is_found_too(tiny, tmp_path, rehearsed, monkeypatch):
-    fits, tried = answer_loss.sums_if_they_fit, []
+    fits, tried = scoring.sums_if_they_fit, []
 
     def limited(model, batch):
         tried.append(sum(len(row.input_ids) for row in batch))
         return fits(model, batch) if tried[-1] <= 200 else None
 
     monkeypatch.setattr(answer_trainer, "sums_if_they_fit", limited)
-    monkeypatch.setattr(answer_loss, "sums_if_they_fit", limited)
+    monkeypatch.setattr(scoring, "sums_if_they_fit", limited)
     train(tiny, tmp_path, make_config(tiny, tokens_per_micro_batch=100_000))
     assert tried[0] > 200
     # Found before the first step: no validation of the training itself has to make do with less.

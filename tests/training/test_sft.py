@@ -7,79 +7,19 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import assert_same, losses, make_config, rows, train
 
-from medtune import interruption
-from medtune.checkpoints import last_checkpoint
-from medtune.config import Config
 from medtune.errors import MedtuneError, RunDirError
-from medtune.model.adapters import attach_adapter, attach_new_adapter
-from medtune.model.fused_layers import FusedLayer
-from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
-from medtune.prompts import PromptRenderer
-from medtune.records import EncodedRow, QAPair
-from medtune.run_dir import RunDir
+from medtune.model.adapters import attach_new_adapter
+from medtune.model.fused.layers import FusedLayer
+from medtune.model.loading import load_base_model, resolve_base
+from medtune.records import EncodedRow
+from medtune.run_dir.directory import RunDir
+from medtune.runtime import interruption
 from medtune.training import answer_trainer, sft
-from medtune.training.kept_plan import restore_plan
+from medtune.training.checkpoints.sealing import last_checkpoint
+from medtune.training.plan.kept_plan import restore_plan
 from medtune.training.preparation import PreparedStep
-from medtune.training_rows import encode_for_training
-
-
-def rows(tiny, count=24, start=0):
-    renderer = PromptRenderer(tiny.tokenizer, "Be kind.")
-    pairs = [
-        QAPair(str(i), "causes", f"What causes number {i} ?", f"Nobody knows what causes number {i}. " * (1 + i % 5))
-        for i in range(start, start + count)
-    ]
-    return encode_for_training(renderer, pairs, max_length=512, overlong="cut").rows
-
-
-def make_config(tiny, *, model=None, lora=None, **training):
-    settings = {
-        "effective_batch_rows": 8,
-        "learning_rate": 1e-2,
-        "max_steps": 4,
-        "checkpoint_steps": 2,
-        "checkpointing": "none",
-        **training,
-    }
-    values = {"model": {"base": str(tiny.path), **(model or {})}, "data": {"source": "x"}, "training": settings}
-    return Config.model_validate({**values, "lora": {"rank": 4, **(lora or {})}})
-
-
-def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="float32", adapter=None):
-    run = RunDir(tmp_path)
-    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype=dtype)
-    base = prepare_for_training(base, config.model.kbit_preparation)
-    model = (
-        attach_new_adapter(base, config.lora, config.seed)
-        if adapter is None
-        else attach_adapter(base, adapter, trainable=True)
-    )
-    encoded = train_rows or rows(tiny)
-    prepared = PreparedStep(model, encoded, config, device="cpu", dtype=dtype)
-    model, result = sft.train_adapter(
-        model,
-        tiny.tokenizer,
-        encoded,
-        rows(tiny, 6, start=100),
-        config=config,
-        run=run,
-        dtype=dtype,
-        prepared=prepared,
-        resume_from=resume_from,
-    )
-    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    return weights, run.read_history(), result
-
-
-def losses(history, key="loss"):
-    return [entry[key] for entry in history if key in entry]
-
-
-def assert_same(first, second, **tolerance):
-    assert first.keys() == second.keys()
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], **tolerance)
 
 
 def test_one_pass_of_eight_rows_equals_eight_passes_of_one(tiny, tmp_path):
@@ -206,8 +146,8 @@ def test_every_way_to_compute_a_step_trains_alike(tiny, tmp_path, options):
 
 def test_a_planted_leak_across_rows_shows_in_the_trajectory(tiny, tmp_path, monkeypatch):
     """The comparison of 1 x 8 and 8 x 1 is what catches attention that crosses rows."""
-    from medtune.model import fused_layers
     from medtune.model.attention import RowBounds, attend_rows
+    from medtune.model.fused import layers as fused_layers
 
     def leaking(query, key, value, rows, **options):
         whole = RowBounds(torch.tensor([0, len(query)]), len(query), (0, len(query)))
@@ -230,7 +170,8 @@ def test_a_wrong_mask_shows_in_the_loss(tiny, tmp_path):
 
 def test_prompt_tokens_carry_no_gradient(tiny):
     """Changing what stands behind a masked label changes nothing; changing a learned one does."""
-    from medtune.model.answer_loss import add_answer_loss, answer_losses
+    from medtune.inference.scoring import answer_losses
+    from medtune.model.answer_loss import add_answer_loss
 
     model = tiny.load()
     add_answer_loss(model)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 from medtune.api.runs import Run
 from medtune.api.shown import Findings, Plan, ShownComparison
 from medtune.api.working import RunInterrupted, working
-from medtune.config import Config
+from medtune.config.recipes import Overrides, load_recipe, override, recipe_name
+from medtune.config.schema import Config
 from medtune.errors import ConfigError, MedtuneError
-from medtune.progress import Listener, Progress
-from medtune.recipes import Overrides, load_recipe, override, recipe_name
 from medtune.records import Comparison, ModelName, Prediction, Score, SystemName
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.progress import Listener, Progress
 
 if TYPE_CHECKING:
     import pandas
@@ -59,9 +59,9 @@ def run(
     """
     config, path = _resolve(recipe, overrides, run_dir)
     with working(progress):
-        from medtune import pipeline
+        from medtune.pipeline.run import run as run_all
 
-        pipeline.run(config, path, resume=resume)
+        run_all(config, path, resume=resume)
     return Run(path)
 
 
@@ -80,9 +80,9 @@ def prepare(
     """
     config, path = _resolve(recipe, overrides, run_dir)
     with working(progress):
-        from medtune import pipeline
+        from medtune.pipeline.run import perform, start_run
 
-        pipeline.prepare_stage(pipeline.start_run(config, path, resume=resume))
+        perform("data", start_run(config, path, resume=resume))
     return Run(path)
 
 
@@ -94,9 +94,9 @@ def train(run: Run | StrPath, *, resume: bool = False, progress: Listener | None
     """
     opened = _reopen(run)
     with working(progress):
-        from medtune import pipeline
+        from medtune.pipeline.run import perform
 
-        pipeline.train_stage(RunDir(opened.path), resume=resume)
+        perform("train", RunDir(opened.path), resume=resume)
     return opened
 
 
@@ -130,13 +130,12 @@ def evaluate(
     opened = _reopen(run)
     directory = RunDir(opened.path)
     with working(progress):
-        from medtune import evaluation_stages
+        from medtune.pipeline.run import perform
 
+        perform(model, directory)
         if model != "controls":
-            evaluation_stages.evaluate_stage(directory, model)
             return directory.read_scores(model)
-        evaluation_stages.controls_stage(directory)
-        names: tuple[SystemName, ...] = directory.config().evaluation.controls
+        names: tuple[SystemName, ...] = directory.config.evaluation.controls
         return {name: directory.read_scores(name) for name in names}
 
 
@@ -196,9 +195,9 @@ def compare(
         )
     opened = _reopen(target)
     with working(progress):
-        from medtune import evaluation_stages
+        from medtune.pipeline.run import perform
 
-        evaluation_stages.compare_stage(RunDir(opened.path))
+        perform("compare", RunDir(opened.path))
     return opened.comparison
 
 
@@ -248,8 +247,8 @@ def doctor(
     """
     if recipe is None and (overrides or run_dir is not None):
         raise ConfigError("doctor: overrides and run_dir belong to a recipe; name one, such as doctor('demo')")
-    from medtune.diagnosis import examine
-    from medtune.diagnosis.findings import secrets, without_secrets
+    from medtune.pipeline.doctor import examine
+    from medtune.pipeline.doctor.findings import secrets, without_secrets
 
     looked_at = recipe if recipe is None or isinstance(recipe, Config) else os.fspath(recipe)
     folder = None if run_dir is None else Path(run_dir)
@@ -271,8 +270,8 @@ def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrid
     """
     config = override(recipe, overrides) if isinstance(recipe, Config) else load_recipe(recipe, overrides)
     with working():
-        from medtune import planning
-        from medtune.gpus import GPUS, described_gpu, this_gpu
+        from medtune.pipeline import plan as planning
+        from medtune.runtime.gpus import GPUS, described_gpu, this_gpu
 
         path, rows = planning.base_folder(config), planning.row_sizes(config)
         if chosen := described_gpu(gpu) if gpu is not None else this_gpu():

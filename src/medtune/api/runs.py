@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from medtune.api.shown import Chart, Figures, ShownComparison
 from medtune.api.working import working
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.errors import ConfigError
-from medtune.run_dir import STAGES, RunDir, StageName
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.stages import STAGE_NAMES, StageName
 
 if TYPE_CHECKING:
-    from medtune.merging_stage import MergedDtype
-    from medtune.progress import Listener
-    from medtune.publishing.chat import Chat
+    from medtune.inference.chat import Chat
+    from medtune.pipeline.merge import MergedDtype
     from medtune.publishing.publish import Option, Published
     from medtune.records import MergeRecord, Prediction, Score, SystemName
+    from medtune.runtime.progress import Listener
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Run:
         >>> medtune.load_run("runs/demo").config.lora.rank
         16
         """
-        return self._directory.config()
+        return self._directory.config
 
     @property
     def stages(self) -> tuple[StageName, ...]:
@@ -55,7 +56,7 @@ class Run:
         >>> medtune.load_run("runs/demo").stages
         ('data', 'baseline', 'controls', 'train', 'tuned', 'compare'...)
         """
-        return tuple(name for name in STAGES if self._directory.is_complete(name))
+        return tuple(name for name in STAGE_NAMES if self._directory.is_complete(name))
 
     @property
     def comparison(self) -> ShownComparison:
@@ -108,7 +109,7 @@ class Run:
         ...     before = run.ask("What causes gout ?", base=True)
         """
         if self._open.chat is None:
-            from medtune.publishing.chat import Chat
+            from medtune.inference.chat import Chat
 
             with working():
                 self._open.chat = Chat.open(str(self.path))
@@ -123,9 +124,9 @@ class Run:
         """
         if not self._directory.is_complete("report"):
             with working():
-                from medtune.publishing_stages import report_stage
+                from medtune.pipeline.run import perform
 
-                report_stage(self._directory)
+                perform("report", self._directory)
         return self._directory.report_file
 
     @property
@@ -156,8 +157,8 @@ class Run:
         """
         self.close()
         with working(progress):
-            from medtune.merging_stage import merge_stage
-            from medtune.publishing_stages import refresh_after_merge
+            from medtune.pipeline.merge import merge_stage
+            from medtune.pipeline.run import refresh_after_merge
 
             record = merge_stage(self._directory, Path(to), dtype=dtype, measure=measure)
             refresh_after_merge(self._directory)
@@ -183,8 +184,8 @@ class Run:
         >>> medtune.load_run("runs/demo").publish("someone/tiny", dry_run=True, base_model="someone/base").commit
         """
         with working(progress):
+            from medtune.pipeline.run import refresh_report
             from medtune.publishing.publish import publish
-            from medtune.publishing_stages import refresh_report
 
             if not dry_run:
                 refresh_report(self._directory, again=False)
@@ -199,7 +200,7 @@ class Run:
 
         >>> medtune.load_run("runs/demo").close()
         """
-        from medtune.hardware import release_memory
+        from medtune.runtime.hardware import release_memory
 
         if self._open.chat is not None:
             self._open.chat = None
@@ -225,7 +226,7 @@ class Run:
         title = f"<p><b>{escape(str(self.path))}</b>: {escape(self.config.model.base)}"
         if "compare" in stages:
             return f"{title}</p>{self.comparison._repr_html_()}"
-        missing = ", ".join(name for name in STAGES if name not in stages)
+        missing = ", ".join(name for name in STAGE_NAMES if name not in stages)
         return f"{title}; not complete yet: {missing}</p>"
 
 

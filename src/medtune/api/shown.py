@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields
 from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
-from medtune.diagnosis.findings import Finding
+from medtune.pipeline.doctor.findings import Finding
 from medtune.records import Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from medtune.planning import Forecast, RowSizes
+    from medtune.pipeline.plan import Forecast, RowSizes
 
 _WIDTH = 100
 _PAGE = '<pre style="white-space: pre-wrap; line-height: 1.3">{code}</pre>'
@@ -98,7 +98,7 @@ class Findings(Shown, tuple[Finding, ...]):
         return [finding for finding in self if finding.state == "failure"]
 
     def _print(self, console: Console) -> None:
-        from medtune.diagnosis.findings import print_finding, summary
+        from medtune.pipeline.doctor.findings import print_finding, summary
 
         for finding in self:
             print_finding(finding, console)
@@ -113,7 +113,7 @@ class Plan(Shown):
     rows: RowSizes
 
     def _print(self, console: Console) -> None:
-        from medtune.planning_tables import print_comparison, print_forecast
+        from medtune.pipeline.plan_tables import print_comparison, print_forecast
 
         found = list(self.forecasts.values())
         if len(found) == 1 and not isinstance(found[0], str):

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medtune import interruption
-from medtune.disk_errors import describe_disk_error, quiet_threads
 from medtune.errors import DiskError, MedtuneError, RunDirError
-from medtune.hardware import release_memory
-from medtune.process import prepare_process
-from medtune.progress import Listener, listening
-from medtune.run_lock import locked_folders, release_locks
+from medtune.run_dir.lock import locked_folders, release_locks
+from medtune.runtime import interruption
+from medtune.runtime.hardware import release_memory
+from medtune.runtime.process import prepare_process
+from medtune.runtime.progress import Listener, listening
+from medtune.storage.disk_errors import describe_disk_error, quiet_threads
 
 # Signals, warnings and the memory that a plan counts on are the process's: one call works at a time.
 _at_work = threading.Lock()

@@ -16,7 +16,7 @@ from medtune.cli.merge import merge
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe, say_next
 from medtune.cli.plan import plan
 from medtune.cli.publish import publish
-from medtune.process import prepare_process
+from medtune.runtime.process import prepare_process
 
 app = typer.Typer(
     name="medtune",
@@ -34,9 +34,9 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
     """The whole job: data, baseline, training, comparison, report."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
-    from medtune import pipeline
+    from medtune.pipeline.run import run as run_all
 
-    finished = pipeline.run(config, path, resume=resume)
+    finished = run_all(config, path, resume=resume)
     scores.show_run_comparison(finished)
     say_next(finished.path, [finished.path])
     print(finished.report_file)
@@ -47,9 +47,9 @@ def train(run: Run, resume: Resume = False) -> None:
     """Train the adapter of a run whose data is prepared."""
     opened = open_run(run)
     prepare_process()
-    from medtune import pipeline
+    from medtune.pipeline.run import perform
 
-    pipeline.train_stage(opened, resume=resume)
+    perform("train", opened, resume=resume)
     print(opened.adapter_dir)
 
 
@@ -60,9 +60,9 @@ def report(run: Run) -> None:
     """
     opened = open_run(run)
     prepare_process()
-    from medtune.publishing_stages import report_stage
+    from medtune.pipeline.run import perform
 
-    report_stage(opened, again=True)
+    perform("report", opened, again=True)
     print(opened.report_file)
 
 
@@ -83,7 +83,7 @@ def ask(
     if (question is None) == (file is None):
         raise ConfigError('ask: give either a question or --file, such as `medtune ask RUN "What causes gout ?"`')
     prepare_process()
-    from medtune.publishing import chat
+    from medtune.inference import chat
 
     questions = [question] if question is not None else chat.read_questions(file) if file is not None else []
     chat.ask(target, questions, use_adapter=not base, out=sys.stdout)
@@ -91,7 +91,7 @@ def ask(
 
 def recipes() -> None:
     """List the shipped recipes."""
-    from medtune.recipes import shipped_recipes
+    from medtune.config.recipes import shipped_recipes
 
     found = shipped_recipes()
     width = max(map(len, found))
@@ -101,7 +101,7 @@ def recipes() -> None:
 
 def config(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print what a recipe resolves to, every key written out."""
-    from medtune.recipes import dump_config, load_recipe
+    from medtune.config.recipes import dump_config, load_recipe
 
     print(dump_config(load_recipe(recipe, overrides or [])), end="")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli.options import Overrides, Recipe, Resume, RunDirOption, resolve_recipe
-from medtune.process import prepare_process
+from medtune.runtime.process import prepare_process
 
 data_app = typer.Typer(help="Question-answer rows.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -20,10 +20,10 @@ def data_prepare(
     """Read, clean and split the rows of a recipe into a run directory."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
-    from medtune import pipeline
+    from medtune.pipeline.run import perform, start_run
 
-    started = pipeline.start_run(config, path, resume=resume)
-    pipeline.prepare_stage(started)
+    started = start_run(config, path, resume=resume)
+    perform("data", started)
     print(started.path)
 
 
@@ -38,8 +38,8 @@ def data_audit(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the audit there as JSON.")] = None,
 ) -> None:
     """What rows hold and what their split leaks: counts, lengths, duplicates, conflicts, truncation."""
+    from medtune.config.recipes import load_for_source
     from medtune.errors import ConfigError
-    from medtune.recipes import load_for_source
 
     config = load_for_source(source, recipe, overrides or [])
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
@@ -49,7 +49,8 @@ def data_audit(
 
     from medtune.data.audit_tables import print_audit
     from medtune.data.prepare import prepare_data
-    from medtune.inspection import audit_prepared, renderer_of, write_audit
+    from medtune.data.token_lengths import audit_prepared, write_audit
+    from medtune.model.loaded import renderer_of
 
     renderer = renderer_of(config) if recipe is not None else None
     audit = audit_prepared(prepare_data(config), config, renderer)
@@ -66,14 +67,15 @@ def data_show(
     overrides: Overrides = None,
 ) -> None:
     """Print rows as the model sees them, the tokens that the loss looks at in colour."""
-    from medtune.recipes import load_recipe
+    from medtune.config.recipes import load_recipe
 
     config = load_recipe(recipe, overrides or [])
     prepare_process()
     from rich.console import Console
 
     from medtune.data.prepare import prepare_data
-    from medtune.inspection import print_rows, renderer_of, rows_to_show
+    from medtune.data.shown_rows import print_rows, rows_to_show
+    from medtune.model.loaded import renderer_of
 
     renderer = renderer_of(config)
     shown = rows_to_show(prepare_data(config), config, renderer, count=rows, row_id=row_id)

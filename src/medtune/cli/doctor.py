@@ -24,8 +24,8 @@ def doctor(
         raise ConfigError("doctor: --set and --run-dir belong to a recipe; name one, such as `medtune doctor demo`")
     from rich.console import Console
 
-    from medtune.diagnosis import examine
-    from medtune.diagnosis.findings import print_finding, secrets, summary, without_secrets
+    from medtune.pipeline.doctor import examine
+    from medtune.pipeline.doctor.findings import print_finding, secrets, summary, without_secrets
 
     console, found, hidden = Console(), [], secrets()
     for finding in examine(recipe, overrides or [], run_dir):

@@ -24,7 +24,7 @@ def human_export(
     """Write both models' answers as a blinded A/B sheet, a page to rate in a browser, and the key to them."""
     opened = open_run(run)
     from medtune.evaluation.human.export import export_sheet
-    from medtune.progress import say
+    from medtune.runtime.progress import say
 
     export = export_sheet(opened, n, seed, out)
     say(f"{export.items} items to rate; give raters {export.page.name} or {export.sheet.name} and nothing else")

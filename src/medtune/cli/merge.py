@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli.options import Run, folder_option, open_run, say_next
-from medtune.process import prepare_process
+from medtune.runtime.process import prepare_process
 
 
 def merge(
@@ -34,10 +34,10 @@ def merge(
     """
     opened = open_run(run)
     prepare_process()
-    from medtune.merging_stage import merge_stage
+    from medtune.pipeline.merge import merge_stage
+    from medtune.pipeline.run import refresh_after_merge
     from medtune.publishing.merge_record import merge_sentences
-    from medtune.publishing_stages import refresh_after_merge
-    from medtune.terminal import harmless
+    from medtune.runtime.terminal import harmless
 
     record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
     refresh_after_merge(opened)

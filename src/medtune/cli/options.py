@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtune.progress import say
+from medtune.runtime.progress import say
 
 if TYPE_CHECKING:
-    from medtune.config import Config
-    from medtune.run_dir import RunDir
+    from medtune.config.schema import Config
+    from medtune.run_dir.directory import RunDir
 
 Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name (see `medtune recipes`) or a YAML file.")]
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
@@ -39,14 +39,14 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue what is there: 
 
 def resolve_recipe(recipe: str, overrides: list[str] | None, run_dir: Path | None) -> tuple[Config, Path]:
     """A recipe with its overrides, and where its run goes."""
-    from medtune.recipes import load_recipe, recipe_name
+    from medtune.config.recipes import load_recipe, recipe_name
 
     return load_recipe(recipe, overrides or []), run_dir or Path("runs") / recipe_name(recipe)
 
 
 def open_run(path: Path) -> RunDir:
     """An existing run. Raises RunDirError."""
-    from medtune.run_dir import RunDir
+    from medtune.run_dir.directory import RunDir
 
     return RunDir.open(path)
 

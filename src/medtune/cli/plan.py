@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli.options import Overrides, Recipe
-from medtune.process import prepare_process
+from medtune.runtime.process import prepare_process
 
 
 def plan(
@@ -27,20 +27,21 @@ def plan(
 
     The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows.
     """
-    from medtune.gpus import GPUS, described_gpu, this_gpu
-    from medtune.recipes import load_recipe
+    from medtune.config.recipes import load_recipe
+    from medtune.runtime.gpus import GPUS, described_gpu, this_gpu
 
     config = load_recipe(recipe, overrides or [])
     wanted = described_gpu(gpu) if gpu is not None else None
     prepare_process()
     from rich.console import Console
 
-    from medtune import planning, planning_tables
+    from medtune.pipeline import plan as planning
+    from medtune.pipeline import plan_tables
 
     path, console = planning.base_folder(config), Console()
     rows = planning.row_sizes(config)
     if chosen := wanted or this_gpu():
-        planning_tables.print_forecast(planning.forecast(config, path, chosen, rows), rows, console)
+        plan_tables.print_forecast(planning.forecast(config, path, chosen, rows), rows, console)
     else:
         found = {name: planning.forecast_or_reason(config, path, one, rows) for name, one in GPUS.items()}
-        planning_tables.print_comparison(found, rows, console)
+        plan_tables.print_comparison(found, rows, console)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli.options import Run, folder_option, open_run
-from medtune.process import prepare_process
+from medtune.runtime.process import prepare_process
 
 
 def publish(
@@ -48,9 +48,9 @@ def publish(
     """
     opened = open_run(run)
     prepare_process()
-    from medtune.progress import say
+    from medtune.pipeline.run import refresh_report
     from medtune.publishing import publish as publishing
-    from medtune.publishing_stages import refresh_report
+    from medtune.runtime.progress import say
 
     wanted: dict[publishing.Option, bool] = {
         "without-evaluation": without_evaluation,

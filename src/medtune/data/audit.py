@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.data.cleaning import normalize_question
 from medtune.data.leakage import Leakage, deal_again, leakage_table, leaking_test_rows
 from medtune.data.prepare import Prepared

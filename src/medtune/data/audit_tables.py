@@ -6,7 +6,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from medtune.data.leakage import KIND_NAMES, KINDS, NEAR_DUPLICATE
-from medtune.terminal import one_line
+from medtune.runtime.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ from defusedxml.ElementTree import parse
 from medtune.data.table_files import require_text_size
 from medtune.errors import DataError
 from medtune.records import QAPair
-from medtune.terminal import one_line
+from medtune.runtime.terminal import one_line
 
 # A document of MedQuAD takes 20 KB.
 MAX_DOCUMENT_BYTES = 1 << 26

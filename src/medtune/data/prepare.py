@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.data import cleaning
 from medtune.data.focus import FocusOrigin, fill_focus
 from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
@@ -23,8 +23,8 @@ from medtune.data.splits import (
     split_random,
 )
 from medtune.errors import DataError
-from medtune.progress import progress_bar
 from medtune.records import QAPair, Split
+from medtune.runtime.progress import progress_bar
 
 
 @dataclass(frozen=True, slots=True)

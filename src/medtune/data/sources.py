@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from medtune.config import ColumnsSection
+from medtune.config.schema import ColumnsSection
 from medtune.data.cleaning import clean_text
 from medtune.data.table_files import (
     COLUMNS_SHOWN,
@@ -90,7 +90,7 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
     elif columns:
         records, _ = _read_hub(source, revision)
     else:
-        from medtune.hub import dataset_revision
+        from medtune.storage.hub import dataset_revision
 
         dataset_revision(source, revision)
         return
@@ -100,11 +100,11 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
 
 
 def _demo_bytes() -> bytes:
-    return (files("medtune") / "demo" / "rows.jsonl").read_bytes()
+    return (files("medtune.data") / "demo" / "rows.jsonl").read_bytes()
 
 
 def _read_hub(name: str, revision: str | None) -> tuple[Iterable[Mapping[str, Any]], str | None]:
-    from medtune.hub import load_hub_dataset
+    from medtune.storage.hub import load_hub_dataset
 
     return load_hub_dataset(name, revision)
 

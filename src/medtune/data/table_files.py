@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medtune.checked_files import DamagedError, parse_json, read_parquet
 from medtune.errors import DataError, first_line
+from medtune.storage.reading import DamagedError, parse_json, read_parquet
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 # MedQuAD takes 22 MB. What is far larger is no table of questions and answers, and would fill the memory.

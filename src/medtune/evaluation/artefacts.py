@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medtune.checked_files import DamagedError, check_type
 from medtune.errors import RunDirError, first_line
 from medtune.evaluation.scores import MetricRows
 from medtune.records import Comparison, Control, ModelName, Prediction, Score, SystemName
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.storage.reading import DamagedError, check_type
 
 _SEPARATOR = "."
 
@@ -90,7 +90,7 @@ def write_comparison(run: RunDir, comparison: Comparison, markdown: str) -> None
 
 def read_comparison(run: RunDir) -> Comparison:
     """A finished comparison. Raises RunDirError if there is none, or if this version cannot read it."""
-    run.require("compare", f"medtune compare {run.path}")
+    run.require("compare")
     try:
         return check_type(Comparison, _comparison_from_json(run))
     except (AttributeError, KeyError, TypeError, DamagedError) as error:

@@ -9,7 +9,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from medtune.atomic_files import replacing_file
 from medtune.errors import ConfigError, DataError, show_value
 from medtune.evaluation.bertscore import Encoder, resolve_encoder
 from medtune.evaluation.comparison import compare_measured
@@ -17,10 +16,11 @@ from medtune.evaluation.lengths import answer_lengths
 from medtune.evaluation.prediction_files import align, read_predictions
 from medtune.evaluation.scores import METRICS, MetricRows, measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
-from medtune.hardware import choose_device
-from medtune.hub import fetch_snapshot
 from medtune.records import Comparison, Prediction, Score
-from medtune.terminal import one_line
+from medtune.runtime.hardware import choose_device
+from medtune.runtime.terminal import one_line
+from medtune.storage.hub import fetch_snapshot
+from medtune.storage.writing import replacing_file
 
 # Not a run's seed: the files come from anywhere.
 SEED = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from medtune.terminal import one_line
+from medtune.runtime.terminal import one_line
 
 METRIC_NAMES = {
     "bleu": "BLEU",

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from medtune import interruption
-from medtune.hardware import input_device
 from medtune.inference.decoding import best_tokens, last_logits
 from medtune.inference.static_cache import StaticRowsCache
 from medtune.model.kernels.decode_attention import DecodeSpan
+from medtune.runtime import interruption
+from medtune.runtime.hardware import input_device
 
 
 class DecodeStep:

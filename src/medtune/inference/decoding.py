@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from medtune.hardware import input_device
+from medtune.runtime.hardware import input_device
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medtune.hardware import input_device
 from medtune.inference.generation import unwrapped
-from medtune.model.answer_loss import logit_change, plan_passes
+from medtune.inference.scoring import plan_passes
+from medtune.model.answer_loss import logit_change
 from medtune.model.packing import pack_rows
 from medtune.records import Divergence, EncodedRow
+from medtune.runtime.hardware import input_device
 
 # Tokens of one pass: few, so that weights which wait in host memory are all that a small GPU holds beside them.
 PASS_TOKENS = 2048

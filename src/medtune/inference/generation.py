@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from medtune.errors import ModelError
-from medtune.hardware import free_bytes, input_device, release_memory
 from medtune.inference.decoding import Decoder, DynamicDecoder, Greedy
 from medtune.inference.memory import answer_sizes, batch_that_fits
 from medtune.inference.static_decoding import StaticDecoder, static_cache_obstacle
-from medtune.partial_results import BatchWork, Result
-from medtune.progress import say
 from medtune.records import Answer, AnswerTokens
+from medtune.run_dir.partial_results import BatchWork, Result
+from medtune.runtime.hardware import free_bytes, input_device, release_memory
+from medtune.runtime.progress import say
 
 
 def generate_answers(

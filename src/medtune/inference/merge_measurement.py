@@ -14,17 +14,24 @@ from typing import Any
 
 import torch
 
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.errors import ModelError
-from medtune.hardware import choose_device, choose_dtype, free_bytes, host_free_bytes, release_memory, torch_dtype
 from medtune.inference.decoding import Greedy
 from medtune.inference.divergence import Agreement, AnswerStates, answer_states, compare_states, same_prefix
 from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.inference.preparation import prepare_inference
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
-from medtune.progress import progress_bar, say
 from medtune.records import EncodedRow, MergeMeasurement, QAPair
+from medtune.runtime.hardware import (
+    choose_device,
+    choose_dtype,
+    free_bytes,
+    host_free_bytes,
+    release_memory,
+    torch_dtype,
+)
+from medtune.runtime.progress import progress_bar, say
 
 PROMPTS = 64
 # Of each reference answer; the long tail of a few answers would be most of the tokens.

@@ -12,17 +12,17 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from medtune.config import Config
-from medtune.hardware import Choice
+from medtune.config.schema import Config
 from medtune.inference.decoding import Greedy
 from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches, unwrapped
 from medtune.inference.preparation import prepare_inference, scoring_tokens
+from medtune.inference.scoring import plan_passes, score_passes
 from medtune.inference.static_decoding import static_cache_obstacle
-from medtune.model.answer_loss import plan_passes, score_passes
 from medtune.model.loaded import LoadedModel
-from medtune.partial_results import PartialResults
-from medtune.progress import progress_bar, say
 from medtune.records import Answer, AnswerLoss, EncodedRow, Prediction, QAPair
+from medtune.run_dir.partial_results import PartialResults
+from medtune.runtime.hardware import Choice
+from medtune.runtime.progress import progress_bar, say
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from medtune.errors import ModelError
-from medtune.hardware import Choice, free_bytes, input_device, torch_dtype
 from medtune.model.base_weights import BaseWeights, dequantized_bytes, is_4bit
 from medtune.model.decoder_structure import can_fuse_layers
-from medtune.model.fused_layers import fuse_layers
-from medtune.progress import say
+from medtune.model.fused.layers import fuse_layers
+from medtune.runtime.hardware import Choice, free_bytes, input_device, torch_dtype
+from medtune.runtime.progress import say
 
 # Of the free memory: the key-value cache wants the rest.
 DEQUANTIZED_SHARE = 0.4

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from medtune.hardware import input_device
 from medtune.inference.decode_step import DecodeStep
 from medtune.inference.decoding import Greedy, best_tokens, last_logits, pad_left
 from medtune.inference.memory import PROMPT_TOKENS
 from medtune.model.attention import NAME
 from medtune.model.kernels import has_triton
 from medtune.model.kernels.decode_attention import HEAD_DIMS
+from medtune.runtime.hardware import input_device
 
 # Rows a step can have; each number that a batch comes through costs the capture of a graph, some tenths of a second.
 ROW_COUNTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)

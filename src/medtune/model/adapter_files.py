@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from medtune.checked_files import DamagedError, check_type, read_mapping
 from medtune.errors import ModelError, first_line
-from medtune.hub import ADAPTER_FILES
-from medtune.terminal import one_line
+from medtune.runtime.terminal import one_line
+from medtune.storage.hub import ADAPTER_FILES
+from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _PlainName = Annotated[str, Field(pattern=r"^[\w.^$-]{1,200}$")]

@@ -9,10 +9,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from medtune.checked_files import DamagedError, read_mapping
-from medtune.config import DEFAULT_SYSTEM_PROMPT, Config, LoraSection
+from medtune.config.schema import DEFAULT_SYSTEM_PROMPT, Config, LoraSection
 from medtune.errors import ModelError
-from medtune.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.model.adapter_files import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -21,6 +19,8 @@ from medtune.model.adapter_files import (
     weight_problem,
     weight_shapes,
 )
+from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
+from medtune.storage.reading import DamagedError, read_mapping
 
 
 def resolve_adapter(adapter: str) -> Path:

@@ -20,8 +20,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from medtune.hardware import Choice
 from medtune.model.kernels.decode_attention import attend_last_token
+from medtune.runtime.hardware import Choice
 
 NAME = "medtune_packed"
 # From how many tokens on a pack that is one row is worth a kernel of its own.

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from medtune.model.projections import is_lora, is_plain_lora
+from medtune.model.fused.projections import is_lora, is_plain_lora
 
 # RMSNorm, rotary attention, RMSNorm, SwiGLU, two sums, and nothing else.
 LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from medtune.disk_errors import writing
+from medtune.storage.disk_errors import writing
 
 # Part of the cache key: raise it when a change below changes the model.
 VERSION = 1
@@ -87,7 +87,7 @@ def cache_dir() -> Path:
 
 def background_passages() -> list[str]:
     """The prose that the demo model is pre-trained on."""
-    text = (files("medtune") / "demo" / "background.txt").read_text(encoding="utf-8")
+    text = (files("medtune.data") / "demo" / "background.txt").read_text(encoding="utf-8")
     return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
 
 
@@ -140,7 +140,7 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
     import torch
     from transformers import LlamaForCausalLM, get_cosine_schedule_with_warmup
 
-    from medtune.progress import progress_bar
+    from medtune.runtime.progress import progress_bar
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

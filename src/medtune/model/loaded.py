@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medtune.config import Config
-from medtune.hardware import Choice, choose_device, choose_dtype
+from medtune.config.schema import Config
+from medtune.data.prompts import PromptRenderer
 from medtune.model.loading import base_identity, load_base_model, resolve_base
 from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
-from medtune.progress import say
-from medtune.prompts import PromptRenderer
+from medtune.runtime.hardware import Choice, choose_device, choose_dtype
+from medtune.runtime.progress import say
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +82,15 @@ def load_renderer(config: Config, path: Path) -> PromptRenderer:
     # Reading the template is what can fail; better now than after the model has been loaded.
     _ = renderer.end_token_id
     return renderer
+
+
+def renderer_of(config: Config) -> PromptRenderer:
+    """The renderer of the recipe's model; no weights are loaded. Raises ModelError."""
+    from medtune.model.loaded import load_renderer
+    from medtune.model.loading import DEMO_MODEL, resolve_base
+
+    if config.model.base == DEMO_MODEL:
+        from medtune.model.demo_model import build_demo_tokenizer
+
+        return PromptRenderer(build_demo_tokenizer(), config.data.system_prompt)
+    return load_renderer(config, resolve_base(config.model.base, config.model.revision, weights=False).path)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune.checked_files import DamagedError, check_type, read_mapping
-from medtune.config import ModelSection
+from medtune.config.schema import ModelSection
 from medtune.errors import ModelError, first_line
-from medtune.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_snapshot
+from medtune.storage.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_snapshot
+from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 DEMO_MODEL = "medtune:demo"
 # What prompts, answers and their ends depend on; a vocabulary in other files where there is no tokenizer.json.
@@ -101,7 +101,7 @@ def model_of_shape(shape: Any, dtype: str, name: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from medtune.hardware import torch_dtype
+    from medtune.runtime.hardware import torch_dtype
 
     try:
         with torch.device("meta"):
@@ -118,8 +118,8 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    from medtune.hardware import torch_dtype
     from medtune.model.attention import register_packed_attention
+    from medtune.runtime.hardware import torch_dtype
 
     check_quantization(files.path, section)
     options: dict[str, Any] = {"device_map": {"": device}}
@@ -199,7 +199,7 @@ def check_quantization(path: Path, section: ModelSection) -> None:
 def _settle_4bit_layers(model: Any, dtype: str) -> None:
     from bitsandbytes.nn import Linear4bit
 
-    from medtune.hardware import torch_dtype
+    from medtune.runtime.hardware import torch_dtype
 
     for module in model.modules():
         if isinstance(module, Linear4bit):

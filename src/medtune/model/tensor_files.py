@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from medtune.checked_files import DamagedError, check_type, parse_json, read_mapping
-from medtune.checksums import FileRecord
 from medtune.errors import ModelError, first_line
-from medtune.terminal import one_line
+from medtune.records import FileRecord
+from medtune.runtime.terminal import one_line
+from medtune.storage.reading import DamagedError, check_type, parse_json, read_mapping
 
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
 # What the safetensors library itself allows a header to take.

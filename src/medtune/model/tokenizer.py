@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError, first_line
-from medtune.prompts import PromptRenderer
 
 _RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
 _BROKEN_FILES = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)

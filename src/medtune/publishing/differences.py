@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from medtune.checked_files import DamagedError, check_type, read_mapping
-from medtune.checksums import describe_file
-from medtune.hub_uploads import RepositoryState, StoredFile, fetch_files, stored_files
+from medtune.storage.hub_repositories import RepositoryState, StoredFile, fetch_files, stored_files
+from medtune.storage.reading import DamagedError, check_type, describe_file, read_mapping
 
 # In the repository, beside the files: what medtune put there, so that it knows them from a user's own.
 MANIFEST = "medtune-files.json"

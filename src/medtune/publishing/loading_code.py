@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.chat_template import SYSTEM_PLACE, read_chat_template
+from medtune.data.chat_template import SYSTEM_PLACE, read_chat_template
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.tokenizer import load_tokenizer
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 QUESTION = "What are the symptoms of gout ?"
 _QUANTIZED = """\
@@ -72,7 +72,7 @@ def loading_code(target: Target, messages: list[dict[str, str]], max_new_tokens:
 
 def example_messages(run: RunDir) -> list[dict[str, str]]:
     """A question as the run put it to the model: with its system line, where the chat template puts it."""
-    system = run.config().data.system_prompt.strip()
+    system = run.config.data.system_prompt.strip()
     if not system:
         return [{"role": "user", "content": QUESTION}]
     template = read_chat_template(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from medtune.model.adapters import adapter_fingerprint
-from medtune.publishing.merged_folder import read_record
+from medtune.model.merging.folder import read_record
 from medtune.records import MergeMeasurement, MergeRecord
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 
 def read_merge(run_dir: RunDir) -> MergeRecord | None:

@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath, PureWindowsPath
 
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.data.sources import DEMO_SOURCE
 from medtune.data.table_files import TABLE_SUFFIXES
 from medtune.model.loading import DEMO_MODEL
-from medtune.run_dir import RunDir
-from medtune.terminal import harmless, one_line
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.terminal import harmless, one_line
 
 _LOCAL_START = (".", "/", "~", "\\")
 # A path from a root, a home or a drive. What stands before it must not make it part of a word, an address or a ratio.
@@ -59,7 +59,7 @@ def public_names(run: RunDir, base_model: str | None = None) -> PublicNames:
 
     Raises RunDirError if its provenance is damaged.
     """
-    config, provenance = run.config(), run.provenance()
+    config, provenance = run.config, run.provenance
     base_revision = provenance.get("model", {}).get("revision")
     source_revision = provenance.get("data", {}).get("revision")
     return PublicNames(

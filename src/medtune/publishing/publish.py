@@ -8,24 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from medtune import hub_uploads
 from medtune.errors import HubError, HubUnavailableError, PublishError
 from medtune.model.loading import DEMO_MODEL
-from medtune.progress import say
+from medtune.model.merging.folder import record_of
 from medtune.publishing.differences import MANIFEST, Change, Differences, find_differences, write_manifest
 from medtune.publishing.licences import BaseLicence, agreement_files, base_licence
-from medtune.publishing.merged_folder import record_of
 from medtune.publishing.model_card import CardRequest, loading_example
 from medtune.publishing.public_names import PublicNames, public_names
-from medtune.publishing.upload_checks import (
-    is_repository_name,
-    require_finite_weights,
-    require_name,
-    require_no_secrets,
-)
+from medtune.publishing.upload_checks import require_finite_weights, require_name, require_no_secrets
 from medtune.publishing.upload_files import Uploads
-from medtune.run_dir import RunDir
-from medtune.terminal import one_line
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.progress import say
+from medtune.runtime.terminal import one_line
+from medtune.storage import hub_repositories
+from medtune.storage.hub import is_repository_name
 
 # `without-evaluation`: a model of which nothing shows what tuning changed. `without-report`: leave report.html, which
 # holds test rows and answers, at home. `overwrite`: replace files that medtune did not put there as they are.
@@ -75,13 +71,13 @@ def publish(
         raise PublishError(f"options={options!r}: must be a list of names, such as [{options!r}]")
     if unknown := set(options).difference(get_args(Option)):
         raise PublishError(f"options: {', '.join(sorted(unknown))}: must be of {', '.join(get_args(Option))}")
-    run.require("train", f"medtune train {run.path}")
+    run.require("train")
     _require_unknown_base(run, base_model)
     names = public_names(run, base_model)
     licence = base_licence(run, names)
     _check_request(run, repo, names, licence, options)
     if not dry_run:
-        hub_uploads.require_write_token(repo)
+        hub_repositories.require_write_token(repo)
     request = CardRequest(
         repo=repo,
         merged=merged is not None,
@@ -101,7 +97,7 @@ def publish(
         # Where nothing is sent the access is what it is, or what it would be.
         done = Published(
             repo=repo,
-            url=hub_uploads.repository_address(repo),
+            url=hub_repositories.repository_address(repo),
             private=state.private if state else private,
             commit=None,
             sent=(),
@@ -115,7 +111,7 @@ def publish(
 def _require_unknown_base(run: RunDir, base_model: str | None) -> None:
     if base_model is not None and public_names(run).base_on_hub:
         raise PublishError(
-            f"--base-model {one_line(base_model)}: the run read {one_line(run.config().model.base)} from the Hub, and "
+            f"--base-model {one_line(base_model)}: the run read {one_line(run.config.model.base)} from the Hub, and "
             "that is what is published; leave --base-model out"
         )
 
@@ -152,10 +148,10 @@ def _collect(
     return {**uploads.files, MANIFEST: write_manifest(uploads.files, folder)}
 
 
-def _look(repo: str, *, dry_run: bool) -> hub_uploads.RepositoryState | None:
+def _look(repo: str, *, dry_run: bool) -> hub_repositories.RepositoryState | None:
     """The repository as it is. A dry run goes on without it, so that it works on a machine without a network."""
     try:
-        return hub_uploads.find_repository(repo)
+        return hub_repositories.find_repository(repo)
     except HubError as error:
         if not dry_run:
             raise
@@ -163,7 +159,9 @@ def _look(repo: str, *, dry_run: bool) -> hub_uploads.RepositoryState | None:
         return None
 
 
-def _check_repository(repo: str, state: hub_uploads.RepositoryState | None, *, private: bool, merged: bool) -> None:
+def _check_repository(
+    repo: str, state: hub_repositories.RepositoryState | None, *, private: bool, merged: bool
+) -> None:
     if state is None:
         return
     if private and not state.private:
@@ -185,7 +183,7 @@ def _check_edited(repo: str, found: Differences, options: Collection[Option]) ->
 
 def _send(
     done: Published,
-    state: hub_uploads.RepositoryState | None,
+    state: hub_repositories.RepositoryState | None,
     files: Mapping[str, Path],
     found: Differences,
     *,
@@ -195,11 +193,11 @@ def _send(
     if state is not None and not sent and not deleted:
         say("nothing to upload: the repository holds all of it")
         return done
-    state = state or hub_uploads.make_repository(done.repo, private=private)
+    state = state or hub_repositories.make_repository(done.repo, private=private)
     if private and not state.private:  # somebody made it in between
         raise PublishError(f"repository {done.repo}: public, and --private was given; name another")
     try:
-        commit = hub_uploads.commit_files(
+        commit = hub_repositories.commit_files(
             done.repo,
             {name: files[name] for name in sent},
             deleted=deleted,
@@ -212,7 +210,7 @@ def _send(
     return replace(done, private=state.private, commit=commit, sent=sent, deleted=deleted)
 
 
-def _show(repo: str, state: hub_uploads.RepositoryState | None, found: Differences, *, private: bool) -> None:
+def _show(repo: str, state: hub_repositories.RepositoryState | None, found: Differences, *, private: bool) -> None:
     access = "private" if (state.private if state else private) else "public"
     say(f"repository {repo} ({access}{'' if state else ', new'}):")
     width = max(len(change.name) for change in found.changes)

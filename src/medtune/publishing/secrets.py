@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from medtune.terminal import one_line
+from medtune.runtime.terminal import one_line
 
 # What services give out, by its form.
 _FORMS: Mapping[str, re.Pattern[str]] = {

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtune.errors import PublishError
-from medtune.hub import NEVER
-from medtune.progress import progress_bar
 from medtune.publishing.licences import BaseLicence
 from medtune.publishing.secrets import find_secrets
-from medtune.terminal import one_line
+from medtune.runtime.progress import progress_bar
+from medtune.runtime.terminal import one_line
+from medtune.storage.hub import NEVER, is_repository_name
 
 if TYPE_CHECKING:
     from medtune.model.tensor_files import StoredTensor
@@ -33,18 +33,6 @@ def require_name(repo: str, licence: BaseLicence) -> None:
             f"--repo {repo}: the {licence.title} wants a name that begins with {prefix}; name it "
             f"{owner}/{prefix}-{rest or 'medtune'}"
         )
-
-
-def is_repository_name(name: str) -> bool:
-    """Whether the Hub could know a model by that name."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return bool(name.strip("/") == name and name)
 
 
 def require_plain_files(folder: Path) -> None:

@@ -12,21 +12,20 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from medtune.checked_files import DamagedError, read_mapping, read_text
-from medtune.checksums import describe_file
+from medtune.config.recipes import dump_config
 from medtune.errors import PublishError
-from medtune.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
 from medtune.model.adapters import adapter_fingerprint
+from medtune.model.merging.folder import RECORD_NAME, record_of, require_whole
 from medtune.publishing.licences import BaseLicence, agreement_files
 from medtune.publishing.merge_record import read_merge
-from medtune.publishing.merged_folder import RECORD_NAME, record_of, require_whole
 from medtune.publishing.model_card import CardRequest, build_card
 from medtune.publishing.public_names import PublicNames, public_config
 from medtune.publishing.upload_checks import require_plain_files
-from medtune.recipes import dump_config
 from medtune.records import ModelName
-from medtune.run_dir import RunDir
-from medtune.terminal import one_line
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.terminal import one_line
+from medtune.storage.hub import ADAPTER_FILES, CONFIG_FILES, WEIGHT_FILES
+from medtune.storage.reading import DamagedError, describe_file, read_mapping, read_text
 
 CARD, RECIPE, NOTICE = "README.md", "recipe.yaml", "NOTICE"
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -106,7 +105,7 @@ class Uploads:
         """Card, recipe, scores and report of the run, and what the base's licence wants to go with it."""
         run = self.run
         self.add_text(CARD, build_card(run, request))
-        self.add_text(RECIPE, dump_config(public_config(run.config(), self.names)))
+        self.add_text(RECIPE, dump_config(public_config(run.config, self.names)))
         if run.is_complete("compare"):
             compared = (run.comparison_file, run.comparison_text_file, run.controls_file, run.strata_file)
             for file in (*compared, run.lengths_file):

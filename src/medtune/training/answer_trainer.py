@@ -11,23 +11,23 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from medtune import hardware, interruption
-from medtune.checkpoints import prune_checkpoints, seal_checkpoint, writing_checkpoint
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.errors import MedtuneError, first_line
+from medtune.inference.scoring import answer_losses, sums_if_they_fit
 from medtune.model.adapters import lift_adapter
-from medtune.model.answer_loss import answer_losses, sums_if_they_fit
 from medtune.model.host_store import HostMemoryError
-from medtune.progress import say
 from medtune.records import AnswerLoss, EncodedRow
+from medtune.runtime import hardware, interruption
+from medtune.runtime.progress import say
 from medtune.training.batching import StepSampler, collate_step
-from medtune.training.checked_trainer import CheckedTrainer
-from medtune.training.checkpoint_files import best_step
-from medtune.training.checkpoint_pusher import CheckpointPusher
+from medtune.training.checkpoints.checked_trainer import CheckedTrainer
+from medtune.training.checkpoints.contents import best_step
+from medtune.training.checkpoints.pushing import CheckpointPusher
+from medtune.training.checkpoints.sealing import prune_checkpoints, seal_checkpoint, writing_checkpoint
 from medtune.training.continuation import InterruptionCallback, ValidationStoppedError
 from medtune.training.health import HealthWatch, StepReading, stop_training
 from medtune.training.history import HistoryCallback
-from medtune.training.kept_plan import keep_plan
+from medtune.training.plan.kept_plan import keep_plan
 from medtune.training.preparation import PreparedStep
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from typing import Any
 
 from trl import SFTConfig
 
-from medtune.config import Config
-from medtune.run_dir import RunDir
+from medtune.config.schema import Config
+from medtune.run_dir.directory import RunDir
 from medtune.training.batching import steps_per_epoch
-from medtune.training.peaks import TrainingPlan
+from medtune.training.plan.peaks import TrainingPlan
 
 VALIDATIONS_PER_RUN = 5
 

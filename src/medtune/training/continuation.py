@@ -8,12 +8,12 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from medtune import interruption
-from medtune.checkpoints import damage_of
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.errors import RunDirError
-from medtune.run_dir import RunDir
-from medtune.training.checkpoint_files import read_state, reading
+from medtune.run_dir.directory import RunDir
+from medtune.runtime import interruption
+from medtune.training.checkpoints.contents import read_state, reading
+from medtune.training.checkpoints.sealing import damage_of
 
 
 class ValidationStoppedError(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 
 from medtune.errors import MedtuneError
 from medtune.records import AnswerLoss, EncodedRow
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 # A spike is told from the median of this many gradient norms before it, half of them at least.
 NORMS = 32

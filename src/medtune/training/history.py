@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from medtune.progress import progress
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.progress import progress
 
 
 class HistoryCallback(TrainerCallback):  # type: ignore[misc]

@@ -9,20 +9,28 @@ from typing import Any, Literal
 
 import torch
 
-from medtune.config import Config, TrainingSection
+from medtune.config.schema import Config, TrainingSection
 from medtune.errors import ModelError, first_line
-from medtune.hardware import free_bytes, host_free_bytes, matrix_rate, rank, release_memory, torch_dtype, world_size
-from medtune.model.fused_adapters import fuse_adapters
-from medtune.model.fused_layers import FusedLayer, fuse_layers
+from medtune.model.fused.adapters import fuse_adapters
+from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import HostMemoryError, HostStore
-from medtune.progress import say
 from medtune.records import EncodedRow
+from medtune.runtime.hardware import (
+    free_bytes,
+    host_free_bytes,
+    matrix_rate,
+    rank,
+    release_memory,
+    torch_dtype,
+    world_size,
+)
+from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names, total_steps
 from medtune.training.batching import StepSampler
-from medtune.training.memory import MARGIN, plan_training
-from medtune.training.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
-from medtune.training.shapes import model_shape
+from medtune.training.plan.choosing import MARGIN, plan_training
+from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
+from medtune.training.plan.shapes import model_shape
 
 # Of the main memory that is available, at most this share becomes page-locked.
 HOST_SHARE = 0.6

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medtune.model.packing import fill_micro_batches
-from medtune.progress import say
 from medtune.records import EncodedRow
+from medtune.runtime.progress import say
 from medtune.training.batching import collate_step
-from medtune.training.peaks import GIB
+from medtune.training.plan.peaks import GIB
 from medtune.training.preparation import steps_of
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from medtune import hardware, interruption
-from medtune.checkpoints import step_of
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.errors import MedtuneError, first_line
 from medtune.model.answer_loss import add_answer_loss
 from medtune.records import EncodedRow
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.runtime import hardware, interruption
 from medtune.training.answer_trainer import AnswerTrainer, require_finite_adapter, require_float32_adapter
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import steps_per_epoch
-from medtune.training.checkpoint_files import read_state, require_known_files
-from medtune.training.checkpoint_pusher import open_pusher
+from medtune.training.checkpoints.contents import read_state, require_known_files
+from medtune.training.checkpoints.pushing import open_pusher
+from medtune.training.checkpoints.sealing import step_of
 from medtune.training.continuation import (
     InterruptionCallback,
     TrainingOverError,
@@ -34,7 +34,7 @@ from medtune.training.continuation import (
     steps_to_go,
 )
 from medtune.training.history import HistoryCallback
-from medtune.training.kept_plan import keep_plan
+from medtune.training.plan.kept_plan import keep_plan
 from medtune.training.preparation import PreparedStep
 from medtune.training.rehearsal import rehearse
 

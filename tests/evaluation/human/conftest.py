@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from command_line import Medtune, command_runner
+from medtune.config.recipes import load_recipe
 from medtune.evaluation.human.blinding import Key, KeyEntry
 from medtune.evaluation.human.rubric import RATING_COLUMNS
-from medtune.recipes import load_recipe
 from medtune.records import Prediction
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 QTYPES = ("symptoms", "treatment", "causes", "outlook")
 

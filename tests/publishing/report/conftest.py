@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medtune.publishing.report import ReportData, read_report, render_report
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 from report_runs import compared_run
 
 

@@ -13,7 +13,7 @@ from medtune.evaluation.human.rating_page import rating_page
 from medtune.evaluation.human.selection import Stratified, select_rows
 from medtune.evaluation.human.spreadsheet import sheet_csv
 from medtune.records import ModelName
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 SHEET_FILE = "sheet.csv"
 PAGE_FILE = "rate.html"
@@ -39,11 +39,11 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
     answered other rows.
     """
     for model in _MODELS:
-        run.require(model, f"medtune evaluate {run.path} --model {model}")
+        run.require(model)
     folder = out or run.human_dir
     _require_unused(folder, run.path)
     pairs = _answer_pairs(run)
-    seed = run.config().seed if seed is None else seed
+    seed = run.config.seed if seed is None else seed
     chosen = select_rows([Stratified(pair.qtype, pair.group) for pair in pairs], n, seed)
     items, key = blind([pairs[position] for position in chosen], seed)
     digests = {str(model): hashlib.sha256(run.predictions_file(model).read_bytes()).hexdigest() for model in _MODELS}

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medtune.atomic_files import replacing_file
-from medtune.checked_files import DamagedError, read_text
 from medtune.errors import DataError, RunDirError
 from medtune.evaluation.human.blinding import KEY_FILE, Key, parse_key
 from medtune.evaluation.human.ratings import read_judgements
 from medtune.evaluation.human.scoring import HumanScores, score_judgements
 from medtune.evaluation.human.tables import read_scores
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.storage.reading import DamagedError, read_text
+from medtune.storage.writing import replacing_file
 
 SCORES_FILE = "scores.json"
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune.checked_files import MAX_SETTINGS_BYTES
 from medtune.errors import DataError
 from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.rubric import CRITERIA, RATING_COLUMNS, SCALE, SIDES, rating_column
+from medtune.storage.reading import MAX_SETTINGS_BYTES
 
 # A spreadsheet takes a cell for a formula that begins with one of =, +, - and @ (or their full-width forms), and some
 # pass over white space before it. One that splits at semicolons or tabs makes cells out of the middle of ours, where a

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from medtune.evaluation.human.rubric import CRITERIA
 from medtune.evaluation.human.scoring import HumanScores, WinRate
-from medtune.terminal import one_line
+from medtune.runtime.terminal import one_line
 
 # Fewer groups than this cannot reach p < 0.05 however they fall: of five, the two extremes are 2 of 32.
 _FEWEST_GROUPS = 6

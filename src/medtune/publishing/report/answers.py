@@ -11,7 +11,7 @@ from typing import Any
 
 from medtune.publishing.report.reading_run import ReportData
 from medtune.records import Prediction
-from medtune.terminal import harmless, one_line
+from medtune.runtime.terminal import harmless, one_line
 
 # What the answers may take of a page that is to stay under 5 MB, before base64 adds a third.
 MAX_PACKED_BYTES = 3_200_000

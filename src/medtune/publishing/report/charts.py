@@ -11,7 +11,7 @@ from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import COLOURS, SMALL_SIZE, WIDTH, Chart, house_style, new_figure, to_svg
 from medtune.publishing.report.training_charts import draw_learning_rate, draw_loss, draw_memory, draw_speed
 from medtune.records import ComparisonRow, Prediction
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
 
 _MARKERS = {"better": "o", "worse": "s", "not distinguishable": "o", "undefined": "D"}
 

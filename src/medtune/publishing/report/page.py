@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medtune.config.recipes import dump_config
 from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value
 from medtune.evaluation.reading import reading_of
 from medtune.publishing.public_names import public_name, without_paths
@@ -16,9 +17,8 @@ from medtune.publishing.report import answers, run_tables, tables
 from medtune.publishing.report.charts import draw_charts
 from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import COLOURS, to_svg
-from medtune.recipes import dump_config
-from medtune.run_dir import RunDir
-from medtune.terminal import harmless
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.terminal import harmless
 
 _ASSETS = files("medtune.publishing.report") / "assets"
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.checked_files import DamagedError, check_type
-from medtune.config import Config
+from medtune.config.schema import Config
 from medtune.errors import RunDirError
 from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
@@ -16,7 +15,8 @@ from medtune.evaluation.human.scoring import CriterionScore, WinRate
 from medtune.publishing.card_sections import merge_lines
 from medtune.publishing.public_names import public_config, public_names
 from medtune.records import Comparison, ModelName, Prediction
-from medtune.run_dir import RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.storage.reading import DamagedError, check_type
 
 # Metrics that a single answer has a value of.
 ROW_METRICS = ("rougeL", "bertscore_f1")
@@ -146,7 +146,7 @@ class ReportData:
 
     comparison: Comparison
     config: Config
-    provenance: dict[str, Any]
+    provenance: Mapping[str, Any]
     history: tuple[Step, ...]
     audit: Audit
     predictions: Mapping[ModelName, list[Prediction]]
@@ -164,8 +164,8 @@ def read_report(run: RunDir) -> ReportData:
     human_file = run.human_dir / SCORES_FILE
     return ReportData(
         comparison=comparison,
-        config=public_config(run.config(), public_names(run)),
-        provenance=run.provenance(),
+        config=public_config(run.config, public_names(run)),
+        provenance=run.provenance,
         history=_read_history(run),
         audit=run.read_as(Audit, run.audit_file),
         predictions=predictions,

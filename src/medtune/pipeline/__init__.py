@@ -1,0 +1,1 @@
+"""The whole job and its stages."""

@@ -1,0 +1,134 @@
+"""What can be checked before any long work: inputs that are not there, and rows that will not fit."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from medtune.config.schema import Config
+from medtune.errors import ConfigError, ModelError, first_line
+from medtune.model.demo_model import demo_shape
+from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
+from medtune.run_dir.directory import RunDir
+
+# How many of the longest questions are encoded: characters tell tokens well enough to find the longest among them.
+LONGEST_QUESTIONS = 50
+
+
+def check_inputs(config: Config) -> None:
+    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
+    from medtune.data.sources import check_source
+    from medtune.model.adapters import resolve_adapter
+
+    check_trackers(config)
+    check_source(config.data.source, config.data.revision, config.data.columns)
+    if config.data.test_source is not None:
+        check_source(config.data.test_source, columns=config.data.columns)
+    if config.model.adapter is not None:
+        resolve_adapter(config.model.adapter)
+    if "bertscore_f1" in config.evaluation.metrics:
+        check_encoder(config.evaluation.bertscore_model)
+    check_optimizer(config.training.optimizer)
+    if config.model.base == DEMO_MODEL:
+        _check_targets(config, model_of_shape(demo_shape(), "bfloat16", DEMO_MODEL))
+    else:
+        check_model(config)
+
+
+def check_rows(config: Config, run_dir: RunDir) -> None:
+    """Raises MedtuneError if training would refuse the rows with the longest questions, or generation lacks room."""
+    from medtune.data.training_rows import encode_for_training, require_sound_rows
+    from medtune.model.loaded import load_renderer
+
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    renderer = load_renderer(config, path)
+    train = sorted(run_dir.read_split("train"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
+    encoded = encode_for_training(renderer, train, max_length=config.training.max_length, overlong="cut")
+    require_sound_rows(encoded.rows, renderer)
+    test = sorted(run_dir.read_split("test"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
+    longest = max(len(renderer.prompt_ids(pair.question)) for pair in test)
+    positions, cap = _positions(path), config.generation.max_new_tokens
+    if positions is not None and longest + cap > positions:
+        raise ConfigError(
+            f"generation.max_new_tokens: {cap} and the longest prompt of {longest} tokens exceed the model's context "
+            f"of {positions}; lower it to {positions - longest} or less"
+        )
+
+
+def check_trackers(config: Config) -> None:
+    """Raises ModelError for a tracker whose package is missing."""
+    for name in config.training.report_to:
+        if find_spec(name) is None:
+            raise ModelError(f"training.report_to: {name} is not installed; `pip install {name}` or leave it out")
+
+
+def check_encoder(name: str) -> None:
+    """Raises ModelError if BERTScore's encoder cannot be had; of one from the Hub no weights are fetched."""
+    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.storage.hub import fetch_snapshot
+
+    resolve_encoder(name, lambda repo: fetch_snapshot(repo, weights=False))
+
+
+def check_optimizer(name: str) -> None:
+    """Raises ConfigError if transformers knows no such optimiser."""
+    from transformers.training_args import OptimizerNames
+
+    known = [optimizer.value for optimizer in OptimizerNames]
+    if name != "auto" and name not in known:
+        raise ConfigError(f"training.optimizer: {name} is unknown; transformers has {', '.join(known)}")
+
+
+def check_model(config: Config) -> Path:
+    """The folder of the base model, with config.json at least; of a Hub model no weights are fetched.
+
+    Raises MedtuneError if the model cannot be had, or does not suit the recipe.
+    """
+    from medtune.model.loaded import load_renderer
+
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    if os.path.isdir(config.model.base):  # of a Hub model the weights come later
+        require_weights(path)
+    load_renderer(config, path)
+    positions = _positions(path)
+    if positions is not None and config.training.max_length > positions:
+        raise ConfigError(
+            f"training.max_length: {config.training.max_length} exceeds the model's context of {positions} tokens"
+        )
+    _check_targets(config, model_without_weights(path, "bfloat16", config.model.base))
+    return path
+
+
+def _positions(path: Path) -> int | None:
+    """How many tokens the model reads, each row by itself; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    try:
+        text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)})") from None
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        # Beyond it every row's angles depend on the longest of its pack or batch.
+        own = rope.get("original_max_position_embeddings")
+        positions = own or getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
+    else:
+        positions = getattr(text, "max_position_embeddings", None)
+    return int(positions) if positions else None
+
+
+def _check_targets(config: Config, model: Any) -> None:
+    """The layers that get an adapter, looked up in the model's shape: no weights are read."""
+    import torch
+
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    head = model.get_output_embeddings()
+    names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
+    missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
+    if missing:
+        raise ModelError(
+            f"lora.targets: {', '.join(missing)} not in {config.model.base}; "
+            f"set lora.targets to [{', '.join(sorted(names))}] or some of these"
+        )

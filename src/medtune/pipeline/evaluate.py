@@ -1,0 +1,96 @@
+"""The stages that measure a model: answers to the test rows, reference losses and scores, before and after tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, get_args
+
+from medtune.errors import RunDirError
+from medtune.pipeline.run_model import load_run_model
+from medtune.records import ModelName, Prediction, QAPair, SystemName
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.partial_results import PartialResults
+from medtune.runtime.hardware import choose_device, release_memory
+
+if TYPE_CHECKING:
+    from medtune.inference.predictions import Predicted
+
+
+def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) -> None:
+    """Answers, reference losses and scores of the base model, or of the base with the trained adapter."""
+    predictions, precision = _predict(run_dir, which, record)
+    # The model is gone, but reference cycles still hold it: BERTScore's encoder wants its memory.
+    release_memory()
+    measure(run_dir, {which: predictions}, precision)
+    record["precision"] = precision
+
+
+def measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], precision: str) -> None:
+    """Score the predictions of each system, and write them with their statistics and scores."""
+    from medtune.evaluation.artefacts import write_system
+    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.evaluation.scores import measure_rows, score_rows
+    from medtune.evaluation.significance import Resamples
+    from medtune.storage.hub import fetch_snapshot
+
+    config = run_dir.config
+    metrics = config.evaluation.metrics
+    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if "bertscore_f1" in metrics else None
+    caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
+    for name, predictions in systems.items():
+        # What no model wrote has no likelihood of the references.
+        written = all(row.reference_nll is not None for row in predictions)
+        possible = [metric for metric in metrics if written or metric != "perplexity"]
+        measured = measure_rows(
+            predictions, possible, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
+        )
+        groups = [row.group for row in predictions]
+        resamples = Resamples.draw(groups, resamples=config.evaluation.resamples, seed=config.seed)
+        write_system(run_dir, name, predictions, measured, score_rows(measured, resamples))
+
+
+def rows_to_test(run_dir: RunDir) -> list[QAPair]:
+    """The test rows that are scored: all of them, or the sample of `evaluation.max_examples`, in their order."""
+    from medtune.data.splits import sample_rows
+
+    config, test = run_dir.config, run_dir.read_split("test")
+    if not test:  # which the data stage never leaves
+        raise RunDirError(f"{run_dir.split_file('test')}: damaged, no rows; restore it, or start another --run-dir")
+    chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
+    return [pair for pair in test if pair.id in chosen]
+
+
+def record_predicted(record: dict[str, Any], predicted: Predicted) -> None:
+    """Record how answers were made: by what weights, how many at once, how often memory ran out."""
+    record["choices"]["weights"] = asdict(predicted.weights)
+    record |= {"batch_size": predicted.batch_size, "times_out_of_memory": predicted.times_out_of_memory}
+
+
+def _predict(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[list[Prediction], str]:
+    from medtune.inference.predictions import predict
+    from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter
+
+    config = run_dir.config
+    loaded = load_run_model(run_dir, record, for_training=False)
+    model, origin = loaded.model, {}
+    if which == "tuned":
+        trained = run_dir.is_complete("train")
+        adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
+        origin["adapter"] = record["adapter"] = adapter_fingerprint(adapter)
+        model = attach_adapter(model, adapter, trainable=False)
+    # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
+    models: tuple[ModelName, ...] = get_args(ModelName)
+    measured = [name for name in models if name != which and name in run_dir.stage_records]
+    sizes = [run_dir.recorded(name, "batch_size", int) for name in measured]
+    predicted = predict(
+        model,
+        loaded,
+        rows_to_test(run_dir),
+        config=config,
+        partial=PartialResults(run_dir.partial_file(which), origin),
+        batch_size=sizes[0] if sizes else None,
+    )
+    record["rows"] = len(predicted.predictions)
+    record_predicted(record, predicted)
+    return predicted.predictions, f"model:{config.model.quantization}|dtype:{loaded.dtype}"

@@ -1,0 +1,195 @@
+"""`medtune merge`: the run's adapter in its 16-bit base, as a folder for everybody, and what merging changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from medtune.config.schema import Config
+from medtune.errors import ConfigError, ModelError
+from medtune.records import FileRecord, MergeRecord
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.hardware import PeakMemory, release_memory
+from medtune.runtime.progress import progress_bar, say
+from medtune.storage.disk_errors import writing
+from medtune.storage.leftovers import clear_abandoned
+from medtune.storage.reading import describe_file
+from medtune.storage.writing import replacing_folder, require_room
+from medtune.training.checkpoints.sealing import last_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MergedDtype = Literal["bfloat16", "float16", "float32"]
+# Beside the weights: tokenizer, configuration, licence.
+_COMPANION_BYTES = 40 * 10**6
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """What is merged, and where to; `record` holds what is known before."""
+
+    run_dir: RunDir
+    config: Config
+    base: Path
+    adapter: Path
+    to: Path
+    record: MergeRecord
+
+
+def merge_stage(
+    run_dir: RunDir,
+    to: Path,
+    *,
+    dtype: MergedDtype = "bfloat16",
+    measure: bool | None = None,
+    shard_bytes: int | None = None,
+) -> MergeRecord:
+    """Merge the adapter of a run into the folder `to`, measure what that changed, and write `merge.json`.
+
+    Where `to` holds that merge already, it is only measured, if it has not been or `measure` is true; with None it is
+    measured where that takes minutes. Raises MedtuneError and merges nothing, or if measuring fails, leaves the merge.
+    """
+    from medtune.model.merging.folder import existing_merge
+
+    if dtype not in get_args(MergedDtype):
+        raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
+    run_dir.lock()
+    merge = _plan(run_dir, to, dtype)
+    record = existing_merge(merge.to, merge.record)
+    if record is None:
+        record = _write(merge, shard_bytes)
+    else:
+        say(f"{merge.to}: holds this merge already")
+    run_dir.write_json(run_dir.merge_file, asdict(record))
+    if measure or (record.measured is None and measure is None):
+        record = _measured(merge, record, asked=bool(measure))
+        _keep(merge, record)
+    return record
+
+
+def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
+    from medtune.model.adapters import adapter_fingerprint
+    from medtune.model.loading import base_identity, resolve_base
+
+    config = run_dir.pinned_config
+    adapter = _adapter(run_dir, config)
+    base = resolve_base(config.model.base, config.model.revision)
+    run_dir.require_same_base(base_identity(config.model.base, base))
+    if to.is_symlink() or to.name in ("", ".."):
+        to = to.resolve()
+    # What is published tells nobody of this machine's folders.
+    name = base.path.resolve().name if os.path.isdir(config.model.base) else config.model.base
+    record = MergeRecord(
+        destination=to.name,
+        base=name,
+        revision=base.revision,
+        adapter=adapter_fingerprint(adapter),
+        dtype=dtype,
+        shards=0,
+        bytes=0,
+        changed_tensors=0,
+        seconds=0.0,
+        peak_rss_bytes=0,
+        not_measured="`medtune merge` with the same RUN and --to measures it",
+        identity=base_identity(name, base),
+    )
+    return _Merge(run_dir, config, base.path, adapter, to, record)
+
+
+def _adapter(run_dir: RunDir, config: Config) -> Path:
+    """The trained adapter, or the stored one that the run evaluated in its place. Raises MedtuneError."""
+    from medtune.model.adapters import adapter_fingerprint, resolve_adapter
+
+    stored, command = config.model.adapter, f"medtune train {run_dir.path}"
+    if stored is None or run_dir.damage("train") or run_dir.is_complete("train") or last_checkpoint(run_dir):
+        run_dir.require("train", command)
+        return run_dir.adapter_dir
+    # What a training starts from is not what it makes.
+    if not run_dir.is_complete("tuned"):
+        run_dir.require(
+            "train", f"{command}` or, to evaluate {stored} as it is, `medtune evaluate {run_dir.path} --model tuned"
+        )
+    adapter = resolve_adapter(stored)
+    evaluated = run_dir.stage_records["tuned"].get("adapter")
+    if evaluated not in (None, adapter_fingerprint(adapter)):
+        raise ModelError(f"{stored}: not the adapter that was evaluated; put that back, or start a new run")
+    return adapter
+
+
+def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
+    from medtune.model.merging.blocks import SHARD_BYTES, plan_merge, write_merge
+    from medtune.model.merging.folder import existing_merge, write_companions, write_record
+
+    release_memory()
+    memory = PeakMemory()
+    memory.start()
+    began = time.monotonic()
+    name, dtype = merge.config.model.base, merge.record.dtype
+    plan = plan_merge(merge.base, merge.adapter, name=name, dtype=dtype, shard_bytes=shard_bytes or SHARD_BYTES)
+    clear_abandoned(merge.to)
+    require_room(merge.to, plan.bytes + _COMPANION_BYTES, "--to")
+    with writing(merge.to):
+        merge.to.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(merge.to) as folder:
+        with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
+            files = write_merge(plan, folder, on_bytes=_in_megabytes(advance))
+        write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied)
+        files |= {file.name: FileRecord(**describe_file(file)) for file in folder.iterdir() if file.name not in files}
+        record = replace(
+            merge.record,
+            files=dict(sorted(files.items())),
+            shards=len(plan.files),
+            bytes=plan.bytes,
+            changed_tensors=plan.changed,
+            seconds=round(time.monotonic() - began, 3),
+            peak_rss_bytes=memory.rss_bytes(),
+        )
+        write_record(folder, record)
+        # The folder that is there is replaced, and what came into it meanwhile is somebody's.
+        if existing_merge(merge.to, merge.record) is not None:
+            raise ModelError(f"{merge.to}: another process has merged into it meanwhile; the same command measures it")
+    return record
+
+
+def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord:
+    from medtune.inference.merge_measurement import NotMeasuredError, choose_prompts, measure_merge, plan_measuring
+    from medtune.model.tensor_files import stored_tensors
+
+    weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(merge.to).values())
+    plan = plan_measuring(merge.config, weights, asked=asked)
+    release_memory()
+    try:
+        if plan.obstacle is not None:
+            raise NotMeasuredError(plan.obstacle)
+        if not merge.run_dir.is_complete("data"):
+            damage = merge.run_dir.damage("data") or "the data stage has not ended"
+            raise NotMeasuredError(f"the run's test questions are not there ({damage})")
+        pairs = choose_prompts(merge.run_dir.read_split("test"))
+        found = measure_merge(merge.config, merge.adapter, merge.to, pairs, plan)
+        return replace(record, measured=found, not_measured=None)
+    except NotMeasuredError as error:
+        say(f"not measured: {error}")
+        return record if record.measured is not None else replace(record, not_measured=str(error))
+
+
+def _keep(merge: _Merge, record: MergeRecord) -> None:
+    from medtune.model.merging.folder import write_record
+
+    write_record(merge.to, record)
+    merge.run_dir.write_json(merge.run_dir.merge_file, asdict(record))
+
+
+def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
+    written = shown = 0
+
+    def count(size: int) -> None:
+        nonlocal written, shown
+        written += size
+        advance(round(written / 1e6) - shown)
+        shown = round(written / 1e6)
+
+    return count

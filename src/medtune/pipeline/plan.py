@@ -1,0 +1,137 @@
+"""`medtune plan`: what a recipe would take on a GPU that need not be here, from config.json and without weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtune.config.schema import Config
+from medtune.data.prompts import PromptRenderer
+from medtune.errors import MedtuneError, ModelError
+from medtune.inference.forecast import AnswersForecast, forecast_answers, seconds_to_answer
+from medtune.model.loading import check_quantization, resolve_base
+from medtune.records import Split
+from medtune.runtime.gpus import DescribedGpu
+from medtune.runtime.hardware import choose_dtype_for
+from medtune.training.plan.forecast import DescribedModel, StepForecast, describe_model, forecast_step
+from medtune.training.plan.peaks import GIB
+
+# Where rows cannot be read: longer than all but a few questions of MedQuAD with its prompt.
+ASSUMED_PROMPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RowSizes:
+    """What a plan needs to know of the rows, in tokens, and where that is from.
+
+    `tokens` are those of the whole training; that and `questions` are None where the rows were not read.
+    """
+
+    largest_step: int
+    longest_row: int
+    longest_prompt: int
+    origin: str
+    tokens: int | None = None
+    questions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What training and answers would take on `gpu`; seconds are estimates, None where there is no base for one."""
+
+    gpu: DescribedGpu
+    model: DescribedModel
+    step: StepForecast
+    answers: AnswersForecast
+    training_seconds: float | None
+    answer_seconds: float | None
+
+
+def base_folder(config: Config) -> Path:
+    """The folder of the recipe's model, with config.json at least. Raises ModelError."""
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    check_quantization(path, config.model)
+    return path
+
+
+def row_sizes(config: Config) -> RowSizes:
+    """From the rows where they and the tokenizer are on this machine, else bounds from the recipe."""
+    from medtune.data.sources import DEMO_SOURCE
+
+    if config.data.source == DEMO_SOURCE or os.path.exists(config.data.source):
+        from medtune.model.loaded import renderer_of
+
+        try:
+            renderer = renderer_of(config)
+        except ModelError:
+            pass
+        else:
+            from medtune.data.prepare import prepare_data
+
+            return sizes_of(config, renderer, prepare_data(config).split)
+    return assumed_sizes(config)
+
+
+def assumed_sizes(config: Config) -> RowSizes:
+    """Bounds from the recipe alone, whether its rows are here or not."""
+    training = config.training
+    return RowSizes(
+        largest_step=training.max_length * training.effective_batch_rows,
+        longest_row=training.max_length,
+        longest_prompt=ASSUMED_PROMPT,
+        origin=f"rows not read: every row taken to be of {training.max_length:,} tokens, which is an upper bound, and "
+        f"prompts of {ASSUMED_PROMPT}",
+    )
+
+
+def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
+    """Of rows that are here."""
+    from medtune.data.training_rows import encode_for_training
+    from medtune.training.preparation import largest_step, steps_of
+
+    training = config.training
+    rows = encode_for_training(renderer, split.train, max_length=training.max_length, overlong=training.overlong).rows
+    lengths = [len(row.input_ids) for row in rows]
+    return RowSizes(
+        largest_step=largest_step(rows, config),
+        longest_row=max(lengths),
+        longest_prompt=max(len(renderer.prompt_ids(pair.question)) for pair in split.test),
+        origin=f"from {len(rows):,} training rows of {config.data.source}",
+        tokens=sum(lengths[i] for step in steps_of(rows, config) for i in step),
+        questions=min(len(split.test), config.evaluation.max_examples or len(split.test)),
+    )
+
+
+def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> Forecast:
+    """What the recipe would take on `gpu`. Raises ModelError if training does not fit."""
+    dtype = choose_dtype_for(config.model.dtype, gpu.capability).value
+    model = describe_model(config, path, gpu, dtype)
+    step = forecast_step(model, gpu, config, largest_step=rows.largest_step, longest_row=rows.longest_row)
+    cap, wanted = config.generation.max_new_tokens, config.generation.batch_size
+    answers = forecast_answers(
+        model.config,
+        int(gpu.memory_gib * GIB) - model.size.total,
+        packed=model.size.packed,
+        width=model.shape.item,
+        # The kernel that reads a static cache needs Ampere.
+        static=gpu.capability >= (8, 0),
+        prompt_and_cap=(rows.longest_prompt, cap),
+        batch=None if wanted == "auto" else wanted,
+    )
+    training_seconds = answer_seconds = None
+    if rows.tokens is not None and step.tokens_per_second is not None:
+        training_seconds = rows.tokens / step.tokens_per_second
+    if rows.questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
+        parameters = model.shape.layers * model.shape.layer_parameters + model.shape.head_parameters
+        rates = (gpu.operations, gpu.bandwidth)
+        answer_seconds = seconds_to_answer(answers, rows.questions, cap, parameters=parameters, rates=rates)
+    return Forecast(gpu, model, step, answers, training_seconds, answer_seconds)
+
+
+def forecast_or_reason(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> Forecast | str:
+    """As `forecast`, with a reason in one line where training does not fit."""
+    try:
+        return forecast(config, path, gpu, rows)
+    except MedtuneError as error:
+        return str(error)

@@ -1,0 +1,1 @@
+"""A run's directory: names, records of its stages, provenance."""

@@ -1,0 +1,250 @@
+"""A run directory: made, opened and locked; its configuration, its provenance and which of its stages are complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medtune.config.recipes import changed_keys, dump_config, read_config
+from medtune.config.schema import Config
+from medtune.errors import RunDirError
+from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, SystemName
+from medtune.run_dir import stage_records
+from medtune.run_dir.artefacts import RunArtefacts
+from medtune.run_dir.lock import LOCK_NAME, lock_folder
+from medtune.run_dir.provenance import config_record, is_cut_off, is_start_of
+from medtune.run_dir.stages import WRITTEN_NAMES, StageName, stage_named, stage_of
+from medtune.storage import leftovers
+from medtune.storage.reading import DamagedError, check_type, describe_file
+from medtune.storage.writing import unfinished_copy
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Decisive:
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: dict[str, str | None] = field(default_factory=dict)
+    config: FileRecord | None = None
+
+
+@dataclass(frozen=True)
+class RunDir(RunArtefacts):
+    """One run. Its configuration and provenance are read and checked once, and written through."""
+
+    @classmethod
+    def create(cls, path: Path, config: Config, *, resume: bool) -> RunDir:
+        """Make `path` with its `config.yaml`, or with `resume` continue the run that is there.
+
+        Raises RunDirError if the directory is not empty and `resume` is false, if the configuration there differs, or
+        if another process works there.
+        """
+        run = cls(path)
+        run.check(config, resume=resume)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunDirError(f"{path}: cannot be made ({error.strerror}); choose another --run-dir") from None
+        run.lock()
+        # Again: another process may have made it in between.
+        run.check(config, resume=resume)
+        if not run._is_unused():
+            if run._lost_end_of(config) or run.config != config:  # in what may change
+                run._write_config(config)
+            return run
+        run.provenance_file.unlink(missing_ok=True)
+        run._write_config(config)
+        return run
+
+    def check(self, config: Config, *, resume: bool) -> None:
+        """Raises what `create` would, and makes nothing."""
+        path = self.path
+        if os.path.exists(path) and not path.is_dir():
+            raise RunDirError(f"{path}: is a file, not a directory; choose another --run-dir")
+        if self._is_unused():
+            return
+        if not resume:
+            raise RunDirError(f"{path}: not empty; add --resume to continue that run, or choose another --run-dir")
+        if not self.config_file.is_file():
+            raise RunDirError(f"{path}: not empty and not a medtune run (no config.yaml); choose another --run-dir")
+        if self._lost_end_of(config):
+            return  # `create` writes it again
+        changes = changed_keys(read_config(unfinished_copy(self.config_file) or self.config_file), config)
+        if changes:
+            raise RunDirError(
+                "\n".join(f"{path}: made with another {change}; choose another --run-dir" for change in changes)
+            )
+
+    def _is_unused(self) -> bool:
+        """Whether there is nothing here, or only what a run wrote that failed before its first artefact."""
+        files = list(self.path.iterdir()) if os.path.isdir(self.path) else []
+        names = {file.name for file in files if not leftovers.is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
+        if not names:
+            return True
+        # The provenance tells a failed run's config.yaml from a user's own file of that name.
+        return names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages")
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run. Raises RunDirError if `path` holds none."""
+        run = cls(path)
+        if not os.path.isfile(run.config_file):
+            raise RunDirError(f"{path}: not a medtune run (no config.yaml); make one with `medtune run RECIPE`")
+        return run
+
+    def lock(self) -> None:
+        """Keep other processes from working here for this process's life. Raises RunDirError if one does.
+
+        What a killed process left is put in order: files cut off as they were written in place, temporary names.
+        """
+        if not lock_folder(self.path):
+            return
+        for file in (self.provenance_file, self.config_file):
+            leftovers.finish_writing(file)
+        for folder in self.written_folders():
+            leftovers.clear_leftovers(folder, WRITTEN_NAMES)
+        # Another process may have written since they were read.
+        self._forget("config", "provenance")
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    # What the run knows of itself ---------------------------------------------------------------------------------
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that the run was made with. Raises RunDirError if its file was cut off."""
+        file = unfinished_copy(self.config_file) or self.config_file
+        if is_cut_off(file, self.provenance.get("config")):
+            raise RunDirError(
+                f"{self.config_file}: cut off; `medtune run RECIPE --run-dir {self.path} --resume` with the recipe it "
+                "was made from writes it again"
+            )
+        return read_config(file)
+
+    @property
+    def pinned_config(self) -> Config:
+        """`config` with the base model's commit that the first stage found, wherever the branch has moved since."""
+        known = self.provenance.get("model", {}).get("revision")
+        model = self.config.model.model_copy(update={"revision": known or self.config.model.revision})
+        return self.config.model_copy(update={"model": model})
+
+    def _write_config(self, config: Config) -> None:
+        self.write_text(self.config_file, dump_config(config))
+        self._forget("config", "provenance")
+
+    def _lost_end_of(self, config: Config) -> bool:
+        file = self.config_file
+        if unfinished_copy(file) or not is_start_of(file, config):
+            return False
+        return bool(self.provenance.get("config") == config_record(config))
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """What is recorded so far: versions, hardware, data, model, and the stages that have ended."""
+        if not self.provenance_file.is_file():
+            return {}
+        values = self.read_as(dict[str, Any], unfinished_copy(self.provenance_file) or self.provenance_file)
+        # What decides which stages run again, and on which model, is checked; the rest is for people.
+        try:
+            check_type(_Decisive, values)
+            stage_records.check_records(values.get("stages", {}))
+        except DamagedError as error:
+            raise self.damaged_file(self.provenance_file, str(error)) from None
+        return values
+
+    def update_provenance(self, **values: Any) -> None:
+        """Set top-level entries of `provenance.json`."""
+        # Read again: a run opened twice in one process must not undo what the other wrote.
+        self._forget("provenance")
+        updated = {**self.provenance, **values}
+        self.write_json(self.provenance_file, updated)
+        self._forget("provenance")
+
+    def record_config(self) -> None:
+        """Keep in the provenance what tells a whole `config.yaml` from one that was cut off."""
+        self.update_provenance(config=describe_file(self.config_file))
+
+    def require_same_base(self, identity: str) -> None:
+        """Raises RunDirError if a stage used another base model than the one that `identity` tells.
+
+        A folder can hold another model than before under its name. Stages of older versions recorded nothing.
+        """
+        for name, record in self.stage_records.items():
+            if record.get("base_identity") not in (None, identity):
+                raise RunDirError(
+                    f"{self.path}: {self.config.model.base} has changed since the {name} stage; put the model that was "
+                    "there back, or start a new run in another --run-dir"
+                )
+
+    # Its stages ---------------------------------------------------------------------------------------------------
+
+    @property
+    def stage_records(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each stage that has ended recorded."""
+        records: Mapping[str, Mapping[str, Any]] = self.provenance.get("stages", {})
+        return records
+
+    def recorded(self, stage: StageName, name: str, kind: type[_T]) -> _T:
+        """What a complete stage recorded under `name`. Raises RunDirError if that is no `kind`."""
+        try:
+            return check_type(kind, self.stage_records[stage].get(name))
+        except DamagedError as error:
+            raise self.damaged_file(self.provenance_file, f"stages.{stage}.{name}: {error}") from None
+
+    def complete(self, stage: StageName, cost: Mapping[str, Any]) -> None:
+        """Record that `stage` is complete, what it cost, and sizes and checksums of its artefacts.
+
+        Comes last: the record is the proof that the stage ended. Stages that were made from an earlier version of its
+        artefacts are complete no longer.
+        """
+        files = stage_named(stage).artefacts(self, self._controls_of(stage))
+        self._forget("provenance")
+        self.update_provenance(stages=stage_records.add_record(self.stage_records, stage, cost, self.path, files))
+
+    def is_complete(self, stage: StageName) -> bool:
+        """Whether `stage` has ended and its artefacts are still as it wrote them."""
+        return stage in self.stage_records and self.damage(stage) is None
+
+    def damage(self, stage: StageName) -> str | None:
+        """Which artefact of a stage that has ended is missing, torn or edited, and how; None if none is."""
+        record = self.stage_records.get(stage)
+        if record is None:
+            return None
+        return stage_records.damage(record, self.path, stage_named(stage).files(self, self._controls_of(stage)))
+
+    def _controls_of(self, stage: StageName) -> tuple[ControlName, ...]:
+        return self.config.evaluation.controls if stage == "controls" else ()
+
+    def edited_texts(self, stage: StageName) -> list[str]:
+        """Texts for people, of a stage that has ended, that someone has edited."""
+        return stage_records.edited_texts(self.stage_records.get(stage, {}), self.path)
+
+    def require(self, stage: StageName, command: str | None = None) -> None:
+        """Raises RunDirError, naming the command to run first, unless `stage` is complete."""
+        if not self.is_complete(stage):
+            damage, command = self.damage(stage), command or stage_named(stage).command_for(self.path)
+            reason = f" ({damage})" if damage else ""
+            raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first{reason}")
+
+    def require_needs(self, stage: StageName) -> None:
+        """Raises RunDirError unless every stage that `stage` is made from is complete."""
+        for name in stage_named(stage).needs:
+            # An optional stage that has ended is not one to do without once its artefacts are damaged.
+            if self.damage(name) or not stage_named(name).is_optional(self.config):
+                self.require(name)
+
+    def read_split(self, name: SplitName) -> list[QAPair]:
+        """Rows of one split. Raises RunDirError if the data stage has not run, or the file is damaged."""
+        self.require("data")
+        return self.read_rows(QAPair, self.split_file(name))
+
+    def read_scores(self, system: SystemName) -> dict[str, Score]:
+        """Scores of one model or control. Raises RunDirError if it has not been evaluated."""
+        self.require(stage_of(system))
+        return self.read_as(dict[str, Score], self.scores_file(system))

@@ -1,0 +1,49 @@
+"""One process at a time works in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from medtune.errors import RunDirError
+from medtune.runtime.hardware import rank
+
+LOCK_NAME = ".lock"
+# Held until the command or the process ends, however it ends: the operating system lets go of it. The file itself means
+# nothing.
+_held: dict[Path, FileLock] = {}
+
+
+def lock_folder(folder: Path) -> bool:
+    """Keep other processes out of `folder` for this process's life; whether it was this call that shut them out.
+
+    Raises RunDirError if one works in there. Of several processes of one training the first holds the lock for all.
+    """
+    file = folder.resolve() / LOCK_NAME
+    if rank() != 0 or (file in _held and file.exists()):
+        return False
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunDirError(
+            f"{folder}: another medtune process works in this run directory; wait for it to end, or stop it"
+        ) from None
+    except OSError as error:
+        raise RunDirError(
+            f"{folder}: cannot be locked ({error.strerror}); choose a folder that can be written"
+        ) from None
+    _held[file] = lock
+    return True
+
+
+def locked_folders() -> list[Path]:
+    """The folders that this process works in."""
+    return [file.parent for file in _held]
+
+
+def release_locks() -> None:
+    """Let go of every folder, for a process that outlives its command, such as a notebook's."""
+    while _held:
+        _held.popitem()[1].release()

@@ -1,0 +1,155 @@
+"""Results kept as they come, so that a process that is stopped or killed loses the batch in hand and not a stage.
+
+A file of JSON lines that is only added to. The first line says what the results are made of, and by what plan. Each
+further line holds the results of one batch, or the batches to go after memory ran out. What ends without a line's end
+was being written when the process ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from medtune.errors import RunDirError
+from medtune.records import Answer, AnswerLoss, AnswerTokens
+from medtune.runtime.progress import say
+from medtune.storage.disk_errors import writing
+from medtune.storage.reading import DamagedError, check_type, parse_json
+from medtune.storage.writing import replacing_file
+
+Result = TypeVar("Result", Answer, AnswerLoss, AnswerTokens)
+# A line is in the operating system's hands at once, where the end of this process cannot harm it; for the end of the
+# machine it is brought to the disk, which may take long, this often at most.
+SECONDS_PER_FLUSH = 5.0
+
+
+class BatchWork(Generic[Result]):
+    """Batches of rows to compute in order, independent of each other, and the results of rows that are done.
+
+    Which rows share a batch decides the last bits of their numbers, so it is planned once. `planned` are the batches
+    since memory last ran out, `to_do` those of them that are to come.
+    """
+
+    def __init__(
+        self,
+        batches: Sequence[Sequence[int]],
+        result: type[Result],
+        *,
+        entries: Iterable[Mapping[str, Any]] = (),
+        keep: Callable[[dict[str, Any]], None] = lambda entry: None,
+    ) -> None:
+        names = [one.name for one in fields(result)]
+        self.planned = [list(rows) for rows in batches]
+        self.done: dict[int, Result] = {}
+        self.times_out_of_memory = 0
+        self._keep = keep
+        for entry in entries:
+            if "batches" in entry:
+                self.planned = check_type(list[list[int]], entry["batches"])
+                self.times_out_of_memory += 1
+            else:
+                rows = check_type(list[int], entry.get("rows"))
+                values = check_type(list[list[Any]], entry.get("results"))
+                named = [dict(zip(names, row, strict=True)) for row in values]
+                self.done |= zip(rows, check_type(list[result], named), strict=True)  # type: ignore[valid-type]
+        self.to_do = deque(rows for rows in self.planned if not rows or rows[0] not in self.done)
+        # Every row is done or to be done, once.
+        if sorted([*self.done, *chain.from_iterable(self.to_do)]) != sorted(chain.from_iterable(batches)):
+            raise DamagedError("its batches do not hold every row once")
+
+    def finish(self, rows: Sequence[int], results: Sequence[Result]) -> None:
+        """Take and keep the results of one batch."""
+        self.done |= zip(rows, results, strict=True)
+        self._keep({"rows": list(rows), "results": [astuple(result) for result in results]})
+
+    def replan(self, batches: Sequence[Sequence[int]]) -> None:
+        """After memory ran out: go on with these batches, which hold all rows that are not done."""
+        self.planned = [list(rows) for rows in batches]
+        self.to_do = deque(self.planned)
+        self.times_out_of_memory += 1
+        self._keep({"batches": self.planned})
+
+    def in_order(self) -> list[Result]:
+        """The results, row by row, once all are there."""
+        return [self.done[row] for row in range(len(self.done))]
+
+
+class PartialResults:
+    """The file of one stage's results so far. `origin` is what they are made of, by the names that users know."""
+
+    def __init__(self, file: Path, origin: Mapping[str, Any]) -> None:
+        self.file = file
+        self.origin = dict(origin)
+        self._entries: list[dict[str, Any]] = []
+        self._flushed = -SECONDS_PER_FLUSH
+
+    def plan(self, origin: Mapping[str, Any]) -> Any:
+        """The plan of results that were made of the same things, `origin` among them; None if there are none.
+
+        Results of other things are thrown away, and the user told what differs.
+        """
+        # As JSON gives it back: lists for tuples.
+        self.origin = json.loads(json.dumps({**self.origin, **origin}))
+        entries, size = _whole_lines(self.file)
+        if not entries:
+            return None
+        kept = entries[0].get("origin")
+        kept = kept if isinstance(kept, dict) else {}
+        if differing := [name for name, value in self.origin.items() if kept.get(name) != value]:
+            say(f"{self.file}: begun with another {' and '.join(differing)}, thrown away; all rows are computed anew")
+            return None
+        os.truncate(self.file, size)
+        self._entries = entries[1:]
+        return entries[0].get("plan")
+
+    def begin(self, plan: Any) -> None:
+        """Start over, by `plan`."""
+        self._entries = []
+        with replacing_file(self.file) as temporary:
+            temporary.write_text(json.dumps({"origin": self.origin, "plan": plan}) + "\n", encoding="utf-8")
+
+    def work(self, name: str, batches: Sequence[Sequence[int]], result: type[Result]) -> BatchWork[Result]:
+        """What is done and to do of one kind of result. Raises RunDirError if the file is damaged."""
+        entries = [entry for entry in self._entries if entry.get("of") == name]
+        try:
+            return BatchWork(batches, result, entries=entries, keep=lambda entry: self._append({"of": name, **entry}))
+        except (DamagedError, ValueError):
+            raise self.damaged() from None
+
+    def damaged(self) -> RunDirError:
+        """That the file cannot be gone on from."""
+        return RunDirError(f"{self.file}: damaged; delete it to compute its rows anew")
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        # In one piece and past Python's buffers, so that nothing but the last line can be torn.
+        with writing(self.file), self.file.open("ab", buffering=0) as file:
+            line = (json.dumps(entry) + "\n").encode("utf-8")
+            while line:  # of what there is no room for the system takes a part, and says so the next time
+                line = line[file.write(line) :]
+            if time.monotonic() - self._flushed >= SECONDS_PER_FLUSH:
+                os.fsync(file.fileno())
+                self._flushed = time.monotonic()
+
+
+def _whole_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """The entries up to the first that is torn or damaged, and how many bytes they take."""
+    entries: list[dict[str, Any]] = []
+    size = 0
+    content = file.read_bytes() if file.is_file() else b""
+    for line in content.split(b"\n")[:-1]:
+        try:
+            entry = parse_json(line.decode("utf-8"))
+        except (DamagedError, UnicodeDecodeError):
+            break
+        if not isinstance(entry, dict):
+            break
+        entries.append(entry)
+        size += len(line) + 1
+    return entries, size

@@ -1,0 +1,1 @@
+"""This process: hardware, signals, limits, progress and the terminal."""

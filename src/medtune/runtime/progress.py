@@ -1,0 +1,150 @@
+"""Progress bars on stderr, and the log lines that go with them; or, for a program, events to a listener of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from medtune.runtime.hardware import rank
+from medtune.runtime.terminal import harmless
+
+if TYPE_CHECKING:
+    import rich.progress
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come: `done` of `total` `unit` of one piece of work, such as "Training", in a stage.
+
+    A stage tells its own beginning and end with an empty `work`, 0 and 1 of 1 "stages". Outside of stages, as in
+    `plan`, `stage` is empty. `note` is what stands beside the bar, such as a rate.
+    """
+
+    stage: str
+    work: str
+    done: int
+    total: int
+    unit: str
+    note: str = ""
+
+
+Listener = Callable[[Progress], None]
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_stage: ContextVar[str] = ContextVar("stage", default="")
+
+
+@contextmanager
+def listening(listener: Listener | None) -> Iterator[None]:
+    """In this block `listener` hears of all progress, and no bars are drawn; without one they are drawn as ever."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
+def stage_progress(name: str) -> Iterator[None]:
+    """In this block progress is that of the stage `name`."""
+    token = _stage.set(name)
+    try:
+        _tell(Progress(name, "", 0, 1, "stages"))
+        yield
+        _tell(Progress(name, "", 1, 1, "stages"))
+    finally:
+        _stage.reset(token)
+
+
+def tell_skipped(name: str) -> None:
+    """A stage that was complete before is done."""
+    _tell(Progress(name, "", 1, 1, "stages", "complete, skipped"))
+
+
+def _tell(progress: Progress) -> None:
+    if listener := _listener.get():
+        listener(progress)
+
+
+@cache
+def console() -> Console:
+    """The console on stderr: stdout is for results. Of several processes only the first speaks."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, quiet=rank() != 0)
+
+
+def say(message: str) -> None:
+    """One line to the user, on stderr."""
+    console().print(harmless(message), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: int, start: int = 0, *, unit: str = "rows"
+) -> Iterator[Callable[[int], None]]:
+    """A bar with counts and the time left, from `start`; yields a function that advances it.
+
+    Where no bar can be drawn (a log file, a notebook's CI run) a line at the end says how long it took.
+    """
+    with progress(description, total, start, unit=unit) as update:
+        yield lambda done: update(done, "")
+
+
+@contextmanager
+def progress(
+    description: str, total: int, start: int = 0, *, unit: str = "rows"
+) -> Iterator[Callable[[int, str], None]]:
+    """As `progress_bar`; the yielded function also takes a text to show, such as a rate."""
+    import time
+
+    began = time.monotonic()
+    bar = _bar()
+    note = ""
+    with bar:
+        task = bar.add_task(description, total=total, completed=start, note="")
+        _tell(Progress(_stage.get(), description, start, total, unit))
+
+        def update(done: int, text: str) -> None:
+            nonlocal note
+            note = text
+            bar.update(task, advance=done, note=text)
+            _tell(Progress(_stage.get(), description, int(bar.tasks[0].completed), total, unit, text))
+
+        yield update
+        done = int(bar.tasks[0].completed)
+    if _listener.get() is None and not _can_draw():
+        say(f"{description}: {done}/{total} in {time.monotonic() - began:.1f} s {note}".rstrip())
+
+
+def _can_draw() -> bool:
+    """In a terminal, and in a notebook that has the widgets which rich draws its bars with."""
+    return console().is_terminal or (console().is_jupyter and find_spec("ipywidgets") is not None)
+
+
+def _bar() -> rich.progress.Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    hidden = _listener.get() is not None or not _can_draw()
+    return Progress(*columns, console=console(), transient=False, disable=hidden)

@@ -1,0 +1,126 @@
+"""What may be had from the Hub: whether it answers, who asks, and what a model's weights would take to download."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from medtune.errors import MedtuneError, ModelError
+from medtune.storage.hub import (
+    CONFIG_FILES,
+    NEVER,
+    WEIGHT_FILES,
+    check_settings,
+    explained,
+    failure_reason,
+    failure_remedy,
+)
+
+# Seconds that a request may stay without an answer.
+TIME_LIMIT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Whose token it is, what it may do where the Hub says so, and where it was found. Never the token."""
+
+    user: str
+    role: str | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRepository:
+    """What a run takes of a Hub model, in bytes, and how much of it is not in the cache."""
+
+    commit: str
+    gated: bool
+    licence: str | None
+    bytes: int
+    missing_bytes: int
+
+
+def hub_host() -> str:
+    """Host and port of the Hub that is asked, without the user and password that its address may hold."""
+    from huggingface_hub import constants
+
+    return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
+
+
+@contextmanager
+def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
+    """Requests that huggingface_hub would wait for without end are given up after `seconds`."""
+    from huggingface_hub import get_session
+
+    client = get_session()
+    before, client.timeout = client.timeout, seconds
+    try:
+        yield
+    finally:
+        client.timeout = before
+
+
+def reach_hub() -> None:
+    """Raises MedtuneError unless a Hub answers, whoever asks."""
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+
+    check_settings()
+    try:
+        # Not HfApi.list_models, which asks six times before it gives up, for half a minute.
+        answer = get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=TIME_LIMIT)
+        hf_raise_for_status(answer)
+        answer.json()
+    except (HTTPError, json.JSONDecodeError) as error:
+        # A mirror may have no lists, or none for strangers.
+        if not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500:
+            raise MedtuneError(f"{hub_host()}: {failure_reason(error)}; {failure_remedy(error)}") from None
+
+
+def find_login() -> Login | None:
+    """Whose token is sent to the Hub; None without one. Raises MedtuneError if the Hub refuses it."""
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    check_settings()
+    if get_token() is None:
+        return None
+    origin = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), "the stored login")
+    try:
+        found: Any = HfApi().whoami()
+    except (HTTPError, json.JSONDecodeError) as error:
+        raise MedtuneError(f"the token of {origin}: {failure_reason(error)}; {failure_remedy(error)}") from None
+    role = ((found.get("auth") or {}).get("accessToken") or {}).get("role")
+    return Login(str(found.get("name", "unknown")), role, origin)
+
+
+def model_repository(repo: str, revision: str | None = None) -> ModelRepository:
+    """A Hub model that this user may read, from its list of files. Raises ModelError if it cannot be had."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    with explained(ModelError, "model", repo, revision):
+        check_settings()
+        info: Any = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIME_LIMIT)
+        if info.gated:
+            HfApi().auth_check(repo)
+    wanted = list(
+        filter_repo_objects(
+            info.siblings or [],
+            allow_patterns=[*CONFIG_FILES, *WEIGHT_FILES],
+            ignore_patterns=list(NEVER),
+            key=lambda file: file.rfilename,
+        )
+    )
+    missing = [
+        file for file in wanted if not isinstance(try_to_load_from_cache(repo, file.rfilename, revision=info.sha), str)
+    ]
+    licences = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
+    sizes = (sum(file.size or 0 for file in files) for files in (wanted, missing))
+    return ModelRepository(info.sha, bool(info.gated), licences[0] if licences else None, *sizes)

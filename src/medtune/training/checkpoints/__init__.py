@@ -1,0 +1,1 @@
+"""What a stopped training goes on from."""

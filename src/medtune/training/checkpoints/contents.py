@@ -1,0 +1,127 @@
+"""A sealed checkpoint may still have been edited, and sealed again: what it holds is checked as it is read.
+
+The trainer reads tensors with torch's `weights_only`, so that a pickle in their place runs nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from transformers import TrainerState
+
+from medtune.errors import RunDirError, first_line
+from medtune.runtime.terminal import one_line
+from medtune.storage.reading import DamagedError, check_type, read_mapping
+from medtune.training.checkpoints.sealing import step_of
+
+STATE_NAME = "trainer_state.json"
+# Kept beside every checkpoint by the trainer, and read by nobody.
+_UNREAD = {"training_args.bin"}
+# Without them the trainer would go on all the same, from moments and random numbers of its own.
+_NEEDED = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
+# An optimizer's tensors that are as large as the weight they belong to, in torch and in bitsandbytes.
+_LIKE_WEIGHTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "state1", "state2")
+
+
+_Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a training goes on by, of the trainer's own state."""
+
+    global_step: _Count
+    max_steps: _Count
+    epoch: float
+    log_history: list[dict[str, Any]]
+    stateful_callbacks: dict[str, dict[str, Any] | list[dict[str, Any]]]
+    logging_steps: _Count
+    eval_steps: _Count
+    save_steps: _Count
+    train_batch_size: _Count | None = None
+    best_global_step: int | None = None
+    best_metric: float | None = None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The trainer's state in a checkpoint. Raises RunDirError if it is damaged, or of another step."""
+    try:
+        state = read_mapping(folder / STATE_NAME)
+        checked = check_type(_State, state)
+    except FileNotFoundError:
+        raise checkpoint_error(folder, f"{STATE_NAME} is missing") from None
+    except DamagedError as error:
+        raise checkpoint_error(folder, f"{STATE_NAME}: {error}") from None
+    if unknown := sorted(state.keys() - {known.name for known in fields(TrainerState)}):
+        raise checkpoint_error(folder, f"{STATE_NAME}: {unknown[0]} is unknown")
+    if "TrainerControl" not in checked.stateful_callbacks:
+        raise checkpoint_error(folder, f"{STATE_NAME}: stateful_callbacks lacks TrainerControl")
+    if folder.name != f"checkpoint-{checked.global_step}":
+        raise checkpoint_error(folder, f"{STATE_NAME}: global_step is {checked.global_step}")
+    return state
+
+
+def best_step(folder: Path) -> int | None:
+    """The step of the best checkpoint when this one was saved; its own where that cannot be read."""
+    try:
+        step: int | None = read_state(folder)["best_global_step"]
+    except RunDirError:
+        return step_of(folder)
+    return step
+
+
+def require_known_files(folder: Path) -> None:
+    """Raises RunDirError if the trainer would go on without what is missing, or read what medtune never writes."""
+    files = [file.relative_to(folder) for file in sorted(folder.rglob("*"))]
+    for file in files:
+        weights = file.suffix in (".bin", ".safetensors") and file.name not in {"adapter_model.safetensors", *_UNREAD}
+        if weights or (folder / file).is_dir():
+            raise checkpoint_error(folder, f"{file} is not of a training by medtune")
+    for pattern in _NEEDED:
+        if not any(file.match(pattern) for file in files):
+            raise checkpoint_error(folder, f"{pattern} is missing")
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """What goes wrong while the trainer reads a checkpoint, in one line. Raises RunDirError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise  # no fault of the checkpoint
+    except (
+        pickle.UnpicklingError, SafetensorError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
+        LookupError, AttributeError, ArithmeticError,
+    ) as error:  # fmt: skip
+        # Of torch's refusal the first line says what, and the others how to run the code in it.
+        reason = "holds a pickle" if isinstance(error, pickle.UnpicklingError) else first_line(error)
+        raise checkpoint_error(folder, f"cannot be read ({reason})") from None
+
+
+def require_fitting_moments(optimizer: Any, folder: Path) -> None:
+    """Raises RunDirError if the optimizer read moments that are not finite, or of other shapes than its weights."""
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    for weight in weights:
+        for name, moment in optimizer.state.get(weight, {}).items():
+            if not isinstance(moment, torch.Tensor):
+                continue
+            if name in _LIKE_WEIGHTS and moment.shape != weight.shape:
+                raise checkpoint_error(folder, f"optimizer.pt: {name} has shape {tuple(moment.shape)}")
+            if not torch.isfinite(moment).all():
+                raise checkpoint_error(folder, f"optimizer.pt: {name} holds NaN or infinite numbers")
+
+
+def checkpoint_error(folder: Path, problem: str) -> RunDirError:
+    """That training cannot go on from `folder`."""
+    return RunDirError(
+        f"{folder}: {one_line(problem)}; delete {folder} to go on from the checkpoint before it, or start over"
+    )

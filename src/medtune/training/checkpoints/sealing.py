@@ -1,0 +1,218 @@
+"""Step checkpoints: sealed when they are whole, found again, passed over when torn, refused when foreign.
+
+The trainer writes a checkpoint file by file. The seal, which lists every file with its size and checksum, comes last
+and as an atomic file: a checkpoint without one, or with a file that differs from it, was cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.config.recipes import MAY_CHANGE
+from medtune.config.schema import Config
+from medtune.errors import DiskError, RunDirError
+from medtune.records import EncodedRow, FileRecord
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.progress import say
+from medtune.storage.disk_errors import writing
+from medtune.storage.reading import DamagedError, check_type, describe_file, difference, read_mapping, read_text
+from medtune.storage.writing import flush
+
+SEAL_NAME = "sealed.json"
+PLAN_NAME = "plan.json"
+# What of a configuration a training depends on.
+_SECTIONS = {"seed", "model", "lora", "data", "training"}
+
+
+_NAME = re.compile(r"checkpoint-[0-9]{1,12}")
+
+
+@dataclass(frozen=True)
+class _Seal:
+    origin: dict[str, str]
+    files: dict[str, FileRecord]
+
+
+def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype: str) -> dict[str, str]:
+    """What a training is made of, `base` being the model's identity, and in which dtype it is computed.
+
+    A checkpoint of another origin continues another training; only the dtype may change with the machine.
+    """
+    values = config.model_dump(mode="json", include=_SECTIONS)
+    for key in MAY_CHANGE:
+        section, name = key.split(".")
+        values[section].pop(name)
+    settings = json.dumps(values, sort_keys=True)
+    rows = hashlib.sha256()
+    for split in splits:
+        for row in split:
+            rows.update(json.dumps([row.input_ids, row.labels]).encode())
+    return {
+        "base": base,
+        "configuration": hashlib.sha256(settings.encode()).hexdigest(),
+        "rows": rows.hexdigest(),
+        "dtype": dtype,
+    }
+
+
+@contextmanager
+def writing_checkpoint(folder: Path) -> Iterator[None]:
+    """The block writes a checkpoint. Raises DiskError, and leaves nothing of it, if the disk does not let it."""
+    try:
+        with writing(folder):
+            yield
+    except DiskError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def seal_checkpoint(run: RunDir, folder: Path, origin: Mapping[str, str]) -> None:
+    """Flush the files of a checkpoint to disk, then record that it is whole."""
+    files = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+    for file in files.values():
+        flush(file)
+    flush(folder)
+    if run.history_file.is_file():
+        flush(run.history_file)
+    sealed = {name: describe_file(file) for name, file in sorted(files.items())}
+    run.write_json(folder / SEAL_NAME, {"origin": dict(origin), "files": sealed})
+
+
+def last_checkpoint(run: RunDir) -> Path | None:
+    """The newest whole step checkpoint, if there is one; says which torn ones it passed over."""
+    for folder in sorted(_folders(run), key=step_of, reverse=True):
+        damage = damage_of(folder)
+        if damage is None:
+            return folder
+        say(f"{folder}: torn ({damage}), skipped")
+    return None
+
+
+def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
+    """Raises RunDirError, naming what differs, if a sealed checkpoint is of another training.
+
+    Says so where the dtype is another: training goes on, but not bit for bit.
+    """
+    if (before := _read_seal(folder).origin.get("dtype", origin["dtype"])) != origin["dtype"]:
+        say(f"{folder}: its steps were computed in {before}, those to come in {origin['dtype']}")
+    if differing := differing_origin(folder, origin):
+        raise RunDirError(
+            f"{folder}: of a training with another {' and '.join(differing)}; "
+            f"delete {folder.parent} to start over, or choose another --run-dir"
+        )
+
+
+def differing_origin(folder: Path, origin: Mapping[str, str]) -> list[str]:
+    """What the training of a sealed checkpoint does not share with `origin`, and would have to."""
+    found = _read_seal(folder).origin
+    return [name for name, value in origin.items() if found.get(name) != value and name != "dtype"]
+
+
+def link_checkpoint(folder: Path, target: Path, suffixes: Collection[str]) -> None:
+    """The sealed checkpoint `folder` once more at `target`, as far as its files end in `suffixes`.
+
+    Files are hard links where the file system has them: they stay when `folder` is deleted, and take no space before.
+    """
+    sealed = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
+    kept = {name: entry for name, entry in sealed["files"].items() if Path(name).suffix in suffixes}
+    for name in kept:
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(folder / name, copy)
+        except OSError:
+            shutil.copyfile(folder / name, copy)
+    (target / SEAL_NAME).write_text(json.dumps({**sealed, "files": kept}, indent=2), encoding="utf-8")
+
+
+def prune_checkpoints(run: RunDir, keep: int, best_step: Callable[[Path], int | None]) -> None:
+    """Delete torn checkpoints and all whole ones but the newest, its best, and up to `keep` in all.
+
+    `best_step` is the step of the best checkpoint when one was saved. An older one is of use only beside its own best:
+    without that no training goes on from it.
+    """
+    folders = sorted(_folders(run), key=step_of, reverse=True)
+    sealed = {step_of(folder): folder for folder in folders if (folder / SEAL_NAME).is_file()}
+    kept: list[Path] = []
+    for folder in sealed.values():
+        step = best_step(folder)
+        best = folder if step is None else sealed.get(step)
+        new = [one for one in dict.fromkeys((folder, best or folder)) if one not in kept]
+        if not kept or (best is not None and len(kept) + len(new) <= keep):
+            kept += new
+    for folder in folders:
+        if folder not in kept:
+            # The seal first: what is half deleted must not pass for whole.
+            (folder / SEAL_NAME).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+
+def save_plan(run: RunDir, plan: Mapping[str, Any]) -> None:
+    """Keep the plan of a training beside its checkpoints."""
+    run.write_json(run.checkpoints_dir / PLAN_NAME, dict(plan))
+
+
+def read_plan(run: RunDir) -> str:
+    """The plan that the checkpoints were made with, as JSON. Raises RunDirError if it is missing."""
+    file = run.checkpoints_dir / PLAN_NAME
+    try:
+        return read_text(file)
+    except FileNotFoundError:
+        raise plan_error(run, "missing") from None
+    except DamagedError as error:
+        raise plan_error(run, f"damaged ({error})") from None
+
+
+def plan_error(run: RunDir, problem: str) -> RunDirError:
+    """That training cannot go on without its plan."""
+    return RunDirError(
+        f"{run.checkpoints_dir / PLAN_NAME}: {problem}; restore it, or delete {run.checkpoints_dir} to start over"
+    )
+
+
+def _folders(run: RunDir) -> list[Path]:
+    return [path for path in run.checkpoints_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+
+
+def step_of(folder: Path) -> int:
+    """The optimiser step after which a checkpoint was saved."""
+    return int(folder.name.split("-")[1])
+
+
+def _files(folder: Path) -> list[Path]:
+    # What begins with a dot is a file manager's.
+    return [file for file in folder.rglob("*") if file.is_file() and file.name != SEAL_NAME and file.name[0] != "."]
+
+
+def damage_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words."""
+    try:
+        seal = _read_seal(folder)
+    except FileNotFoundError:
+        return "not saved to its end"
+    except DamagedError:
+        return f"{SEAL_NAME} is damaged"
+    # By the names that are in the folder: a name in the seal may lead anywhere.
+    found = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+    if added := sorted(found.keys() - seal.files.keys()):
+        return f"{added[0]} was added later"
+    for name, sealed in seal.files.items():
+        file = found.get(name)
+        if file is None:
+            return f"{name} is missing"
+        if how := difference(file, asdict(sealed)):
+            return f"{name} {how}"
+    return None
+
+
+def _read_seal(folder: Path) -> _Seal:
+    return check_type(_Seal, read_mapping(folder / SEAL_NAME))

@@ -1,0 +1,1 @@
+"""How a training step is computed in the memory that is there."""

@@ -1,0 +1,145 @@
+"""A training step planned for a GPU that need not be here, from a model's configuration: no weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from medtune.config.schema import Config
+from medtune.model.adapter_files import read_adapter_config
+from medtune.model.adapters import attach_new_adapter, lift_adapter, resolve_adapter
+from medtune.model.attention import varlen_fits
+from medtune.model.loading import model_without_weights, prepare_for_training
+from medtune.model.packing import filled_up
+from medtune.runtime.gpus import DescribedGpu
+from medtune.runtime.hardware import torch_dtype
+from medtune.training.arguments import optimizer_names
+from medtune.training.plan.choosing import MARGIN, REACHED, plan_training, work_per_token
+from medtune.training.plan.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
+from medtune.training.plan.shapes import head_size, is_base_linear, shape_of
+from medtune.training.preparation import HOST_SHARE
+
+# A weight in NF4 takes half a byte, and of every 64 a scale of one byte, of which 256 share one in float32.
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+# Host memory of the smallest machines that GPUs come with in notebooks.
+HOST_GIB = 12
+# Of the operations on the datasheet, what whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an H200,
+# weights dequantised, nothing computed again (docs/performance.md). Matrix products by themselves reach more.
+REACHED_BY_STEPS = 0.53
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBytes:
+    """What a loaded model takes on the device, in bytes. `packed` are the weights in it that are in 4 bit."""
+
+    layers: int
+    embeddings: int
+    adapters: int
+    packed: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.layers + self.embeddings + self.adapters
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedModel:
+    """A PeftModel without weights, and what it takes once it is loaded; `config` is transformers' own."""
+
+    config: Any
+    shape: ModelShape
+    size: ModelBytes
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepForecast:
+    """The plan for a GPU, its peak part by part, and tokens a second, None where the GPU's rate is not known."""
+
+    plan: TrainingPlan
+    parts: PeakParts
+    tokens_per_second: float | None
+
+
+def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) -> DescribedModel:
+    """The model of config.json in `path` with its adapter, as it would be loaded on `gpu`. Raises ModelError."""
+    model = model_without_weights(path, dtype, config.model.base)
+    model.requires_grad_(False)
+    model = _attach(prepare_for_training(model, config.model.kbit_preparation), config)
+    head = model.get_output_embeddings()
+
+    def is_packed(module: nn.Module) -> bool:
+        return config.model.quantization == "nf4" and module is not head and is_base_linear(module)
+
+    wanted = torch_dtype(dtype)
+    spreads = not varlen_fits(gpu.capability, wanted, head_size(model.config.get_text_config()))
+    shape = shape_of(model, config, wanted, spreads=spreads, on_gpu=True, is_packed=is_packed)
+    packed = [module for module in model.modules() if isinstance(module, nn.Linear) and is_packed(module)]
+    return DescribedModel(model.config, shape, _bytes_of(model, packed), dtype)
+
+
+def _attach(model: Any, config: Config) -> Any:
+    if config.model.adapter is None:
+        return attach_new_adapter(model, config.lora, config.seed)
+    from peft import LoraConfig, get_peft_model
+
+    stored = LoraConfig(**read_adapter_config(resolve_adapter(config.model.adapter)))
+    return lift_adapter(get_peft_model(model, stored))
+
+
+def _bytes_of(model: Any, packed: list[nn.Linear]) -> ModelBytes:
+    ends = (model.get_input_embeddings().weight, getattr(model.get_output_embeddings(), "weight", None))
+    ends_by_id = {id(weight): weight for weight in ends if weight is not None}
+    packed_ids = {id(module.weight) for module in packed}
+    layers = adapters = 0
+    for parameter in model.parameters():
+        size = parameter.numel() * parameter.element_size()
+        if parameter.requires_grad:
+            adapters += size
+        elif id(parameter) in packed_ids:
+            layers += round(parameter.numel() * NF4_BYTES)
+        elif id(parameter) not in ends_by_id:
+            layers += size
+    embeddings = sum(weight.numel() * weight.element_size() for weight in ends_by_id.values())
+    return ModelBytes(layers, embeddings, adapters, sum(module.weight.numel() for module in packed))
+
+
+def described_machine(model: DescribedModel, gpu: DescribedGpu, config: Config) -> Machine:
+    """What training may take on `gpu`, by the rules for a GPU that is here."""
+    training, usable = config.training, gpu.memory_gib * GIB
+    limit = model.size.total + max(0.0, usable - model.size.total) * MARGIN
+    if training.memory_gib is not None:
+        limit = min(limit, training.memory_gib * GIB)
+    host = training.host_memory_gib or HOST_GIB * HOST_SHARE
+    return Machine(model.size.total, int(min(limit, usable)), int(host * GIB), gpu.operations)
+
+
+def forecast_step(
+    model: DescribedModel, gpu: DescribedGpu, config: Config, *, largest_step: int, longest_row: int
+) -> StepForecast:
+    """The plan that training would choose on `gpu`. Raises ModelError if nothing fits."""
+    machine = described_machine(model, gpu, config)
+    plan = plan_training(
+        model.shape,
+        machine,
+        config.training,
+        largest_step=largest_step,
+        longest_row=longest_row,
+        optimizers=optimizer_names(config.training.optimizer, "cuda"),
+    )
+    widest = filled_up(max(plan.tokens_per_micro_batch, longest_row))
+    parts = peak_parts(model.shape, machine, replace(plan, tokens_per_micro_batch=widest))
+    return StepForecast(plan, parts, tokens_per_second(model.shape, plan, gpu.operations))
+
+
+def tokens_per_second(shape: ModelShape, plan: TrainingPlan, operations: float | None) -> float | None:
+    """An estimate from the datasheet's `operations` a second, of which whole steps reach `REACHED_BY_STEPS`."""
+    if operations is None:
+        return None
+    reached = operations * REACHED_BY_STEPS
+    # The plan's own measure takes products to reach `REACHED` of what it is given.
+    return reached / work_per_token(shape, plan, reached / REACHED)

@@ -1,0 +1,97 @@
+"""What a plan needs to know of a model, read from its modules; none of its weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from medtune.config.schema import Config
+from medtune.model.answer_loss import LOGIT_BYTES
+from medtune.model.attention import spreads_key_heads
+from medtune.model.base_weights import is_4bit, room_for
+from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
+from medtune.model.fused.projections import joined_rank
+from medtune.training.plan.peaks import ModelShape
+
+
+def model_shape(model: Any, config: Config, device: torch.device, dtype: torch.dtype) -> ModelShape:
+    """The shape of a PeftModel for training on `device`, read from its modules."""
+    spreads = spreads_key_heads(device, dtype, head_size(model.config.get_text_config()))
+    on_gpu = model.get_input_embeddings().weight.is_cuda
+    return shape_of(model, config, dtype, spreads=spreads, on_gpu=on_gpu, is_packed=is_4bit)
+
+
+def head_size(text: Any) -> int:
+    """Elements of an attention head, from a text model's configuration."""
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def shape_of(
+    model: Any,
+    config: Config,
+    dtype: torch.dtype,
+    *,
+    spreads: bool,
+    on_gpu: bool,
+    is_packed: Callable[[nn.Module], bool],
+) -> ModelShape:
+    """The shape of a PeftModel, which need not hold any weights.
+
+    `spreads` says whether attention keeps keys and values for every query head, `on_gpu` whether embeddings may leave
+    for host memory, `is_packed` which linear layers are in 4 bit.
+    """
+    text = model.config.get_text_config()
+    layers = decoder_layers(model)
+    linear = [module for module in layers[0].modules() if is_base_linear(module)] if layers else []
+    heads, head_dim = text.num_attention_heads, head_size(text)
+    shared = getattr(text, "num_key_value_heads", None) or heads
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is embeddings.weight
+    # A class of its own may scale what it looks up.
+    is_movable = type(embeddings) is nn.Embedding and on_gpu and not tied
+    embedding_bytes = embeddings.weight.numel() * embeddings.weight.element_size() if is_movable else 0
+    counts = [module.in_features * module.out_features for module in linear]
+    fused = _fuses_layers(model, config)
+    groups = projection_groups(layers[0]) if fused else ()
+    rooms = [_room_parameters(group) for group in groups]
+    return ModelShape(
+        layers=len(layers) or text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", 4 * text.hidden_size),
+        query_key_value=(heads + 2 * shared) * head_dim,
+        attention=heads * head_dim,
+        spread=3 * heads * head_dim if spreads else 0,
+        item=dtype.itemsize,
+        layer_parameters=sum(counts) or 12 * text.hidden_size**2,
+        packed_layer_parameters=sum(n for module, n in zip(linear, counts, strict=True) if is_packed(module)),
+        largest_group=2 * max(counts, default=0) + max(rooms, default=0),
+        room_parameters=sum(rooms),
+        gate_up_room=room_for(joined_rank(groups[2])) if fused else 0,
+        head_parameters=text.vocab_size * text.hidden_size,
+        adapter_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        embedding_bytes=embedding_bytes,
+        logit_bytes=LOGIT_BYTES,
+        fused=fused,
+    )
+
+
+def _room_parameters(group: Sequence[Any]) -> int:
+    """What `BaseWeights` holds for these projections beside their weights."""
+    rank, inputs = joined_rank(group), int(group[0].in_features)
+    outputs = sum(int(layer.out_features) for layer in group)
+    return (outputs + rank) * (inputs + room_for(rank)) - outputs * inputs
+
+
+def _fuses_layers(model: Any, config: Config) -> bool:
+    # PEFT's own preparation lifts norms and embeddings to float32 and leaves the products to autocast.
+    training = config.training
+    return training.fused_adapters and config.model.kbit_preparation == "lean" and can_fuse_layers(model)
+
+
+def is_base_linear(module: nn.Module) -> bool:
+    """Whether `module` is a frozen linear layer of the base model."""
+    # PEFT's two matrices are linear layers as well; they have few rows or columns.
+    return isinstance(module, nn.Linear) and not getattr(module, "weight", torch.empty(0)).requires_grad

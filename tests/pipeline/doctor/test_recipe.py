@@ -1,0 +1,200 @@
+"""What a recipe needs of the machine, and `medtune doctor` from its command line; offline, with files on this disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from command_line import Medtune, command_runner
+from medtune.config.recipes import load_recipe
+from medtune.pipeline import plan as planning
+from medtune.pipeline.doctor import recipe as examination
+from medtune.pipeline.doctor.findings import Finding
+from medtune.pipeline.doctor.recipe import CPU_ROOM, RecipeExamination, cpu_memory
+from medtune.runtime import gpus
+from medtune.runtime.gpus import GPUS, DescribedGpu
+from medtune.runtime.hardware import Choice
+from tiny_model import Tiny, write_rows
+
+GIB = 2**30
+LLAMA_3_8B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14_336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256,
+    "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "hidden_act": "silu",
+}  # fmt: skip
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
+    monkeypatch.chdir(tmp_path)
+    return command_runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def own(tiny: Tiny, tmp_path: Path) -> list[str]:
+    """Overrides for a model and rows on this disk."""
+    rows = write_rows(tmp_path / "rows.csv")
+    given = [f"model.base={tiny.path}", f"data.source={rows}", "training.max_length=256"]
+    return [part for one in given for part in ("--set", one)]
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> RecipeExamination:
+    """LLaMA-3-8B's shape with the recipe for a T4, and its model found."""
+    folder = tmp_path / "llama-3-8b"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA_3_8B), encoding="utf-8")
+    looked_at = RecipeExamination(load_recipe("llama3-8b-t4", [f"model.base={folder}"]), tmp_path / "runs" / "x")
+    looked_at.model_folder = folder
+    return looked_at
+
+
+def only(found) -> Finding:
+    (finding,) = found
+    return finding
+
+
+def lines(text: str, subject: str) -> list[str]:
+    return [line for line in text.splitlines() if line.split(": ")[1:2] == [subject]]
+
+
+@pytest.mark.parametrize(
+    ("needed", "parameters", "free", "state"),
+    [
+        (GIB, 10**8, CPU_ROOM + 2 * GIB, "ok"),
+        (GIB, 10**8, CPU_ROOM + GIB // 2, "failure"),
+        (6 * GIB, 8 * 10**9, CPU_ROOM + 7 * GIB, "warning"),
+        (6 * GIB, 8 * 10**9, CPU_ROOM, "failure"),
+    ],
+)
+def test_memory_of_a_cpu(needed, parameters, free, state):
+    found = cpu_memory(needed, parameters, free)
+    assert found.state == state
+    assert (found.fix == "") is (state == "ok")
+
+
+def test_a_large_model_on_a_cpu_is_measured_in_its_form(llama, monkeypatch):
+    """NF4 and an adapter of 160 MiB with gradient and optimiser, in float32 where no bfloat16 is native."""
+    monkeypatch.setattr(gpus, "this_gpu", lambda: None)
+    monkeypatch.setattr(examination, "choose_dtype", lambda wanted, device: Choice("float32", "no AMX"))
+    monkeypatch.setattr(examination, "host_free_bytes", lambda: 20 * GIB)
+    found = only(llama._memory())
+    assert found.state == "warning"
+    # 3.3 GiB of layers in NF4, 3.9 of embeddings and head in float32, and 0.6 for the adapter's training.
+    assert "7.9 GiB for the model" in found.reason
+    assert "8.0 billion parameters take a CPU days" in found.reason
+    monkeypatch.setattr(examination, "host_free_bytes", lambda: 6 * GIB)
+    assert only(llama._memory()).state == "failure"
+
+
+def test_memory_of_a_gpu_is_the_plans(llama, monkeypatch):
+    monkeypatch.setattr(gpus, "this_gpu", lambda: GPUS["t4"])
+    monkeypatch.setattr(examination, "choose_dtype", lambda wanted, device: Choice("float16", "a T4"))
+    found = only(llama._memory())
+    assert found.state == "ok"
+    plan = planning.forecast(
+        llama.config, llama.model_folder, GPUS["t4"], planning.assumed_sizes(llama.config)
+    ).step.plan
+    assert f"training takes {plan.peak_bytes / GIB:.1f} of {plan.limit_bytes / GIB:.1f} GiB" in found.reason
+    assert llama.described.shape.adapter_parameters == 41_943_040
+
+
+def test_a_gpu_that_others_use_is_too_small(medtune, tiny, own, monkeypatch):
+    monkeypatch.setattr(gpus, "this_gpu", lambda: DescribedGpu("T4", 0.002, (7, 5)))
+    result = medtune("doctor", "demo", *own)
+    assert result.status == 2
+    (line,) = lines(result.out, "memory")
+    assert line.startswith("failure: memory: training does not fit: the smallest plan takes")
+    assert "lower training.max_length" in line
+    assert lines(result.out, "disk")[0].startswith("ok"), "the adapter's size is known all the same"
+
+
+def test_answers_may_take_more_than_training(llama, monkeypatch):
+    monkeypatch.setattr(gpus, "this_gpu", lambda: GPUS["t4"])
+    found = planning.forecast(llama.config, llama.model_folder, GPUS["t4"], planning.assumed_sizes(llama.config))
+    monkeypatch.setattr("medtune.pipeline.plan_tables.answer_parts", lambda found: {"all": 15 * GIB})
+    finding = only(examination.gpu_memory(found))
+    assert finding.state == "warning"
+    assert "answers 15.0 GiB" in finding.reason
+
+
+def test_a_machine_in_order(medtune):
+    """Offline, as all tests are."""
+    result = medtune("doctor")
+    assert result.status == 0, result.out
+    assert lines(result.out, "Hub") == [
+        "ok: Hub: HF_HUB_OFFLINE is set: nothing is asked of it, and only its cache is used"
+    ]
+    assert not lines(result.out, "model")
+    assert result.out.splitlines()[-1].startswith("no failures")
+
+
+def test_the_demo_needs_nothing(medtune, tmp_path):
+    result = medtune("doctor", "demo")
+    assert result.status == 0, result.out
+    assert lines(result.out, "data") == ["ok: data: medtune:demo: 280 rows with an answer; columns Question and Answer"]
+    assert "built on the spot" in lines(result.out, "model")[0]
+    assert list(tmp_path.iterdir()) == [], "the doctor makes no files"
+
+
+def test_a_model_and_rows_of_ones_own(medtune, own, tmp_path):
+    result = medtune("doctor", "demo", *own, "--run-dir", tmp_path / "out")
+    assert result.status == 0, result.out
+    assert "a folder with " in lines(result.out, "model")[0]
+    assert "rows.csv: 40 rows with an answer" in lines(result.out, "data")[0]
+    assert "3 checkpoints" in lines(result.out, "disk")[0]
+    assert f"{tmp_path / 'out'} can be written" in lines(result.out, "output")[0]
+
+
+def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, monkeypatch):
+    (tmp_path / "bad.csv").write_text("qtype,Question\ncauses,What ?\n", encoding="utf-8")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 2**20))
+    monkeypatch.setattr(examination, "host_free_bytes", lambda: 2**20)
+    result = medtune(
+        "doctor", "demo", *own, "--set", f"data.source={tmp_path / 'bad.csv'}", "--set", "training.optimizer=adam_what",
+        "--set", "training.report_to=[trackio]", "--set", "evaluation.bertscore_model=./nothing",
+    )  # fmt: skip
+    assert result.status == 2
+    failed = {line.split(": ")[1] for line in result.out.splitlines() if line.startswith("failure")}
+    assert failed == {"recipe", "BERTScore", "data", "memory", "disk"}
+    assert len(lines(result.out, "recipe")) == 2
+    assert "no column 'Answer'; it has qtype, Question; name yours in data.columns.answer" in result.out
+    assert result.err == ""
+
+
+def test_a_folder_without_weights_is_no_model(medtune, own, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}", encoding="utf-8")
+    result = medtune("doctor", "demo", *own, "--set", f"model.base={tmp_path / 'empty'}")
+    assert result.status == 2
+    assert "no .safetensors weights" in lines(result.out, "model")[0]
+    assert lines(result.out, "memory")[0].startswith("warning: memory: neither memory nor disk")
+
+
+def test_a_bad_recipe_does_not_hide_the_machine(medtune):
+    result = medtune("doctor", "nosuch")
+    assert result.status == 2
+    assert lines(result.out, "recipe")[0].startswith("failure: recipe: nosuch: unknown recipe; shipped are demo, ")
+    assert lines(result.out, "GPU")
+    assert not lines(result.out, "model")
+
+
+def test_overrides_need_a_recipe(medtune):
+    for option in (("--set", "seed=1"), ("--run-dir", "x")):
+        result = medtune("doctor", *option)
+        assert result.status == 2
+        assert "belong to a recipe" in result.err
+
+
+def test_a_token_is_never_shown(medtune, own, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_verySecret")
+    # A user may have put it where it will be quoted.
+    result = medtune("doctor", "demo", *own, "--set", "evaluation.bertscore_model=./hf_verySecret")
+    assert result.status == 2
+    assert "***" in lines(result.out, "BERTScore")[0]
+    assert "hf_verySecret" not in result.out + result.err

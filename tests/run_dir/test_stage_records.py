@@ -1,0 +1,193 @@
+"""Runs whose artefacts were torn, edited or lost after their stage was complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medtune.config.recipes import load_recipe
+from medtune.config.schema import Config
+from medtune.errors import ConfigError, RunDirError
+from medtune.pipeline.run import is_done
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.lock import release_locks
+from medtune.run_dir.provenance import environment
+from older_runs import forget_checksums
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_recipe("demo")
+
+
+@pytest.fixture
+def run(tmp_path: Path, config: Config) -> RunDir:
+    """A run whose training and comparison are complete."""
+    run = RunDir.create(tmp_path / "run", config, resume=False)
+    run.record_config()
+    run.update_provenance(**environment())
+    with run.replacing_adapter() as folder:
+        for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"):
+            (folder / name).write_text(f"content of {name}", encoding="utf-8")
+    run.complete("train", {})
+    for path in (run.comparison_file, run.controls_file, run.strata_file, run.lengths_file):
+        run.write_json(path, [])
+    run.write_text(run.comparison_text_file, "# Title\n")
+    run.complete("compare", {})
+    return run
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-2])
+
+
+def lengthen(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\n")
+
+
+def exchange(file: Path) -> None:
+    shutil.copyfile(file, file.with_name("other"))
+    content = file.with_name("other").read_bytes()
+    file.with_name("other").write_bytes(b"X" + content[1:])
+    file.with_name("other").replace(file)
+
+
+def test_the_record_lists_what_the_stage_wrote(run: RunDir) -> None:
+    files = run.stage_records["train"]["files"]
+    assert list(files) == [
+        f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+    ]
+    assert files["adapter/tokenizer.json"]["bytes"] == len("content of tokenizer.json")
+    assert len(files["adapter/tokenizer.json"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("damage", "how"),
+    [
+        (Path.unlink, "is missing"),
+        (truncate, "has 23 of 25 bytes"),
+        (lengthen, "has 26 bytes, not 25"),
+        (exchange, "is not as it was written"),
+    ],
+)
+def test_a_stage_whose_file_differs_is_made_again(run: RunDir, capfd, damage: Callable[[Path], None], how: str) -> None:
+    assert run.is_complete("train")
+    damage(run.adapter_dir / "tokenizer.json")
+    assert not run.is_complete("train")
+    assert not is_done(run, "train")
+    assert capfd.readouterr().err == f"{run.path}: adapter/tokenizer.json {how}; the train stage is made again\n"
+    with pytest.raises(RunDirError) as caught:
+        run.require("train", "medtune train X")
+    assert str(caught.value) == (
+        f"{run.path}: the train stage is not complete; run `medtune train X` first (adapter/tokenizer.json {how})"
+    )
+
+
+def test_texts_for_people_may_be_edited(run: RunDir, capfd) -> None:
+    run.comparison_text_file.write_text("# Title\n\nMy note.\n", encoding="utf-8")
+    (run.adapter_dir / "README.md").unlink()
+    assert run.is_complete("train")
+    assert is_done(run, "compare")
+    assert f"{run.comparison_text_file}: edited since it was written, kept; delete it to have it made again" in (
+        capfd.readouterr().err
+    )
+    run.comparison_text_file.unlink()
+    assert not is_done(run, "compare")
+    assert "comparison.md is missing; the compare stage is made again" in capfd.readouterr().err
+
+
+def test_a_run_of_an_older_version_is_complete_while_its_files_stand(run: RunDir) -> None:
+    forget_checksums(run)
+    truncate(run.comparison_file)
+    (run.adapter_dir / "tokenizer.json").unlink()
+    assert run.is_complete("train")
+    assert run.is_complete("compare")
+    run.comparison_file.unlink()
+    assert not run.is_complete("compare")
+
+
+def test_people_rate_in_files_that_nothing_is_held_to(run: RunDir) -> None:
+    run.write_text(run.human_dir / "sheet.csv", "item\n")
+    run.complete("compare", {})
+    recorded = {name for record in run.stage_records.values() for name in record["files"]}
+    assert not [name for name in recorded if name.startswith("human")]
+
+
+# provenance.json and config.yaml, where they are written in place ---------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "config.yaml"])
+@pytest.mark.parametrize("kept", [0, 200])
+def test_a_file_cut_off_as_it_was_written_is_read_from_its_copy_and_finished(
+    run: RunDir, config: Config, name: str, kept: int
+) -> None:
+    file, provenance = run.path / name, run.provenance
+    whole = file.read_bytes()
+    file.with_name(f".{name}.77").write_bytes(whole)
+    file.write_bytes(whole[:kept])
+    assert run.provenance == provenance
+    assert run.config == config
+    assert file.read_bytes() == whole[:kept]  # who has not locked changes nothing
+    release_locks()
+    assert RunDir.create(run.path, config, resume=True).provenance == provenance
+    assert file.read_bytes() == whole
+    assert not file.with_name(f".{name}.77").exists()
+
+
+def test_a_stale_copy_is_not_taken_for_a_newer_one(run: RunDir, config: Config) -> None:
+    (run.path / ".provenance.json.77").write_text('{"stages": {}, "versions": {}}\n' * 999, encoding="utf-8")
+    release_locks()
+    assert RunDir.create(run.path, config, resume=True).is_complete("compare")
+
+
+@pytest.mark.parametrize("kept", [0, 60, 300, 1000])
+def test_a_configuration_cut_off_without_a_copy_is_written_again_from_the_recipe(
+    run: RunDir, config: Config, kept: int
+) -> None:
+    whole = run.config_file.read_bytes()
+    run.config_file.write_bytes(whole[:kept])
+    with pytest.raises(RunDirError) as caught:
+        run.config
+    assert str(caught.value) == (
+        f"{run.config_file}: cut off; `medtune run RECIPE --run-dir {run.path} --resume` with the recipe it was made "
+        "from writes it again"
+    )
+    with pytest.raises((RunDirError, ConfigError)):
+        RunDir.create(run.path, load_recipe("demo", ["seed=7"]), resume=True)
+    assert RunDir.create(run.path, config, resume=True).config == config
+    assert run.config_file.read_bytes() == whole
+
+
+def test_a_configuration_that_someone_commented_is_not_cut_off(run: RunDir, config: Config) -> None:
+    run.config_file.write_bytes(b"# mine\n" + run.config_file.read_bytes())
+    assert run.config == config
+
+
+def test_a_process_killed_before_its_first_file_leaves_an_unused_folder(tmp_path: Path, config: Config) -> None:
+    (tmp_path / ".config.yaml.77").write_text("model:", encoding="utf-8")
+    run = RunDir.create(tmp_path, config, resume=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.yaml"]
+    assert run.config == config
+
+
+def test_the_next_command_that_locks_clears_what_a_killed_one_left(run: RunDir, config: Config) -> None:
+    left = [
+        file.with_name(f".{file.name}.77") for file in run.path.rglob("*") if file.parent == run.path and file.is_file()
+    ]
+    left = [file for file in left if file.name != "..lock.77"]
+    left += [run.path / "controls/few_shot/.partial.jsonl.77", run.checkpoints_dir / "checkpoint-7/.sealed.json.77"]
+    mine = [run.path / ".notes.77", run.human_dir / ".sheet.csv.77"]
+    for file in (*left, *mine):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x", encoding="utf-8")
+    (run.path / ".adapter-77").mkdir()
+    RunDir.open(run.path).lock()  # held already
+    assert all(file.exists() for file in left)
+    release_locks()
+    RunDir.open(run.path).lock()
+    assert not [file for file in left if file.exists()]
+    assert not (run.path / ".adapter-77").exists()
+    assert all(file.exists() for file in mine)

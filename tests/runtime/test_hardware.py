@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import mmap
+import sys
+
+import pytest
+import torch
+
+from medtune.errors import ConfigError
+from medtune.runtime import hardware
+from medtune.runtime.hardware import (
+    Choice,
+    PeakMemory,
+    choose_device,
+    choose_dtype,
+    describe_hardware,
+    free_bytes,
+    rank,
+    torch_dtype,
+    world_size,
+)
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def two_t4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch says on a host with two T4."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def cpu_with(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset(flags))
+
+
+def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert (rank(), world_size()) == (0, 1)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert (rank(), world_size()) == (3, 4)
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_rank_is_none(monkeypatch: pytest.MonkeyPatch, nothing: str) -> None:
+    monkeypatch.setenv("RANK", nothing)
+    monkeypatch.setenv("WORLD_SIZE", nothing)
+    assert (rank(), world_size()) == (0, 1)
+
+
+def test_a_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE='abc' in the environment: must be a number; unset it$"):
+        world_size()
+
+
+def test_the_cpu_is_the_device_without_a_gpu(without_gpu: None) -> None:
+    assert choose_device() == Choice("cpu", "no CUDA GPU is visible")
+
+
+def test_one_process_takes_the_first_of_several_gpus_and_says_how_to_use_all(two_t4: None) -> None:
+    choice = choose_device()
+    assert choice.value == "cuda:0"
+    assert "Tesla T4, the first of 2 GPUs" in choice.reason
+    assert "accelerate launch" in choice.reason
+
+
+def test_a_launched_process_takes_the_gpu_of_its_local_rank(two_t4: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device() == Choice("cuda:1", "Tesla T4")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "reason"),
+    [
+        ("auto", "float16", "no native bfloat16: compute capability 7.5, native from 8.0"),
+        ("bfloat16", "float16", "bfloat16 was asked for, but is not native here: compute capability 7.5"),
+        ("float16", "float16", "asked for"),
+        ("float32", "float32", "asked for"),
+    ],
+)
+def test_a_t4_gets_float16(two_t4: None, wanted: str, value: str, reason: str) -> None:
+    choice = choose_dtype(wanted, "cuda:0")
+    assert choice.value == value
+    assert choice.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (12, 0)])
+def test_ampere_and_later_get_bfloat16(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    choice = choose_dtype("auto", "cuda:0")
+    assert choice == Choice("bfloat16", f"compute capability {capability[0]}.{capability[1]}, native from 8.0")
+    assert choose_dtype("bfloat16", "cuda:0") == Choice("bfloat16", "asked for")
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted", "value"),
+    [
+        ((), "auto", "float32"),
+        (("avx512_bf16",), "auto", "float32"),
+        (("amx_bf16",), "auto", "bfloat16"),
+        ((), "bfloat16", "float32"),
+        (("amx_bf16",), "bfloat16", "bfloat16"),
+        ((), "float16", "float32"),
+        (("amx_bf16",), "float16", "float32"),
+        (("amx_bf16",), "float32", "float32"),
+    ],
+)
+def test_a_cpu_gets_bfloat16_only_with_matrix_units(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], wanted: str, value: str
+) -> None:
+    cpu_with(monkeypatch, *flags)
+    choice = choose_dtype(wanted, "cpu")
+    assert choice.value == value
+    assert choice.reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+def test_the_flags_of_this_cpu_are_read() -> None:
+    hardware._cpu_flags.cache_clear()
+    assert len(hardware._cpu_flags()) > 5
+
+
+def test_dtypes_by_name() -> None:
+    assert [torch_dtype(name) for name in ("bfloat16", "float16", "float32")] == [
+        torch.bfloat16, torch.float16, torch.float32,
+    ]  # fmt: skip
+    with pytest.raises(KeyError):
+        torch_dtype("int4")
+
+
+def test_free_memory_is_some_of_what_there_is(without_gpu: None) -> None:
+    assert 0 < free_bytes("cpu") <= describe_hardware()["memory_bytes"]
+
+
+def test_the_description_fits_a_json_file(without_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    described = json.loads(json.dumps(describe_hardware()))
+    assert described.keys() == {"platform", "processor", "cpu_count", "memory_bytes", "gpus"}
+    assert described["cpu_count"] >= 1
+    assert described["processor"]
+    assert described["gpus"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark can be reset on Linux alone")
+def test_peak_memory_is_that_since_the_start(without_gpu: None) -> None:
+    memory = PeakMemory()
+    memory.start()
+    if not memory._resettable:
+        pytest.skip("/proc/self/clear_refs cannot be written here")
+    before = memory.rss_bytes()
+    # Not by the allocator, which may have it lying about.
+    block = mmap.mmap(-1, 64 * MEBIBYTE)
+    block.write(bytes(64 * MEBIBYTE))
+    with_block = memory.rss_bytes()
+    assert with_block - before > 48 * MEBIBYTE
+    block.close()
+    assert memory.rss_bytes() >= with_block - MEBIBYTE, "a peak stays a peak"
+    memory.start()
+    assert with_block - memory.rss_bytes() > 48 * MEBIBYTE, "and is forgotten at a new start"
+
+
+def test_there_is_no_gpu_peak_without_a_gpu(without_gpu: None) -> None:
+    memory = PeakMemory()
+    memory.start()
+    assert memory.gpu_bytes() is None
+    assert memory.rss_bytes() > 10 * MEBIBYTE

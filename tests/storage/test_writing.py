@@ -1,0 +1,155 @@
+"""Whole files and folders, where the file system renames and where it does not, on disks with and without room."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtune.errors import DiskError
+from medtune.storage import writing
+from medtune.storage.writing import MARK_NAME, flush, replacing_file, replacing_folder, unfinished_copy
+
+
+def fail_with(number: int) -> Any:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number), str(args[0]))
+
+    return fail
+
+
+@pytest.fixture(params=[errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EIO])
+def no_rename(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that cannot rename."""
+    monkeypatch.setattr(Path, "replace", fail_with(request.param))
+    monkeypatch.setattr(writing, "_said_in_place", False)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write(path: Path, text: str) -> None:
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_folder(path: Path, text: str) -> None:
+    with replacing_folder(path) as temporary:
+        (temporary / "deep").mkdir()
+        for name in ("file", "deep/file"):
+            (temporary / name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("no_rename")
+def test_without_renaming_files_and_folders_are_written_in_place_and_that_is_said_once(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.WARNING)
+    for text in ("first", "second"):
+        write(tmp_path / "note", text)
+        write_folder(tmp_path / "folder", text)
+        for name in ("note", "folder/file", "folder/deep/file"):
+            assert (tmp_path / name).read_text(encoding="utf-8") == text
+    assert names(tmp_path) == ["folder", "note"]
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: the file system cannot rename (")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_rename_that_fails_for_want_of_room_or_permission_is_no_reason_to_write_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write(tmp_path / "note", "old")
+    monkeypatch.setattr(Path, "replace", fail_with(number))
+    with pytest.raises(DiskError, match=rf"^{tmp_path}/note: "):
+        write(tmp_path / "note", "new")
+    assert (tmp_path / "note").read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["note"]
+
+
+def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "note", "old")
+    write_folder(tmp_path / "folder", "old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half", encoding="utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskError) as caught, replacing_file(tmp_path / "note") as temporary:
+        fail(temporary)
+    assert str(caught.value) == f"{tmp_path}/note: no space left on the device; make room"
+    with pytest.raises(DiskError) as caught, replacing_folder(tmp_path / "folder") as temporary:
+        fail(temporary / "file")
+    assert str(caught.value) == f"{tmp_path}/folder: no space left on the device; make room"
+    assert (tmp_path / "note").read_text(encoding="utf-8") == "old"
+    assert (tmp_path / "folder/deep/file").read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["folder", "note"]
+
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_a_new_folder_is_marked_while_it_is_written_and_the_mark_stays_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    (tmp_path / f".folder-{os.getpid()}").mkdir()  # a user's own
+    if not renames:
+        monkeypatch.setattr(Path, "replace", fail_with(errno.EXDEV))
+    with replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "file").write_text("new", encoding="utf-8")
+        assert (temporary.parent / MARK_NAME).is_file()
+        assert temporary.parent.parent == tmp_path
+    assert names(tmp_path) == [f".folder-{os.getpid()}", "folder"]
+    assert names(tmp_path / "folder") == ["file"]
+
+
+@pytest.mark.usefixtures("no_rename")
+def test_writing_in_place_that_is_cut_off_leaves_the_whole_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "note"
+    write(note, "old")
+
+    def cut_off(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", cut_off)
+    with pytest.raises(DiskError):
+        write(note, "new and longer")
+    assert note.read_text(encoding="utf-8") == "new"
+    copy = unfinished_copy(note)
+    assert copy is not None
+    assert copy.read_text(encoding="utf-8") == "new and longer"
+
+
+@pytest.mark.parametrize(
+    ("content", "copies", "found"),
+    [
+        (b"", {".note.7": b"new"}, ".note.7"),
+        (b"ne\0\0", {".note.7": b"new"}, ".note.7"),
+        (b"ne", {".note.7": b"new", ".note.8": b"new and longer"}, ".note.8"),
+        (b"old", {".note.7": b"new"}, None),
+        (b"new", {".note.7": b"new"}, None),
+        (b"new", {".note.7": b"ne"}, None),
+        (b"ne", {".note.mine": b"new", ".other.7": b"new"}, None),
+        (None, {".note.7": b"new"}, None),
+    ],
+)
+def test_only_the_start_of_a_copy_is_a_file_that_was_cut_off(tmp_path: Path, content, copies, found) -> None:
+    if content is not None:
+        (tmp_path / "note").write_bytes(content)
+    for name, copy in copies.items():
+        (tmp_path / name).write_bytes(copy)
+    assert unfinished_copy(tmp_path / "note") == (tmp_path / found if found else None)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_knows_no_flushing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(number))
+    flush(tmp_path)
+    monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        flush(tmp_path)

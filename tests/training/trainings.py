@@ -1,0 +1,71 @@
+"""Small trainings of the tiny model, and what of them must be equal."""
+
+import torch
+
+from medtune.config.schema import Config
+from medtune.data.prompts import PromptRenderer
+from medtune.data.training_rows import encode_for_training
+from medtune.model.adapters import attach_adapter, attach_new_adapter
+from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
+from medtune.records import QAPair
+from medtune.run_dir.directory import RunDir
+from medtune.training import sft
+from medtune.training.preparation import PreparedStep
+
+
+def rows(tiny, count=24, start=0):
+    renderer = PromptRenderer(tiny.tokenizer, "Be kind.")
+    pairs = [
+        QAPair(str(i), "causes", f"What causes number {i} ?", f"Nobody knows what causes number {i}. " * (1 + i % 5))
+        for i in range(start, start + count)
+    ]
+    return encode_for_training(renderer, pairs, max_length=512, overlong="cut").rows
+
+
+def make_config(tiny, *, model=None, lora=None, **training):
+    settings = {
+        "effective_batch_rows": 8,
+        "learning_rate": 1e-2,
+        "max_steps": 4,
+        "checkpoint_steps": 2,
+        "checkpointing": "none",
+        **training,
+    }
+    values = {"model": {"base": str(tiny.path), **(model or {})}, "data": {"source": "x"}, "training": settings}
+    return Config.model_validate({**values, "lora": {"rank": 4, **(lora or {})}})
+
+
+def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="float32", adapter=None):
+    run = RunDir(tmp_path)
+    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype=dtype)
+    base = prepare_for_training(base, config.model.kbit_preparation)
+    model = (
+        attach_new_adapter(base, config.lora, config.seed)
+        if adapter is None
+        else attach_adapter(base, adapter, trainable=True)
+    )
+    encoded = train_rows or rows(tiny)
+    prepared = PreparedStep(model, encoded, config, device="cpu", dtype=dtype)
+    model, result = sft.train_adapter(
+        model,
+        tiny.tokenizer,
+        encoded,
+        rows(tiny, 6, start=100),
+        config=config,
+        run=run,
+        dtype=dtype,
+        prepared=prepared,
+        resume_from=resume_from,
+    )
+    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return weights, run.read_history(), result
+
+
+def losses(history, key="loss"):
+    return [entry[key] for entry in history if key in entry]
+
+
+def assert_same(first, second, **tolerance):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], **tolerance)
