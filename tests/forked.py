@@ -11,15 +11,17 @@ import functools
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
@@ -35,18 +37,21 @@ EVERYTHING = (
 )  # fmt: skip
 
 
+_ASKING = threading.Lock()
+
+
 @dataclass(frozen=True)
 class Forked:
     """A process, the folder that tells of its end, and the files that its output goes to."""
 
     pid: int
-    folder: TemporaryDirectory[str]
+    folder: Path
     out: Path
     err: Path
 
     def poll(self) -> int | None:
         """The exit status, or minus the signal that ended it; None while it runs."""
-        file = Path(self.folder.name, "status")
+        file = self.folder / "status"
         return int(file.read_text()) if file.is_file() else None
 
     def send_signal(self, number: int) -> None:
@@ -57,13 +62,13 @@ class Forked:
 
     def finish(self, seconds: float) -> subprocess.CompletedProcess[str]:
         """Wait for the end; one that does not come is a failure of the test."""
-        if not _appears(Path(self.folder.name, "status"), seconds):
+        if not _appears(self.folder / "status", seconds):
             self.kill()
             raise AssertionError(f"still running after {seconds} s: {self.err.read_text()}")
         status = self.poll()
         assert status is not None
         done = subprocess.CompletedProcess([], status, self.out.read_text(), self.err.read_text())
-        self.folder.cleanup()
+        shutil.rmtree(self.folder)
         return done
 
 
@@ -76,23 +81,24 @@ def fork(
     imported: tuple[str, ...] = EVERYTHING,
 ) -> Forked:
     """Start a module, or a script by its path, in an environment of its own or else in this one."""
-    folder = TemporaryDirectory()
-    out, err = Path(folder.name, "out"), err or Path(folder.name, "err")
+    folder = Path(mkdtemp())
+    out, err = folder / "out", err or folder / "err"
     request = {
         "argv": [str(program), *map(str, arguments)],
         "environment": dict(os.environ if environment is None else environment),
         "cwd": str(cwd or Path.cwd()),
         "out": str(out),
         "err": str(err),
-        "folder": folder.name,
+        "folder": str(folder),
     }
     for file in (out, err):
         file.write_text("")
-    requests = _server(imported).stdin
-    assert requests is not None
-    requests.write(json.dumps(request) + "\n")
-    requests.flush()
-    file = Path(folder.name, "pid")
+    with _ASKING:
+        requests = _server(imported).stdin
+        assert requests is not None
+        requests.write(json.dumps(request) + "\n")
+        requests.flush()
+    file = folder / "pid"
     assert _appears(file, 120), "the server does not answer"
     return Forked(int(file.read_text()), folder, out, err)
 

@@ -23,6 +23,8 @@ from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import writing
 from stopping import results, write_recipe
 
+pytestmark = pytest.mark.slow
+
 TOO_LARGE = "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system"
 FULL = "no space left on the device; make room"
 # Largest file in bytes → what is the first to be larger. Each run goes on from where the one before it stopped.
@@ -121,7 +123,6 @@ def _can_mount() -> bool:
     return subprocess.run(with_tmpfs, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kilobytes", "named"),
     [(4, "provenance.json"), (30, "data"), (90, "controls"), (300, "checkpoints")],
@@ -151,7 +152,6 @@ def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, nam
     assert results(tmp_path / "mended") == expected
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_up_under_tensorboard(recipe: Path, tmp_path: Path) -> None:
     """Its writer fails in a thread, which prints no traceback of its own."""
     run = tmp_path / "run"
@@ -176,7 +176,7 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return command_runner(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, pytest.param(errno.ENOTSUP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
 def test_a_run_where_nothing_can_be_renamed(
     recipe: Path, expected, tmp_path: Path, medtune: Medtune, monkeypatch: pytest.MonkeyPatch, caplog, number: int
 ) -> None:

@@ -90,7 +90,7 @@ def _figures() -> list[str]:
     return [
         f"Hypothesis gives {readers} readers arbitrary bytes, and sound files with bytes changed, added, left out or",
         "cut off; each reads them, or raises medtune's own error, and nothing else.",
-        f"`pytest tests/hostile/test_readers.py -m slow -s` tries {test_readers.MANY_EXAMPLES:,} contents a reader: of",
+        "`MEDTUNE_CONTENTS=3000 pytest tests/hostile/test_readers.py -m slow -s` tries 3,000 contents a reader: of",
         f"{figures.contents:,} in its last run {figures.read:,} were read and {figures.refused:,} refused, in",
         f"{figures.longest_ms:,} ms at the longest.",
     ]
