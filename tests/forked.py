@@ -99,7 +99,7 @@ def fork(
         requests.write(json.dumps(request) + "\n")
         requests.flush()
     file = folder / "pid"
-    assert _appears(file, 120), "the server does not answer"
+    assert _appears(file, 300), "the server does not answer"
     return Forked(int(file.read_text()), folder, out, err)
 
 
