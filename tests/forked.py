@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import runpy
@@ -60,7 +61,7 @@ class Forked:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def finish(self, seconds: float) -> subprocess.CompletedProcess[str]:
+    def finish(self, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         """Wait for the end; one that does not come is a failure of the test."""
         if not _appears(self.folder / "status", seconds):
             self.kill()
@@ -167,4 +168,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in sys.argv[1:]:
         import_module(name)
+    gc.collect()
+    gc.freeze()  # so that no collection in a child walks through them, nor copies their pages
     _become(_serve())

@@ -31,13 +31,13 @@ def start(*arguments: object, log: Path | None = None) -> Forked:
     return fork("medtune", *arguments, err=log)
 
 
-def finish(process: Forked, seconds: float = 120) -> tuple[int, str]:
+def finish(process: Forked, seconds: float = 300) -> tuple[int, str]:
     """The process's exit status and what it said on stderr."""
     done = process.finish(seconds)
     return done.returncode, done.stderr
 
 
-def wait_for(process: Forked, condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(process: Forked, condition: Callable[[], bool], seconds: float = 300) -> None:
     """Wait until something is so; fails if the process ends before."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -36,7 +36,7 @@ SIZES = {
 
 def run(script, *arguments):
     """The measurements that a script printed; nothing else may be on its standard output."""
-    done = fork(BENCHMARKS / script, *arguments).finish(300)
+    done = fork(BENCHMARKS / script, *arguments).finish()
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -164,7 +164,7 @@ class Session:
         start = time.perf_counter()
         given = arguments(self.recipe, run_dir, overrides)
         environment = self.environment(home, **settings)
-        done = fork("medtune", *given, environment=environment, imported=UNCONNECTED).finish(120)
+        done = fork("medtune", *given, environment=environment, imported=UNCONNECTED).finish()
         return Outcome(done.returncode, done.stderr, time.perf_counter() - start, run_dir)
 
     def medtune_many(self, cases: dict[str, list[str]], home: str, **settings: str) -> dict[str, Outcome]:
@@ -173,7 +173,7 @@ class Session:
         given = [arguments(self.recipe, runs[name], overrides) for name, overrides in cases.items()]
         environment = self.environment(home, **settings)
         process = fork(self.folder / "driver.py", json.dumps(given), environment=environment, imported=UNCONNECTED)
-        done = process.finish(120)
+        done = process.finish()
         assert done.returncode == 0, done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         return {name: Outcome(*row, runs[name]) for name, row in zip(cases, rows, strict=True)}

@@ -157,7 +157,7 @@ class Session:
         process = fork(
             self.folder / "driver.py", json.dumps(calls), environment=environment, cwd=work, imported=UNCONNECTED
         )
-        done = process.finish(120)
+        done = process.finish()
         assert done.returncode == 0, done.stderr
         return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
 
