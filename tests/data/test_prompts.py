@@ -279,7 +279,7 @@ RENDERERS = {
 def test_rows_are_the_same_in_a_batch_and_alone(renderer, rows, examples):
     turns = {row.id: examples[: place % 3] for place, row in enumerate(rows)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(medtune.prompts, "_BATCH", 2)  # so that rows come in several batches
+        patch.setattr(medtune.data.prompts, "_BATCH", 2)  # so that rows come in several batches
         encoded = renderer.encode_pairs(rows, turns)
         prompts = renderer.prompts([row.question for row in rows])
         counts = renderer.count_tokens_of([row.answer for row in rows])

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from medtune.errors import DiskError, MedtuneError
@@ -103,24 +104,21 @@ def _number(error: BaseException) -> int | None:
 
 
 def _ask_again(path: Path) -> int | None:
-    """Of a library's write that failed without a reason: what the system says to one more in its place, if it objects.
+    """Of a library's write that failed without a reason: what the system says to one more beside it, if it objects.
 
-    Not the free space of the file system, which knows of no quota and no limit. What is asked about is the file under
-    `path` that was written last.
+    Not the free space of the file system, which knows of no quota and no limit. An unnamed file is written, as far
+    into it as the newest file under `path` is long.
     """
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     if not files:
         return None
     newest = max(files, key=lambda file: file.stat().st_mtime_ns)
-    size = newest.stat().st_size
     try:
-        with newest.open("ab") as file:
+        with tempfile.TemporaryFile(dir=newest.parent) as file:
+            file.seek(newest.stat().st_size)
             file.write(bytes(2**20))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return _number(error)
-    finally:
-        with suppress(OSError):
-            os.truncate(newest, size)
     return None
