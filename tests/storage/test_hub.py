@@ -26,7 +26,7 @@ from hub_server import HubServer
 from medtune.errors import DiskError, MedtuneError, ModelError
 from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import hub
-from medtune.storage.hub import explained
+from medtune.storage.hub_errors import explained
 from tiny_model import build_tiny_model, write_rows
 
 TOKEN = "hf_loopback"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +36,7 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+_log = logging.getLogger("medtune")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _stage: ContextVar[str] = ContextVar("stage", default="")
 
@@ -80,8 +82,33 @@ def console() -> Console:
 
 
 def say(message: str) -> None:
-    """One line to the user, on stderr."""
-    console().print(harmless(message), markup=False, soft_wrap=True)
+    """One line to the user, in medtune's log: on stderr, unless a program takes it elsewhere."""
+    _log.info("%s", message)
+
+
+class _Terminal(logging.Handler):
+    """Log lines on stderr, between the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console().print(harmless(record.getMessage()), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def lines_on_terminal() -> Iterator[None]:
+    """In this block medtune's log is written to stderr, unless the program has given its logger a handler of its own.
+
+    Nor is a level changed that the program has set.
+    """
+    handler, level = _Terminal(), _log.level
+    if not _log.handlers:
+        _log.addHandler(handler)
+    if level == logging.NOTSET:
+        _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+        _log.removeHandler(handler)
 
 
 @contextmanager

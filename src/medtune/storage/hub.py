@@ -1,25 +1,21 @@
-"""The Hub: snapshots of models, adapters and data sets, and what goes wrong with them, said in one line."""
+"""The Hub: snapshots of models, adapters and data sets."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from medtune.errors import DataError, DiskError, MedtuneError, ModelError, first_line
-from medtune.runtime.terminal import one_line
+from medtune.errors import DataError, DiskError, MedtuneError, ModelError
 from medtune.storage.disk_errors import describe_disk_error
+from medtune.storage.hub_errors import explained, failure_reason
 from medtune.storage.reading import DamagedError, check_type, read_mapping
-
-if TYPE_CHECKING:
-    pass
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
 # copy in the maker's own format.
@@ -39,7 +35,6 @@ NEVER = (
 )  # fmt: skip
 
 _PROXIES = tuple(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (proxy, proxy.lower()))
-# Not progress.say: progress stands above this module.
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +75,7 @@ def _holds_whole_weights(folder: Path) -> bool:
 
 def fetch_adapter(repo: str) -> Path:
     """The local folder of a Hub adapter's two files; of another repository nothing is fetched. Raises ModelError."""
-    with explained(ModelError, "adapter", repo, None):
+    with explained(ModelError, "adapter", repo):
         return _snapshot("model", repo, None, ADAPTER_FILES, cached=ADAPTER_FILES)[0]
 
 
@@ -198,70 +193,6 @@ def is_web_address(text: str) -> bool:
         return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:  # a port that is no number
         return False
-
-
-@contextmanager
-def explained(error_class: type[MedtuneError], kind: str, name: str, revision: str | None) -> Iterator[None]:
-    """Errors of huggingface_hub in the block become `error_class`, in one line that names the repository and a fix."""
-    from huggingface_hub import constants, errors
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    where = one_line(f"{kind} {name}" + (f" at {revision}" if revision else ""))
-    try:
-        yield
-    except errors.GatedRepoError:
-        raise error_class(
-            f"{where}: gated; accept its licence on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise error_class(f"{where}: no such revision on the Hub; check model.revision or data.revision") from None
-    except errors.RepositoryNotFoundError:
-        raise error_class(
-            f"{where}: not on the Hub, or private; check the name, or log in with `hf auth login` or set HF_TOKEN"
-        ) from None
-    except errors.HFValidationError:
-        raise error_class(f"{where}: neither an existing path nor a Hub id of the form owner/name") from None
-    except errors.OfflineModeIsEnabled:
-        raise error_class(
-            f"{where}: not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub; unset it, or run once online"
-        ) from None
-    except (HTTPError, json.JSONDecodeError) as error:
-        cache = "HF_HUB_OFFLINE=1 takes it from the local cache" if kind == "data set" else "the local cache lacks it"
-        raise error_class(f"{where}: {failure_reason(error)}; {cache}; {failure_remedy(error)}") from None
-    except errors.LocalEntryNotFoundError as error:
-        # The Hub answered first and then no more: the cause says why.
-        cause = error.__cause__ or error
-        reason, remedy = failure_reason(cause), failure_remedy(cause)
-        raise error_class(f"{where}: the download broke off: {reason}; {remedy}") from None
-    except OSError as error:
-        if problem := describe_disk_error(error, elsewhere=constants.HF_HOME):
-            raise DiskError(problem) from None
-        raise error_class(
-            f"{where}: cannot be fetched ({first_line(error)}); check the network, the disk space and HF_HOME"
-        ) from None
-
-
-def failure_reason(error: BaseException) -> str:
-    """What went wrong with a request, in a few words and without its address, which may be a signed one."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return f"the Hub answered {error.response.status_code} {error.response.reason_phrase}".rstrip()
-    if isinstance(error, json.JSONDecodeError):
-        return "what answered is not the Hub"
-    return f"the Hub cannot be reached ({first_line(error)})"
-
-
-def failure_remedy(error: BaseException) -> str:
-    """What the user can do about it."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if not isinstance(error, HfHubHTTPError):
-        return "check the network and HF_ENDPOINT"
-    status = error.response.status_code
-    if status in (401, 403):
-        return "check HF_TOKEN, or log in again with `hf auth login`"
-    return "wait a few minutes, or log in with `hf auth login`" if status == 429 else "try again later"
 
 
 def is_repository_name(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medtune.errors import MedtuneError, ModelError
-from medtune.storage.hub import (
-    CONFIG_FILES,
-    NEVER,
-    WEIGHT_FILES,
-    check_settings,
-    explained,
-    failure_reason,
-    failure_remedy,
-)
+from medtune.storage.hub import CONFIG_FILES, NEVER, WEIGHT_FILES, check_settings
+from medtune.storage.hub_errors import explained
 
 # Seconds that a request may stay without an answer.
 TIME_LIMIT = 10.0
@@ -68,34 +60,32 @@ def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
 def reach_hub() -> None:
     """Raises MedtuneError unless a Hub answers, whoever asks."""
     from huggingface_hub import constants, get_session
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
     check_settings()
-    try:
-        # Not HfApi.list_models, which asks six times before it gives up, for half a minute.
-        answer = get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=TIME_LIMIT)
-        hf_raise_for_status(answer)
-        answer.json()
-    except (HTTPError, json.JSONDecodeError) as error:
-        # A mirror may have no lists, or none for strangers.
-        if not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500:
-            raise MedtuneError(f"{hub_host()}: {failure_reason(error)}; {failure_remedy(error)}") from None
+    with explained(MedtuneError, "", hub_host()):
+        try:
+            # Not HfApi.list_models, which asks six times before it gives up, for half a minute.
+            answer = get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=TIME_LIMIT)
+            hf_raise_for_status(answer)
+            answer.json()
+        except HfHubHTTPError as error:
+            # A mirror may have no lists, or none for strangers.
+            if error.response.status_code >= 500:
+                raise
 
 
 def find_login() -> Login | None:
     """Whose token is sent to the Hub; None without one. Raises MedtuneError if the Hub refuses it."""
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     check_settings()
     if get_token() is None:
         return None
     origin = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), "the stored login")
-    try:
+    with explained(MedtuneError, "the token of", origin):
         found: Any = HfApi().whoami()
-    except (HTTPError, json.JSONDecodeError) as error:
-        raise MedtuneError(f"the token of {origin}: {failure_reason(error)}; {failure_remedy(error)}") from None
     role = ((found.get("auth") or {}).get("accessToken") or {}).get("role")
     return Login(str(found.get("name", "unknown")), role, origin)
 
