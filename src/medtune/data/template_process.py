@@ -158,7 +158,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     _limit_process()
     try:
-        answer = {"texts": render(**request), "refused": None}
+        answer: dict[str, Any] = {"texts": render(**request), "refused": None}
     except RefusedError as error:
         answer = {"texts": [], "refused": str(error)}
     json.dump(answer, sys.stdout)
