@@ -13,7 +13,7 @@ from medtune.runtime.hardware import rank
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is shown in one line a problem and exits with status 2."""
+    """Run the command line. A problem that the user can fix is shown in one line, and exits with status 2."""
     _open_what_is_closed()
     try:
         with interruption.handled():  # while libraries load, too
@@ -23,13 +23,13 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Give what is printed a place to go where the caller has closed it, as `>&-` does."""
+    """Open the null device in place of a stream that the caller has closed, as `>&-` does."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
-def _run() -> NoReturn:
+def _run() -> None:
     from typer import Abort, TyperException
 
     from medtune.errors import DiskError, MedtuneError
@@ -63,7 +63,7 @@ def _run() -> NoReturn:
 
 
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
-    """Status 75 and the way on, or what a shell reports of a signal where nothing can go on."""
+    """Exit with status 75 and the command that resumes, or with a shell's status for a signal if none does."""
     command = _continuing_command()
     if rank() == 0:
         print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
@@ -86,13 +86,13 @@ def _fail(*lines: str) -> NoReturn:
         print(*lines, sep="\n", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if _is_stuck(stream):
-            # What it still holds would fail once more as Python ends, and change the exit status.
+            # Its content would fail again as Python ends, and change the exit status.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(2)
 
 
 def _is_stuck(stream: TextIO) -> bool:
-    """Whether a stream holds what it cannot get rid of: it leads to a full disk."""
+    """Whether a stream cannot write what it holds: it leads to a full disk."""
     try:
         stream.flush()
     except OSError:

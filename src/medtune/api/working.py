@@ -1,4 +1,4 @@
-"""What a call that works in a run needs in a process that outlives it, such as a notebook's or a server's."""
+"""Calls in a process that outlives them, such as a notebook's or a server's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _at_work = threading.Lock()
 class RunInterrupted(KeyboardInterrupt):
     """A run was asked to stop, by Ctrl-C, a notebook's stop button or SIGTERM, and has kept what it had.
 
-    The same call with `resume=True` goes on from there. No Exception, so that nothing takes it for an error.
+    The same call with `resume=True` resumes it. Not an Exception, so that nothing handles it as an error.
     """
 
 
@@ -56,5 +56,5 @@ def _errors_of_a_call() -> Iterator[None]:
 
 
 def _in_python(text: str) -> str:
-    """`text` with what a command's options are called as arguments of a call."""
+    """`text` with a command's options as arguments of a call."""
     return text.replace("add --resume", "add resume=True").replace("another --run-dir", "another run_dir")

@@ -1,4 +1,4 @@
-"""A tokenizer's chat template, rendered once with placeholders: what it writes around a row's own text."""
+"""A tokenizer's chat template, rendered once with placeholders: the text that it writes around a row's own text."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _PROCESS_SECONDS = template_process.MAX_SECONDS + 5
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """The template's text around one question and its answer; `SYSTEM_PLACE` stands where the system line goes.
+    """The template's text around one question and its answer, with `SYSTEM_PLACE` in the place of the system line.
 
-    `before_answer` is what the template writes before an answer that is not in its generation prompt, such as Mistral's
-    blank. `system_in_question` is text, with the place, that goes before the question where there is no system role.
+    `before_answer` is text before an answer that is not in the generation prompt, such as Mistral's blank.
+    `system_in_question` is text, with the place, that goes before the question where there is no system role.
     """
 
     before_question: str
@@ -38,7 +38,7 @@ class ChatTemplate:
 
 
 def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[str], list[int]]) -> ChatTemplate:
-    """Read the tokenizer's template; `encode` gives the token ids of text that the template writes.
+    """Read the tokenizer's template; `encode` gives the token ids of the template's text.
 
     Raises ModelError if the template is missing, fails, drops the question, or puts no special token behind the answer.
     """
@@ -75,7 +75,7 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
 
 
 def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> list[str]:
-    """What the template writes around `count` worked examples and the question: 2 * count + 2 pieces.
+    """The template's text around `count` worked examples and the question: 2 * count + 2 pieces.
 
     Raises ModelError if it cannot render that many turns.
     """

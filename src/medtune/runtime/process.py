@@ -52,7 +52,7 @@ def prepare_process() -> None:
     # data loaders and dataset maps work in this process, and other programs are started afresh. Left unset, the library
     # allows the same and warns on the terminal at every fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Without it the GPU's allocator holds up to 1 GiB in gaps between activations of unlike sizes.
+    # Without it the GPU's allocator holds up to 1 GiB in gaps between activations of different sizes.
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -86,7 +86,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep up to 256 MiB of freed memory: every activation of a training step on a CPU is freed and asked for
     again, and the kernel clears what it hands out, which takes a tenth of the demo's training. No effect elsewhere."""
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return  # what the user has set, stands
+        return  # the user's own settings apply
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)

@@ -42,11 +42,11 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
     """The local folder of a Hub model's snapshot, downloaded where it is not cached; its name is the commit.
 
     Only configuration, tokenizer and safetensors files are fetched. Raises ModelError if it cannot be had or holds no
-    safetensors, which without `weights` is told from the Hub's list of files.
+    safetensors, which without `weights` is decided by the Hub's list of files.
     """
     wanted = (*CONFIG_FILES, *WEIGHT_FILES) if weights else CONFIG_FILES
     with explained(ModelError, "model", repo, revision):
-        # What only the cache can give must be there whole: the weights will not come later.
+        # From the cache alone the weights must be complete: they will not come later.
         folder, names, is_cached = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
     if is_cached and not _holds_whole_weights(folder):
         raise ModelError(
@@ -74,7 +74,7 @@ def _holds_whole_weights(folder: Path) -> bool:
 
 
 def fetch_adapter(repo: str) -> Path:
-    """The local folder of a Hub adapter's two files; of another repository nothing is fetched. Raises ModelError."""
+    """The local folder of a Hub adapter's files; nothing is fetched from another repository. Raises ModelError."""
     with explained(ModelError, "adapter", repo):
         return _snapshot("model", repo, None, ADAPTER_FILES, cached=ADAPTER_FILES)[0]
 
@@ -82,7 +82,7 @@ def fetch_adapter(repo: str) -> Path:
 def dataset_revision(name: str, revision: str | None = None) -> str:
     """The commit of a Hub data set that this user may read. Raises DataError if it cannot be had."""
     with explained(DataError, "data set", name, revision):
-        # The card alone: what matters is that the cache remembers the commit of `revision`, for use offline.
+        # The card alone, so that the cache remembers the commit of `revision` for use offline.
         return _snapshot("dataset", name, revision, ("README.md",), cached=("README.md",))[0].name
 
 
@@ -119,9 +119,9 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
 def _snapshot(
     kind: str, repo: str, revision: str | None, wanted: Sequence[str], *, cached: Sequence[str]
 ) -> tuple[Path, list[str], bool]:
-    """The snapshot's folder, the names of the repository's files, and whether both are the cache's: if the Hub fails.
+    """The snapshot's folder, the names of the repository's files, and whether both come from the cache.
 
-    So that a run whose weights are here goes on when the Hub is down for an hour.
+    They do where the Hub fails: a run whose weights are here continues while the Hub is down for an hour.
     """
     from huggingface_hub import HfApi, constants, errors, snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
@@ -131,13 +131,13 @@ def _snapshot(
         # snapshot_download asks the same, but without a time limit.
         info: Any = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         if kind == "dataset" and info.gated:
-            HfApi().auth_check(repo, repo_type=kind)  # its card may be public where its rows are not
+            HfApi().auth_check(repo, repo_type=kind)  # its card may be public while its rows are not
     except errors.RevisionNotFoundError:
         raise
     except (HTTPError, errors.OfflineModeIsEnabled, json.JSONDecodeError) as error:
         offline = isinstance(error, errors.OfflineModeIsEnabled)
         if kind == "dataset" and not offline:
-            raise  # datasets would go on asking for minutes before it looks into its cache
+            raise  # datasets would keep asking for minutes before it looks into its cache
         try:
             folder = Path(
                 snapshot_download(
@@ -163,9 +163,9 @@ def _snapshot(
 
 
 def check_settings() -> None:
-    """Raises MedtuneError for an HF_ENDPOINT or a token that no request can be made with; it shows neither.
+    """Raises MedtuneError for an HF_ENDPOINT, proxy or token that no request can be made with; it shows none of them.
 
-    The HTTP library's own words would quote a part of the address or the token, and not all of them are HTTP errors.
+    The HTTP library's own messages would quote a part of the address or the token, and not all are HTTP errors.
     """
     from huggingface_hub import constants, get_token, is_offline_mode
 
@@ -177,7 +177,7 @@ def check_settings() -> None:
         value = os.environ.get(name, "")
         if value.startswith("socks") and find_spec("socksio") is None:
             raise MedtuneError(f"{name}: a SOCKS proxy needs another package; `pip install httpx[socks]`, or unset it")
-        # Of SOCKS proxies the address is checked alone.
+        # The address of a SOCKS proxy is checked as if it were HTTP's.
         address = value.replace("socks5h://", "http://", 1).replace("socks5://", "http://", 1)
         if value and not is_web_address(address if "://" in address else f"http://{address}"):
             raise MedtuneError(f"{name}: not a proxy's address; unset it, or set it to one such as http://host:port")
@@ -196,7 +196,7 @@ def is_web_address(text: str) -> bool:
 
 
 def is_repository_name(name: str) -> bool:
-    """Whether the Hub could know a model by that name."""
+    """Whether `name` could be a repository on the Hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What may be had from the Hub: whether it answers, who asks, and what a model's weights would take to download."""
+"""Access to the Hub: whether it answers, whose token it gets, and how much of a model is still to be downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIME_LIMIT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Whose token it is, what it may do where the Hub says so, and where it was found. Never the token."""
+    """The user of a token, its role if the Hub names one, and where it was found. Never the token."""
 
     user: str
     role: str | None
@@ -28,7 +28,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class ModelRepository:
-    """What a run takes of a Hub model, in bytes, and how much of it is not in the cache."""
+    """The files of a Hub model that a run needs, in bytes, and how many of them are not in the cache."""
 
     commit: str
     gated: bool
@@ -46,7 +46,7 @@ def hub_host() -> str:
 
 @contextmanager
 def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
-    """Requests that huggingface_hub would wait for without end are given up after `seconds`."""
+    """In this block requests that huggingface_hub would wait for without end are given up after `seconds`."""
     from huggingface_hub import get_session
 
     client = get_session()
@@ -77,7 +77,7 @@ def reach_hub() -> None:
 
 
 def find_login() -> Login | None:
-    """Whose token is sent to the Hub; None without one. Raises MedtuneError if the Hub refuses it."""
+    """The user whose token is sent to the Hub; None without one. Raises MedtuneError if the Hub refuses it."""
     from huggingface_hub import HfApi, get_token
 
     check_settings()

@@ -1,7 +1,7 @@
-"""Repositories on the Hub: made, looked into, written in single commits, read back.
+"""Repositories on the Hub: created, inspected, written in single commits, read back.
 
-Everything here raises HubUnavailableError for what may work later and HubError for what will not, in one line that
-names the repository and never shows a token or a signed address.
+All functions raise HubUnavailableError for what may work later and HubError for what will not, in one line that names
+the repository and never shows a token or a signed address.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from medtune.errors import HubError
 from medtune.storage.hub_errors import explained_upload
 
-# Without it huggingface_hub waits for an answer for ever.
+# Without it huggingface_hub waits for ever for an answer.
 ANSWER_SECONDS = 60
 _TOKEN_ADVICE = "set HF_TOKEN to one that may write, or log in with `hf auth login`"
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
-    """The head of a repository: its commit, the names of its files, and whether only some may read it."""
+    """The head of a repository: its commit, the names of its files, and whether it is private."""
 
     commit: str
     files: tuple[str, ...]
@@ -38,7 +38,7 @@ class StoredFile:
 
 
 def require_write_token(repo: str) -> None:
-    """Raises HubError unless there is a token, which the Hub has to know, and which may write."""
+    """Raises HubError unless there is a token that the Hub knows and that may write."""
     from huggingface_hub import HfApi
 
     _require_token(repo)
@@ -50,7 +50,7 @@ def require_write_token(repo: str) -> None:
 
 
 def open_private_repository(repo: str) -> RepositoryState:
-    """The head of a private model repository, which is made if it is not there. Raises HubError if it is public."""
+    """The head of a private model repository, created if there is none. Raises HubError if it is public."""
     _require_token(repo)
     state = find_repository(repo) or make_repository(repo, private=True)
     if not state.private:
@@ -76,7 +76,7 @@ def find_repository(repo: str) -> RepositoryState | None:
 
 
 def make_repository(repo: str, *, private: bool) -> RepositoryState:
-    """A new model repository, or one that somebody made meanwhile, as it is."""
+    """The head of a new model repository, or of one that somebody created in the meantime."""
     from huggingface_hub import HfApi
 
     with explained_upload(repo):
@@ -128,7 +128,7 @@ def repository_address(repo: str) -> str:
 
 
 def squash_history(repo: str, message: str) -> None:
-    """Leave of a repository's history its head alone, so that deleted files take no storage any more."""
+    """Reduce a repository's history to its head, so that deleted files take no storage any more."""
     from huggingface_hub import HfApi
 
     with explained_upload(repo):

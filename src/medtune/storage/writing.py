@@ -23,10 +23,10 @@ from medtune.storage.disk_errors import is_full, writing
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 MARK_NAME = ".medtune-process.json"
-# A process's start is reckoned from the machine's, which moves a little when its clock is set.
+# A process's start time is computed from the machine's, which shifts a little when the clock is set.
 _CLOCK_SECONDS = 60
 
-# What a file system says of a request that it does not know.
+# Errors for a request that a file system does not know.
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _log = logging.getLogger(__name__)
 _said_copied = False
@@ -75,7 +75,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have a file's content, or a folder's list of names, reach the disk."""
+    """Write a file's content, or a folder's list of names, through to the disk."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders
     # Windows flushes what is open for writing; a mount without a cache (rclone's) opens for one of the two.
@@ -156,13 +156,13 @@ def _flush_all(folder: Path) -> None:
 
 
 def nearest_folder(path: Path) -> Path:
-    """The folder at or above `path` that is there."""
+    """The nearest existing folder at or above `path`."""
     absolute = path.absolute()
     return next(parent for parent in (absolute, *absolute.parents) if os.path.isdir(parent))
 
 
 def require_room(path: Path, size: int, option: str) -> None:
-    """Raises DiskError unless `size` bytes can be written to `path`, which `option` of a command has named."""
+    """Raises DiskError unless `size` bytes can be written to `path`, which the user gave as `option`."""
     free = shutil.disk_usage(nearest_folder(path)).free
     if size > free:
         raise DiskError(
@@ -173,7 +173,7 @@ def require_room(path: Path, size: int, option: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """`started` is in seconds since 1970: the number alone is given again. Containers have `numbers` of their own."""
+    """`started`, in seconds since 1970, identifies a process whose number was reused; `numbers` its container."""
 
     host: str
     numbers: str
@@ -182,7 +182,7 @@ class _Process:
 
 
 def mark_as_own(folder: Path) -> None:
-    """Say in `folder` that this process is writing there."""
+    """Record in `folder` that this process writes there."""
     import psutil
 
     own = _Process(platform.node(), _numbers(), os.getpid(), psutil.Process().create_time())
@@ -190,7 +190,7 @@ def mark_as_own(folder: Path) -> None:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether a process of this machine that is no more was writing in `folder`."""
+    """Whether `folder` was written by a process of this machine that has ended."""
     import psutil
 
     try:
@@ -208,7 +208,7 @@ def is_abandoned(folder: Path) -> bool:
 
 
 def _numbers() -> str:
-    """What tells one container's process numbers from another's, on Linux."""
+    """The namespace of process numbers, which differs between containers; empty if not on Linux."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
