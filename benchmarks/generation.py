@@ -52,7 +52,7 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
     keep_freed_memory()
     prepare_process()
-    from medtune.config.schema import parse_config
+    from medtune.config.checking import parse_config
     from medtune.inference.generation import choose_batch_size, generate_answers
     from medtune.inference.preparation import prepare_inference
     from medtune.model.loaded import load_model
@@ -96,7 +96,7 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def planned_peak(config: Any, gpu: Any, longest_prompt: int, batch: int) -> float:
-    """GiB that `medtune plan` foretells for these answers, from the model's config.json."""
+    """GiB that `medtune plan` predicts for these answers, from the model's config.json."""
     from medtune.pipeline.plan import RowSizes, base_folder, forecast
     from medtune.pipeline.plan_tables import answer_parts
 
