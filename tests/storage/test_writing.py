@@ -1,10 +1,12 @@
-"""Whole files and folders, where folders can be renamed and where they cannot, on disks with and without room."""
+"""Whole files and folders, where folders can be renamed and where they cannot; room on a disk; marks of processes."""
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,17 @@ import pytest
 
 from medtune.errors import DiskError
 from medtune.storage import writing
-from medtune.storage.writing import MARK_NAME, flush, replacing_file, replacing_folder, unfinished_copy
+from medtune.storage.writing import (
+    MARK_NAME,
+    flush,
+    is_abandoned,
+    mark_as_own,
+    nearest_folder,
+    replacing_file,
+    replacing_folder,
+    require_room,
+    unfinished_copy,
+)
 
 
 def fail_with(number: int) -> Any:
@@ -168,3 +180,45 @@ def test_flushing_asks_for_no_more_than_a_mount_without_a_cache_gives(
     (tmp_path / "note").write_text("x")
     flush(tmp_path / "note")
     assert [mode & os.O_ACCMODE for mode in flags] == [os.O_RDONLY]
+
+
+def test_the_nearest_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert nearest_folder(tmp_path / "a" / "b") == tmp_path
+    assert str(nearest_folder(Path("runs/demo"))) == str(tmp_path)
+
+
+def test_room_is_that_of_the_nearest_folder(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    require_room(tmp_path / "a" / "b", free // 2, "--to")
+    with pytest.raises(DiskError, match=r"a: \d+\.\d GB are to be written and \d+\.\d GB are free; make room"):
+        require_room(tmp_path / "a", free * 2, "--to")
+
+
+@pytest.mark.parametrize(
+    ("changes", "abandoned"),
+    [
+        ({}, False),
+        ({"number": 4194305}, True),
+        ({"number": -1}, False),
+        ({"started": 1.0}, True),  # the number was given again
+        ({"number": 4194305, "host": "another"}, False),
+        ({"number": 4194305, "numbers": "pid:[1]"}, False),
+        ({"number": "x"}, False),
+    ],
+)
+def test_only_a_process_of_this_machine_that_is_gone_leaves_its_folder(
+    tmp_path: Path, changes: dict[str, object], abandoned: bool
+) -> None:
+    mark_as_own(tmp_path)
+    mark = json.loads((tmp_path / MARK_NAME).read_text(encoding="utf-8"))
+    assert mark["number"] == os.getpid()
+    (tmp_path / MARK_NAME).write_text(json.dumps(mark | changes), encoding="utf-8")
+    assert is_abandoned(tmp_path) is abandoned
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[1]"])
+def test_a_folder_without_a_mark_is_somebodys(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / MARK_NAME).write_text(content, encoding="utf-8")
+    assert not is_abandoned(tmp_path)
