@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medtune.errors import DataError
 from medtune.evaluation.comparison import common_metrics, compare_measured, require_like_scores, require_same_rows
-from medtune.evaluation.perplexity import PERPLEXITY_COLUMNS
-from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.metrics import MetricRows, metric_named
+from medtune.evaluation.metrics.perplexity import PERPLEXITY
 from medtune.evaluation.significance import Resamples, holm, paired_p_value
 from medtune.records import MetricTable, Prediction, Score
 
@@ -21,12 +22,12 @@ def mean_rows(
     metric: str, shift: float = 0.0, *, seed: int = 0, table: MetricTable = "standard", signature: str = "one-way"
 ) -> MetricRows:
     values = np.random.default_rng(seed).normal(0.5 + shift, 0.1, size=ROWS)
-    return MetricRows(metric, ("value", "rows"), np.column_stack([values, np.ones(ROWS)]), signature, table)
+    return MetricRows.of_values(replace(metric_named(metric), table=table), list(values), signature)
 
 
 def losses(nats: float, *, seed: int = 0) -> MetricRows:
     values = np.random.default_rng(seed).normal(nats, 0.1, size=ROWS) * 10
-    return MetricRows("perplexity", PERPLEXITY_COLUMNS, np.column_stack([values, np.full(ROWS, 10.0)]), "one-way")
+    return MetricRows(PERPLEXITY, np.column_stack([values, np.full(ROWS, 10.0)]), "one-way")
 
 
 def test_a_row_holds_both_sides_their_difference_and_what_it_rests_on() -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from medtune.evaluation.bertscore import Encoder
 from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.controls import DESCRIPTIONS
+from medtune.evaluation.encoder import Encoder
 from medtune.evaluation.lengths import answer_lengths, reference_lengths
+from medtune.evaluation.metrics import METRIC_NAMES
 from medtune.evaluation.reading import read_comparison, reading_of
-from medtune.evaluation.scores import METRICS, measure_rows, score_rows
+from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.records import (
     Comparison,
@@ -28,7 +29,7 @@ from medtune.records import (
 
 MakePredictions = Callable[..., list[Prediction]]
 MakePrediction = Callable[..., Prediction]
-OFFLINE = [metric for metric in METRICS if metric != "bertscore_f1"]
+OFFLINE = [metric for metric in METRIC_NAMES if metric != "bertscore_f1"]
 NO_LENGTHS = Lengths(None, None, 1.0, None, None)
 
 

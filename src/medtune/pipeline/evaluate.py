@@ -19,7 +19,7 @@ from medtune.runtime.hardware import choose_device, rank, release_memory
 from medtune.runtime.progress import say, tell_skipped
 
 if TYPE_CHECKING:
-    from medtune.evaluation.scores import MetricRows
+    from medtune.evaluation.metrics import MetricRows
     from medtune.evaluation.significance import Resamples
     from medtune.inference.predictions import Predicted
 
@@ -77,8 +77,8 @@ def controls_stage(run_dir: RunDir) -> None:
 def compare_stage(run_dir: RunDir) -> None:
     """Baseline and tuned side by side, beside the controls and by strata, as JSON and Markdown."""
     from medtune.evaluation.artefacts import write_comparison
+    from medtune.evaluation.comparison_tables import comparison_markdown
     from medtune.evaluation.reading import read_comparison
-    from medtune.evaluation.tables import comparison_markdown
 
     run_dir.lock()
     if skip(run_dir, "compare"):
@@ -251,18 +251,19 @@ def _measure(
     run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], config: Config, precision: str
 ) -> None:
     from medtune.evaluation.artefacts import write_system
-    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.evaluation.encoder import resolve_encoder
+    from medtune.evaluation.metrics import metric_named, needs_encoder
     from medtune.evaluation.scores import measure_rows, score_rows
     from medtune.evaluation.significance import Resamples
     from medtune.storage.hub import fetch_snapshot
 
     metrics = config.evaluation.metrics
-    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if "bertscore_f1" in metrics else None
+    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
     for name, predictions in systems.items():
         # What no model wrote has no likelihood of the references.
         written = all(row.reference_nll is not None for row in predictions)
-        possible = [metric for metric in metrics if written or metric != "perplexity"]
+        possible = [metric for metric in metrics if written or metric_named(metric).reads_answers]
         measured = measure_rows(
             predictions, possible, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
         )

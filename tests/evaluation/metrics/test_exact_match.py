@@ -5,7 +5,7 @@ import string
 
 import pytest
 
-from medtune.evaluation.exact_match import EXACT_MATCH_SIGNATURE, exact_match_rows, normalize_answer
+from medtune.evaluation.metrics.exact_match import EXACT_MATCH_SIGNATURE, exact_match_rows, normalize_answer
 
 
 def official_normalize_answer(s: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from medtune.evaluation.bleu import Smoothing, bleu_from_sums, bleu_parts, bleu_rows, bleu_signature
+from medtune.evaluation.metrics.bleu import Smoothing, bleu_from_sums, bleu_parts, bleu_rows, bleu_signature
 
 # The counts behind a published baseline: matched and predicted 1- to 4-grams, tokens predicted and wanted.
 PUBLISHED = np.array([10204, 15489, 4165, 1143, 446, 214, 10204, 10104, 10004, 9904], dtype=np.float64)

@@ -20,6 +20,7 @@ from medtune.evaluation.formatting import (
     format_p,
     format_value,
 )
+from medtune.evaluation.metrics import metric_named
 from medtune.records import Comparison, ComparisonRow, Score, Stratum, Verdict
 
 _STYLES: dict[Verdict, str] = {
@@ -167,7 +168,8 @@ def _strata_markdown(strata: Sequence[Stratum]) -> list[str]:
 
 def _cells(row: ComparisonRow) -> list[str]:
     values = [format_value(row.metric, value) for value in (row.baseline, row.tuned)]
-    metric = row.metric.replace("bertscore_f1_rescaled", "  rescaled")
+    # A companion such as `bertscore_f1_rescaled` stands below the metric whose name it repeats.
+    metric = row.metric.replace(f"{metric_named(row.metric).companion_of}_", "  ")
     return [metric, *values, format_difference(row.metric, row.difference), format_interval(row.metric, row.ci95)]
 
 
