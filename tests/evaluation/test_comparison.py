@@ -192,7 +192,7 @@ def test_the_same_rows_are_required(make_prediction: Callable[..., Prediction]) 
     for changes in ({"id": "row-9"}, {"reference": "Other."}, {"question": "Other?"}):
         with pytest.raises(DataError, match="row-0"):
             require_same_rows([one], [make_prediction(**changes)])
-    with pytest.raises(DataError, match="baseline row row-0 stands beside few_shot row row-9"):
+    with pytest.raises(DataError, match="baseline row row-0 and few_shot row row-9 are compared"):
         require_same_rows([one], [make_prediction(id="row-9")], ("baseline", "few_shot"))
 
 

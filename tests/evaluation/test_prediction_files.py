@@ -134,7 +134,7 @@ def test_a_missing_field(file: Path, name: str) -> None:
         ({"prediction": None}, "row 1: prediction is None"),
         ({"prediction": ["Flu."]}, "row 1: prediction is ['Flu.']"),
         ({"group": ["x"]}, "row 1: group is ['x'], neither text nor a whole number"),
-        ({"new_tokens": "many"}, "row 1: new_tokens is 'many', not a number; mend it or leave it out"),
+        ({"new_tokens": "many"}, "row 1: new_tokens is 'many', not a number; fix it or leave it out"),
         ({"new_tokens": [7]}, "row 1: new_tokens is [7], not a number"),
         ({"new_tokens": 7.5}, "row 1: new_tokens is 7.5, not a count of tokens"),
         ({"new_tokens": -1}, "row 1: new_tokens is -1, not a count of tokens"),
@@ -147,7 +147,7 @@ def test_values_of_the_wrong_kind(file: Path, changes: dict[str, Any], expected:
 
 
 def test_ids_that_stand_twice(file: Path) -> None:
-    assert "row 3: id '1' stands in two rows; ids must be unique" in refusal(
+    assert "row 3: id '1' is in two rows; ids must be unique" in refusal(
         write_jsonl(file, ROW | {"id": 1}, ROW, ROW | {"id": "1"})
     )
 
@@ -188,7 +188,7 @@ def test_references_are_joined_by_id(file: Path, tmp_path: Path) -> None:
         ([{"reference": "Gout."}], "row 1: needs id and reference"),
         (
             [{"id": "a", "reference": "Gout."}, {"id": "a", "reference": "Flu."}],
-            "row 2: id 'a' stands in two rows; ids must be unique",
+            "row 2: id 'a' is in two rows; ids must be unique",
         ),
     ],
 )
@@ -220,7 +220,7 @@ def test_unlike_ids(make_prediction: MakePrediction) -> None:
     two, three = ([make_prediction(id=id) for id in ids] for ids in ("ab", "abc"))
     for sides in ((two, three), (three, two)):
         message = unlike(*sides)
-        assert "first.jsonl and second.jsonl answer unlike rows: 1 id in one of them alone, such as 'c'" in message
+        assert "first.jsonl and second.jsonl answer different rows: 1 id in one of them alone, such as 'c'" in message
 
 
 def test_unlike_references(make_prediction: MakePrediction) -> None:
@@ -242,7 +242,7 @@ def test_unlike_caps(make_prediction: MakePrediction) -> None:
     def stopped_at(count: int | None) -> list[Prediction]:
         return [make_prediction(id=id, new_tokens=count) for id in "ab"]
 
-    wrong = "was cut at 128 new tokens and {} goes on to 256: unlike caps never compare; generate both again"
+    wrong = "was cut at 128 new tokens and {} has answers of 256: different caps never compare; generate both again"
     assert f"first.jsonl {wrong.format('second.jsonl')}" in unlike(cut_at(128), cut_at(256))
     assert f"second.jsonl {wrong.format('first.jsonl')}" in unlike(cut_at(256), cut_at(128))
     # An answer that stopped by itself beyond the other's cap was not under that cap.

@@ -182,7 +182,7 @@ def test_the_order_is_that_asked_for_and_companions_follow(make_predictions: Mak
 
 
 def test_intervals_resample_groups_and_not_rows(make_prediction: Callable[..., Prediction]) -> None:
-    """Of two topics one is answered in full and one not at all: a mean of 0.5 that might as well be 0 or 1."""
+    """One topic is answered in full and the other not at all: a mean of 0.5 that might as well be 0 or 1."""
     rows = [
         make_prediction("flu" if i < 50 else "cold", "flu", id=f"row-{i}", group="easy" if i < 50 else "hard")
         for i in range(100)

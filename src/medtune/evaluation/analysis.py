@@ -15,7 +15,7 @@ _WORDS, _MEANING = "rougeL", "bertscore_f1"
 
 
 def analyse(comparison: Comparison, names: tuple[str, str]) -> list[str]:
-    """Return the sentences, each of them only where its metrics were measured; `names` as they stand in a sentence."""
+    """Return the sentences, each of them only where its metrics were measured; `names` as a sentence has them."""
     rows = {row.metric: row for row in comparison.rows}
     sentences = []
     if _LIKELIHOOD in rows:

@@ -28,7 +28,7 @@ def compare_measured(
 ) -> list[ComparisonRow]:
     """Compare both systems metric by metric, in the baseline's order, by a paired bootstrap over the same groups.
 
-    The rows of both stand in one order. p-values are Holm-corrected within each table, and verdicts go by the
+    Both have their rows in the same order. p-values are Holm-corrected within each table, and verdicts go by the
     corrected ones. Raises DataError as `require_like_scores` does.
     """
     after = {rows.name: rows for rows in tuned}
@@ -86,8 +86,8 @@ def require_same_rows(
     for before, after in zip(baseline, tuned, strict=True):
         if (before.id, before.question, before.reference) != (after.id, after.question, after.reference):
             raise DataError(
-                f"{names[0]} row {before.id} stands beside {names[1]} row {after.id}, and id, question or reference "
-                "differ; evaluate both on the same rows"
+                f"{names[0]} row {before.id} and {names[1]} row {after.id} are compared, but their id, question or "
+                "reference differ; evaluate both on the same rows"
             )
 
 

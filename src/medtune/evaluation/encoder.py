@@ -98,7 +98,7 @@ class _EncoderPath(str):
 
 
 def load_scorer(encoder: Encoder, device: str) -> Any:
-    """Build bert-score's scorer and mend on the instance what transformers 5 changed under it.
+    """Build bert-score's scorer, and fix on the instance what transformers 5 changed under it.
 
     To be dropped once bert-score (0.3.13 is of 2023) sets the same itself.
     """

@@ -1,4 +1,4 @@
-"""Which test rows people rate: every question type in its share, and no two rows of a group where that can be."""
+"""Chooses the test rows to rate: every question type in its share, and if possible one row a group."""
 
 from __future__ import annotations
 
