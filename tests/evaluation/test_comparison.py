@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medtune.errors import DataError
-from medtune.evaluation.comparison import common_metrics, compare_measured, require_like_scores, require_same_rows
+from medtune.evaluation.comparison import common_metrics, compare_measured, require_comparable_scores, require_same_rows
 from medtune.evaluation.metrics import MetricRows, metric_named
 from medtune.evaluation.metrics.perplexity import PERPLEXITY
 from medtune.evaluation.significance import Resamples, holm, paired_p_value
@@ -157,21 +157,21 @@ def test_rows_come_in_the_baselines_order() -> None:
     assert compare_measured([], [], DRAWN) == []
 
 
-def test_unlike_scores_are_refused_by_name_all_at_once() -> None:
+def test_different_scores_are_refused_by_name_all_at_once() -> None:
     baseline = {"bleu": ("one-way", 10), "rougeL": ("one-way", 10), "rouge1": ("one-way", 10), "rouge2": ("one-way", 9)}
     tuned = {"bleu": ("other", 10), "rougeL": ("one-way", 9), "rouge2": ("one-way", 9), "perplexity": ("one-way", 10)}
     with pytest.raises(DataError) as error:
-        require_like_scores(baseline, tuned, ("first", "second"))
+        require_comparable_scores(baseline, tuned, ("first", "second"))
     lines = str(error.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["bleu", "rougeL", "rouge1", "perplexity"]
     assert "first one-way, second other" in lines[0]
     assert "first has 10 rows, second has 9" in lines[1]
     assert "the second has no such score" in lines[2]
     assert "the first has no such score" in lines[3]
-    require_like_scores(baseline, dict(baseline), ("first", "second"))
+    require_comparable_scores(baseline, dict(baseline), ("first", "second"))
 
 
-def test_measured_scores_of_unlike_signatures_never_compare() -> None:
+def test_scores_of_different_signatures_never_compare() -> None:
     with pytest.raises(DataError, match="measured in two ways, which never compare"):
         compare_measured([mean_rows("rougeL")], [mean_rows("rougeL", signature="other")], DRAWN)
     with pytest.raises(DataError, match="the tuned model has no such score"):

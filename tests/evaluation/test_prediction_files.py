@@ -146,7 +146,7 @@ def test_values_of_the_wrong_kind(file: Path, changes: dict[str, Any], expected:
     assert expected in refusal(write_jsonl(file, ROW | changes))
 
 
-def test_ids_that_stand_twice(file: Path) -> None:
+def test_repeated_ids(file: Path) -> None:
     assert "row 3: id '1' is in two rows; ids must be unique" in refusal(
         write_jsonl(file, ROW | {"id": 1}, ROW, ROW | {"id": "1"})
     )
@@ -202,7 +202,7 @@ def test_references_that_do_not_fit(file: Path, tmp_path: Path, rows: list[dict[
 NAMES = ("first.jsonl", "second.jsonl")
 
 
-def unlike(first: list[Prediction], second: list[Prediction]) -> str:
+def refusal_of(first: list[Prediction], second: list[Prediction]) -> str:
     with pytest.raises(DataError) as error:
         align(first, second, NAMES)
     assert len(str(error.value).splitlines()) == 1
@@ -216,26 +216,26 @@ def test_the_second_takes_the_firsts_order(make_prediction: MakePrediction) -> N
     assert {row.prediction for row in align(first, second, NAMES)} == {"Another."}
 
 
-def test_unlike_ids(make_prediction: MakePrediction) -> None:
+def test_different_ids(make_prediction: MakePrediction) -> None:
     two, three = ([make_prediction(id=id) for id in ids] for ids in ("ab", "abc"))
     for sides in ((two, three), (three, two)):
-        message = unlike(*sides)
+        message = refusal_of(*sides)
         assert "first.jsonl and second.jsonl answer different rows: 1 id in one of them alone, such as 'c'" in message
 
 
-def test_unlike_references(make_prediction: MakePrediction) -> None:
-    message = unlike([make_prediction(reference="Gout.")], [make_prediction(reference="Flu.")])
+def test_different_references(make_prediction: MakePrediction) -> None:
+    message = refusal_of([make_prediction(reference="Gout.")], [make_prediction(reference="Flu.")])
     assert "row 'row-0' has one reference in first.jsonl and another in second.jsonl; give both the same" in message
 
 
-def test_unlike_groups_and_groups_that_one_file_lacks(make_prediction: MakePrediction) -> None:
-    message = unlike([make_prediction(group="x")], [make_prediction(group="y")])
+def test_different_groups_and_groups_that_one_file_lacks(make_prediction: MakePrediction) -> None:
+    message = refusal_of([make_prediction(group="x")], [make_prediction(group="y")])
     assert "row 'row-0' has group 'x' in first.jsonl and 'y' in second.jsonl" in message
     assert len(align([make_prediction(group="x")], [make_prediction()], NAMES)) == 1
     assert len(align([make_prediction()], [make_prediction(group="x")], NAMES)) == 1
 
 
-def test_unlike_caps(make_prediction: MakePrediction) -> None:
+def test_different_caps(make_prediction: MakePrediction) -> None:
     def cut_at(cap: int) -> list[Prediction]:
         return [make_prediction(id="a", new_tokens=cap, finish_reason="length"), make_prediction(id="b", new_tokens=90)]
 
@@ -243,10 +243,10 @@ def test_unlike_caps(make_prediction: MakePrediction) -> None:
         return [make_prediction(id=id, new_tokens=count) for id in "ab"]
 
     wrong = "was cut at 128 new tokens and {} has answers of 256: different caps never compare; generate both again"
-    assert f"first.jsonl {wrong.format('second.jsonl')}" in unlike(cut_at(128), cut_at(256))
-    assert f"second.jsonl {wrong.format('first.jsonl')}" in unlike(cut_at(256), cut_at(128))
+    assert f"first.jsonl {wrong.format('second.jsonl')}" in refusal_of(cut_at(128), cut_at(256))
+    assert f"second.jsonl {wrong.format('first.jsonl')}" in refusal_of(cut_at(256), cut_at(128))
     # An answer that stopped by itself beyond the other's cap was not under that cap.
-    assert f"first.jsonl {wrong.format('second.jsonl')}" in unlike(cut_at(128), stopped_at(256))
+    assert f"first.jsonl {wrong.format('second.jsonl')}" in refusal_of(cut_at(128), stopped_at(256))
     for like in (cut_at(128), stopped_at(128), stopped_at(None)):
         assert len(align(cut_at(128), like, NAMES)) == len(align(like, cut_at(128), NAMES)) == 2
     assert len(align(stopped_at(300), stopped_at(10), NAMES)) == 2

@@ -66,7 +66,7 @@ ALL_UNCLEAR = [
 
 
 @pytest.mark.parametrize("verdict", ["worse", "not distinguishable", "undefined"])
-def test_a_control_that_is_not_beaten_stands_in_the_first_lines(verdict: Verdict) -> None:
+def test_a_control_that_is_not_beaten_comes_first(verdict: Verdict) -> None:
     lost = control(
         "random_answer", row("bleu", 9, 8.5, verdict), row("rougeL", 0.2, 0.3), row("rouge2", 0.2, 0.1, "worse")
     )
@@ -188,7 +188,7 @@ def test_leaks() -> None:
     assert warnings(of_rows(row("bleu", 5, 9))) == []
 
 
-def test_warnings_stand_before_details() -> None:
+def test_warnings_precede_details() -> None:
     comparison = of_rows(row("bleu", 5, 9), row("perplexity", 9, 5), references=ReferenceLengths(8, 9.0, 9.0, 0.5))
     sentences = read_comparison(comparison)
     assert sentences[1].startswith("Warning:")

@@ -1,4 +1,4 @@
-"""What the metrics say together, sentence by sentence: likelihood, phrase match and length, words and meaning."""
+"""Sentences on several metrics together: likelihood, phrase match and length, words and meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluation keeps in a run directory, written and read back."""
+"""The files of evaluation in a run directory, written and read back."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ def compare_measured(
     """Compare both systems metric by metric, in the baseline's order, by a paired bootstrap over the same groups.
 
     Both have their rows in the same order. p-values are Holm-corrected within each table, and verdicts go by the
-    corrected ones. Raises DataError as `require_like_scores` does.
+    corrected ones. Raises DataError as `require_comparable_scores` does.
     """
     after = {rows.name: rows for rows in tuned}
-    require_like_scores(
+    require_comparable_scores(
         {rows.name: (rows.signature, len(rows.rows)) for rows in baseline},
         {rows.name: (rows.signature, len(rows.rows)) for rows in tuned},
         names,
@@ -48,7 +48,7 @@ def compare_measured(
     return [compared[row.metric] for row in pairs]
 
 
-def require_like_scores(
+def require_comparable_scores(
     baseline: Mapping[str, tuple[str, int]], tuned: Mapping[str, tuple[str, int]], names: tuple[str, str]
 ) -> None:
     """Check signature and n of each metric of two systems called `names`.

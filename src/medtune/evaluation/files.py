@@ -114,7 +114,7 @@ def _measure(
 
 
 def short_names(first: Path, second: Path) -> tuple[str, str]:
-    """What tells the two files apart, the shorter the better: a table has room for a word."""
+    """The shortest names that tell the two files apart: a table has room for a word."""
     for one, other in ((first.stem, second.stem), (first.absolute().parent.name, second.absolute().parent.name)):
         if one != other and one and other:
             return one_line(one), one_line(other)

@@ -71,12 +71,12 @@ def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tupl
                 f"row {before.id!r} has group {before.group!r} in {names[0]} and {after.group!r} in {names[1]}; give "
                 "both files the same groups, or one of them none"
             )
-    _require_like_caps(first, aligned, names)
-    _require_like_caps(aligned, first, names[::-1])
+    _require_comparable_caps(first, aligned, names)
+    _require_comparable_caps(aligned, first, names[::-1])
     return aligned
 
 
-def _require_like_caps(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, ...]) -> None:
+def _require_comparable_caps(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, ...]) -> None:
     """Raise DataError if `first` was cut at fewer tokens than `second` took, as far as their rows tell."""
     cap = max((row.new_tokens or 0 for row in first if row.finish_reason == "length"), default=None)
     longest = max((row.new_tokens or 0 for row in second), default=0)

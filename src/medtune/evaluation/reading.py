@@ -29,7 +29,7 @@ LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a comparison says in plain sentences, by what they are about; any part but `limits` may be empty."""
+    """A comparison in plain sentences, by subject; any part but `limits` may be empty."""
 
     verdict: tuple[str, ...]
     controls: tuple[str, ...]
@@ -100,7 +100,7 @@ def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def _read_controls(controls: Sequence[Control]) -> list[str]:
-    """What tuning did not beat comes first; a control that it beats by every headline metric is named last."""
+    """Controls that tuning did not beat come first, those that it beats by every headline metric last."""
     lost, beaten = [], []
     for control in controls:
         rows = _headline([row for row in control.against_tuned if row.table == "standard"])

@@ -92,7 +92,7 @@ def test_edges(predictions: list[str], references: list[str], value: float) -> N
     assert bleu_parts(bleu_rows(predictions, references).sum(axis=0)).score == pytest.approx(value)
 
 
-def test_lists_of_unlike_length_are_refused() -> None:
+def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         bleu_rows(["one", "two"], ["one"])
 

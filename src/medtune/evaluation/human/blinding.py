@@ -35,7 +35,7 @@ class AnswerPair:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a rater sees of one row. `name` is its place on the sheet, "1" first, and says nothing about the row."""
+    """One row as a rater sees it. `name` is its place on the sheet, "1" first, and says nothing about the row."""
 
     name: str
     question: str
@@ -46,7 +46,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """What a rater must not see of one item: the row, and which side has the tuned model's answer."""
+    """The part of an item that raters must not see: its row, and which side has the tuned model's answer."""
 
     row: str
     qtype: str

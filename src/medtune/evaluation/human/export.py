@@ -22,7 +22,7 @@ _MODELS: tuple[ModelName, ...] = ("baseline", "tuned")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written: `sheet` and `page` are for raters, `key` is not. `identical` items have one text twice."""
+    """The files written: `sheet` and `page` are for raters, `key` is not. `identical` items have one text twice."""
 
     sheet: Path
     page: Path

@@ -16,7 +16,7 @@ _ANSWERS = ("preference", *RATING_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one rater says of one item. `ratings` maps a column such as `accuracy_a` to 1 to 5; gaps are left out."""
+    """One rater's judgement of one item. `ratings` maps a column such as `accuracy_a` to 1 to 5; gaps are left out."""
 
     rater: str
     item: str

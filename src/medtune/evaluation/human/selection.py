@@ -12,7 +12,7 @@ from medtune.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Stratified:
-    """What a row is sampled by: its question type, and the group whose rows depend on each other ("" is none)."""
+    """The strata of a row: its question type, and the group whose rows depend on each other ("" is none)."""
 
     qtype: str
     group: str

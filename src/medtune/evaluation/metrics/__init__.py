@@ -1,4 +1,4 @@
-"""Every metric, an object each; a new one is a file beside this one and a line in `METRICS`."""
+"""All metrics, each an object; a new one is a file in this folder and a line in `METRICS`."""
 
 from __future__ import annotations
 

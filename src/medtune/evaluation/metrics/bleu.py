@@ -26,7 +26,7 @@ BLEU_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class BleuParts:
-    """What BLEU is the product of: score = brevity penalty * geometric mean of the precisions.
+    """The factors of BLEU: score = brevity penalty * geometric mean of the precisions.
 
     `precisions` are in percent for 1- to 4-grams, smoothed as they enter the score. Lengths count 13a tokens;
     `length_ratio` is predictions over references, 0 where the references are empty.

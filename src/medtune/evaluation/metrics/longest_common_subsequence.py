@@ -37,8 +37,8 @@ class Candidate:
         rows = [self.all_ones]
         for token in reference:
             rows.append(self._next_row(rows[-1], token))
-        # What is left of the length never changes but at a match: ties between going back in the reference and in the
-        # candidate are decided by one bit, and rarely by a count.
+        # The length left changes only at a match: ties between going back in the reference and in the candidate
+        # are decided by one bit, and rarely by a count.
         left = (rows[-1] ^ self.all_ones).bit_count()
         found: list[int] = []
         i, j = len(reference), len(self.tokens)

@@ -1,4 +1,4 @@
-"""What a metric is: the facts that tables, tests and files go by, and how its statistics a row become its value."""
+"""A metric as an object: its names and facts, its statistics a row, and the value that their sums determine."""
 
 from __future__ import annotations
 
