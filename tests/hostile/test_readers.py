@@ -29,7 +29,7 @@ from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
 from medtune.evaluation.artefacts import read_comparison
 from medtune.evaluation.human.blinding import parse_key
-from medtune.evaluation.human.spreadsheet import read_table
+from medtune.evaluation.human.spreadsheet import read_spreadsheet
 from medtune.evaluation.prediction_files import read_predictions
 from medtune.inference.chat import read_questions
 from medtune.model.adapter_files import read_adapter_config, weight_shapes
@@ -117,7 +117,7 @@ READERS = [
     Reader("predictions, CSV", "p.csv", _constant(CSV), read_predictions),
     Reader("predictions, Parquet", "p.parquet", _parquet, read_predictions),
     Reader("questions", "q.txt", _constant(b"Why ?\nHow ?\n"), read_questions),
-    Reader("sheet of ratings", "sheet.csv", _constant(SHEET), read_table),
+    Reader("sheet of ratings", "sheet.csv", _constant(SHEET), read_spreadsheet),
     Reader("key of ratings", "key.json", _artefact("human/key.json"), lambda path: parse_key(path.read_bytes(), "k")),
     Reader("config.yaml of a run", "run/config.yaml", _artefact("config.yaml"), _of_run(RunDir.config)),
     Reader("provenance of a run", "run/provenance.json", _artefact("provenance.json"), _of_run(RunDir.provenance)),
