@@ -6,6 +6,7 @@ import json
 import pytest
 
 from medtune import records
+from medtune.model.merging.record import MergeRecord
 from medtune.records import IGNORED, ComparisonRow, EncodedRow, Prediction, QAPair, Score, Stratum
 from medtune.storage.reading import check_type
 
@@ -16,6 +17,7 @@ RECORDS = [
     Score(0.25, 56, "rouge", 8, (0.2, 0.3), details={"precision": 0.5}),
     ComparisonRow("bleu", 1.0, 2.0, 1.0, None, None, None, "undefined", None, 2, 1, "sig"),
     Stratum("qtype", "causes", 4, 2, {}),
+    MergeRecord("to", "base", None, "f", "bfloat16", 1, 10, 3, 1.5, 99),
 ]
 
 

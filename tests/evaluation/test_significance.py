@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
-from medtune.evaluation.bleu import bleu_from_sums, bleu_rows
+from medtune.evaluation.metrics.bleu import bleu_from_sums, bleu_rows
 from medtune.evaluation.significance import (
     Resamples,
     holm,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medtune.errors import DataError
-from medtune.evaluation.perplexity import (
+from medtune.evaluation.metrics.perplexity import (
     BITS_PER_BYTE_COLUMNS,
     PERPLEXITY_COLUMNS,
     bits_per_byte_rows,

@@ -30,15 +30,15 @@ class Candidate:
     def matched(self, reference: Sequence[str]) -> list[int]:
         """Places in `reference` of one longest common subsequence, last first.
 
-        Of several it is rouge-score's: ties go back along the reference, which decides what ROUGE-Lsum unites.
+        If there are several it is rouge-score's: ties go back along the reference, and ROUGE-Lsum depends on that.
         """
         if self.places.keys().isdisjoint(reference):
             return []
         rows = [self.all_ones]
         for token in reference:
             rows.append(self._next_row(rows[-1], token))
-        # What is left of the length never changes but at a match: ties between going back in the reference and in the
-        # candidate are told by one bit, and seldom by a count.
+        # The length left changes only at a match: ties between going back in the reference and in the candidate
+        # are decided by one bit, and rarely by a count.
         left = (rows[-1] ^ self.all_ones).bit_count()
         found: list[int] = []
         i, j = len(reference), len(self.tokens)

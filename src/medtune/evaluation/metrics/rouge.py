@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 
-from medtune.evaluation.longest_common_subsequence import Candidate
+from medtune.evaluation.metrics.longest_common_subsequence import Candidate
+from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows
 
-ROUGE_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def rouge_signature(metric: str, *, stemmer: bool = True) -> str:
@@ -30,12 +31,12 @@ def rouge_signature(metric: str, *, stemmer: bool = True) -> str:
 def rouge_f1(
     predictions: Sequence[str], references: Sequence[str], metrics: Sequence[str], *, stemmer: bool = True
 ) -> dict[str, list[float]]:
-    """Return each row's F1, 0 to 1, under every metric named in `metrics` (of ROUGE_METRICS).
+    """Return each row's F1, 0 to 1, under every metric named in `metrics` (of ROUGE_NAMES).
 
     With `stemmer` words are stemmed and ROUGE-Lsum reads sentences; without it words stay and Lsum reads lines, as in
     most write-ups. Raises ValueError if the two lists differ in length or a metric is unknown.
     """
-    if unknown := set(metrics) - set(ROUGE_METRICS):
+    if unknown := set(metrics) - set(ROUGE_NAMES):
         raise ValueError(f"unknown ROUGE metrics: {sorted(unknown)}")
     tokenize = _tokenizer(stemmer)
     values: dict[str, list[float]] = {metric: [] for metric in metrics}
@@ -74,7 +75,7 @@ def _tokenizer(stemmer: bool) -> Callable[[str], list[str]]:
 
 
 class _CachedStemmer:
-    """nltk's Porter stemmer, each word stemmed once: the same words stand in thousands of answers."""
+    """nltk's Porter stemmer, each word stemmed once: the same words occur in thousands of answers."""
 
     def __init__(self) -> None:
         from nltk.stem.porter import PorterStemmer
@@ -101,7 +102,7 @@ def _ngrams(tokens: list[str], order: int) -> Counter[tuple[str, ...]]:
 
 def _summary_level_f1(prediction: list[list[str]], reference: list[list[str]]) -> float:
     """ROUGE's summary level (Lin 2004, section 3.2): hits of a reference sentence are united over all sentences of
-    the prediction, and no token counts more often than it stands on either side."""
+    the prediction, and no token counts more often than it occurs on either side."""
     candidates = [Candidate(sentence) for sentence in prediction if sentence]
     left = Counter(token for sentence in prediction for token in sentence)
     wanted = Counter(token for sentence in reference for token in sentence)
@@ -116,3 +117,24 @@ def _summary_level_f1(prediction: list[list[str]], reference: list[list[str]]) -
                 left[token] -= 1
                 wanted[token] -= 1
     return _f1(hits, predicted_tokens, reference_tokens)
+
+
+def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
+    """All of them in two passes, with stems and without: tokens and stems are most of the work."""
+    names = [metric.name for metric in wanted]
+    texts, references = answers.texts, answers.references
+    measured = []
+    for stemmer in (True, False):
+        for name, values in rouge_f1(texts, references, names, stemmer=stemmer).items():
+            metric = next(one for one in ROUGE_METRICS if one.name == (name if stemmer else f"compat_{name}"))
+            measured.append(MetricRows.of_values(metric, values, rouge_signature(name, stemmer=stemmer)))
+    return measured
+
+
+ROUGE_METRICS = tuple(
+    Metric(name, f"ROUGE-{name.removeprefix('rouge')} F1", _measure, is_headline=name == "rougeL", hub_name="rouge")
+    for name in ROUGE_NAMES
+) + tuple(
+    Metric(f"compat_{name}", f"ROUGE-{name.removeprefix('rouge')} F1", _measure, table="compat", companion_of=name)
+    for name in ROUGE_NAMES
+)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from medtune.evaluation.rouge import ROUGE_METRICS, one_sentence_a_line, rouge_f1, rouge_signature
+from medtune.evaluation.metrics.rouge import ROUGE_NAMES, one_sentence_a_line, rouge_f1, rouge_signature
 
 
 def official_mean(
@@ -45,7 +45,7 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=30).map(" ".join) | st.text(m
 
 @given(TEXTS, TEXTS)
 def test_stemmed_rows_equal_rouge_score_exactly(prediction: str, reference: str) -> None:
-    ours = rouge_f1([prediction], [reference], ROUGE_METRICS)
+    ours = rouge_f1([prediction], [reference], ROUGE_NAMES)
     flat = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(reference, prediction)
     lines = one_sentence_a_line(reference), one_sentence_a_line(prediction)
     official = flat | RougeScorer(["rougeLsum"], use_stemmer=True).score(*lines)
@@ -56,8 +56,8 @@ def test_stemmed_rows_equal_rouge_score_exactly(prediction: str, reference: str)
 
 @given(TEXTS, TEXTS)
 def test_unstemmed_rows_equal_rouge_score_exactly_on_raw_lines(prediction: str, reference: str) -> None:
-    ours = rouge_f1([prediction], [reference], ROUGE_METRICS, stemmer=False)
-    official = RougeScorer(list(ROUGE_METRICS), use_stemmer=False).score(reference, prediction)
+    ours = rouge_f1([prediction], [reference], ROUGE_NAMES, stemmer=False)
+    official = RougeScorer(list(ROUGE_NAMES), use_stemmer=False).score(reference, prediction)
     assert {metric: values[0] for metric, values in ours.items()} == {
         metric: score.fmeasure for metric, score in official.items()
     }
@@ -129,9 +129,9 @@ def test_lsum_splits_the_reference_and_the_prediction() -> None:
 
 
 def test_metrics_asked_together_equal_metrics_asked_alone(predictions: list[str], references: list[str]) -> None:
-    together = rouge_f1(predictions, references, ROUGE_METRICS)
-    assert list(together) == list(ROUGE_METRICS)
-    for metric in ROUGE_METRICS:
+    together = rouge_f1(predictions, references, ROUGE_NAMES)
+    assert list(together) == list(ROUGE_NAMES)
+    for metric in ROUGE_NAMES:
         assert together[metric] == rouge_f1(predictions, references, [metric])[metric]
 
 
@@ -150,7 +150,7 @@ def test_one_sentence_a_line(text: str, lines: list[str]) -> None:
     assert one_sentence_a_line(text).split("\n") == lines
 
 
-@pytest.mark.parametrize("metric", ROUGE_METRICS)
+@pytest.mark.parametrize("metric", ROUGE_NAMES)
 def test_empty_texts_score_zero(metric: str) -> None:
     assert rouge_f1(["", " \n", "word", "日本"], ["word", "word", "", "日本"], [metric])[metric] == [0, 0, 0, 0]
     assert rouge_f1([], [], [metric])[metric] == []
@@ -169,5 +169,5 @@ def test_signatures() -> None:
     assert rouge_signature("rougeLsum").endswith(f"|stemmer:yes|sentences:sentencex:{sentences}|aggregate:mean-f1")
     assert rouge_signature("rougeL", stemmer=False).endswith("|stemmer:no|aggregate:mean-f1")
     assert rouge_signature("rougeLsum", stemmer=False).endswith("|stemmer:no|sentences:lines|aggregate:mean-f1")
-    signatures = {rouge_signature(metric, stemmer=stemmer) for metric in ROUGE_METRICS for stemmer in (True, False)}
-    assert len(signatures) == 2 * len(ROUGE_METRICS)
+    signatures = {rouge_signature(metric, stemmer=stemmer) for metric in ROUGE_NAMES for stemmer in (True, False)}
+    assert len(signatures) == 2 * len(ROUGE_NAMES)

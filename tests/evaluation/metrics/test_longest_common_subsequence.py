@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from medtune.evaluation.longest_common_subsequence import Candidate
+from medtune.evaluation.metrics.longest_common_subsequence import Candidate
 
 TOKENS = st.lists(st.sampled_from("abcd"), max_size=40)
 

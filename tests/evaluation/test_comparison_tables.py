@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from medtune.evaluation.tables import comparison_markdown, print_comparison, print_scores
+from medtune.evaluation.comparison_tables import comparison_markdown, print_comparison, print_scores
 from medtune.records import (
     Comparison,
     ComparisonRow,

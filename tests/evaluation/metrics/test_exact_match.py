@@ -5,7 +5,7 @@ import string
 
 import pytest
 
-from medtune.evaluation.exact_match import EXACT_MATCH_SIGNATURE, exact_match_rows, normalize_answer
+from medtune.evaluation.metrics.exact_match import EXACT_MATCH_SIGNATURE, exact_match_rows, normalize_answer
 
 
 def official_normalize_answer(s: str) -> str:
@@ -49,7 +49,7 @@ def test_rows() -> None:
     assert exact_match_rows(predictions, references) == [1, 1, 0, 0, 1, 1]
 
 
-def test_lists_of_unlike_length_are_refused() -> None:
+def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         exact_match_rows(["one", "two"], ["one"])
 

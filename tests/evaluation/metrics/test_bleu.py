@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from medtune.evaluation.bleu import Smoothing, bleu_from_sums, bleu_parts, bleu_rows, bleu_signature
+from medtune.evaluation.metrics.bleu import Smoothing, bleu_from_sums, bleu_parts, bleu_rows, bleu_signature
 
 # The counts behind a published baseline: matched and predicted 1- to 4-grams, tokens predicted and wanted.
 PUBLISHED = np.array([10204, 15489, 4165, 1143, 446, 214, 10204, 10104, 10004, 9904], dtype=np.float64)
@@ -92,7 +92,7 @@ def test_edges(predictions: list[str], references: list[str], value: float) -> N
     assert bleu_parts(bleu_rows(predictions, references).sum(axis=0)).score == pytest.approx(value)
 
 
-def test_lists_of_unlike_length_are_refused() -> None:
+def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         bleu_rows(["one", "two"], ["one"])
 

@@ -20,6 +20,7 @@ from medtune.evaluation.formatting import (
     format_p,
     format_value,
 )
+from medtune.evaluation.metrics import metric_named
 from medtune.records import Comparison, ComparisonRow, Score, Stratum, Verdict
 
 _STYLES: dict[Verdict, str] = {
@@ -34,7 +35,7 @@ _NAME_WIDTH = 10  # columns that carry a file's name must leave room for the oth
 def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str:
     """Return the whole comparison as Markdown sections: reading, both tables, controls, strata, signatures.
 
-    Signatures stand below the tables, in code spans: their `|` would end a cell.
+    Signatures come below the tables in code spans: their `|` would end a cell.
     """
     standard = [row for row in comparison.rows if row.table == "standard"]
     compat = [row for row in comparison.rows if row.table == "compat"]
@@ -62,7 +63,7 @@ def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the standard table and the controls; green is better and red is worse.
 
-    The verdict stands in words too, for terminals without colour and readers who don't tell red from green.
+    The verdict is also a word, for terminals without colour and readers who don't tell red from green.
     """
     rows = [row for row in comparison.rows if row.table == "standard"]
     before, after = (name.removesuffix(" model") for name in comparison.names)
@@ -105,7 +106,7 @@ def _print_systems(comparison: Comparison, console: Console) -> None:
     metrics = [row.metric for row in comparison.rows if row.metric in HEADLINE_METRICS]
     systems: dict[str, Mapping[str, Score]] = {name: scores for name, scores in comparison.scores.items()}  # noqa: C416
     systems |= {control.name: control.scores for control in comparison.controls}
-    table = _new_table("Beside what took no tuning")
+    table = _new_table("Beside answers without tuning")
     table.add_column("answers of", no_wrap=True)
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
@@ -167,7 +168,8 @@ def _strata_markdown(strata: Sequence[Stratum]) -> list[str]:
 
 def _cells(row: ComparisonRow) -> list[str]:
     values = [format_value(row.metric, value) for value in (row.baseline, row.tuned)]
-    metric = row.metric.replace("bertscore_f1_rescaled", "  rescaled")
+    # A companion such as `bertscore_f1_rescaled` follows the metric whose name it repeats.
+    metric = row.metric.replace(f"{metric_named(row.metric).companion_of}_", "  ")
     return [metric, *values, format_difference(row.metric, row.difference), format_interval(row.metric, row.ci95)]
 
 

@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
+from medtune.evaluation.human.rating_tables import print_scores, read_scores
 from medtune.evaluation.human.ratings import Judgement
 from medtune.evaluation.human.rubric import RATING_COLUMNS
 from medtune.evaluation.human.scoring import score_judgements
-from medtune.evaluation.human.tables import print_scores, read_scores
 
 FULL = dict.fromkeys(RATING_COLUMNS, 4)
 
@@ -28,7 +28,7 @@ def test_the_reading(scores) -> None:
         "Raters prefer the tuned model's answers (win rate 1.00, 95 % interval 1.00 to 1.00, p = 0.00"
     )
     assert verdict.endswith("10 items, 15 judgements).")
-    assert "without ties it is 1.00. Of 15 preferences, 7 went to whatever stood on side A." in position
+    assert "without ties it is 1.00. 7 of 15 preferences went to the answer on side A." in position
     assert identical == "On 1 item both models wrote the same text."
     assert count == "2 raters on a sheet of 10 items: 15 of 20 judgements given, 10 of them in full."
     assert "Krippendorff's alpha 1.00 over 5 items" in agreement

@@ -10,6 +10,8 @@ import re
 import string
 from collections.abc import Sequence
 
+from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows
+
 EXACT_MATCH_SIGNATURE = "exact-match:squad-v1.1|case:lower|punctuation:ascii-removed|articles:removed|aggregate:mean"
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -30,3 +32,11 @@ def exact_match_rows(predictions: Sequence[str], references: Sequence[str]) -> l
 def normalize_answer(text: str) -> str:
     """Lower the text, drop ASCII punctuation, then English articles, then extra white space: in SQuAD's order."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
+    values = exact_match_rows(answers.texts, answers.references)
+    return [MetricRows.of_values(EXACT_MATCH, values, EXACT_MATCH_SIGNATURE)]
+
+
+EXACT_MATCH = Metric("exact_match", "exact match", _measure, hub_name="exact_match")

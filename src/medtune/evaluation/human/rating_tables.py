@@ -73,8 +73,8 @@ def _position_sentence(rate: WinRate) -> str:
     if not decided:
         return "Every preference was a tie."
     return (
-        f"The win rate counts a tie as half a win; without ties it is {rate.rate_without_ties:.2f}. Of "
-        f"{_count(decided, 'preference')}, {rate.preferred_a} went to whatever stood on side A."
+        f"The win rate counts a tie as half a win; without ties it is {rate.rate_without_ties:.2f}. "
+        f"{rate.preferred_a} of {_count(decided, 'preference')} went to the answer on side A."
     )
 
 
