@@ -10,8 +10,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from datetime import datetime
 from types import FrameType
 from typing import Any
+
+from jinja2 import Environment, ext, nodes
+from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 # A template takes some hundred steps and writes some hundred characters around a question.
 MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES = 1_000_000, 10.0, 1 << 29
@@ -22,65 +29,69 @@ class RefusedError(Exception):
     """The template did what no template may; the text says what."""
 
 
-def chat_environment() -> Any:
+def chat_environment() -> Environment:
     """jinja2's sandbox with the names that transformers gives to chat templates; importing that takes seconds."""
-    from datetime import datetime
-
-    from jinja2 import ext, nodes
-    from jinja2.exceptions import SecurityError, TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from jinja2.utils import Namespace
-
-    class Generation(ext.Extension):
-        """`{% generation %}` marks an answer and changes nothing in the text."""
-
-        tags = {"generation"}
-
-        def parse(self, parser: Any) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
-
-        def _text(self, caller: Any) -> str:
-            return str(caller())
-
-    class PlainDict:
-        def __call__(self, *values: Any, **named: Any) -> dict[Any, Any]:
-            return dict(*values, **named)
-
-        def fromkeys(self, *values: Any) -> dict[Any, Any]:
-            return dict.fromkeys(*values)
-
-    class PlainNamespace(Namespace):
-        def __init__(*values: Any, **named: Any) -> None:  # an attribute may be called "self"
-            self, *others = values
-            attributes = dict(*others, **named)
-            for name in attributes:
-                refuse_underscore(name)
-            Namespace.__init__(self, attributes)
-
-        def __setitem__(self, name: str, value: Any) -> None:
-            refuse_underscore(name)
-            super().__setitem__(name, value)
-
-    def refuse_underscore(name: Any) -> None:
-        if isinstance(name, str) and name.startswith("_"):
-            raise SecurityError(f"a namespace takes no attribute {name!r}.")
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
-                sort_keys: bool = False) -> str:  # fmt: skip
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, ext.loopcontrols]
     )
-    environment.filters["tojson"] = to_json
-    environment.globals |= {"dict": PlainDict(), "namespace": PlainNamespace, "raise_exception": raise_exception}
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"dict": _PlainDict(), "namespace": _PlainNamespace, "raise_exception": _raise_exception}
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
+
+
+class _Generation(ext.Extension):
+    """`{% generation %}` marks an answer and changes nothing in the text."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
+
+    def _text(self, caller: Any) -> str:
+        return str(caller())
+
+
+class _PlainDict:
+    """`dict`, without the methods of the type."""
+
+    def __call__(self, *values: Any, **named: Any) -> dict[Any, Any]:
+        return dict(*values, **named)
+
+    def fromkeys(self, *values: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*values)
+
+
+class _PlainNamespace(Namespace):
+    """`namespace`, without attributes that begin with an underscore."""
+
+    def __init__(*values: Any, **named: Any) -> None:  # an attribute may be called "self"
+        self, *others = values
+        attributes = dict(*others, **named)
+        for name in attributes:
+            _refuse_underscore(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_underscore(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_underscore(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace takes no attribute {name!r}.")
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def render(template: str, tokens: dict[str, Any], chats: list[dict[str, Any]]) -> list[str | None]:
@@ -94,10 +105,8 @@ def render(template: str, tokens: dict[str, Any], chats: list[dict[str, Any]]) -
     return [_render_chat(environment, template, {**tokens, **chat}, deadline) for chat in chats]
 
 
-def _require_no_power(environment: Any, template: str) -> None:
+def _require_no_power(environment: Environment, template: str) -> None:
     """A power of powers takes for ever in one step, and no template needs one."""
-    from jinja2.exceptions import TemplateSyntaxError
-
     try:
         power = any(kind == "operator" and sign == "**" for _, kind, sign in environment.lex(template))
     except TemplateSyntaxError as error:
@@ -106,9 +115,7 @@ def _require_no_power(environment: Any, template: str) -> None:
         raise RefusedError("takes powers")
 
 
-def _render_chat(environment: Any, template: str, values: dict[str, Any], deadline: float) -> str | None:
-    from jinja2.exceptions import SecurityError, TemplateError
-
+def _render_chat(environment: Environment, template: str, values: dict[str, Any], deadline: float) -> str | None:
     sys.settrace(_bounding(deadline))
     try:
         text: str = environment.from_string(template).render(tools=None, documents=None, **values)
