@@ -93,7 +93,7 @@ def train(run: Run | StrPath, *, resume: bool = False, progress: Listener | None
     ('data', 'train')
     """
     opened = _reopen(run)
-    with working(progress):
+    with working(progress, processes="all"):
         from medtune.pipeline import run as pipeline
 
         pipeline.train_stage(RunDir(opened.path), resume=resume)

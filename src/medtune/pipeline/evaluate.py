@@ -15,7 +15,8 @@ from medtune.records import Comparison, Control, ControlName, ModelName, Predict
 from medtune.run_dir import provenance
 from medtune.run_dir.directory import RunDir, StageName, pin_revision
 from medtune.run_dir.partial_results import PartialResults
-from medtune.runtime.hardware import choose_device, rank, release_memory
+from medtune.runtime.distributed import is_main
+from medtune.runtime.hardware import choose_device, release_memory
 from medtune.runtime.progress import say, tell_skipped
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def load_run_model(run_dir: RunDir, config: Config, record: dict[str, Any], *, f
     loaded = load_model(pin_revision(run_dir, config), for_training=for_training)
     provenance.require_same_base(run_dir, loaded.identity)
     record["base_identity"] = loaded.identity
-    if rank() == 0:
+    if is_main():
         run_dir.update_provenance(model={"base": config.model.base, "revision": loaded.revision})
     record["choices"] = {name: {"value": c.value, "reason": c.reason} for name, c in loaded.choices.items()}
     return loaded

@@ -18,7 +18,7 @@ from medtune.pipeline.report import report_stage
 from medtune.run_dir import provenance
 from medtune.run_dir.directory import STAGES, RunDir, StageName
 from medtune.runtime import interruption
-from medtune.runtime.hardware import rank, world_size
+from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import console, say
 from medtune.training.checkpoints.remote import check_repository, newest_checkpoint
 from medtune.training.checkpoints.sealing import last_checkpoint, require_origin, training_origin
@@ -26,11 +26,6 @@ from medtune.training.checkpoints.sealing import last_checkpoint, require_origin
 
 def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
     """Every stage in order, each skipped when it is complete. Raises MedtuneError before any long work."""
-    if world_size() > 1:
-        raise RunDirError(
-            "`medtune run` is one process; run its stages by themselves and start `medtune train RUN` alone with "
-            "`accelerate launch -m medtune train RUN`"
-        )
     run_dir = start_run(config, path, resume=resume)
     stages: dict[StageName, Callable[[], None]] = {
         "data": lambda: prepare_stage(run_dir),
@@ -141,7 +136,7 @@ def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
             origin=origin,
             resume_from=checkpoint,
         )
-        if rank() == 0:
+        if is_main():
             _save_adapter(run_dir, model, loaded, config)
         record["plan"] = asdict(prepared.plan)
         record["training"] = result_record(result)

@@ -15,7 +15,8 @@ from medtune.config.recipes import dump_config, read_config
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, RunDirError
 from medtune.run_dir.stage_records import StageName
-from medtune.runtime.hardware import PeakMemory, describe_hardware, rank, release_memory
+from medtune.runtime.distributed import is_main
+from medtune.runtime.hardware import PeakMemory, describe_hardware, release_memory
 from medtune.runtime.progress import say, stage_progress
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def stage(run: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
     extra: dict[str, Any] = {}
     with stage_progress(name):
         yield extra
-        if rank() != 0:
+        if not is_main():
             return
         cost = {
             "seconds": round(time.monotonic() - began, 3),

@@ -17,7 +17,8 @@ from medtune.inference.scoring import answer_losses, sums_if_they_fit
 from medtune.model.adapters import lift_adapter
 from medtune.model.host_store import HostMemoryError
 from medtune.records import AnswerLoss, EncodedRow
-from medtune.runtime import hardware, interruption
+from medtune.runtime import interruption
+from medtune.runtime.distributed import gather_counts, is_main
 from medtune.runtime.progress import say
 from medtune.training.batching import StepSampler, collate_step
 from medtune.training.checkpoints.checked_trainer import CheckedTrainer
@@ -150,7 +151,7 @@ class AnswerTrainer(CheckedTrainer):
             )
         self.times_out_of_memory += 1
         self.args.optim = self.prepared.plan.optimizer
-        if hardware.rank() == 0:
+        if is_main():
             keep_plan(self.history.run, self.prepared.plan)
         say(f"out of {memory} memory {where}; from now on {self.prepared.plan.describe()}; no row is left out")
 
@@ -158,11 +159,12 @@ class AnswerTrainer(CheckedTrainer):
         """The sums of the first two over all processes, and the most passes that one of them makes."""
         if self.accelerator.num_processes == 1:
             return answer_tokens, tokens, passes  # an exchange would have to wait for the device
-        row = [answer_tokens, tokens, passes, int(interruption.requested())]
-        counts = self.accelerator.gather(torch.tensor([row], device=self.args.device))
-        sums = counts.sum(dim=0).tolist()
-        self.stopping.agree(sums[3] > 0)
-        return sums[0], sums[1], int(counts[:, 2].max())
+        counts, stop = gather_counts(
+            (answer_tokens, tokens, passes), stop=interruption.requested(), device=self.args.device
+        )
+        self.stopping.agree(stop)
+        answers, all_tokens, most_passes = zip(*counts, strict=True)
+        return sum(answers), sum(all_tokens), max(most_passes)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

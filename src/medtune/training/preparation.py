@@ -16,15 +16,8 @@ from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import HostMemoryError, HostStore
 from medtune.records import EncodedRow
-from medtune.runtime.hardware import (
-    free_bytes,
-    host_free_bytes,
-    matrix_rate,
-    rank,
-    release_memory,
-    torch_dtype,
-    world_size,
-)
+from medtune.runtime.distributed import rank, world_size
+from medtune.runtime.hardware import free_bytes, host_free_bytes, matrix_rate, release_memory, torch_dtype
 from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names, total_steps
 from medtune.training.batching import StepSampler

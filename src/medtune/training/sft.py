@@ -18,7 +18,8 @@ from medtune.errors import MedtuneError, first_line
 from medtune.model.answer_loss import add_answer_loss
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
-from medtune.runtime import hardware, interruption
+from medtune.runtime import interruption
+from medtune.runtime.distributed import is_main
 from medtune.training.answer_trainer import AnswerTrainer, require_finite_adapter, require_float32_adapter
 from medtune.training.arguments import build_arguments, total_steps
 from medtune.training.batching import steps_per_epoch
@@ -79,7 +80,7 @@ def train_adapter(
             require_best(resume_from, state)
     steps = steps_to_go(resume_from, total_steps(config, len(train_rows)), config)
     epoch_steps = steps_per_epoch(len(train_rows), config.training.effective_batch_rows)
-    if hardware.rank() == 0:
+    if is_main():
         step = step_of(resume_from) if resume_from else 0
         run.truncate_history(step, validated=is_validated(step, state["log_history"]) if resume_from else True)
         keep_plan(run, prepared.plan)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from medtune.pipeline.doctor.findings import Finding, amount
-from medtune.runtime.hardware import choose_device, choose_dtype, free_bytes, host_free_bytes, world_size
+from medtune.runtime.distributed import world_size
+from medtune.runtime.hardware import choose_device, choose_dtype, free_bytes, host_free_bytes
 
 _NO_GPU = "no CUDA GPU is visible; models compute on the CPU"
 

@@ -21,7 +21,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from medtune.config.schema import Config
 from medtune.errors import HubError, HubUnavailableError
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub_repositories import commit_files, open_private_repository, squash_history
 from medtune.training.checkpoints.remote import SUFFIXES, names_in_repository, remote_steps
@@ -194,7 +194,7 @@ class CheckpointPusher:
 def open_pusher(run: RunDir, config: Config, resumed: Path | None) -> CheckpointPusher | None:
     """The pusher of a training that names a repository, in its first process; `resumed` goes up if it is not there."""
     repo = config.training.push_checkpoints_to
-    if repo is None or rank() != 0:
+    if repo is None or not is_main():
         return None
     pusher = CheckpointPusher(run, repo)
     if resumed is not None:

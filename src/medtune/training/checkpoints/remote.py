@@ -19,7 +19,7 @@ from medtune.config.recipes import changed_keys, read_config
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, HubError, HubUnavailableError
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub import NEVER
 from medtune.storage.hub_repositories import RepositoryState, fetch_files, open_private_repository, require_write_token
@@ -68,7 +68,7 @@ def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool
     already that is worth going on with: `started` says so.
     """
     repo = config.training.push_checkpoints_to
-    if repo is None or rank() != 0 or run.is_complete("train"):
+    if repo is None or not is_main() or run.is_complete("train"):
         return
     try:
         state = _patiently(lambda: open_private_repository(repo))
