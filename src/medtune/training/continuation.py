@@ -1,4 +1,4 @@
-"""Where a training stops when it is told to, and where it goes on."""
+"""Where a training stops when it is told to, and where it resumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from medtune.config.schema import Config
 from medtune.errors import RunDirError
 from medtune.run_dir.directory import RunDir
 from medtune.runtime import interruption
@@ -29,10 +28,10 @@ class TrainingOverError(Exception):
 class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
     """Saves a checkpoint after the step in hand and ends the training, once any of its processes was told to stop."""
 
-    def __init__(self, run: RunDir):
-        self.run = run
+    def __init__(self, run: RunDir, validate: Callable[[], bool]):
+        """`validate` makes up for a validation that was broken off, and returns whether training is over by it."""
+        self.run, self.validate = run, validate
         self.told: bool | None = None
-        self.validate: Callable[[], bool] = lambda: False
 
     def agree(self, told: bool) -> None:
         """What several processes found in their exchange: all of them have to stop after the same step."""
@@ -73,9 +72,11 @@ def require_best(checkpoint: Path, state: Mapping[str, Any]) -> None:
         )
 
 
-def steps_to_go(checkpoint: Path | None, steps: int, config: Config) -> int:
-    """Optimiser steps of the whole training: `steps`, or as many as there were when early stopping ended it."""
-    patience = config.training.early_stopping_patience
+def steps_to_go(checkpoint: Path | None, steps: int, patience: int | None) -> int:
+    """Optimiser steps of the whole training: `steps`, or as many as there were when early stopping ended it.
+
+    `patience` is `training.early_stopping_patience`.
+    """
     if checkpoint is None or patience is None:
         return steps
     state = read_state(checkpoint)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
 from medtune.errors import MedtuneError
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
@@ -105,3 +107,23 @@ def _lower_rate(half: bool) -> str:
 def _plain(value: Any) -> Any:
     # JSON has no NaN.
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def require_float32_adapter(model: Any) -> None:
+    """Raises MedtuneError, naming the weight, if a trainable parameter is not float32."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32; this is a bug in medtune")
+
+
+def require_finite_adapter(model: Any) -> None:
+    """Raises MedtuneError, naming the weight, if a trainable parameter holds NaN or infinity."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if torch.isfinite(torch.nn.utils.get_total_norm(trained.values())):
+        return  # one look, for which the device is waited for once
+    for name, parameter in trained.items():
+        if not torch.isfinite(parameter).all():
+            raise MedtuneError(
+                f"the adapter has NaN or infinite weights ({name}), which are not saved; "
+                "lower training.learning_rate or set model.dtype to bfloat16 or float32"
+            )

@@ -13,9 +13,8 @@ import torch
 from medtune.model.packing import fill_micro_batches
 from medtune.records import EncodedRow
 from medtune.runtime.progress import say
-from medtune.training.batching import collate_step
+from medtune.training.batching import collate_step, steps_of
 from medtune.training.plan.peaks import GIB
-from medtune.training.preparation import steps_of
 
 if TYPE_CHECKING:
     from medtune.training.answer_trainer import AnswerTrainer
@@ -33,7 +32,7 @@ def rehearse(trainer: AnswerTrainer) -> None:
         peak, plan = torch.cuda.max_memory_allocated(device), trainer.prepared.plan
         say(
             f"rehearsal: the longest pass, with optimiser, and a validation batch fit; {peak / GIB:.1f} GiB at their "
-            f"peak, {plan.peak_bytes / GIB:.1f} foretold"
+            f"peak, {plan.peak_bytes / GIB:.1f} predicted"
         )
 
 
@@ -55,13 +54,14 @@ def _try(trainer: AnswerTrainer) -> None:
     if trainer.args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.args.device)  # of loading, and of what did not fit
     budget, parameters = trainer.prepared.plan.tokens_per_micro_batch, trainer.trained
-    train_rows, validation_rows = trainer.train_rows, trainer.validation_rows
+    job = trainer.job
+    train_rows, validation_rows = job.train_rows, job.validation_rows
     # What a step holds beside its passes: the optimiser's state, and the gradient of the passes before.
     state = torch.empty(trainer.prepared.optimizer_bytes(), dtype=torch.uint8, device=trainer.args.device)
     if trainer.prepared.largest_step > budget:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
-    longest = longest_pass(train_rows, steps_of(train_rows, trainer.config), budget)
+    longest = longest_pass(train_rows, steps_of(len(train_rows), job.training, job.seed), budget)
     step: dict[str, Any] = collate_step(longest, tokens_per_micro_batch=budget, filler=longest[0])
     with trainer.accelerator.autocast():
         trainer.passes(trainer.model, step["micro_batches"], step["answer_tokens"])

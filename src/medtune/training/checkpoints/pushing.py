@@ -18,7 +18,6 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
-from medtune.config.schema import Config
 from medtune.errors import HubError, HubUnavailableError
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import is_main
@@ -191,9 +190,8 @@ class CheckpointPusher:
             squash_history(self.repo, message)
 
 
-def open_pusher(run: RunDir, config: Config, resumed: Path | None) -> CheckpointPusher | None:
+def open_pusher(run: RunDir, repo: str | None, resumed: Path | None) -> CheckpointPusher | None:
     """The pusher of a training that names a repository, in its first process; `resumed` goes up if it is not there."""
-    repo = config.training.push_checkpoints_to
     if repo is None or not is_main():
         return None
     pusher = CheckpointPusher(run, repo)

@@ -20,7 +20,7 @@ from medtune.training.arguments import optimizer_names
 from medtune.training.plan.choosing import MARGIN, REACHED, plan_training, work_per_token
 from medtune.training.plan.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
 from medtune.training.plan.shapes import head_size, is_base_linear, shape_of
-from medtune.training.preparation import HOST_SHARE
+from medtune.training.prepared_step import HOST_SHARE
 
 # A weight in NF4 takes half a byte, and of every 64 a scale of one byte, of which 256 share one in float32.
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)

@@ -16,11 +16,11 @@ from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import HostMemoryError, HostStore
 from medtune.records import EncodedRow
-from medtune.runtime.distributed import rank, world_size
+from medtune.runtime.distributed import world_size
 from medtune.runtime.hardware import free_bytes, host_free_bytes, matrix_rate, release_memory, torch_dtype
 from medtune.runtime.progress import say
-from medtune.training.arguments import checkpoint_whole_layers, optimizer_names, total_steps
-from medtune.training.batching import StepSampler
+from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
+from medtune.training.batching import largest_step
 from medtune.training.plan.choosing import MARGIN, plan_training
 from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
 from medtune.training.plan.shapes import model_shape
@@ -53,7 +53,8 @@ class PreparedStep:
         self.training = config.training
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
         self.machine = this_machine(device, config.training)
-        self.largest_step, self.longest_row = largest_step(rows, config), max(len(row.input_ids) for row in rows)
+        lengths = [len(row.input_ids) for row in rows]
+        self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
         if world_size() > 1:
             # Each process plans by its own memory, and all have to make the same updates.
@@ -195,20 +196,3 @@ def this_machine(device: str, training: TrainingSection) -> Machine:
     if limit_gib is not None and device != "cpu":
         limit = min(limit, int(limit_gib * GIB))
     return Machine(allocated, limit, host, matrix_rate(device), offloads=device != "cpu")
-
-
-def largest_step(rows: Sequence[EncodedRow], config: Config) -> int:
-    """The most tokens that one optimiser step holds in this process."""
-    return max(sum(len(rows[i].input_ids) for i in step) for step in steps_of(rows, config))
-
-
-def steps_of(rows: Sequence[EncodedRow], config: Config) -> StepSampler:
-    """The rows of every optimiser step of the whole training, as this process has them."""
-    return StepSampler(
-        len(rows),
-        config.training.effective_batch_rows,
-        total_steps(config, len(rows)),
-        config.seed,
-        rank(),
-        world_size(),
-    )
