@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trainings import assert_same, losses, make_config, rows, train
+from trainings import assert_same, losses, make_config, make_job, rows, train
 
 from medtune.errors import MedtuneError
 from medtune.inference import scoring
@@ -15,9 +15,9 @@ from medtune.model.host_store import HostMemoryError
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
-from medtune.training import answer_trainer, preparation, sft
+from medtune.training import answer_trainer, prepared_step, sft, validating_trainer
 from medtune.training.plan.kept_plan import restore_plan
-from medtune.training.preparation import PreparedStep
+from medtune.training.prepared_step import PreparedStep
 from medtune.training.rehearsal import longest_pass, rehearse
 
 
@@ -101,7 +101,7 @@ def test_a_validation_batch_too_large_is_found_too(tiny, tmp_path, rehearsed, mo
         tried.append(sum(len(row.input_ids) for row in batch))
         return fits(model, batch) if tried[-1] <= 200 else None
 
-    monkeypatch.setattr(answer_trainer, "sums_if_they_fit", limited)
+    monkeypatch.setattr(validating_trainer, "sums_if_they_fit", limited)
     monkeypatch.setattr(scoring, "sums_if_they_fit", limited)
     train(tiny, tmp_path, make_config(tiny, tokens_per_micro_batch=100_000))
     assert tried[0] > 200
@@ -110,7 +110,7 @@ def test_a_validation_batch_too_large_is_found_too(tiny, tmp_path, rehearsed, mo
     assert fitting == sorted(fitting)
 
 
-def prepared_step(tiny, **training):
+def prepare_step(tiny, **training):
     config = make_config(tiny, model={"quantization": "nf4"}, **training)
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype="float32")
     model = attach_new_adapter(prepare_for_training(base, "lean"), config.lora, 0)
@@ -123,7 +123,7 @@ def logits(prepared):
 
 
 def test_weights_kept_dequantised_can_be_let_go_of(tiny):
-    prepared = prepared_step(tiny, weights="dequantized")
+    prepared = prepare_step(tiny, weights="dequantized")
     before = logits(prepared)
     kept = [group.base for layer in prepared.layers for group in layer.groups]
     assert all(isinstance(base, BaseWeights) and base.kept is not None for base in kept)
@@ -134,7 +134,7 @@ def test_weights_kept_dequantised_can_be_let_go_of(tiny):
 
 
 def test_each_plan_takes_less_than_the_one_before_until_none_is_left(tiny):
-    prepared = prepared_step(tiny, checkpointing="none", weights="auto")
+    prepared = prepare_step(tiny, checkpointing="none", weights="auto")
     peaks = [prepared.plan.peak_bytes]
     while prepared.take_less("device", keep_optimizer=True):
         peaks.append(prepared.plan.peak_bytes)
@@ -148,7 +148,7 @@ def test_each_plan_takes_less_than_the_one_before_until_none_is_left(tiny):
 
 
 def test_host_memory_that_cannot_be_had_is_asked_for_less_until_none_is(tiny):
-    prepared = prepared_step(tiny, checkpointing="offload")
+    prepared = prepare_step(tiny, checkpointing="offload")
     # As on a GPU, whose layers' inputs wait on the host; plans are all that is made here.
     prepared.machine = replace(prepared.machine, offloads=True, host=2**30)
     prepared._follow = lambda: None
@@ -166,8 +166,8 @@ def test_embeddings_stay_where_host_memory_cannot_be_had(tiny, monkeypatch, caps
     def refuse(model):
         raise HostMemoryError("1.00 GiB of host memory cannot be page-locked (CUDA error 2); free host memory")
 
-    prepared = prepared_step(tiny)
-    monkeypatch.setattr(preparation, "move_embeddings_to_host", refuse)
+    prepared = prepare_step(tiny)
+    monkeypatch.setattr(prepared_step, "move_embeddings_to_host", refuse)
     prepared.plan = replace(prepared.plan, embeddings="host")
     prepared._follow()
     assert prepared.plan.embeddings == "device"
@@ -188,7 +188,7 @@ def test_a_training_that_goes_on_keeps_its_optimiser(tiny):
 
 
 def test_a_plan_is_kept_unless_the_memory_was_set_lower_since(tiny):
-    prepared = prepared_step(tiny, memory_gib=2.0)
+    prepared = prepare_step(tiny, memory_gib=2.0)
     prepared.device = "cuda:0"
     for peak, limit, exceeds in ((1, 3, False), (2.5, 3, True), (2.5, 2, False)):
         plan = replace(prepared.plan, peak_bytes=int(peak * 2**30), limit_bytes=int(limit * 2**30))
@@ -201,12 +201,9 @@ def gpu_training(tiny, tmp_path, config, *, resume_from=None, dtype="float16"):
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
     model = attach_new_adapter(prepare_for_training(base, "lean"), config.lora, config.seed)
     prepared = PreparedStep(model, rows(tiny), config, device="cuda:0", dtype=dtype)
-    run = RunDir(tmp_path)
-    model, result = sft.train_adapter(
-        model, tiny.tokenizer, rows(tiny), rows(tiny, 6, start=100),
-        config=config, run=run, dtype=dtype, prepared=prepared, resume_from=resume_from,
-    )  # fmt: skip
-    return run.read_history(), result, prepared
+    job = make_job(tiny, tmp_path, config, prepared, rows(tiny), dtype=dtype, resume_from=resume_from)
+    _, result = sft.train_adapter(job)
+    return job.run.read_history(), result, prepared
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import assert_same, losses, make_config, rows, train
+from trainings import assert_same, losses, make_config, make_job, rows, train
 
 from medtune.errors import MedtuneError, RunDirError
 from medtune.model.adapters import attach_new_adapter
@@ -16,10 +16,10 @@ from medtune.model.loading import load_base_model, resolve_base
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.runtime import interruption
-from medtune.training import answer_trainer, sft
+from medtune.training import answer_trainer, health, sft, validating_trainer
 from medtune.training.checkpoints.sealing import last_checkpoint
 from medtune.training.plan.kept_plan import restore_plan
-from medtune.training.preparation import PreparedStep
+from medtune.training.prepared_step import PreparedStep
 
 
 def test_one_pass_of_eight_rows_equals_eight_passes_of_one(tiny, tmp_path):
@@ -201,10 +201,10 @@ def test_adapters_stay_float32_and_keep_their_first_weights(tiny, tmp_path, prep
 
 def test_a_bfloat16_adapter_is_refused(tiny):
     model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
-    answer_trainer.require_float32_adapter(model)
+    health.require_float32_adapter(model)
     next(p for p in model.parameters() if p.requires_grad).data = torch.zeros(1, dtype=torch.bfloat16)
     with pytest.raises(MedtuneError, match="not float32"):
-        answer_trainer.require_float32_adapter(model)
+        health.require_float32_adapter(model)
 
 
 def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
@@ -236,7 +236,7 @@ def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first
     settings = {"max_steps": 6, "epochs": 2, "tokens_per_micro_batch": 64, "early_stopping_patience": 5}
     config = make_config(tiny, **settings)
     whole, history, result = train(tiny, tmp_path / "a", config)
-    measured, losses_of, passes = [], answer_trainer.answer_losses, []
+    measured, losses_of, passes = [], validating_trainer.answer_losses, []
 
     def interrupted(*args, on_rows, **options):
         measured.append(len(passes))
@@ -249,7 +249,7 @@ def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first
 
         return losses_of(*args, on_rows=watched, **options)
 
-    monkeypatch.setattr(answer_trainer, "answer_losses", interrupted)
+    monkeypatch.setattr(validating_trainer, "answer_losses", interrupted)
     with interruption.handled(), pytest.raises(interruption.Interrupted):
         train(tiny, tmp_path / "b", config)
     # Stopped after one pass of several.
@@ -267,7 +267,7 @@ def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first
 
 def stopped_in_validation(tiny, tmp_path, monkeypatch, config, number, *, resume_from=None):
     """A training whose validation of that number, from one, is stopped by a signal."""
-    measured, losses_of = [], answer_trainer.answer_losses
+    measured, losses_of = [], validating_trainer.answer_losses
 
     def interrupted(*args, on_rows, **options):
         measured.append(None)
@@ -280,7 +280,7 @@ def stopped_in_validation(tiny, tmp_path, monkeypatch, config, number, *, resume
         return losses_of(*args, on_rows=watched, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(answer_trainer, "answer_losses", interrupted)
+        patch.setattr(validating_trainer, "answer_losses", interrupted)
         with interruption.handled(), pytest.raises(interruption.Interrupted):
             train(tiny, tmp_path, config, resume_from=resume_from)
 
@@ -414,13 +414,10 @@ def test_bfloat16_autocast_trains_on_a_cpu(tiny, tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_gpu_training_follows_the_cpu(tiny, tmp_path, dtype):
     config = make_config(tiny, optimizer="paged_adamw_8bit")
-    run = RunDir(tmp_path / "gpu")
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
     model = attach_new_adapter(base, config.lora, config.seed)
     prepared = PreparedStep(model, rows(tiny), config, device="cuda:0", dtype=dtype)
-    validation = rows(tiny, 6, start=100)
-    sft.train_adapter(
-        model, tiny.tokenizer, rows(tiny), validation, config=config, run=run, dtype=dtype, prepared=prepared
-    )
+    job = make_job(tiny, tmp_path / "gpu", config, prepared, rows(tiny), dtype=dtype)
+    sft.train_adapter(job)
     _, exact, _ = train(tiny, tmp_path / "cpu", make_config(tiny))
-    assert losses(run.read_history()) == pytest.approx(losses(exact), rel=0.03)
+    assert losses(job.run.read_history()) == pytest.approx(losses(exact), rel=0.03)

@@ -66,9 +66,7 @@ class StepSampler(Sampler[list[int]]):
 
 def steps_of(rows: int, training: TrainingSection, seed: int) -> StepSampler:
     """The row indices of every optimiser step of the whole training, as this process has them."""
-    return StepSampler(
-        rows, training.effective_batch_rows, total_steps(training, rows), seed, rank(), world_size()
-    )
+    return StepSampler(rows, training.effective_batch_rows, total_steps(training, rows), seed, rank(), world_size())
 
 
 def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from medtune.config.schema import TrainingSection
 from medtune.errors import ModelError
-from medtune.training import preparation
+from medtune.training import prepared_step
 from medtune.training.plan.choosing import plan_training, work_per_token
 from medtune.training.plan.peaks import GIB, Machine, ModelShape, TrainingPlan, predicted_peak
 
@@ -165,9 +165,9 @@ def test_host_memory_bounds_what_is_kept_there():
 
 
 def test_the_host_gives_a_share_or_what_is_said(monkeypatch):
-    monkeypatch.setattr(preparation, "host_free_bytes", lambda: 10 * GIB)
-    assert preparation.this_machine("cpu", TrainingSection()).host == 6 * GIB
-    assert preparation.this_machine("cpu", TrainingSection(host_memory_gib=2.5)).host == 2.5 * GIB
+    monkeypatch.setattr(prepared_step, "host_free_bytes", lambda: 10 * GIB)
+    assert prepared_step.this_machine("cpu", TrainingSection()).host == 6 * GIB
+    assert prepared_step.this_machine("cpu", TrainingSection(host_memory_gib=2.5)).host == 2.5 * GIB
 
 
 # Peaks that torch's allocator reported on an H100 and an H200 (torch 2.11, LLaMA-3-8B's shape, no optimiser state):
