@@ -52,7 +52,7 @@ def audit_rows(prepared: Prepared, lengths: RowLengths, config: Config) -> Audit
     """Audit the rows of `prepared`, the split as it is trained on beside a random one of the same rows and sizes."""
     rows, split, report = prepared.rows, prepared.split, prepared.report
     leakage = Leakage(rows, prepared.similar)
-    types = {part: _tally(pair.qtype for pair in getattr(split, part)) for part in PARTS}
+    types: dict[str, dict[str, int]] = {part: _tally(pair.qtype for pair in getattr(split, part)) for part in PARTS}
     return Audit(
         source=prepared.provenance["source"],
         cleaning={name: report[name] for name in ("source", "test_source") if name in report},
