@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def _encode_rows(run_dir: RunDir, loaded: LoadedModel) -> tuple[EncodedRows, Enc
 
     config, training = run_dir.config, run_dir.config.training
 
-    def encode(pairs: Iterable[QAPair]) -> EncodedRows:
+    def encode(pairs: Sequence[QAPair]) -> EncodedRows:
         return encode_for_training(loaded.renderer, pairs, max_length=training.max_length, overlong=training.overlong)
 
     sampled = sample_rows(run_dir.read_split("validation"), training.validation_limit, config.seed)
