@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from browser_sessions import browser, session
+from hardware_facts import facts, native_dtype, plain_machine, pytest_sessionstart
 from tiny_model import tiny
 
 # Read when torch and huggingface_hub are imported, so set before any test module brings them in.
@@ -21,7 +22,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 settings.register_profile("medtune", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("medtune")
 
-__all__ = ["browser", "cache_folder", "session", "shared_data", "tiny"]
+__all__ = [
+    "browser", "cache_folder", "facts", "native_dtype", "plain_machine", "pytest_sessionstart", "session",
+    "shared_data", "tiny",
+]  # fmt: skip
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -101,13 +101,14 @@ def test_readme_lists_every_recipe_and_make_target():
 
 
 def test_readme_shows_a_demo_table_of_this_recipe():
-    text = (ROOT / "README.md").read_text().split("<!-- demo -->")[1].split("<!-- /demo -->")[0]
+    text, behind = (ROOT / "README.md").read_text().split("<!-- demo -->")[1].split("<!-- /demo -->")
     metrics = [*load_recipe("demo").evaluation.metrics, "bits_per_byte"]
     table = text.split("95 % interval")[1].split("unclear:")[0]
     assert [line.split()[0] for line in table.splitlines() if line[:1].isalpha()] == metrics
     # The counts that the text states, and the first lines that it speaks of.
     assert "on the same 56 rows" in text
     assert "Tuning does not beat a random training answer" in text
+    assert behind.startswith("\n\nAnother processor gives other digits")
 
 
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")

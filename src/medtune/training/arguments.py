@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl import SFTConfig
 
-from medtune.config.schema import TrainingSection
+from medtune.config.training import TrainingSection
 
 if TYPE_CHECKING:
     from medtune.training.job import TrainingJob

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
-from medtune.config.schema import TrainingSection
+from medtune.config.training import TrainingSection
 from medtune.model.packing import fill_micro_batches, pack_rows
 from medtune.records import IGNORED, EncodedRow
 from medtune.runtime.distributed import rank, world_size

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medtune.config.schema import TrainingSection
+from medtune.config.training import TrainingSection
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.training.batching import total_steps
