@@ -87,3 +87,13 @@ def room_for(monkeypatch, tokens):
 
     monkeypatch.setattr(answer_trainer.AnswerTrainer, "passes", limited)
     return tried
+
+
+def huge_adapter(tiny, tmp_path):
+    """Finite, or it would not be loaded; its first step is not."""
+    model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.fill_(1e30)
+    model.save_pretrained(tmp_path / "huge")
+    return tmp_path / "huge"

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from medtune.config.recipes import MAY_CHANGE
 from medtune.config.schema import Config
@@ -24,7 +23,7 @@ from medtune.records import EncodedRow, FileRecord
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import say
 from medtune.storage.disk_errors import writing
-from medtune.storage.reading import DamagedError, check_type, describe_file, difference, read_mapping, read_text
+from medtune.storage.reading import DamagedError, check_type, describe_file, difference, read_mapping
 from medtune.storage.writing import flush
 
 SEAL_NAME = "sealed.json"
@@ -154,29 +153,6 @@ def prune_checkpoints(run: RunDir, keep: int, best_step: Callable[[Path], int | 
             # The seal first: what is half deleted must not pass for whole.
             (folder / SEAL_NAME).unlink(missing_ok=True)
             shutil.rmtree(folder)
-
-
-def save_plan(run: RunDir, plan: Mapping[str, Any]) -> None:
-    """Keep the plan of a training beside its checkpoints."""
-    run.write_json(run.checkpoints_dir / PLAN_NAME, dict(plan))
-
-
-def read_plan(run: RunDir) -> str:
-    """The plan that the checkpoints were made with, as JSON. Raises RunDirError if it is missing."""
-    file = run.checkpoints_dir / PLAN_NAME
-    try:
-        return read_text(file)
-    except FileNotFoundError:
-        raise plan_error(run, "missing") from None
-    except DamagedError as error:
-        raise plan_error(run, f"damaged ({error})") from None
-
-
-def plan_error(run: RunDir, problem: str) -> RunDirError:
-    """That training cannot go on without its plan."""
-    return RunDirError(
-        f"{run.checkpoints_dir / PLAN_NAME}: {problem}; restore it, or delete {run.checkpoints_dir} to start over"
-    )
 
 
 def _folders(run: RunDir) -> list[Path]:
