@@ -27,7 +27,7 @@ def print_audit(audit: Audit, console: Console) -> None:
 
 
 def print_leakage(audit: Audit, console: Console) -> None:
-    """Print which share of the test rows the model may have seen in training, and in words what that means."""
+    """Print the share of the test rows that the model may have seen in training, and in words what that means."""
     _print_section(console, "Share of the test rows that have their like in train", leakage_table(audit))
     sentences = leak_sentences(audit)
     if audit.split.validation_from_train:
@@ -40,7 +40,7 @@ def print_leakage(audit: Audit, console: Console) -> None:
 
 
 def leakage_table(audit: Audit) -> Table:
-    """Share of the test rows found in train, and in train or validation, for this split and for a random one."""
+    """The share of the test rows found in train, and in train or validation, in this split and in a random one."""
     method = audit.split.method
     titles = [method] if method == "random" else [method, "random"]
     table = _table("shared", *(name for title in titles for name in (title, "+ validation")))

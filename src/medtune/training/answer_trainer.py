@@ -100,7 +100,7 @@ class AnswerTrainer(ValidatingTrainer):
         answer_tokens, tokens, most_passes = self._over_processes(
             inputs["answer_tokens"], inputs["tokens"], len(micro_batches)
         )
-        # Every pass ends in an exchange between the processes: all of them make equally many.
+        # Every pass ends in an exchange between the processes: all of them need equally many.
         micro_batches = micro_batches + [inputs["filler"]] * (most_passes - len(micro_batches))
         budget = inputs["tokens_per_micro_batch"]
 
@@ -116,7 +116,7 @@ class AnswerTrainer(ValidatingTrainer):
         return total
 
     def passes(self, model: Any, micro_batches: Sequence[dict[str, Any]], answer_tokens: int) -> torch.Tensor:
-        """Forward and backward over these passes. Returns their share of the loss of `answer_tokens` tokens."""
+        """Forward and backward over these passes. Returns their part of the mean loss over `answer_tokens` tokens."""
         total = torch.zeros((), device=self.args.device)
         with _in_training_mode(model):
             for number, micro_batch in enumerate(micro_batches, start=1):
@@ -126,7 +126,7 @@ class AnswerTrainer(ValidatingTrainer):
         return total
 
     def within_memory(self, compute: Callable[[], T], *, where: str, keep_optimizer: bool = True) -> T:
-        """`compute()`, again by a plan that takes less whenever memory runs out; no row is left out.
+        """Return `compute()`, called again under a plan that takes less whenever memory runs out. No row is left out.
 
         Raises MedtuneError where no plan takes less.
         """
@@ -143,7 +143,7 @@ class AnswerTrainer(ValidatingTrainer):
 
     def _take_less(self, lacking: Literal["device", "host"], problem: str, where: str, keep_optimizer: bool) -> None:
         memory = "GPU" if lacking == "device" else "host"
-        # Several processes would have to begin a step again together; before the first each is by itself.
+        # Several processes would have to begin a step again together; before the first step each is by itself.
         alone = self.accelerator.num_processes == 1 or not keep_optimizer
         if not alone or not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             why = "no other plan takes less" if alone else "several processes cannot change the plan of a step"
@@ -171,15 +171,15 @@ class AnswerTrainer(ValidatingTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The pass's share of the step's loss. TRL's own also takes accuracy and entropy, and waits for both."""
+        """The pass's share of the step's loss. TRL's own also computes accuracy and entropy, and waits for both."""
         loss = model(**inputs).sum() / num_items_in_batch
         # DDP takes the mean over processes; `num_items_in_batch` counts the tokens of all.
         return loss * self.accelerator.num_processes
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Of the adapter's gradients: looking for them in the whole model takes longer than clipping them.
+        """Clip the adapter's gradients alone: finding them in the whole model takes longer than clipping them.
 
-        Raises MedtuneError where the step must not be taken.
+        Raises MedtuneError if the step must not be taken.
         """
         norm = self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
         scaler = self.accelerator.scaler
@@ -202,7 +202,7 @@ class AnswerTrainer(ValidatingTrainer):
 
 @contextmanager
 def _in_training_mode(model: Any) -> Iterator[None]:
-    """As `model` is: the trainer says `train()` before every pass, and going through thousands of modules takes the
+    """Ignore `model.train()`, which the trainer calls before every pass: going through thousands of modules takes the
     host as long as launching some layers."""
     model.train = lambda mode=True: model
     try:

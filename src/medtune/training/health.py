@@ -15,7 +15,7 @@ from medtune.errors import MedtuneError
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
 
-# A spike is told from the median of this many gradient norms before it, half of them at least.
+# A spike is measured against the median of this many gradient norms before it, or of half as many at the start.
 NORMS = 32
 # Float16 gradients are scaled by 65,536 at first, and by half after each overflow: below one, gradients overflow as
 # they are.
@@ -36,7 +36,7 @@ class StepReading:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with a step, and what to do about it, for people."""
+    """What is wrong with a step, and what to do about it, in words."""
 
     what: str
     advice: str
@@ -46,7 +46,7 @@ class HealthWatch:
     """Looks at every step before its update."""
 
     def __init__(self, most_spike: float | None, earlier_norms: Iterable[float] = ()) -> None:
-        """`earlier_norms` are those of a training that goes on."""
+        """`earlier_norms` are the gradient norms so far of a resumed training."""
         self.most_spike = most_spike
         self.norms: deque[float] = deque((norm for norm in earlier_norms if math.isfinite(norm)), maxlen=NORMS)
 

@@ -1,6 +1,6 @@
 """The longest pass and a validation batch, tried out before training begins: what will not fit fails now.
 
-Nothing of it stays: no gradient, no change of weights, no random number drawn.
+It leaves nothing behind: no gradient, no changed weight, no random number drawn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def rehearse(trainer: AnswerTrainer) -> None:
     """Try the longest pass of the whole training and the widest validation batch, with less memory until both fit.
 
-    Raises MedtuneError where nothing is left to save.
+    Raises MedtuneError if no plan takes less.
     """
     device = trainer.args.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -39,7 +39,7 @@ def rehearse(trainer: AnswerTrainer) -> None:
 def longest_pass(
     rows: Sequence[EncodedRow], steps: Iterable[Sequence[int]], tokens_per_micro_batch: int
 ) -> list[EncodedRow]:
-    """The rows of the pass with the most tokens among those of all `steps`; of equal ones that with the longest row."""
+    """The rows of the pass with the most tokens in all `steps`; among equals, of the one with the longest row."""
     lengths = [len(row.input_ids) for row in rows]
     passes = (
         [step[i] for i in indices]
@@ -52,11 +52,11 @@ def longest_pass(
 
 def _try(trainer: AnswerTrainer) -> None:
     if trainer.args.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(trainer.args.device)  # of loading, and of what did not fit
+        torch.cuda.reset_peak_memory_stats(trainer.args.device)  # those of loading, and of passes that did not fit
     budget, parameters = trainer.prepared.plan.tokens_per_micro_batch, trainer.trained
     job = trainer.job
     train_rows, validation_rows = job.train_rows, job.validation_rows
-    # What a step holds beside its passes: the optimiser's state, and the gradient of the passes before.
+    # A step also holds the optimiser's state and the gradients of the passes before.
     state = torch.empty(trainer.prepared.optimizer_bytes(), dtype=torch.uint8, device=trainer.args.device)
     if trainer.prepared.largest_step > budget:
         for parameter in parameters:

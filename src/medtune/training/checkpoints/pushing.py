@@ -1,4 +1,4 @@
-"""The newest checkpoint and the best go up in the background, however often the Hub fails; training never waits."""
+"""The newest checkpoint and the best go to the Hub in the background, however often it fails; training never waits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STAGED = ".pushing-"
 
 @dataclass(frozen=True, slots=True)
 class StagedCheckpoint:
-    """A checkpoint on its way up, in a run directory of its own, which pruning does not touch."""
+    """A checkpoint to upload, in a run directory of its own, which pruning does not touch."""
 
     run: RunDir
     step: int
@@ -46,7 +46,7 @@ class StagedCheckpoint:
     def of(cls, run: RunDir, folder: Path) -> StagedCheckpoint:
         """The sealed checkpoint `folder` of `run` and the best one so far, linked, and what goes with them, copied.
 
-        The best is what a training may end with, so that a machine which goes on needs it too.
+        The best is what a training may end with, so a machine that resumes it needs the best too.
         """
         staged = RunDir(Path(tempfile.mkdtemp(dir=run.checkpoints_dir, prefix=_STAGED)))
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
@@ -60,12 +60,12 @@ class StagedCheckpoint:
         return cls(staged, step_of(folder))
 
     def remove(self) -> None:
-        """Once it has arrived, or another takes its place."""
+        """Delete it, once it has arrived or another takes its place."""
         shutil.rmtree(self.run.path, ignore_errors=True)
 
 
 class CheckpointPusher:
-    """Pushes the newest of the checkpoints that it is handed; one that waits is dropped for a newer one."""
+    """Pushes the newest of the checkpoints that it is given; one that waits is dropped for a newer one."""
 
     def __init__(self, run: RunDir, repo: str):
         self.run, self.repo = run, repo
@@ -191,7 +191,7 @@ class CheckpointPusher:
 
 
 def open_pusher(run: RunDir, repo: str | None, resumed: Path | None) -> CheckpointPusher | None:
-    """The pusher of a training that names a repository, in its first process; `resumed` goes up if it is not there."""
+    """The pusher of a training that names a repository, in its first process. It pushes `resumed` unless it is there."""
     if repo is None or not is_main():
         return None
     pusher = CheckpointPusher(run, repo)

@@ -28,7 +28,7 @@ from medtune.storage.writing import flush
 
 SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
-# What of a configuration a training depends on.
+# The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
 
 
@@ -44,7 +44,7 @@ class _Seal:
 def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype: str) -> dict[str, str]:
     """What a training is made of, `base` being the model's identity, and in which dtype it is computed.
 
-    A checkpoint of another origin continues another training; only the dtype may change with the machine.
+    A checkpoint of another origin belongs to another training; only the dtype may change with the machine.
     """
     values = config.model_dump(mode="json", include=_SECTIONS)
     for key in MAY_CHANGE:
@@ -65,7 +65,7 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
 
 @contextmanager
 def writing_checkpoint(folder: Path) -> Iterator[None]:
-    """The block writes a checkpoint. Raises DiskError, and leaves nothing of it, if the disk does not let it."""
+    """In this block a checkpoint is written. If the disk does not let it, raises DiskError and leaves nothing of it."""
     try:
         with writing(folder):
             yield
@@ -111,15 +111,15 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
 
 
 def differing_origin(folder: Path, origin: Mapping[str, str]) -> list[str]:
-    """What the training of a sealed checkpoint does not share with `origin`, and would have to."""
+    """The parts of `origin` in which the training of a sealed checkpoint differs, except the dtype."""
     found = _read_seal(folder).origin
     return [name for name, value in origin.items() if found.get(name) != value and name != "dtype"]
 
 
 def link_checkpoint(folder: Path, target: Path, suffixes: Collection[str]) -> None:
-    """The sealed checkpoint `folder` once more at `target`, as far as its files end in `suffixes`.
+    """Put the files of the sealed checkpoint `folder` that end in `suffixes` into `target`, with a seal.
 
-    Files are hard links where the file system has them: they stay when `folder` is deleted, and take no space before.
+    They are hard links where the file system has those: they outlive `folder`, and take no space before.
     """
     sealed = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
     kept = {name: entry for name, entry in sealed["files"].items() if Path(name).suffix in suffixes}
@@ -137,7 +137,7 @@ def prune_checkpoints(run: RunDir, keep: int, best_step: Callable[[Path], int | 
     """Delete torn checkpoints and all whole ones but the newest, its best, and up to `keep` in all.
 
     `best_step` is the step of the best checkpoint when one was saved. An older one is of use only beside its own best:
-    without that no training goes on from it.
+    no training can resume without that.
     """
     folders = sorted(_folders(run), key=step_of, reverse=True)
     sealed = {step_of(folder): folder for folder in folders if (folder / SEAL_NAME).is_file()}
