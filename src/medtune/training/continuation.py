@@ -16,7 +16,7 @@ from medtune.training.checkpoints.sealing import damage_of
 
 
 class ValidationStoppedError(Exception):
-    """A signal came during a validation; `owed` if that was made up for an earlier one, which a signal broke off too."""
+    """A signal came during a validation; `owed` if that one made up for an earlier one, broken off by a signal too."""
 
     owed = False
 

@@ -80,7 +80,7 @@ def best_step(folder: Path) -> int | None:
 
 
 def require_known_files(folder: Path) -> None:
-    """Raises RunDirError for a missing file that the trainer would do without, and for one that medtune never writes."""
+    """Raises RunDirError for a missing file that the trainer would do without, and one that medtune never writes."""
     files = [file.relative_to(folder) for file in sorted(folder.rglob("*"))]
     for file in files:
         weights = file.suffix in (".bin", ".safetensors") and file.name not in {"adapter_model.safetensors", *_UNREAD}

@@ -191,7 +191,7 @@ class CheckpointPusher:
 
 
 def open_pusher(run: RunDir, repo: str | None, resumed: Path | None) -> CheckpointPusher | None:
-    """The pusher of a training that names a repository, in its first process. It pushes `resumed` unless it is there."""
+    """The pusher of a training that names a repository, in its first process. It pushes `resumed` if need be."""
     if repo is None or not is_main():
         return None
     pusher = CheckpointPusher(run, repo)
