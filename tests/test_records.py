@@ -6,7 +6,8 @@ import json
 import pytest
 
 from medtune import records
-from medtune.records import IGNORED, ComparisonRow, EncodedRow, MergeRecord, Prediction, QAPair, Score, Stratum
+from medtune.model.merging.record import MergeRecord
+from medtune.records import IGNORED, ComparisonRow, EncodedRow, Prediction, QAPair, Score, Stratum
 from medtune.storage.reading import check_type
 
 KINDS = [kind for kind in vars(records).values() if dataclasses.is_dataclass(kind)]

@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 
 from command_line import Medtune, command_runner
+from forked import SOURCES
 from medtune.__main__ import main
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
 from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import writing
-from stopping import SOURCES, results, write_recipe
+from stopping import results, write_recipe
+
+pytestmark = pytest.mark.slow
 
 TOO_LARGE = "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system"
 FULL = "no space left on the device; make room"
@@ -31,8 +34,6 @@ LIMITS = {
     7_500: "baseline/predictions.jsonl",
     200_000: "checkpoints/checkpoint-7",  # its optimizer, by torch
 }
-
-MORE = pytest.mark.skipif("MEDTUNE_DISKS" not in os.environ, reason="`make disk-test` takes its minute")
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +123,9 @@ def _can_mount() -> bool:
     return subprocess.run(with_tmpfs, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kilobytes", "named"),
-    [
-        pytest.param(4, "provenance.json", marks=MORE),
-        pytest.param(30, "data", marks=MORE),
-        pytest.param(90, "controls", marks=MORE),
-        (300, "checkpoints"),
-    ],
+    [(4, "provenance.json"), (30, "data"), (90, "controls"), (300, "checkpoints")],
 )
 def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, named: str) -> None:
     if not _can_mount():
@@ -157,7 +152,6 @@ def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, nam
     assert results(tmp_path / "mended") == expected
 
 
-@MORE
 def test_a_disk_that_fills_up_under_tensorboard(recipe: Path, tmp_path: Path) -> None:
     """Its writer fails in a thread, which prints no traceback of its own."""
     run = tmp_path / "run"
@@ -182,7 +176,7 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return command_runner(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, pytest.param(errno.ENOTSUP, marks=MORE)])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
 def test_a_run_where_nothing_can_be_renamed(
     recipe: Path, expected, tmp_path: Path, medtune: Medtune, monkeypatch: pytest.MonkeyPatch, caplog, number: int
 ) -> None:
