@@ -34,7 +34,7 @@ def test_a_random_split_says_what_it_leaks(random_audit: Audit) -> None:
     assert document is not None
     assert document.split == document.random
     (sentence,) = leak_sentences(random_audit)
-    assert sentence.startswith("This split (random) leaks. Of its 5 test rows ")
+    assert sentence.startswith("This split (random) leaks. Among its 5 test rows ")
     assert f"{document.split.in_train.share:.1%} share their document" in sentence
     assert "data.split.method grouped keeps them apart" in sentence
     assert len(random_audit.leaking_test_rows["document"]) == document.split.in_train.rows > 0

@@ -119,7 +119,7 @@ def test_a_wrong_mask_shows_in_the_loss(tiny, tmp_path):
 
 
 def test_prompt_tokens_carry_no_gradient(tiny):
-    """Changing what stands behind a masked label changes nothing; changing a learned one does."""
+    """Changing the token under a masked label changes nothing; changing a learned one does."""
     from medtune.inference.scoring import answer_losses
     from medtune.model.answer_loss import add_answer_loss
 

@@ -70,7 +70,7 @@ def leak_sentences(audit: Audit) -> list[str]:
     if not leaks:
         return []
     return [
-        f"This split ({audit.split.method}) leaks. Of its {total:,} test rows {', '.join(leaks)} with a training "
+        f"This split ({audit.split.method}) leaks. Among its {total:,} test rows {', '.join(leaks)} with a training "
         "row. Scores on such rows measure what was seen, not what was learnt; data.split.method grouped keeps them "
         "apart."
     ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from medtune.records import QAPair
 
-# Raise it when a rule changes: it stands in every report, so that two runs' rows can be told apart.
+# Raise it when a rule changes: it is in every report, so that two runs' rows can be told apart.
 VERSION = 2
 MIN_ANSWER_WORDS = 5
 

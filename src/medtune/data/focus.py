@@ -12,7 +12,7 @@ from medtune.records import QAPair
 FocusOrigin = Literal["given", "read from the questions", "absent"]
 
 # MedQuAD's questions were made from templates: these sixteen make over 99 % of its rows. A table of our own, read off
-# those rows: what stands before the topic, and what stands behind it, question mark aside.
+# those rows: what comes before the topic, and what comes after it, question mark aside.
 TEMPLATES = (
     ("What is (are)", ""),
     ("What are the symptoms of", ""),

@@ -68,8 +68,8 @@ def deal_again(split: Split, seed: int) -> Split:
 def leakage_table(leakage: Leakage, split: Split, dealt: Split) -> dict[str, KindLeakage | None]:
     """For each kind, rows and share of the test rows found in train, and in train or validation, of both splits.
 
-    Kinds that the source says nothing about are None. Of near-duplicates, which include equal answers, those whose
-    wording is a template are counted by themselves too.
+    Kinds that the source says nothing about are None. Near-duplicates include equal answers, and those whose wording
+    is a template are also counted by themselves.
     """
     return {
         kind: KindLeakage(_found(leakage, kind, split), _found(leakage, kind, dealt)) if leakage.given(kind) else None

@@ -1,7 +1,7 @@
 """The one renderer: question and answer → chat text → token ids and loss labels.
 
 Training rows, generation prompts and reference losses all come from here, so a training row's prefix is the generation
-prompt, token for token. What stands between a row's texts is the chat template's, parsed with special tokens, and what
+prompt, token for token. The text between a row's own texts is the chat template's, parsed with special tokens, and what
 a row puts in their place stays text, even where it spells one.
 
 Rows are encoded many at a time, which the tokenizer spreads over the cores; one row is a batch of one.
@@ -43,7 +43,7 @@ class PromptRenderer:
     def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
         """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one.
 
-        `examples` stand before the question as earlier turns of the chat.
+        `examples` come before the question, as earlier turns of the chat.
         """
         return self._encode_chats([self._prompt(question, examples)])[0]
 
@@ -103,7 +103,7 @@ class PromptRenderer:
 
     @cached_property
     def bos_count(self) -> int:
-        """How often BOS stands in a prompt: once, or at every turn where the chat template opens turns with it."""
+        """How often BOS occurs in a prompt: once, or at every turn where the chat template opens turns with it."""
         return self.prompt_ids("?").count(self.tokenizer.bos_token_id)
 
     def _prompt(self, question: str, examples: Sequence[QAPair]) -> list[_Part]:
@@ -116,7 +116,7 @@ class PromptRenderer:
         return [*parts, *self._prompt_template(len(examples))[-1]]
 
     def _prompt_template(self, examples: int) -> list[list[_Part]]:
-        """What stands before, between and behind the texts of a prompt with so many worked examples."""
+        """The text before, between and after the texts of a prompt with so many worked examples."""
         if examples not in self._prompt_templates:
             pieces = [self._template.before_question, self._template.after_question]
             if examples:
@@ -175,7 +175,7 @@ class PromptRenderer:
     def _encode(self, rows: Sequence[Sequence[_Part]]) -> list[list[int]]:
         """Token ids of each row of parts.
 
-        A row is encoded in one piece, as the model's makers did it, save where its own text spells a special token:
+        A row is encoded in one piece, as the model's makers did it, except where its own text spells a special token:
         there the spelling is encoded as plain text.
         """
         pieces = [_joined(parts) for parts in rows]

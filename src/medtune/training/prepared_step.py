@@ -26,7 +26,7 @@ from medtune.training.plan.choosing import MARGIN, plan_training
 from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
 from medtune.training.plan.shapes import model_shape
 
-# Of the main memory that is available, at most this share becomes page-locked.
+# The share of the available main memory that may become page-locked.
 HOST_SHARE = 0.6
 # After memory ran out, the share of the predicted peak, or of the host memory in use, that the next plan may take.
 LESS = 0.92

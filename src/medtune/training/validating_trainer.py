@@ -44,7 +44,7 @@ class ValidatingTrainer(CheckedTrainer):
             self.model.train(training_mode)
 
     def _stop_validation(self, rows: int) -> None:
-        # Of several processes all would have to stop at the same pass.
+        # Several processes would all have to stop at the same pass.
         if interruption.requested() and self.accelerator.num_processes == 1:
             raise ValidationStoppedError
 

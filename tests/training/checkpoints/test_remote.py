@@ -1,4 +1,4 @@
-"""Checkpoints that come back from a loopback Hub: only whole, of this training, newer than what stands here."""
+"""Checkpoints that come back from a loopback Hub: only whole, of this training, newer than what is here."""
 
 import json
 import os

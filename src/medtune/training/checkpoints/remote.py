@@ -33,7 +33,7 @@ from medtune.training.checkpoints.sealing import (
     step_of,
 )
 
-# Of the files of a checkpoint. Not training_args.bin, a pickle that resuming does without.
+# Files of a checkpoint that are pushed. Not training_args.bin, a pickle that resuming does without.
 SUFFIXES = frozenset({".json", ".jinja", ".model", ".pt", ".pth", ".safetensors", ".txt"})
 # Optimiser, schedule and random state, which transformers reads by torch's loader of tensors and nothing else.
 _STATES = frozenset({"*.pt", "*.pth"})

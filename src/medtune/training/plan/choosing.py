@@ -22,7 +22,7 @@ from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelSha
 OPERATIONS_PER_BYTE = 200
 # A pass of few tokens does not fill the GPU: what its products cost beside their operations, as tokens.
 IDLE_TOKENS = 64
-# Of the operations a GPU could do, what matrix products of these shapes reach.
+# The share of a GPU's operations a second that matrix products of these shapes reach.
 REACHED = 0.7
 # Seconds that the host takes to launch a layer's forward pass; as much for a backward pass, and for computing again. A
 # GPU that is faster waits.

@@ -26,8 +26,8 @@ from medtune.training.prepared_step import HOST_SHARE
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 # Host memory of the smallest machines that GPUs come with in notebooks.
 HOST_GIB = 12
-# Of the operations on the datasheet, what whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an H200,
-# weights dequantised, nothing computed again (docs/performance.md). Matrix products by themselves reach more.
+# The share of the datasheet's operations that whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an
+# H200, weights dequantised, nothing computed again (docs/performance.md). Matrix products alone reach more.
 REACHED_BY_STEPS = 0.53
 
 
