@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from medtune.runtime import interruption
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def _run() -> None:
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     """Exit with status 75 and the command that resumes, or with a shell's status for a signal if none does."""
     command = _continuing_command()
-    if rank() == 0:
+    if is_main():
         print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 

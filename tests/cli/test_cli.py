@@ -171,14 +171,50 @@ def test_a_command_line_that_cannot_be_parsed(
     assert snapshot(tmp_path) == {}
 
 
-def test_the_whole_job_refuses_to_run_once_a_gpu(
-    medtune: Medtune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "demo"], ["data", "prepare", "demo"], ["data", "audit", "rows.csv"],
+        ["evaluate", "r", "--model", "tuned"], ["compare", "r"], ["report", "r"],
+        ["score", "p.jsonl"], ["human", "export", "r"], ["merge", "r"],
+        ["publish", "r", "--repo", "a/b"], ["ask", "r", "why ?"], ["plan", "demo"], ["doctor"], ["config", "demo"],
+        ["recipes"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_commands_that_run_as_one_process_refuse_several(
+    medtune: Medtune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], rank: str
+) -> None:
+    """The first says so, the others are silent; nobody reads or writes anything."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("medtune.runtime.distributed._HEAD_START", 0)
+    result = medtune(*arguments)
+    assert (result.status, result.out) == (2, "")
+    line = (
+        f"medtune: `medtune {arguments[0]}` runs as one process, and 2 were launched; start it without the launcher: "
+        "only training takes several, by `accelerate launch -m medtune train RUN`\n"
+    )
+    assert result.err == (line if rank == "0" else "")
+    assert snapshot(tmp_path) == {}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["evaluate", "--help"], ["data", "audit", "--help"]])
+def test_several_processes_may_ask_for_help(
+    medtune: Medtune, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    result = medtune("run", "demo")
+    result = medtune(*arguments)
+    assert (result.status, result.err) == (0, "")
+    assert result.out
+
+
+def test_several_processes_may_train(medtune: Medtune, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = medtune("train", "begun")
     assert result.status == 2
-    assert "accelerate launch -m medtune train RUN" in result.err
-    assert snapshot(tmp_path) == {}
+    assert "data prepare" in result.err
+    assert "launched" not in result.err
 
 
 def test_a_fault_of_our_own_is_not_dressed_up(medtune: Medtune, monkeypatch: pytest.MonkeyPatch) -> None:

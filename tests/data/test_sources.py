@@ -172,7 +172,7 @@ def test_duplicate_ids_are_refused(tmp_path: Path, kind: str) -> None:
     else:
         write(path, '{"Question": "q", "Answer": "a", "id": "x"}\n{"Question": "r", "Answer": "b", "id": "x"}\n')
     assert refused(path, ColumnsSection(id="id")) == (
-        "id 'x' stands in two rows; ids must be unique, or leave data.columns.id out"
+        "id 'x' is in two rows; ids must be unique, or leave data.columns.id out"
     )
     assert [pair.id for pair in read(path).pairs] == [row_id("q", "a"), row_id("r", "b")]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from medtune.errors import DiskError, MedtuneError, RunDirError
 from medtune.pipeline.edge import process_edge
 from medtune.runtime import interruption
+from medtune.runtime.distributed import require_single_process
 from medtune.runtime.process import prepare_process
 from medtune.runtime.progress import Listener, listening
 
@@ -24,12 +26,14 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def working(progress: Listener | None = None) -> Iterator[None]:
+def working(progress: Listener | None = None, *, processes: Literal["one", "all"] = "one") -> Iterator[None]:
     """Locks, signal handlers, settings and the memory of models end with this block, however it ends.
 
     Raises RunInterrupted where a signal stopped it, DiskError where a disk did, and RunDirError if another thread of
-    this process is in such a block.
+    this process is in such a block, or if several processes were launched for what takes one.
     """
+    if processes == "one":
+        require_single_process("this call")
     if not _at_work.acquire(blocking=False):
         raise RunDirError("medtune is at work in another thread of this process; wait for it to end")
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
+from medtune.data.audit_record import KindLeakage, SharedRows, SharedWith
 from medtune.data.cleaning import normalize_question
 from medtune.data.near_duplicates import SimilarAnswers
 from medtune.data.splits import focus_key, sample_rows
@@ -65,30 +65,25 @@ def deal_again(split: Split, seed: int) -> Split:
     return Split(tuple(rest[len(split.validation) :]), tuple(rest[: len(split.validation)]), tuple(tests))
 
 
-def leakage_table(leakage: Leakage, split: Split, dealt: Split) -> dict[str, Any]:
+def leakage_table(leakage: Leakage, split: Split, dealt: Split) -> dict[str, KindLeakage | None]:
     """For each kind, rows and share of the test rows found in train, and in train or validation, of both splits.
 
     Kinds of which the source has no values are null. Near-duplicates include equal answers; those whose wording is a
     template are also counted separately.
     """
     return {
-        kind: {"split": _found(leakage, kind, split), "random": _found(leakage, kind, dealt)}
-        if leakage.given(kind)
-        else None
+        kind: KindLeakage(_found(leakage, kind, split), _found(leakage, kind, dealt)) if leakage.given(kind) else None
         for kind in KINDS
     }
 
 
-def _found(leakage: Leakage, kind: str, split: Split) -> dict[str, Any]:
-    places = {"in_train": split.train, "in_train_or_validation": (*split.train, *split.validation)}
-    return {name: _count(leakage.find(kind, split.test, seen), kind, len(split.test)) for name, seen in places.items()}
+def _found(leakage: Leakage, kind: str, split: Split) -> SharedWith:
+    def shared(seen: Sequence[QAPair]) -> SharedRows:
+        found = leakage.find(kind, split.test, seen)
+        templates = sum(pair.template for pair in found) if kind in ("answer_exact", NEAR_DUPLICATE) else None
+        return SharedRows(len(found), round(len(found) / len(split.test), 6), templates)
 
-
-def _count(found: Sequence[QAPair], kind: str, total: int) -> dict[str, Any]:
-    count: dict[str, Any] = {"rows": len(found), "share": round(len(found) / total, 6)}
-    if kind in ("answer_exact", NEAR_DUPLICATE):
-        count["template_rows"] = sum(pair.template for pair in found)
-    return count
+    return SharedWith(shared(split.train), shared((*split.train, *split.validation)))
 
 
 def leaking_test_rows(leakage: Leakage, split: Split) -> dict[str, list[str]]:

@@ -43,7 +43,7 @@ class PromptRenderer:
     def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
         """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one.
 
-        `examples` stand before the question as earlier turns of the chat.
+        `examples` come before the question, as earlier turns of the chat.
         """
         return self._encode_chats([self._prompt(question, examples)])[0]
 
@@ -103,7 +103,7 @@ class PromptRenderer:
 
     @cached_property
     def bos_count(self) -> int:
-        """How often BOS stands in a prompt: once, or at every turn where the chat template opens turns with it."""
+        """How often BOS occurs in a prompt: once, or at every turn where the chat template opens turns with it."""
         return self.prompt_ids("?").count(self.tokenizer.bos_token_id)
 
     def _prompt(self, question: str, examples: Sequence[QAPair]) -> list[_Part]:

@@ -127,7 +127,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
         if values["id"] in seen:
             raise DataError(
-                f"{origin}: id {show_value(given)} stands in two rows; ids must be unique, or leave data.columns.id out"
+                f"{origin}: id {show_value(given)} is in two rows; ids must be unique, or leave data.columns.id out"
             )
         seen.add(values["id"])
         pairs.append(
@@ -148,7 +148,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
 
 
 def _column_names(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    # Of all rows: in JSONL a first row without a focus must not hide the others'.
+    # From all rows: in JSONL a first row without a focus must not hide the others'.
     return list(dict.fromkeys(name for record in records for name in record))
 
 

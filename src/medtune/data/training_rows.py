@@ -101,7 +101,7 @@ def require_sound_rows(rows: Sequence[EncodedRow], renderer: PromptRenderer) -> 
     """
     bos, end, bos_count = renderer.tokenizer.bos_token_id, renderer.end_token_id, renderer.bos_count
     faults = {
-        "BOS stands twice; take it out of the tokenizer's chat template, or out of what the tokenizer adds": [
+        "BOS is there twice; take it out of the tokenizer's chat template, or out of what the tokenizer adds": [
             row for row in rows if _doubles_bos(row, bos, bos_count)
         ],
         "no token carries a label, so there is nothing to learn; raise training.max_length": [

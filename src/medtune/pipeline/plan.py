@@ -88,17 +88,17 @@ def assumed_sizes(config: Config) -> RowSizes:
 def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
     """Of rows that are here."""
     from medtune.data.training_rows import encode_for_training
-    from medtune.training.preparation import largest_step, steps_of
+    from medtune.training.batching import largest_step, steps_of
 
     training = config.training
     rows = encode_for_training(renderer, split.train, max_length=training.max_length, overlong=training.overlong).rows
     lengths = [len(row.input_ids) for row in rows]
     return RowSizes(
-        largest_step=largest_step(rows, config),
+        largest_step=largest_step(lengths, training, config.seed),
         longest_row=max(lengths),
         longest_prompt=max(len(renderer.prompt_ids(pair.question)) for pair in split.test),
         origin=f"from {len(rows):,} training rows of {config.data.source}",
-        tokens=sum(lengths[i] for step in steps_of(rows, config) for i in step),
+        tokens=sum(lengths[i] for step in steps_of(len(rows), training, config.seed) for i in step),
         questions=min(len(split.test), config.evaluation.max_examples or len(split.test)),
     )
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from medtune.runtime.distributed import world_size
+
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
 INTERRUPTED_STATUS = 75
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -88,7 +90,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     # Of several processes each gets the first signal twice, from the terminal and from their launcher, which itself
     # kills what takes too long. Functions and not SIG_IGN and SIG_DFL: for a signal that came in between and waits for
     # its handler, Python would print a traceback.
-    several = os.environ.get("WORLD_SIZE", "").strip() not in ("", "1")
+    several = world_size() > 1
     for other in _SIGNALS:
         signal.signal(other, _ignore if several else _kill if _second_kills else _stop)
     if not _deferrals:

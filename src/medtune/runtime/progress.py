@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 from medtune.runtime.terminal import harmless
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def console() -> Console:
     """The console on stderr: stdout is for results. Of several processes only the first writes."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, quiet=rank() != 0)
+    return Console(stderr=True, highlight=False, quiet=not is_main())
 
 
 def say(message: str) -> None:

@@ -22,7 +22,7 @@ from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelSha
 OPERATIONS_PER_BYTE = 200
 # A pass of few tokens does not fill the GPU: what its products cost beside their operations, as tokens.
 IDLE_TOKENS = 64
-# Of the operations a GPU could do, what matrix products of these shapes reach.
+# The share of a GPU's operations a second that matrix products of these shapes reach.
 REACHED = 0.7
 # Seconds that the host takes to launch a layer's forward pass; as much for a backward pass, and for computing again. A
 # GPU that is faster waits.
@@ -32,8 +32,8 @@ HOST_SECONDS = 0.0022
 HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 # Copies out and back pass beside the computation, but share its memory, and cost the host seconds a layer.
 OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
-# Of the memory that is free, what training plans with. The rest is for the allocator's gaps between the activations of
-# passes of unlike sizes: 0.74 GiB beside 13.71 on an H200.
+# The share of the free memory that training plans with. The rest is for the allocator's gaps between activations of
+# passes of different sizes: 0.74 GiB beside 13.71 on an H200.
 MARGIN = 0.9
 
 
@@ -47,7 +47,7 @@ def plan_training(
     optimizers: Sequence[str],
     must_fit: bool = True,
 ) -> TrainingPlan:
-    """The plan with the least work a token among those that fit; what `training` sets by hand is kept to.
+    """The plan with the least work a token among those that fit. Settings that `training` makes by hand are kept.
 
     `largest_step` is the most tokens of one optimiser step, `optimizers` those to choose from, the best first. Raises
     ModelError if nothing fits, with what the smallest plan would take; unless it `must_fit`, that plan comes back.

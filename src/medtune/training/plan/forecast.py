@@ -20,14 +20,14 @@ from medtune.training.arguments import optimizer_names
 from medtune.training.plan.choosing import MARGIN, REACHED, plan_training, work_per_token
 from medtune.training.plan.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
 from medtune.training.plan.shapes import head_size, is_base_linear, shape_of
-from medtune.training.preparation import HOST_SHARE
+from medtune.training.prepared_step import HOST_SHARE
 
 # A weight in NF4 takes half a byte, and of every 64 a scale of one byte, of which 256 share one in float32.
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 # Host memory of the smallest machines that GPUs come with in notebooks.
 HOST_GIB = 12
-# Of the operations on the datasheet, what whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an H200,
-# weights dequantised, nothing computed again (docs/performance.md). Matrix products by themselves reach more.
+# The share of the datasheet's operations that whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an
+# H200, weights dequantised, nothing computed again (docs/performance.md). Matrix products alone reach more.
 REACHED_BY_STEPS = 0.53
 
 

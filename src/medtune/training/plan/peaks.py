@@ -1,4 +1,4 @@
-"""The peak of GPU memory in a training step, foretold part by part from a model's shape and a plan."""
+"""The peak of GPU memory in a training step, predicted part by part from a model's shape and a plan."""
 
 from __future__ import annotations
 
