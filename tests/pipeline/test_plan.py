@@ -124,7 +124,14 @@ def test_estimated_rates_are_near_those_that_were_measured(model):
 def test_estimated_answers_are_near_those_that_were_measured(model):
     """On an H200: 256 questions of up to 90 tokens, 128 new ones each, took 8.7 ms a question."""
     answers = forecast_answers(
-        model.config, 130 * GIB, packed=model.size.packed, width=2, static=True, prompt_and_cap=(90, 128), batch=256
+        model.config,
+        130 * GIB,
+        packed=model.size.packed,
+        storage=model.storage,
+        width=2,
+        static=True,
+        prompt_and_cap=(90, 128),
+        batch=256,
     )
     parameters = 32 * 218_103_808 + 128_256 * 4096
     seconds = seconds_to_answer(answers, 256, 128, parameters=parameters, rates=(989e12, 4800e9))

@@ -7,6 +7,7 @@ from typing import Any
 
 from medtune.inference.memory import MAX_BATCH, answer_sizes, batch_that_fits
 from medtune.inference.preparation import DEQUANTIZED_SHARE
+from medtune.model.quantization import StorageFormat
 
 # Of the operations on the datasheet what steps of many rows reach, and of the bandwidth: 256 questions of 128 new
 # tokens took 8.7 ms each on an H200 (docs/performance.md), which these shares foretell as 8.9.
@@ -15,7 +16,10 @@ REACHED_OPERATIONS, REACHED_BANDWIDTH = 0.4, 0.8
 
 @dataclass(frozen=True, slots=True)
 class AnswersForecast:
-    """The batch, and what it takes on the device in bytes; `static` says how the cache is kept."""
+    """The batch, and what it takes on the device in bytes; `static` says how the cache is kept.
+
+    `weight_bytes` are moved for each weight in a step: packed ones are read, written dense, and read again.
+    """
 
     batch: int
     longest_prompt: int
@@ -24,6 +28,7 @@ class AnswersForecast:
     logits: int
     prompts: int
     static: bool
+    weight_bytes: float
 
     @property
     def working(self) -> int:
@@ -36,12 +41,13 @@ def forecast_answers(
     free: int,
     *,
     packed: int,
+    storage: StorageFormat,
     width: int,
     static: bool,
     prompt_and_cap: tuple[int, int],
     batch: int | None = None,
 ) -> AnswersForecast:
-    """For a model of this configuration with `free` bytes beside it, `packed` of its weights in 4 bit.
+    """For a model of this configuration with `free` bytes beside it, `packed` of its weights packed by `storage`.
 
     `prompt_and_cap` are the tokens of the longest prompt and of an answer at most; `batch` overrules what fits.
     """
@@ -57,6 +63,7 @@ def forecast_answers(
         logits=rows * sizes.logits,
         prompts=sizes.prompts(rows, static=static),
         static=static,
+        weight_bytes=width + (0 if dequantized else storage.unpacking_bytes(width)),
     )
 
 
@@ -72,8 +79,7 @@ def seconds_to_answer(
     operations, bandwidth = rates[0] * REACHED_OPERATIONS, rates[1] * REACHED_BANDWIDTH
     rows = min(answers.batch, questions)
     batches = -(-questions // rows)
-    # Weights in 4 bit are read, written in 16 bit, and read again.
-    weights = 2 * parameters if answers.dequantized else 4.53 * parameters
+    weights = answers.weight_bytes * parameters
     cache = answers.cache / answers.batch * rows * (answers.longest_prompt + new_tokens / 2)
     cache /= answers.longest_prompt + new_tokens
     a_step = max(2 * parameters * rows / operations, weights / bandwidth) + cache / bandwidth

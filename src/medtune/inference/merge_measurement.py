@@ -22,6 +22,7 @@ from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.inference.preparation import prepare_inference
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
+from medtune.model.quantization import PLAIN, storage_format
 from medtune.records import EncodedRow, MergeMeasurement, QAPair
 from medtune.runtime.hardware import (
     choose_device,
@@ -107,7 +108,8 @@ def _measure(
     release_memory()
     device = torch.device(choose_device().value)
     rounding = None
-    if not plan.spread and config.model.quantization != "none":
+    packed = storage_format(config.model.quantization).packed
+    if not plan.spread and packed:
         say("── base in 16 bit and adapter")
         sixteen = _in_16_bit(config, adapter, first.rows)
         release_memory()
@@ -115,7 +117,7 @@ def _measure(
         sixteen = None
     say("── the merged model")
     section = config.model.model_copy(
-        update={"base": str(merged), "revision": None, "quantization": "none", "adapter": None}
+        update={"base": str(merged), "revision": None, "quantization": PLAIN.name, "adapter": None}
     )
     if plan.spread:
         section = section.model_copy(update={"device_map": "auto"})
@@ -123,7 +125,7 @@ def _measure(
     kl = compare_states(first.states, second.states, device)
     if sixteen is not None:
         rounding = compare_states(sixteen, second.states, device)
-    elif config.model.quantization == "none":
+    elif not packed:
         rounding = kl
     return _summary(config, first, second, kl, rounding)
 
@@ -154,7 +156,7 @@ def _evaluated(config: Config, adapter: Path, pairs: Sequence[QAPair], *, genera
 
 
 def _in_16_bit(config: Config, adapter: Path, rows: Sequence[EncodedRow]) -> AnswerStates:
-    section = config.model.model_copy(update={"quantization": "none", "adapter": None})
+    section = config.model.model_copy(update={"quantization": PLAIN.name, "adapter": None})
     loaded = load_model(config.model_copy(update={"model": section}), for_training=False)
     model = attach_adapter(loaded.model, adapter, trainable=False)
     return _states(model, rows, "Reference answers").park()
@@ -189,7 +191,7 @@ def _cut(row: EncodedRow, positions: int | None) -> EncodedRow:
 
 
 def _summary(config: Config, first: _Run, second: _Run, kl: Agreement, rounding: Agreement | None) -> MergeMeasurement:
-    bound = ROUNDING_BOUND if config.model.quantization == "none" else BOUND
+    bound = BOUND if storage_format(config.model.quantization).packed else ROUNDING_BOUND
     of_kl, of_rounding = kl.summary(), rounding.summary() if rounding else None
     answers = (first.tokens, second.tokens) if first.tokens is not None and second.tokens is not None else None
     return MergeMeasurement(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from medtune.errors import ModelError
-from medtune.model.base_weights import BaseWeights, dequantized_bytes, is_4bit
+from medtune.model.base_weights import BaseWeights
 from medtune.model.decoder_structure import can_fuse_layers
 from medtune.model.fused.layers import fuse_layers
+from medtune.model.quantization import DEQUANTIZED, dequantized_bytes, format_of, packed_layers
 from medtune.runtime.hardware import Choice, free_bytes, input_device, torch_dtype
 from medtune.runtime.progress import say
 
@@ -21,22 +21,22 @@ SCORING_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 def prepare_inference(model: Any, dtype: str, kept: Choice | None = None) -> Choice:
-    """Keep 4-bit weights dequantised where they take a part of the free memory, and fuse decoder layers.
+    """Keep packed weights dequantised where they take a part of the free memory, and fuse decoder layers.
 
     Says what was chosen. The numbers stay the same. `kept` is what was chosen when the work began that now goes on;
     raises ModelError if memory does not suffice for it.
     """
     device, wanted = input_device(model), torch_dtype(dtype)
     choice = kept or _choose_weights(model, wanted, str(device))
-    if kept is not None and kept.value == "dequantized":
+    if kept is not None and kept.value == DEQUANTIZED:
         _require_room(dequantized_bytes(model, wanted), free_bytes(str(device)))
-    keep = wanted if choice.value == "dequantized" else None
+    keep = wanted if choice.value == DEQUANTIZED else None
     say(f"base weights: {choice.value} ({choice.reason})")
     spread = len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1
     if not spread and can_fuse_layers(model):
         fuse_layers(model, keep_dequantized=keep)
     elif keep is not None:
-        for layer in [module for module in model.modules() if isinstance(module, nn.Linear) and is_4bit(module)]:
+        for layer in packed_layers(model):
             BaseWeights([layer], keep=keep)
     return choice
 
@@ -63,10 +63,10 @@ def _require_room(size: int, free: int) -> None:
 
 
 def _choose_weights(model: Any, dtype: torch.dtype, device: str) -> Choice:
+    if not (packed := packed_layers(model)):
+        return Choice("as they are", "no weight is packed")
     size = dequantized_bytes(model, dtype)
-    if size == 0:
-        return Choice("as they are", "no weight is in 4 bit")
     free = free_bytes(device)
     fits = size <= free * DEQUANTIZED_SHARE
     reason = f"{size / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free, the limit being {DEQUANTIZED_SHARE:.0%}"
-    return Choice("dequantized" if fits else "nf4", reason)
+    return Choice(DEQUANTIZED if fits else format_of(packed[0]).name, reason)

@@ -19,6 +19,7 @@ from medtune.model.adapter_files import (
     weight_problem,
     weight_shapes,
 )
+from medtune.model.quantization import NF4, PLAIN
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.storage.reading import DamagedError, read_mapping
 
@@ -67,14 +68,14 @@ def adapter_config(path: Path) -> Config:
 
 def merged_config(path: Path) -> Config:
     """The configuration for answers with a merged model. Raises ModelError if its settings are damaged."""
-    return _with_settings(path, {"base": str(path), "quantization": "none"})
+    return _with_settings(path, {"base": str(path), "quantization": PLAIN.name})
 
 
 def _with_settings(path: Path, model: dict[str, Any]) -> Config:
     file = path / ADAPTER_SETTINGS
     try:
         settings = read_mapping(file) if file.is_file() else {}
-        model = {"quantization": settings.get("quantization", "nf4"), **model}
+        model = {"quantization": settings.get("quantization", NF4.name), **model}
         data = {"source": "none", "system_prompt": settings.get("system_prompt", DEFAULT_SYSTEM_PROMPT)}
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}
         return Config.model_validate({"model": model, "data": data, "generation": generation})

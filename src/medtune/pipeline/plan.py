@@ -10,7 +10,8 @@ from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import MedtuneError, ModelError
 from medtune.inference.forecast import AnswersForecast, forecast_answers, seconds_to_answer
-from medtune.model.loading import check_quantization, resolve_base
+from medtune.model.loading import resolve_base
+from medtune.model.quantization import check_quantization
 from medtune.records import Split
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import choose_dtype_for
@@ -113,6 +114,7 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
         model.config,
         int(gpu.memory_gib * GIB) - model.size.total,
         packed=model.size.packed,
+        storage=model.storage,
         width=model.shape.item,
         # The kernel that reads a static cache needs Ampere.
         static=gpu.capability >= (8, 0),

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from medtune.errors import ModelError
 from medtune.model.adapter_files import WEIGHTS_NAME, read_adapter_config, weight_problem
-from medtune.model.loading import model_without_weights, stored_quantization
+from medtune.model.loading import model_without_weights
+from medtune.model.quantization import stored_quantization
 from medtune.model.tensor_files import (
     INDEX_NAME,
     SINGLE_NAME,
