@@ -10,7 +10,7 @@ import torch
 
 from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
-from medtune.inference import generation, predictions, preparation, scoring
+from medtune.inference import fused_model, generation, predictions, scoring
 from medtune.pipeline import evaluate as evaluation_stages
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.evaluate import controls_stage, evaluate_stage
@@ -159,7 +159,7 @@ def test_what_was_chosen_by_free_memory_stays_when_there_is_less(run_dir, uninte
     kept = run_dir.partial_file("baseline").read_bytes()
     for module, name in ((predictions, "choose_batch_size"), (predictions, "scoring_tokens")):
         monkeypatch.setattr(module, name, lambda *args, **options: 1)
-    monkeypatch.setattr(preparation, "_choose_weights", lambda *args: pytest.fail("chosen anew"))
+    monkeypatch.setattr(fused_model, "_choose_weights", lambda *args: pytest.fail("chosen anew"))
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=2)
         with pytest.raises(Interrupted):
@@ -176,7 +176,7 @@ def test_less_memory_than_the_kept_weights_take_is_said(run_dir, monkeypatch):
         Calls(patch, *DECODED, at=1)
         with pytest.raises(Interrupted):
             evaluate_stage(run_dir, "baseline")
-    monkeypatch.setattr(preparation, "free_bytes", lambda device: 10)
+    monkeypatch.setattr(fused_model, "free_bytes", lambda device: 10)
     with pytest.raises(ModelError, match=r"of dequantised weights, with which these answers were begun, do not fit in"):
         evaluate_stage(run_dir, "baseline")
     assert run_dir.partial_file("baseline").is_file()

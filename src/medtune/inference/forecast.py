@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.inference.memory import MAX_BATCH, answer_sizes, batch_that_fits
-from medtune.inference.preparation import DEQUANTIZED_SHARE
+from medtune.inference.batch_size import MAX_BATCH, answer_sizes, batch_that_fits
+from medtune.inference.fused_model import DEQUANTIZED_SHARE
 from medtune.model.quantization import StorageFormat
 
 # Of the operations on the datasheet what steps of many rows reach, and of the bandwidth: 256 questions of 128 new

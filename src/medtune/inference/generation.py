@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from medtune.errors import ModelError
-from medtune.inference.decoding import Decoder, DynamicDecoder, Greedy
-from medtune.inference.memory import answer_sizes, batch_that_fits
-from medtune.inference.static_decoding import StaticDecoder, static_cache_obstacle
+from medtune.inference.batch_size import answer_sizes, batch_that_fits
+from medtune.inference.decoders.dynamic import DynamicDecoder
+from medtune.inference.decoders.greedy import Decoder, Greedy
+from medtune.inference.decoders.static import StaticDecoder, static_cache_obstacle
 from medtune.records import Answer, AnswerTokens
 from medtune.run_dir.partial_results import BatchWork, Result
 from medtune.runtime.hardware import free_bytes, input_device, release_memory

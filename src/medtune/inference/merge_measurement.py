@@ -16,10 +16,10 @@ import torch
 
 from medtune.config.schema import Config
 from medtune.errors import ModelError
-from medtune.inference.decoding import Greedy
+from medtune.inference.decoders.greedy import Greedy
 from medtune.inference.divergence import Agreement, AnswerStates, answer_states, compare_states, same_prefix
+from medtune.inference.fused_model import prepare_inference
 from medtune.inference.generation import choose_batch_size, generate_tokens
-from medtune.inference.preparation import prepare_inference
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
 from medtune.model.quantization import PLAIN, storage_format

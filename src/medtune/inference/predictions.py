@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medtune.config.schema import Config
-from medtune.inference.decoding import Greedy
+from medtune.inference.decoders.greedy import Greedy
+from medtune.inference.decoders.static import static_cache_obstacle
+from medtune.inference.fused_model import prepare_inference
 from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches, unwrapped
-from medtune.inference.preparation import prepare_inference, scoring_tokens
-from medtune.inference.scoring import plan_passes, score_passes
-from medtune.inference.static_decoding import static_cache_obstacle
+from medtune.inference.scoring import plan_passes, score_passes, scoring_tokens
 from medtune.model.loaded import LoadedModel
 from medtune.records import Answer, AnswerLoss, EncodedRow, Prediction, QAPair
 from medtune.run_dir.partial_results import PartialResults

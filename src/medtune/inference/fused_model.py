@@ -1,4 +1,4 @@
-"""A model made ready to score and answer: weights dequantised once where memory allows, layers fused."""
+"""A model prepared to score and answer: its decoder layers fused, its weights dequantised once where memory allows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from medtune.runtime.progress import say
 
 # Of the free memory: the key-value cache wants the rest.
 DEQUANTIZED_SHARE = 0.4
-# Tokens of one scoring pass where memory allows; more are no faster.
-SCORING_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 def prepare_inference(model: Any, dtype: str, kept: Choice | None = None) -> Choice:
@@ -39,18 +37,6 @@ def prepare_inference(model: Any, dtype: str, kept: Choice | None = None) -> Cho
         for layer in packed_layers(model):
             BaseWeights([layer], keep=keep)
     return choice
-
-
-def scoring_tokens(model: Any, wanted: int | str) -> int:
-    """Token budget of a scoring pass: `wanted`, or for `auto` as many as fit and pay."""
-    if not isinstance(wanted, str):
-        return wanted
-    device = input_device(model)
-    text = model.config.get_text_config()
-    width = model.get_input_embeddings().weight.element_size()
-    # Residual stream and its copies, and the feed-forward part; unfused layers hold some of it in float32.
-    a_token = width * (24 * text.hidden_size + 6 * getattr(text, "intermediate_size", 4 * text.hidden_size))
-    return int(max(512, min(SCORING_TOKENS[device.type], free_bytes(str(device)) // 2 // a_token)))
 
 
 def _require_room(size: int, free: int) -> None:

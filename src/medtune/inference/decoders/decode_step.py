@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from medtune.inference.decoding import best_tokens, last_logits
-from medtune.inference.static_cache import StaticRowsCache
+from medtune.inference.decoders.greedy import best_tokens, last_logits
+from medtune.inference.decoders.static_cache import StaticRowsCache
 from medtune.model.kernels.decode_attention import DecodeSpan
 from medtune.runtime import interruption
 from medtune.runtime.hardware import input_device

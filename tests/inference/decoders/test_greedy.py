@@ -1,0 +1,47 @@
+"""Greedy decoding, token by token: the most probable one, and of equals the first."""
+
+import pytest
+import torch
+from greedy_reference import CAP, END
+
+from medtune.inference.decoders.dynamic import DynamicDecoder
+from medtune.inference.decoders.greedy import Greedy, best_tokens, pad_left
+from medtune.inference.decoders.static import StaticDecoder
+
+GREEDY = Greedy(frozenset(END), CAP, pad_token_id=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("vocabulary", [13, 128_256])
+def test_the_first_of_equal_scores_wins(dtype, vocabulary):
+    logits = torch.full((4, vocabulary), -1.0, dtype=dtype)
+    for row, places in enumerate([(3, 7, 12), (0, 12), (11, 12)]):
+        logits[row, list(places)] = 2.5
+    # The last row's are all equal.
+    assert best_tokens(logits).tolist() == [3, 0, 11, 0]
+
+
+def test_numbers_that_differ_beyond_their_own_precision_are_equal():
+    logits = torch.tensor([[1.0, 1.0 + 2**-12, 1.0 + 2**-7]])
+    assert best_tokens(logits).tolist() == [2]
+    assert best_tokens(logits[:, :2]).tolist() == [1]
+    assert best_tokens(logits[:, :2].bfloat16()).tolist() == [0]
+
+
+@pytest.mark.parametrize("decoder", [DynamicDecoder, lambda *given: StaticDecoder(*given, graphs=False)])
+def test_every_step_takes_the_first_of_equal_scores(tiny, prompts, decoder):
+    model = tiny.load()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    assert decoder(model, GREEDY).decode(prompts[:3]) == [[0] * CAP] * 3
+
+
+def test_prompts_are_filled_up_on_the_left_and_count_their_own_tokens():
+    batch = pad_left([[5, 6, 7], [8]], 2, torch.device("cpu"))
+    assert batch.ids.tolist() == [[5, 6, 7], [2, 2, 8]]
+    assert batch.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert batch.positions.tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def test_fillers_are_the_tokenizers_own(tiny):
+    assert Greedy.of(tiny.tokenizer, [5, 1], 9) == Greedy(frozenset({1, 5}), 9, tiny.tokenizer.pad_token_id)
