@@ -16,10 +16,7 @@ REACHED_OPERATIONS, REACHED_BANDWIDTH = 0.4, 0.8
 
 @dataclass(frozen=True, slots=True)
 class AnswersForecast:
-    """The batch, and what it takes on the device in bytes; `static` says how the cache is kept.
-
-    `weight_bytes` are moved for each weight in a step: packed ones are read, written dense, and read again.
-    """
+    """The batch, and what it takes on the device in bytes; `static` says how the cache is kept."""
 
     batch: int
     longest_prompt: int
@@ -28,7 +25,6 @@ class AnswersForecast:
     logits: int
     prompts: int
     static: bool
-    weight_bytes: float
 
     @property
     def working(self) -> int:
@@ -41,13 +37,12 @@ def forecast_answers(
     free: int,
     *,
     packed: int,
-    storage: StorageFormat,
     width: int,
     static: bool,
     prompt_and_cap: tuple[int, int],
     batch: int | None = None,
 ) -> AnswersForecast:
-    """For a model of this configuration with `free` bytes beside it, `packed` of its weights packed by `storage`.
+    """For a model of this configuration with `free` bytes beside it, `packed` of its weights packed.
 
     `prompt_and_cap` are the tokens of the longest prompt and of an answer at most; `batch` overrules what fits.
     """
@@ -63,23 +58,30 @@ def forecast_answers(
         logits=rows * sizes.logits,
         prompts=sizes.prompts(rows, static=static),
         static=static,
-        weight_bytes=width + (0 if dequantized else storage.unpacking_bytes(width)),
     )
 
 
 def seconds_to_answer(
-    answers: AnswersForecast, questions: int, new_tokens: int, *, parameters: int, rates: tuple[float, float]
+    answers: AnswersForecast,
+    questions: int,
+    new_tokens: int,
+    *,
+    parameters: int,
+    storage: StorageFormat,
+    rates: tuple[float, float],
 ) -> float | None:
     """An estimate for answers that all take `new_tokens`; None without a static cache, where the host sets the pace.
 
-    `parameters` are those of all matrix products, `rates` operations and bytes a second on the datasheet.
+    `parameters` are those of all matrix products, in the format `storage`; `rates` are operations and bytes a second
+    on the datasheet.
     """
     if not answers.static:
         return None
     operations, bandwidth = rates[0] * REACHED_OPERATIONS, rates[1] * REACHED_BANDWIDTH
     rows = min(answers.batch, questions)
     batches = -(-questions // rows)
-    weights = answers.weight_bytes * parameters
+    # A step reads weights in 16 bit; packed ones are read, and written in 16 bit, before that.
+    weights = (2 + (0 if answers.dequantized else storage.unpacking_bytes(2))) * parameters
     cache = answers.cache / answers.batch * rows * (answers.longest_prompt + new_tokens / 2)
     cache /= answers.longest_prompt + new_tokens
     a_step = max(2 * parameters * rows / operations, weights / bandwidth) + cache / bandwidth

@@ -114,7 +114,6 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
         model.config,
         int(gpu.memory_gib * GIB) - model.size.total,
         packed=model.size.packed,
-        storage=model.storage,
         width=model.shape.item,
         # The kernel that reads a static cache needs Ampere.
         static=gpu.capability >= (8, 0),
@@ -127,7 +126,9 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
     if rows.questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
         parameters = model.shape.layers * model.shape.layer_parameters + model.shape.head_parameters
         rates = (gpu.operations, gpu.bandwidth)
-        answer_seconds = seconds_to_answer(answers, rows.questions, cap, parameters=parameters, rates=rates)
+        answer_seconds = seconds_to_answer(
+            answers, rows.questions, cap, parameters=parameters, storage=model.storage, rates=rates
+        )
     return Forecast(gpu, model, step, answers, training_seconds, answer_seconds)
 
 
