@@ -1,4 +1,4 @@
-"""Agreement of two models: divergences from hidden states are those of whole logits, and faults show."""
+"""NextTokenAgreement of two models: divergences from hidden states are those of whole logits, and faults show."""
 
 from __future__ import annotations
 

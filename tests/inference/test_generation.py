@@ -164,8 +164,8 @@ def test_out_of_memory_halves_the_batch_and_loses_no_row(model, tiny, prompts, s
     assert batched(model, tiny, prompts, 8) == straight
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
     assert capfd.readouterr().err.splitlines() == [
-        "out of memory with 8 questions at once; going on with 4",
-        "out of memory with 4 questions at once; going on with 2",
+        "out of memory with 8 questions at once; continuing with 4",
+        "out of memory with 4 questions at once; continuing with 2",
     ]
 
 

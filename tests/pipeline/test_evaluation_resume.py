@@ -121,7 +121,7 @@ def test_stopped_at_any_batch_it_goes_on_as_if_it_had_not(run_dir, uninterrupted
     assert artefacts(run_dir) == artefacts(uninterrupted)
     assert stages(run_dir, "baseline") == stages(uninterrupted, "baseline")
     assert not run_dir.partial_file("baseline").exists()
-    said = f"going on: {10 if place is DECODED else ''}"
+    said = f"resuming: {10 if place is DECODED else ''}"
     assert (said in capfd.readouterr().err) == (scored > 0)
 
 
@@ -290,7 +290,7 @@ def test_the_plan_that_memory_forced_is_kept(run_dir, prepared, tmp_path, monkey
         Calls(patch, *DECODED, at=4)
         with pytest.raises(Interrupted):
             evaluate_stage(run_dir, "baseline")
-    assert "out of memory with 3 questions at once; going on with 1" in capfd.readouterr().err
+    assert "out of memory with 3 questions at once; continuing with 1" in capfd.readouterr().err
     # With all the memory there is, it still takes the batches that it had come to.
     batches = Calls(monkeypatch, *DECODED)
     evaluate_stage(run_dir, "baseline")

@@ -21,7 +21,7 @@ DEQUANTIZED_SHARE = 0.4
 def prepare_inference(model: Any, dtype: str, kept: Choice | None = None) -> Choice:
     """Keep packed weights dequantised where they take a part of the free memory, and fuse decoder layers.
 
-    Says what was chosen. The numbers stay the same. `kept` is what was chosen when the work began that now goes on;
+    Says what was chosen. The numbers stay the same. `kept` is the choice of the work that is resumed;
     raises ModelError if memory does not suffice for it.
     """
     device, wanted = input_device(model), torch_dtype(dtype)
@@ -43,8 +43,8 @@ def _require_room(size: int, free: int) -> None:
     if size > free:
         raise ModelError(
             f"{size / 2**30:.1f} GiB of dequantised weights, with which these answers were begun, do not fit in "
-            f"{free / 2**30:.1f} GiB; free memory on the device, or delete partial.jsonl in the run directory to begin "
-            "anew"
+            f"{free / 2**30:.1f} GiB; free memory on the device, or delete partial.jsonl in the run directory to start "
+            "over"
         )
 
 

@@ -1,6 +1,6 @@
 """What merging changed: the model that was evaluated beside the merged one, on the same test questions.
 
-The two are loaded one after the other. Beside them stand the adapter on the base in 16 bit, which differs from the
+The two are loaded one after the other. They are compared with the adapter on the base in 16 bit, which differs from the
 merged model by rounding alone, and the base without its adapter, which shows how much there was to lose.
 """
 
@@ -17,7 +17,7 @@ import torch
 from medtune.config.schema import Config
 from medtune.errors import ModelError
 from medtune.inference.decoders.greedy import Greedy
-from medtune.inference.divergence import Agreement, AnswerStates, answer_states, compare_states, same_prefix
+from medtune.inference.divergence import AnswerStates, NextTokenAgreement, answer_states, compare_states, same_prefix
 from medtune.inference.fused_model import prepare_inference
 from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.model.adapters import attach_adapter
@@ -37,7 +37,7 @@ from medtune.runtime.progress import progress_bar, say
 PROMPTS = 64
 # Of each reference answer; the long tail of a few answers would be most of the tokens.
 ANSWER_TOKENS = 256
-# Of each greedy answer: where two models part, they mostly do so early.
+# Of each greedy answer: where two models differ, they mostly do so early.
 NEW_TOKENS = 64
 # Mean divergence in nats a token beyond which a merge is marked. NF4 moves a model's next tokens by a few hundredths
 # (docs/merging.md), and that much the merged model, which is back in 16 bit, is away from the one that was evaluated. A
@@ -83,7 +83,7 @@ def plan_measuring(config: Config, weights: int, *, asked: bool) -> MeasuringPla
 
 
 def choose_prompts(pairs: Sequence[QAPair]) -> list[QAPair]:
-    """The `PROMPTS` rows whose ids have the smallest SHA-256: whatever the seed, spread over topics, the same ever."""
+    """The `PROMPTS` rows whose ids have the smallest SHA-256: spread over topics, and the same for every seed."""
     return sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).hexdigest())[:PROMPTS]
 
 
@@ -132,14 +132,14 @@ def _measure(
 
 @dataclass(frozen=True)
 class _Run:
-    """What one model did with the rows; `tuning` is how far it is from its base, where it wears an adapter."""
+    """What one model did with the rows; `tuning` is how far it is from its base, where it has an adapter."""
 
     rows: list[EncodedRow]
     states: AnswerStates
     cap: int | None
     tokens: list[list[int]] | None
     dtype: str
-    tuning: Agreement | None = None
+    tuning: NextTokenAgreement | None = None
 
 
 def _evaluated(config: Config, adapter: Path, pairs: Sequence[QAPair], *, generate: bool) -> _Run:
@@ -190,7 +190,9 @@ def _cut(row: EncodedRow, positions: int | None) -> EncodedRow:
     return replace(row, input_ids=row.input_ids[:length], labels=row.labels[:length])
 
 
-def _summary(config: Config, first: _Run, second: _Run, kl: Agreement, rounding: Agreement | None) -> MergeMeasurement:
+def _summary(
+    config: Config, first: _Run, second: _Run, kl: NextTokenAgreement, rounding: NextTokenAgreement | None
+) -> MergeMeasurement:
     bound = BOUND if storage_format(config.model.quantization).packed else ROUNDING_BOUND
     of_kl, of_rounding = kl.summary(), rounding.summary() if rounding else None
     answers = (first.tokens, second.tokens) if first.tokens is not None and second.tokens is not None else None
@@ -208,6 +210,6 @@ def _summary(config: Config, first: _Run, second: _Run, kl: Agreement, rounding:
         compute_dtype=first.dtype,
         bound=bound,
         rounding_bound=ROUNDING_BOUND,
-        # So that what is no number is beyond it.
+        # Written so that NaN is beyond the bound.
         within_bound=of_kl.mean <= bound and (of_rounding is None or of_rounding.mean <= ROUNDING_BOUND),
     )

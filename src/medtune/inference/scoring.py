@@ -1,4 +1,4 @@
-"""Negative log-likelihood of reference answers: the one measure behind training, validation loss and perplexity."""
+"""Negative log-likelihood of reference answers: the measure used for training, validation loss and perplexity."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def _halve_passes(work: BatchWork[AnswerLoss], rows: Sequence[EncodedRow], faile
             "free memory on the device, or leave such long rows out of the data"
         )
     release_memory()
-    say(f"out of memory with {len(failed)} rows of {tokens} tokens at once; going on with {tokens // 2} tokens at most")
+    say(
+        f"out of memory with {len(failed)} rows of {tokens} tokens at once; continuing with {tokens // 2} tokens at most"
+    )
     left = sorted([*failed, *chain.from_iterable(work.to_do)])
     passes = plan_passes([rows[i] for i in left], tokens // 2)
     work.replan([[left[place] for place in places] for places in passes])

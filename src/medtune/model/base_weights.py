@@ -1,4 +1,4 @@
-"""The frozen base weights behind projections that are computed together, as one matrix in the compute dtype.
+"""The frozen base weights of projections that are computed together, as one matrix in the compute dtype.
 
 Packed weights are dequantised at every use, or once and kept: the same numbers, several times the memory. Around the
 weights there is room for an adapter's matrices, so that base and adapter can be one product.

@@ -62,7 +62,7 @@ class DecodeStep:
         return tokens
 
     def move_rows(self, moves: Sequence[tuple[int, int]], filled: int) -> None:
-        """Let rows go on in other rows, (from, to); their caches are filled up to position `filled`.
+        """Continue rows in other rows, (from, to); their caches are filled up to position `filled`.
 
         No row may be both.
         """
@@ -71,7 +71,7 @@ class DecodeStep:
             buffer.index_copy_(0, targets, buffer.index_select(0, sources))
 
     def release(self) -> None:
-        """Let go of the graphs and their memory."""
+        """Free the graphs and their memory."""
         if self._graphs is not None:
             self._graphs.release()
 

@@ -1,7 +1,7 @@
 """Decoder layers of the LLaMA family as one autograd function each, for packed rows.
 
 The backward pass is written out, so that a layer keeps what it must and nothing else: either its input alone, and
-computes the rest again save for its last product, which no gradient needs; or what the backward pass reads. Modules and
+computes the rest again except its last product, which no gradient needs; or what the backward pass reads. Modules and
 parameters stay what they were: `forward` is replaced on the instance, and calls with a cache or without packed rows go
 the usual way.
 """
@@ -124,7 +124,7 @@ class FusedLayer:
     ) -> KeptPiece:
         """What the backward pass reads, and the layer's output into `out`; without it the last product is left out.
 
-        What is `kept` until the backward pass holds nothing that can be had again.
+        What is `kept` until the backward pass holds nothing that can be computed again.
         """
         kernels = kernels_for(middle)
         wide, rstd = self._norm(1, middle, self.gate_up.room)

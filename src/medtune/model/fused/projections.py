@@ -147,7 +147,7 @@ class Projections:
         reduced_gradient: Tensor | None,
         adapter: Adapter | None,
     ) -> list[Tensor]:
-        """The gradients of `parameters()`, in their order, float32. `reduced` is A x, computed anew if it is None.
+        """The gradients of `parameters()`, in their order, float32. `reduced` is A x, computed again if it is None.
 
         `gradient` and `x` may have room, which is not read.
         """

@@ -46,7 +46,7 @@ class LowRankUpdate:
 def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], dict[str, StoredTensor]]:
     """What an adapter adds to which weights of `model`, and which of them it replaces. Raises ModelError.
 
-    PEFT itself says which layers it stands at and by how much it is scaled: patterns of names are its business.
+    PEFT itself decides which layers have an adapter and how it is scaled: it interprets patterns of names.
     """
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer

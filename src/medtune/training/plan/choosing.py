@@ -34,7 +34,7 @@ HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 # Copies out and back pass beside the computation, but share its memory, and cost the host seconds a layer.
 OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
 # Of the memory that is free, what training plans with. The rest is for the allocator's gaps between the activations of
-# passes of unlike sizes: 0.74 GiB beside 13.71 on an H200.
+# passes of different sizes: 0.74 GiB beside 13.71 on an H200.
 MARGIN = 0.9
 
 

@@ -1,4 +1,4 @@
-"""The plan that a training began with, read back when it goes on."""
+"""The plan that a training began with, read back when it is resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The peak of GPU memory in a training step, foretold part by part from a model's shape and a plan."""
+"""The peak of GPU memory in a training step, predicted part by part from a model's shape and a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medtune.model.packing import balanced_slices
 from medtune.model.quantization import AS_STORED, DEQUANTIZED
 
 GIB = 2**30
-# Inputs on the device while they are copied out; and back, that of the layer in hand and of the one behind it.
+# Inputs on the device while they are copied out; and back, that of the current layer and of the next.
 ON_THEIR_WAY_OUT, ON_THEIR_WAY_BACK = LAYERS_AHEAD + 1, 2
 
 
