@@ -115,9 +115,8 @@ def _halve_passes(work: BatchWork[AnswerLoss], rows: Sequence[EncodedRow], faile
             "free memory on the device, or leave such long rows out of the data"
         )
     release_memory()
-    say(
-        f"out of memory with {len(failed)} rows of {tokens} tokens at once; continuing with {tokens // 2} tokens at most"
-    )
+    less = tokens // 2
+    say(f"out of memory with {len(failed)} rows of {tokens} tokens at once; continuing with {less} tokens at most")
     left = sorted([*failed, *chain.from_iterable(work.to_do)])
-    passes = plan_passes([rows[i] for i in left], tokens // 2)
+    passes = plan_passes([rows[i] for i in left], less)
     work.replan([[left[place] for place in places] for places in passes])
