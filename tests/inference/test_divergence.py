@@ -1,16 +1,13 @@
-"""NextTokenAgreement of two models: divergences from hidden states are those of whole logits, and faults show."""
+"""Agreement of two models: divergences from hidden states are those of whole logits, and faults show."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from medtune.config.schema import Config
-from medtune.inference import divergence, merge_measurement
+from medtune.inference import divergence
 from medtune.inference.divergence import answer_states, compare_states, same_prefix
-from medtune.inference.merge_measurement import choose_prompts, plan_measuring
-from medtune.records import IGNORED, EncodedRow, QAPair
-from medtune.runtime.hardware import Choice
+from medtune.records import IGNORED, EncodedRow
 
 CPU = torch.device("cpu")
 
@@ -102,31 +99,3 @@ def test_every_row_is_told(tiny, rows):
 def test_same_prefix(first, second, share):
     assert same_prefix(first, second) == pytest.approx(share)
     assert same_prefix(second, first) == pytest.approx(share)
-
-
-def test_prompts_are_the_same_whatever_their_order():
-    pairs = [QAPair(str(number), "", f"q{number}", "a") for number in range(200)]
-    chosen = choose_prompts(pairs)
-    assert len(chosen) == 64
-    assert choose_prompts(pairs[::-1]) == chosen
-    assert {pair.id for pair in chosen[:32]} != {str(number) for number in range(32)}
-    assert len(choose_prompts(pairs[:10])) == 10
-
-
-CONFIG = Config.model_validate({"model": {"base": "x/y", "dtype": "float32"}, "data": {"source": "x"}})
-
-
-def test_where_a_merged_model_is_measured(monkeypatch):
-    gib = 2**30
-    monkeypatch.setattr(merge_measurement, "choose_device", lambda: Choice("cpu", "for this test"))
-    monkeypatch.setattr(merge_measurement, "free_bytes", lambda device: 10 * gib)
-    assert plan_measuring(CONFIG, gib, asked=False).obstacle is None
-    # 12 GiB in float32 of 9 that weights may take.
-    assert "12.0 GiB of weights do not fit in the 9.0 GiB" in plan_measuring(CONFIG, 3 * gib, asked=True).obstacle
-    assert "--measure does it" in plan_measuring(CONFIG, 3 * gib, asked=False).obstacle
-    monkeypatch.setattr(merge_measurement, "choose_device", lambda: Choice("cuda:0", ""))
-    monkeypatch.setattr(merge_measurement, "choose_dtype", lambda *_: Choice("float16", ""))
-    monkeypatch.setattr(merge_measurement, "host_free_bytes", lambda: 2 * gib)
-    assert not plan_measuring(CONFIG, 4 * gib, asked=False).spread
-    assert plan_measuring(CONFIG, 5 * gib, asked=False).spread
-    assert plan_measuring(CONFIG, 6 * gib, asked=False).obstacle is not None
