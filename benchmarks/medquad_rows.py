@@ -45,7 +45,7 @@ def main() -> None:
 
 def benchmark_config(source: str, model: str, **training: Any) -> Config:
     """The configuration that every arm's rows come from."""
-    from medtune.config.schema import parse_config
+    from medtune.config.checking import parse_config
 
     values = {"model": {"base": model}, "data": {"source": source, "split": SPLIT}, "training": training}
     return parse_config(values, origin="benchmark")
@@ -60,7 +60,7 @@ def encode(source: Path, model: Path, *, max_length: int) -> list[Row]:
 
     if (source / "config.yaml").is_file():
         run = RunDir.open(source)
-        config, pairs = run.config(), run.read_split("train")
+        config, pairs = run.config, run.read_split("train")
     else:
         config = benchmark_config(str(source), str(model))
         pairs = list(prepare_data(config).split.train)

@@ -22,8 +22,9 @@ from medtune.inference.fused_model import prepare_inference
 from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
+from medtune.model.merging.record import MergeMeasurement
 from medtune.model.quantization import PLAIN, storage_format
-from medtune.records import EncodedRow, MergeMeasurement, QAPair
+from medtune.records import EncodedRow, QAPair
 from medtune.runtime.hardware import (
     choose_device,
     choose_dtype,

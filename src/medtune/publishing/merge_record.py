@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import read_record
+from medtune.model.merging.record import MergeMeasurement, MergeRecord
 from medtune.model.quantization import storage_format
-from medtune.records import MergeMeasurement, MergeRecord
 from medtune.run_dir.directory import RunDir
 
 
