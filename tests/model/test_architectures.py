@@ -26,7 +26,7 @@ from medtune.model.quantization import storage_format
 from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
 from medtune.records import IGNORED, QAPair
 
-# Of unlike lengths, and all longer than the windows.
+# Rows of different lengths, all longer than the windows.
 PAIRS = [
     QAPair("0", "causes", "What causes gout ?", "Uric acid builds up in the blood. " * 3),
     QAPair("1", "symptoms", "What are the symptoms of asthma ?", "Wheezing."),

@@ -109,7 +109,7 @@ def test_packed_weights_are_bitsandbytes_numbers(kind, nested, sizes, rank):
         assert (matrix.shape, matrix.dtype) == ((sum(sizes) + rank, INPUTS + (64 if rank else 0)), dtype)
         assert torch.equal(without_room(matrix, sizes), unpacked(layers).to(dtype))
         assert room_is_empty(matrix, sizes)
-    # Nothing stays: a second call makes them anew.
+    # Nothing stays: a second call makes them again.
     assert weights.kept is None
     matrix.fill_(7)
     assert torch.equal(without_room(weights.matrix(torch.bfloat16), sizes), unpacked(layers).bfloat16())

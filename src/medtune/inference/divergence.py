@@ -1,7 +1,7 @@
 """How alike two models are on the same rows: divergence of their next tokens, and how long their answers agree.
 
-Of the first model its last hidden states are kept, and its head, which together give all its logits again: for
-LLaMA-3-8B 8 kB a token in place of 250 kB. So the two need never be in memory together.
+The last hidden states of the first model are kept, and its head, which together give all its logits again: 8 kB a token
+in place of 250 kB for LLaMA-3-8B. So the two need never be in memory together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medtune.runtime.hardware import input_device
 
 # Tokens of one pass: few, so that weights which wait in host memory are all that a small GPU holds beside them.
 PASS_TOKENS = 2048
-# Of one model's logits in float32, at once; a comparison holds some copies of this.
+# How much of one model's logits, in float32, is there at once; a comparison holds some copies of this.
 LOGIT_BYTES = 2**27
 
 
@@ -47,7 +47,7 @@ class AnswerStates:
         return self
 
     def log_probabilities(self, start: int, stop: int, device: torch.device) -> Tensor:
-        """Of every token of the vocabulary at these positions: (stop - start, vocabulary), float32."""
+        """Those of every token of the vocabulary at these positions: (stop - start, vocabulary), float32."""
         weight = self.head.weight
         # A head that a `device_map` keeps elsewhere is fetched as it is called.
         place = device if weight.device.type == "meta" else weight.device

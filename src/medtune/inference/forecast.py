@@ -9,7 +9,7 @@ from medtune.inference.batch_size import MAX_BATCH, answer_sizes, batch_that_fit
 from medtune.inference.fused_model import DEQUANTIZED_SHARE
 from medtune.model.quantization import StorageFormat
 
-# Of the operations on the datasheet what steps of many rows reach, and of the bandwidth: 256 questions of 128 new
+# What steps of many rows reach of the operations and the bandwidth on the datasheet: 256 questions of 128 new
 # tokens took 8.7 ms each on an H200 (docs/performance.md), which these shares predict as 8.9.
 REACHED_OPERATIONS, REACHED_BANDWIDTH = 0.4, 0.8
 

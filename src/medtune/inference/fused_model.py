@@ -14,7 +14,7 @@ from medtune.model.quantization import DEQUANTIZED, dequantized_bytes, format_of
 from medtune.runtime.hardware import Choice, free_bytes, input_device, torch_dtype
 from medtune.runtime.progress import say
 
-# Of the free memory: the key-value cache wants the rest.
+# The most of the free memory that dequantised weights take: the key-value cache needs the rest.
 DEQUANTIZED_SHARE = 0.4
 
 

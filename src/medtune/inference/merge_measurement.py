@@ -36,9 +36,9 @@ from medtune.runtime.hardware import (
 from medtune.runtime.progress import progress_bar, say
 
 PROMPTS = 64
-# Of each reference answer; the long tail of a few answers would be most of the tokens.
+# At most, of each reference answer: the long tail of a few answers would be most of the tokens.
 ANSWER_TOKENS = 256
-# Of each greedy answer: where two models differ, they mostly do so early.
+# At most, of each greedy answer: where two models differ, they mostly do so early.
 NEW_TOKENS = 64
 # Mean divergence in nats a token beyond which a merge is marked. NF4 moves a model's next tokens by a few hundredths
 # (docs/merging.md), and that much the merged model, which is back in 16 bit, is away from the one that was evaluated. A
@@ -47,7 +47,7 @@ NEW_TOKENS = 64
 BOUND, ROUNDING_BOUND = 0.1, 0.01
 # Weights that a CPU gets through in minutes; more are measured there only if asked for.
 CPU_WEIGHTS = 2e9
-# Of free memory, what weights may take; the rest is for what is computed.
+# What weights may take of the free memory; the rest is for what is computed.
 WEIGHTS_SHARE = 0.9
 
 

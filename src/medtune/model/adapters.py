@@ -117,7 +117,7 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
     """Wrap `model` with the adapter stored in `path`. Raises ModelError if it does not fit the model."""
     from peft import LoraConfig, PeftModel
 
-    # Of the file's own settings PEFT sees what was checked, and no other.
+    # PEFT sees those of the file's settings that were checked, and no others.
     config = LoraConfig(**read_adapter_config(path), inference_mode=not trainable)
     try:
         # What has another shape is warned of there, and refused below in one line.

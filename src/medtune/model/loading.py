@@ -20,7 +20,7 @@ _IDENTIFYING = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "chat_template*", *WEIGHT_FILES,
 )  # fmt: skip
-# Of each file, how many samples tell it from another, and how long they are.
+# How many samples of each file tell it from another, and how long they are.
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
 
 

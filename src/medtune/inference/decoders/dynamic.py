@@ -31,7 +31,7 @@ class DynamicDecoder:
         answers: list[list[int]] = [[] for _ in prompts]
         owners = list(range(len(prompts)))
         batch = pad_left(prompts, self.greedy.pad_token_id, self.device)
-        # Of this one mask, each step reads a longer part.
+        # Each step reads a longer part of this one mask.
         mask = pad(batch.mask, (0, self.greedy.max_new_tokens), value=1)
         tokens, positions, width = batch.ids, batch.positions, batch.ids.shape[1]
         cache = DynamicCache(config=self.model.config)

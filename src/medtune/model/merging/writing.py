@@ -17,7 +17,7 @@ from medtune.model.tensor_files import INDEX_NAME, TensorFileWriter, blocks
 from medtune.records import FileRecord
 from medtune.runtime.terminal import one_line
 
-# Of a tensor in float32, at once. LLaMA-3's head takes 2.1 GB, its block some copies of this.
+# How much of a tensor, in float32, is in memory at once. LLaMA-3's head takes 2.1 GB, its block some copies of this.
 BLOCK_BYTES = 2**25
 
 

@@ -23,7 +23,7 @@ from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelSha
 OPERATIONS_PER_BYTE = 200
 # A pass of few tokens does not fill the GPU: what its products cost beside their operations, as tokens.
 IDLE_TOKENS = 64
-# Of the operations a GPU could do, what matrix products of these shapes reach.
+# What matrix products of these shapes reach of the operations that a GPU could do.
 REACHED = 0.7
 # Seconds that the host takes to launch a layer's forward pass; as much for a backward pass, and for computing again. A
 # GPU that is faster waits.
@@ -33,7 +33,7 @@ HOST_SECONDS = 0.0022
 HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 # Copies out and back pass beside the computation, but share its memory, and cost the host seconds a layer.
 OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
-# Of the memory that is free, what training plans with. The rest is for the allocator's gaps between the activations of
+# What training plans with of the memory that is free. The rest is for the allocator's gaps between the activations of
 # passes of different sizes: 0.74 GiB beside 13.71 on an H200.
 MARGIN = 0.9
 

@@ -25,7 +25,7 @@ from medtune.training.preparation import HOST_SHARE
 
 # Host memory of the smallest machines that GPUs come with in notebooks.
 HOST_GIB = 12
-# Of the operations on the datasheet, what whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an H200,
+# What whole steps of LLaMA-3-8B's shape reach of the operations on the datasheet: 17,534 tokens a second on an H200,
 # weights dequantised, nothing computed again (docs/performance.md). Matrix products by themselves reach more.
 REACHED_BY_STEPS = 0.53
 
