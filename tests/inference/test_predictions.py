@@ -57,7 +57,7 @@ def test_what_is_there_is_not_computed_again(loaded, tmp_path, monkeypatch):
 @pytest.mark.parametrize("batches", [[[0, 1], [2]], [[0, 1], [2, 2]], [[0, 1], [2, 3], [4]]])
 def test_a_plan_that_leaves_rows_out_or_repeats_them_is_damage(loaded, tmp_path, batches):
     partial = PartialResults(tmp_path / "partial.jsonl", {})
-    plan = {"weights": ["as they are", ""], "batch_size": 2, "passes": [[3, 2, 1, 0]], "batches": batches}
+    plan = {"weights": {"value": "nf4", "reason": ""}, "batch_size": 2, "passes": [[3, 2, 1, 0]], "batches": batches}
     with pytest.raises(RunDirError, match=r"partial\.jsonl"):
         predictions._restore_plan(plan, partial, 4)
     assert predictions._restore_plan({**plan, "batches": [[1, 0], [2, 3]]}, partial, 4).batch_size == 2

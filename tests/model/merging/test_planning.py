@@ -54,7 +54,7 @@ def test_a_decoder_that_stands_elsewhere_is_found_by_layer_and_shape(tmp_path):
     tail = "layers.0.self_attn.q_proj.weight"
     names = {f"language_model.model.{tail}": (8, 4), f"vision.encoder.{tail}": (6, 6), "language_model.other": (8, 4)}
     tensors = {
-        name: planning.MergedTensor(StoredTensor(tmp_path, torch.float32, shape, 0), torch.float32)
+        name: planning.MergedTensor(StoredTensor(tmp_path, name, torch.float32, shape), torch.float32)
         for name, shape in names.items()
     }
     find = planning._stored_name
