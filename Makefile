@@ -4,26 +4,33 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test kill-test disk-test browser-test lint docs clean
+.PHONY: demo test test-all kill-test disk-test browser-test lint docs clean
 demo: $(VENV)/.installed
 	rm -rf runs/demo
 	$(BIN)/medtune run demo
 
-# Two processes: most of a test's time goes into programs that it starts and waits for.
+PYTEST := $(BIN)/python -m pytest -rs
+# Two processes, each with whole files: what a file's tests share is made once.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+	$(PYTEST) $(IN_TWO)
 
-# kill -9 at 20 moments of small runs, spread over all stages; `make test` kills twice.
+# Kills, full disks, whole notebooks, benchmarks: all that needs neither a GPU nor a browser.
+test-all: test
+	$(PYTEST) $(IN_TWO) -m "slow and not gpu and not browser"
+
+# kill -9 at 20 moments of small runs, spread over all stages; `make test-all` kills twice.
 kill-test: $(VENV)/.installed
-	MEDTUNE_KILLS=20 $(BIN)/python -m pytest -s tests/faults/test_kill.py
+	MEDTUNE_KILLS=20 $(PYTEST) -s -m slow tests/faults/test_kill.py
 
-# Disks that fill up at one writer after another; `make test` has the quicker of these tests.
+# Disks that fill up at one writer after another.
 disk-test: $(VENV)/.installed
-	MEDTUNE_DISKS=1 $(BIN)/python -m pytest -rs tests/faults/test_full_disk.py
+	$(PYTEST) -m slow tests/faults/test_full_disk.py
 
 # Needs Chromium on the PATH; without it the tests say so and are skipped.
 browser-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m browser -rs
+	$(PYTEST) -m browser
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -48,8 +48,9 @@ def main() -> None:
 
 def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
     """Through medtune's own loading, batching and decoding."""
-    from medtune.runtime.process import prepare_process
+    from medtune.runtime.process import keep_freed_memory, prepare_process
 
+    keep_freed_memory()
     prepare_process()
     from medtune.config.checking import parse_config
     from medtune.inference.fused_model import prepare_inference

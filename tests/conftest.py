@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from browser_sessions import browser, session
+from hardware_facts import facts, native_dtype, plain_machine, pytest_sessionstart
+from skips import pytest_sessionfinish
 from tiny_model import tiny
 
 # Read when torch and huggingface_hub are imported, so set before any test module brings them in.
@@ -21,15 +23,32 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 settings.register_profile("medtune", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("medtune")
 
-__all__ = ["browser", "cache_folder", "session", "shared_data", "tiny"]
+__all__ = [
+    "browser", "cache_folder", "facts", "native_dtype", "plain_machine", "pytest_sessionfinish", "pytest_sessionstart",
+    "session", "shared_data", "tiny",
+]  # fmt: skip
+
+pytest_plugins = ["pytester"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+# Files that take longest.
+FIRST = (
+    "pipeline/test_stopping.py", "pipeline/test_run.py", "storage/test_hub.py", "pipeline/doctor/test_hub.py",
+    "api/test_api_calls.py", "api/test_api_examples.py", "training/test_sft.py", "pipeline/test_merge.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: of two processes none is left with one of them alone at the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: not slow[item.path])
+    """Long files come first: of two processes none is left with one of them alone at the end."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later garbage collection: medtune asks for several a run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,6 +61,15 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDTUNE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def log_lines() -> Iterator[None]:
+    """medtune's log on stderr, as commands and calls have it, for tests of what lies below them."""
+    from medtune.runtime.progress import lines_on_terminal
+
+    with lines_on_terminal():
+        yield
 
 
 @pytest.fixture(scope="session")

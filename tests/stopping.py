@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
+from forked import Forked, fork
 from tiny_model import Tiny, write_rows
-
-SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 
 def write_recipe(tiny: Tiny, folder: Path, *, steps: int = 60, controls: Sequence[str] = ("cut_reference",)) -> Path:
@@ -31,21 +26,18 @@ def write_recipe(tiny: Tiny, folder: Path, *, steps: int = 60, controls: Sequenc
     return path
 
 
-def start(*arguments: object, log: Path | None = None) -> subprocess.Popen[str]:
+def start(*arguments: object, log: Path | None = None) -> Forked:
     """The command in a process of its own; what it says on stderr goes to `log`, or else to `finish`."""
-    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
-    command = [sys.executable, "-m", "medtune", *map(str, arguments)]
-    with log.open("w") if log else nullcontext(subprocess.PIPE) as errors:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+    return fork("medtune", *arguments, err=log)
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
+def finish(process: Forked, seconds: float = 300) -> tuple[int, str]:
     """The process's exit status and what it said on stderr."""
-    _, errors = process.communicate(timeout=seconds)
-    return process.returncode, errors
+    done = process.finish(seconds)
+    return done.returncode, done.stderr
 
 
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(process: Forked, condition: Callable[[], bool], seconds: float = 300) -> None:
     """Wait until something is so; fails if the process ends before."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # What is read; "src" joins once its rooms are clean.
-ROOTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks", "benchmarks")
+ROOTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks", "benchmarks", "src/medtune/evaluation")
 SUFFIXES = {".md", ".ipynb", ".py", ".jinja", ".html", ".js", ".yaml"}
 # Made from the code and the tests, which have these words.
 GENERATED = {"docs/cli.md", "docs/config.md", "docs/hostile-input.md"}

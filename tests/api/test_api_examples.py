@@ -53,6 +53,7 @@ def test_examples_of_runs(finished: Run, name: str):
     assert not failures_of(f"Run.{name}", inspect.getdoc(inspect.getattr_static(Run, name)) or "")
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(finished: Run):
     text = PAGE.read_text(encoding="utf-8")
     names: dict[str, Any] = {}

@@ -1,7 +1,6 @@
 """Every benchmark answers --help, and what needs no GPU runs on a tiny model and prints JSON lines alone."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import medtune_runs
 import reporting
 import shape_8b
 import step_clock
+from forked import fork
 from medtune.config.recipes import load_recipe
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import encode_for_training
@@ -34,10 +34,9 @@ SIZES = {
 }  # fmt: skip
 
 
-def run(script, *arguments, environment=None):
+def run(script, *arguments):
     """The measurements that a script printed; nothing else may be on its standard output."""
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | (environment or {}))
+    done = fork(BENCHMARKS / script, *arguments).finish()
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -184,6 +183,7 @@ def test_random_rows_hold_the_tokens():
     assert generation.random_prompts(3, 400) == generation.random_prompts(3, 400)
 
 
+@pytest.mark.slow
 def test_train_medtune_from_prepared_rows(tiny, prepared, tmp_path):
     settings = ["training.max_steps=5", "training.effective_batch_rows=4", "training.max_length=256"]
     [figures] = run("train_medtune.py", tiny.path, prepared, "--keep", tmp_path / "run", *settings)

@@ -183,6 +183,14 @@ def test_a_repeated_question_is_cut_off_the_front(question: str, answer: str, le
     assert cleaned.counts["question_repeat_removed"] == (left != clean_text(answer))
 
 
+def test_answers_that_differ_by_a_repeated_question_alone_are_duplicates() -> None:
+    rows = [pair("1", "What is gout ?", f"What is gout? {ANSWER}"), pair("2", "What is gout ?", ANSWER)]
+    for first, second in (rows, rows[::-1]):
+        cleaned = clean_pairs([first, second])
+        assert [p.id for p in cleaned.pairs] == [first.id]
+        assert [(rule, p.id) for rule, p in cleaned.dropped] == [("dropped_duplicate", second.id)]
+
+
 @pytest.mark.parametrize(
     "answer",
     [

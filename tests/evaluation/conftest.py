@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from medtune.evaluation.bertscore import Encoder, resolve_encoder
+from encoders import refuse_to_fetch
+from medtune.evaluation.encoder import Encoder, resolve_encoder
 from medtune.records import Prediction
 
 PredictionFactory = Callable[..., Prediction]
@@ -25,10 +25,6 @@ REFERENCES = [
     "Influenza is caused by a virus.",
     "Asthma narrows the airways — naïve readers beware.",
 ]
-
-
-def refuse_to_fetch(name: str) -> Path:
-    raise AssertionError(f"nothing is to be downloaded, and {name} was asked for")
 
 
 @pytest.fixture(scope="session")

@@ -106,16 +106,20 @@ def test_statistics_come_back_as_they_were(run: RunDir, make_predictions: MakePr
     found = read_measured(run, "baseline")
     assert [rows.metric for rows in found] == [rows.metric for rows in expected]
     for one, other in zip(found, expected, strict=True):
-        assert (one.columns, one.signature, one.table) == (other.columns, other.signature, other.table)
+        assert (one.metric.columns, one.signature, one.metric.table) == (
+            other.metric.columns,
+            other.signature,
+            other.metric.table,
+        )
         assert (one.rows == other.rows).all()
-        assert one.value() == run.read_scores("baseline")[one.metric].value
+        assert one.value() == run.read_scores("baseline")[one.name].value
         assert dict(one.details) == json.loads(json.dumps(dict(other.details)))
-    infinite = {rows.metric: rows for rows in read_measured(run, "tuned")}["perplexity"]
+    infinite = {rows.name: rows for rows in read_measured(run, "tuned")}["perplexity"]
     assert np.isinf(infinite.rows[:, 0]).all()
 
 
 def test_rouge_l_and_rouge_lsum_are_not_mistaken_for_each_other(run: RunDir) -> None:
-    found = {rows.metric: rows.rows.shape[1] for rows in read_measured(run, "baseline")}
+    found = {rows.name: rows.rows.shape[1] for rows in read_measured(run, "baseline")}
     assert found["rougeL"] == found["rougeLsum"] == found["compat_rougeL"] == 2
     assert (found["bleu"], found["compat_bleu"]) == (10, 10)
 

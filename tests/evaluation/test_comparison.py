@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medtune.errors import DataError
-from medtune.evaluation.comparison import common_metrics, compare_measured, require_like_scores, require_same_rows
-from medtune.evaluation.perplexity import PERPLEXITY_COLUMNS
-from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.comparison import common_metrics, compare_measured, require_comparable_scores, require_same_rows
+from medtune.evaluation.metrics import MetricRows, metric_named
+from medtune.evaluation.metrics.perplexity import PERPLEXITY
 from medtune.evaluation.significance import Resamples, holm, paired_p_value
 from medtune.records import MetricTable, Prediction, Score
 
@@ -21,12 +22,12 @@ def mean_rows(
     metric: str, shift: float = 0.0, *, seed: int = 0, table: MetricTable = "standard", signature: str = "one-way"
 ) -> MetricRows:
     values = np.random.default_rng(seed).normal(0.5 + shift, 0.1, size=ROWS)
-    return MetricRows(metric, ("value", "rows"), np.column_stack([values, np.ones(ROWS)]), signature, table)
+    return MetricRows.of_values(replace(metric_named(metric), table=table), list(values), signature)
 
 
 def losses(nats: float, *, seed: int = 0) -> MetricRows:
     values = np.random.default_rng(seed).normal(nats, 0.1, size=ROWS) * 10
-    return MetricRows("perplexity", PERPLEXITY_COLUMNS, np.column_stack([values, np.full(ROWS, 10.0)]), "one-way")
+    return MetricRows(PERPLEXITY, np.column_stack([values, np.full(ROWS, 10.0)]), "one-way")
 
 
 def test_a_row_holds_both_sides_their_difference_and_what_it_rests_on() -> None:
@@ -156,21 +157,21 @@ def test_rows_come_in_the_baselines_order() -> None:
     assert compare_measured([], [], DRAWN) == []
 
 
-def test_unlike_scores_are_refused_by_name_all_at_once() -> None:
+def test_different_scores_are_refused_by_name_all_at_once() -> None:
     baseline = {"bleu": ("one-way", 10), "rougeL": ("one-way", 10), "rouge1": ("one-way", 10), "rouge2": ("one-way", 9)}
     tuned = {"bleu": ("other", 10), "rougeL": ("one-way", 9), "rouge2": ("one-way", 9), "perplexity": ("one-way", 10)}
     with pytest.raises(DataError) as error:
-        require_like_scores(baseline, tuned, ("first", "second"))
+        require_comparable_scores(baseline, tuned, ("first", "second"))
     lines = str(error.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["bleu", "rougeL", "rouge1", "perplexity"]
     assert "first one-way, second other" in lines[0]
     assert "first has 10 rows, second has 9" in lines[1]
     assert "the second has no such score" in lines[2]
     assert "the first has no such score" in lines[3]
-    require_like_scores(baseline, dict(baseline), ("first", "second"))
+    require_comparable_scores(baseline, dict(baseline), ("first", "second"))
 
 
-def test_measured_scores_of_unlike_signatures_never_compare() -> None:
+def test_scores_of_different_signatures_never_compare() -> None:
     with pytest.raises(DataError, match="measured in two ways, which never compare"):
         compare_measured([mean_rows("rougeL")], [mean_rows("rougeL", signature="other")], DRAWN)
     with pytest.raises(DataError, match="the tuned model has no such score"):
@@ -191,7 +192,7 @@ def test_the_same_rows_are_required(make_prediction: Callable[..., Prediction]) 
     for changes in ({"id": "row-9"}, {"reference": "Other."}, {"question": "Other?"}):
         with pytest.raises(DataError, match="row-0"):
             require_same_rows([one], [make_prediction(**changes)])
-    with pytest.raises(DataError, match="baseline row row-0 stands beside few_shot row row-9"):
+    with pytest.raises(DataError, match="baseline row row-0 and few_shot row row-9 are compared"):
         require_same_rows([one], [make_prediction(id="row-9")], ("baseline", "few_shot"))
 
 

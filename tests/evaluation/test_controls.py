@@ -82,7 +82,7 @@ def test_the_nearest_question_is_nearest() -> None:
         pair(0, "symptoms", "kidney disease in children", part="test"),
         pair(1, "symptoms", "gout of the toe", part="test"),
         pair(2, "symptoms", "kidney failure", part="test"),
-        # Its disease stands under another type alone: the type comes first.
+        # Only another type has its disease: the type comes first.
         pair(3, "symptoms", "rheumatoid kidney disease", part="test"),
     ]
     expected = [train[0].answer, train[1].answer, train[3].answer, train[0].answer]

@@ -119,12 +119,12 @@ def test_either_file_may_bring_the_groups(write: Write, make_predictions: MakePr
     assert {row.groups for row in comparison.rows} == {1}
 
 
-def test_perplexities_of_unlike_tokenizers_never_compare(write: Write, make_predictions: MakePredictions) -> None:
+def test_perplexities_of_different_tokenizers_never_compare(write: Write, make_predictions: MakePredictions) -> None:
     paths = [write(f"{count}.jsonl", make_predictions(reference_tokens=count)) for count in (4, 9)]
     metrics = {row.metric for row in compare(*paths).rows}
     assert "bits_per_byte" in metrics
     assert "perplexity" not in metrics
-    with pytest.raises(ConfigError, match="perplexities of unlike tokenizers never compare"):
+    with pytest.raises(ConfigError, match="perplexities of different tokenizers never compare"):
         compare(*paths, metrics=["perplexity"])
     assert "perplexity" in {row.metric for row in compare(paths[0], paths[0]).rows}
     half = write("half.jsonl", make_predictions(reference_nll=None))

@@ -4,26 +4,25 @@ import math
 
 import pytest
 
-from medtune.evaluation.comparison import lower_is_better
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
-    METRIC_NAMES,
     format_count,
     format_difference,
     format_interval,
     format_p,
     format_value,
+    metric_label,
 )
-from medtune.evaluation.scores import METRICS
 
 
-def test_every_metric_has_a_name() -> None:
-    assert set(METRICS) | {"bertscore_f1_rescaled", "bits_per_byte"} == set(METRIC_NAMES)
-    assert set(HEADLINE_METRICS) < set(METRICS)
+def test_labels_are_those_of_both_tables() -> None:
+    assert [metric_label(name) for name in ("rougeL", "compat_rougeL", "unheard_of")] == ["ROUGE-L F1"] * 2 + [
+        "unheard_of"
+    ]
 
 
-def test_likelihoods_alone_are_better_when_lower() -> None:
-    assert [metric for metric in METRIC_NAMES if lower_is_better(metric)] == ["perplexity", "bits_per_byte"]
+def test_one_metric_of_each_kind_is_a_headline() -> None:
+    assert HEADLINE_METRICS == ("bleu", "rougeL", "bertscore_f1", "perplexity")
 
 
 def test_values() -> None:

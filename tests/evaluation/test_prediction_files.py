@@ -134,7 +134,7 @@ def test_a_missing_field(file: Path, name: str) -> None:
         ({"prediction": None}, "row 1: prediction is None"),
         ({"prediction": ["Flu."]}, "row 1: prediction is ['Flu.']"),
         ({"group": ["x"]}, "row 1: group is ['x'], neither text nor a whole number"),
-        ({"new_tokens": "many"}, "row 1: new_tokens is 'many', not a number; mend it or leave it out"),
+        ({"new_tokens": "many"}, "row 1: new_tokens is 'many', not a number; fix it or leave it out"),
         ({"new_tokens": [7]}, "row 1: new_tokens is [7], not a number"),
         ({"new_tokens": 7.5}, "row 1: new_tokens is 7.5, not a count of tokens"),
         ({"new_tokens": -1}, "row 1: new_tokens is -1, not a count of tokens"),
@@ -146,8 +146,8 @@ def test_values_of_the_wrong_kind(file: Path, changes: dict[str, Any], expected:
     assert expected in refusal(write_jsonl(file, ROW | changes))
 
 
-def test_ids_that_stand_twice(file: Path) -> None:
-    assert "row 3: id '1' stands in two rows; ids must be unique" in refusal(
+def test_repeated_ids(file: Path) -> None:
+    assert "row 3: id '1' is in two rows; ids must be unique" in refusal(
         write_jsonl(file, ROW | {"id": 1}, ROW, ROW | {"id": "1"})
     )
 
@@ -188,7 +188,7 @@ def test_references_are_joined_by_id(file: Path, tmp_path: Path) -> None:
         ([{"reference": "Gout."}], "row 1: needs id and reference"),
         (
             [{"id": "a", "reference": "Gout."}, {"id": "a", "reference": "Flu."}],
-            "row 2: id 'a' stands in two rows; ids must be unique",
+            "row 2: id 'a' is in two rows; ids must be unique",
         ),
     ],
 )
@@ -202,7 +202,7 @@ def test_references_that_do_not_fit(file: Path, tmp_path: Path, rows: list[dict[
 NAMES = ("first.jsonl", "second.jsonl")
 
 
-def unlike(first: list[Prediction], second: list[Prediction]) -> str:
+def refusal_of(first: list[Prediction], second: list[Prediction]) -> str:
     with pytest.raises(DataError) as error:
         align(first, second, NAMES)
     assert len(str(error.value).splitlines()) == 1
@@ -216,37 +216,37 @@ def test_the_second_takes_the_firsts_order(make_prediction: MakePrediction) -> N
     assert {row.prediction for row in align(first, second, NAMES)} == {"Another."}
 
 
-def test_unlike_ids(make_prediction: MakePrediction) -> None:
+def test_different_ids(make_prediction: MakePrediction) -> None:
     two, three = ([make_prediction(id=id) for id in ids] for ids in ("ab", "abc"))
     for sides in ((two, three), (three, two)):
-        message = unlike(*sides)
-        assert "first.jsonl and second.jsonl answer unlike rows: 1 id in one of them alone, such as 'c'" in message
+        message = refusal_of(*sides)
+        assert "first.jsonl and second.jsonl answer different rows: 1 id in one of them alone, such as 'c'" in message
 
 
-def test_unlike_references(make_prediction: MakePrediction) -> None:
-    message = unlike([make_prediction(reference="Gout.")], [make_prediction(reference="Flu.")])
+def test_different_references(make_prediction: MakePrediction) -> None:
+    message = refusal_of([make_prediction(reference="Gout.")], [make_prediction(reference="Flu.")])
     assert "row 'row-0' has one reference in first.jsonl and another in second.jsonl; give both the same" in message
 
 
-def test_unlike_groups_and_groups_that_one_file_lacks(make_prediction: MakePrediction) -> None:
-    message = unlike([make_prediction(group="x")], [make_prediction(group="y")])
+def test_different_groups_and_groups_that_one_file_lacks(make_prediction: MakePrediction) -> None:
+    message = refusal_of([make_prediction(group="x")], [make_prediction(group="y")])
     assert "row 'row-0' has group 'x' in first.jsonl and 'y' in second.jsonl" in message
     assert len(align([make_prediction(group="x")], [make_prediction()], NAMES)) == 1
     assert len(align([make_prediction()], [make_prediction(group="x")], NAMES)) == 1
 
 
-def test_unlike_caps(make_prediction: MakePrediction) -> None:
+def test_different_caps(make_prediction: MakePrediction) -> None:
     def cut_at(cap: int) -> list[Prediction]:
         return [make_prediction(id="a", new_tokens=cap, finish_reason="length"), make_prediction(id="b", new_tokens=90)]
 
     def stopped_at(count: int | None) -> list[Prediction]:
         return [make_prediction(id=id, new_tokens=count) for id in "ab"]
 
-    wrong = "was cut at 128 new tokens and {} goes on to 256: unlike caps never compare; generate both again"
-    assert f"first.jsonl {wrong.format('second.jsonl')}" in unlike(cut_at(128), cut_at(256))
-    assert f"second.jsonl {wrong.format('first.jsonl')}" in unlike(cut_at(256), cut_at(128))
+    wrong = "was cut at 128 new tokens and {} has answers of 256: different caps never compare; generate both again"
+    assert f"first.jsonl {wrong.format('second.jsonl')}" in refusal_of(cut_at(128), cut_at(256))
+    assert f"second.jsonl {wrong.format('first.jsonl')}" in refusal_of(cut_at(256), cut_at(128))
     # An answer that stopped by itself beyond the other's cap was not under that cap.
-    assert f"first.jsonl {wrong.format('second.jsonl')}" in unlike(cut_at(128), stopped_at(256))
+    assert f"first.jsonl {wrong.format('second.jsonl')}" in refusal_of(cut_at(128), stopped_at(256))
     for like in (cut_at(128), stopped_at(128), stopped_at(None)):
         assert len(align(cut_at(128), like, NAMES)) == len(align(like, cut_at(128), NAMES)) == 2
     assert len(align(stopped_at(300), stopped_at(10), NAMES)) == 2

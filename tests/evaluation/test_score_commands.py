@@ -92,7 +92,7 @@ BAD_INPUT = [
     (["score", "--predictions", "other.jsonl", "--out", "other.jsonl/x.json"], "other.jsonl/x.json: cannot be written"),
     (["score", "--predictions", "before.jsonl", "--resamples", "0"], "--resamples 0: must be a whole number from 500"),
     (["compare", "folder", "--resamples", "1000"], "--resamples and --out go with two files"),
-    (["compare", "before.jsonl", "other.jsonl"], "before and other answer unlike rows: 79 ids in one of them alone"),
+    (["compare", "before.jsonl", "other.jsonl"], "before and other answer different rows: 79 ids in one of them alone"),
     (["compare", "before.jsonl", "absent.jsonl"], "absent.jsonl: no such file"),
     (["compare", "before.jsonl"], "before.jsonl: one file of predictions has nothing to be compared with"),
     (["compare", "folder", "--metric", "bleu"], "--metric, --bertscore-model, --resamples and --out go with two files"),

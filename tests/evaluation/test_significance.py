@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
-from medtune.evaluation.bleu import bleu_from_sums, bleu_rows
+from medtune.evaluation.metrics.bleu import bleu_from_sums, bleu_rows
 from medtune.evaluation.significance import (
     Resamples,
     holm,
@@ -287,6 +287,11 @@ def test_p_counts_both_tails_of_the_centred_differences() -> None:
     assert paired_p_value(differences, 1.5) == pytest.approx(3 / 6)
     assert paired_p_value(differences, 1.0) == pytest.approx(5 / 6)
     assert paired_p_value(differences, 2.1) == pytest.approx(1 / 6)
+    # By their own mean, 2.5: not by their median, by what was observed, or not at all.
+    skewed = np.array([0.0, 0.0, 0.0, 10.0])
+    assert paired_p_value(skewed, 2.5) == pytest.approx(5 / 5)
+    assert paired_p_value(skewed, 3.0) == pytest.approx(2 / 5)
+    assert paired_p_value(skewed, 4.0) == pytest.approx(2 / 5)
 
 
 def test_a_system_beside_itself_has_p_1() -> None:

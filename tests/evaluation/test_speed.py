@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from medtune.evaluation.comparison import compare_measured
-from medtune.evaluation.scores import METRICS, MetricRows, measure_rows, score_rows
+from medtune.evaluation.metrics import METRIC_NAMES, MetricRows
+from medtune.evaluation.metrics.bleu import BLEU
+from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.records import Prediction
 
 ROWS = 1600
 WORDS_A_ANSWER = 200  # about 270 tokens of a model
-OFFLINE = [metric for metric in METRICS if metric != "bertscore_f1"]
+OFFLINE = [metric for metric in METRIC_NAMES if metric != "bertscore_f1"]
 
 
 def answers(kept: float, seed: int) -> list[Prediction]:
@@ -59,7 +61,7 @@ def test_comparing_resamples_statistics_and_scores_nothing_again() -> None:
     """From statistics a row, a comparison is sums alone: no text is there to be scored."""
     generator = np.random.default_rng(0)
     counts = generator.integers(10, 200, size=(ROWS, 10)).astype(np.float64)
-    sides = [[MetricRows("bleu", tuple("abcdefghij"), counts + shift, "one-way")] for shift in (0, 1)]
+    sides = [[MetricRows(BLEU, counts + shift, "one-way")] for shift in (0, 1)]
     started = time.perf_counter()
     drawn = Resamples.draw([f"topic {row // 2}" for row in range(ROWS)], resamples=1000, seed=0)
     (row,) = compare_measured(*sides, drawn)

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
-from medtune.evaluation.perplexity import PERPLEXITY_COLUMNS
-from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.metrics import MetricRows, metric_named
 from medtune.evaluation.strata import compare_strata, stratify
 from medtune.records import QAPair
 
@@ -50,16 +48,13 @@ def test_a_kind_of_one_value_says_nothing() -> None:
     ]
 
 
-def rows_of(metric: str, values: list[float], table: str = "standard") -> MetricRows:
-    column = np.array(values)
-    statistics = np.column_stack([column, np.ones(len(column))])
-    columns = PERPLEXITY_COLUMNS if metric == "perplexity" else ("value", "rows")
-    return MetricRows(metric, columns, statistics, "one-way", table)  # type: ignore[arg-type]
+def rows_of(metric: str, values: list[float]) -> MetricRows:
+    return MetricRows.of_values(metric_named(metric), values, "one-way")
 
 
 def test_each_stratum_is_scored_on_its_own_rows_and_groups() -> None:
-    before = [rows_of("rougeL", [0.1, 0.2, 0.3, 0.4]), rows_of("compat_rougeL", [0.0] * 4, "compat")]
-    after = [rows_of("compat_rougeL", [0.0] * 4, "compat"), rows_of("rougeL", [0.2, 0.4, 0.3, 0.8])]
+    before = [rows_of("rougeL", [0.1, 0.2, 0.3, 0.4]), rows_of("compat_rougeL", [0.0] * 4)]
+    after = [rows_of("compat_rougeL", [0.0] * 4), rows_of("rougeL", [0.2, 0.4, 0.3, 0.8])]
     strata = {("source", "a"): [0, 1, 3], ("source", "b"): [2]}
     first, second = compare_strata(strata, ["x", "x", "y", "z"], before, after, resamples=200, seed=0)
     assert (first.kind, first.value, first.n, first.groups) == ("source", "a", 3, 2)

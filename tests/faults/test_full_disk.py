@@ -9,18 +9,22 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command_line import Medtune, command_runner
+from forked import SOURCES
 from medtune.__main__ import main
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
 from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import writing
-from stopping import SOURCES, results, write_recipe
+from stopping import results, write_recipe
+
+pytestmark = pytest.mark.slow
 
 TOO_LARGE = "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system"
 FULL = "no space left on the device; make room"
@@ -31,8 +35,6 @@ LIMITS = {
     7_500: "baseline/predictions.jsonl",
     200_000: "checkpoints/checkpoint-7",  # its optimizer, by torch
 }
-
-MORE = pytest.mark.skipif("MEDTUNE_DISKS" not in os.environ, reason="`make disk-test` takes its minute")
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +124,9 @@ def _can_mount() -> bool:
     return subprocess.run(with_tmpfs, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kilobytes", "named"),
-    [
-        pytest.param(4, "provenance.json", marks=MORE),
-        pytest.param(30, "data", marks=MORE),
-        pytest.param(90, "controls", marks=MORE),
-        (300, "checkpoints"),
-    ],
+    [(4, "provenance.json"), (30, "data"), (90, "controls"), (300, "checkpoints")],
 )
 def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, named: str) -> None:
     if not _can_mount():
@@ -157,7 +153,6 @@ def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, nam
     assert results(tmp_path / "mended") == expected
 
 
-@MORE
 def test_a_disk_that_fills_up_under_tensorboard(recipe: Path, tmp_path: Path) -> None:
     """Its writer fails in a thread, which prints no traceback of its own."""
     run = tmp_path / "run"
@@ -174,7 +169,7 @@ def test_a_disk_that_fills_up_under_tensorboard(recipe: Path, tmp_path: Path) ->
     )
 
 
-# A file system that cannot rename -----------------------------------------------------------------------------------
+# A file system that cannot rename folders, as mounts of buckets ------------------------------------------------------
 
 
 @pytest.fixture
@@ -182,22 +177,27 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return command_runner(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, pytest.param(errno.ENOTSUP, marks=MORE)])
-def test_a_run_where_nothing_can_be_renamed(
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EMFILE])
+def test_a_run_where_no_folder_can_be_renamed(
     recipe: Path, expected, tmp_path: Path, medtune: Medtune, monkeypatch: pytest.MonkeyPatch, caplog, number: int
 ) -> None:
-    def refuse(source: object, *args: object, **kwargs: object) -> None:
-        raise OSError(number, os.strerror(number), str(source))
+    def refusing_folders(rename: Callable[..., None]) -> Callable[..., None]:
+        def act(source: str, *args: object, **kwargs: object) -> None:
+            if os.path.isdir(source):
+                raise OSError(number, os.strerror(number), str(source))
+            rename(source, *args, **kwargs)
+
+        return act
 
     for name in ("rename", "replace"):
-        monkeypatch.setattr(os, name, refuse)
-    monkeypatch.setattr(writing, "_said_in_place", False)
+        monkeypatch.setattr(os, name, refusing_folders(getattr(os, name)))
+    monkeypatch.setattr(writing, "_said_copied", False)
     run = tmp_path / "run"
     made = medtune("run", recipe, "--run-dir", run)
     assert made.status == 0, made.err
     assert [line for line in caplog.messages if "cannot rename" in line] == [
-        f"{run}: the file system cannot rename ({os.strerror(number)}); files are written in place, and checksums "
-        "tell which are whole"
+        f"{run}: the file system cannot rename folders ({os.strerror(number)}); they are copied to their places, and "
+        "checksums tell which are whole"
     ]
     require_nothing_torn(RunDir(run))
     assert results(run) == expected

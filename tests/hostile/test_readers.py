@@ -1,6 +1,7 @@
 """Every reader of files on arbitrary bytes and on sound files with bytes changed: it reads, or it says what is wrong.
 
-`pytest tests/hostile/test_readers.py -s` prints how many were read and refused; with `-m slow` there are far more.
+`pytest tests/hostile/test_readers.py -s` prints how many were read and refused. With `-m slow` there are 600 contents a
+reader, or MEDTUNE_CONTENTS of them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -27,7 +29,7 @@ from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
 from medtune.evaluation.artefacts import read_comparison
 from medtune.evaluation.human.blinding import parse_key
-from medtune.evaluation.human.spreadsheet import read_table
+from medtune.evaluation.human.spreadsheet import read_spreadsheet
 from medtune.evaluation.prediction_files import read_predictions
 from medtune.inference.chat import read_questions
 from medtune.model.adapter_files import read_adapter_config, weight_shapes
@@ -35,7 +37,8 @@ from medtune.run_dir.directory import RunDir
 from medtune.training.checkpoints.contents import read_state
 from medtune.training.checkpoints.sealing import last_checkpoint
 
-EXAMPLES, MANY_EXAMPLES, MOST_SECONDS = 60, 3000, 5.0
+EXAMPLES, MOST_SECONDS = 60, 5.0
+MANY_EXAMPLES = int(os.environ.get("MEDTUNE_CONTENTS", "600"))
 CSV = b'id,qtype,Question,Answer,reference,prediction\n1,causes,"What, ""really"" ?",Uric acid.,r,p\n2,a,b,c,d,e\n'
 JSONL = b'{"id": "1", "Question": "Q ?", "Answer": "A.", "reference": "r", "prediction": "p", "new_tokens": 3}\n'
 XML = (
@@ -62,7 +65,7 @@ class Figures:
     longest_ms: int
 
 
-# Of the last run with `-m slow`, summed by hand from what it prints.
+# Of the last run with MEDTUNE_CONTENTS=3000, summed by hand from what it prints.
 FIGURES = Figures(contents=72_000, read=11_613, refused=60_387, longest_ms=603)
 
 
@@ -114,7 +117,7 @@ READERS = [
     Reader("predictions, CSV", "p.csv", _constant(CSV), read_predictions),
     Reader("predictions, Parquet", "p.parquet", _parquet, read_predictions),
     Reader("questions", "q.txt", _constant(b"Why ?\nHow ?\n"), read_questions),
-    Reader("sheet of ratings", "sheet.csv", _constant(SHEET), read_table),
+    Reader("sheet of ratings", "sheet.csv", _constant(SHEET), read_spreadsheet),
     Reader("key of ratings", "key.json", _artefact("human/key.json"), lambda path: parse_key(path.read_bytes(), "k")),
     Reader("config.yaml of a run", "run/config.yaml", _artefact("config.yaml"), _of_run(RunDir.config)),
     Reader("provenance of a run", "run/provenance.json", _artefact("provenance.json"), _of_run(RunDir.provenance)),
@@ -206,9 +209,7 @@ def test_it_reads_or_says_what_is_wrong(reader: Reader, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS, ids=[reader.name for reader in READERS])
-def test_it_does_so_many_times(reader: Reader, folder: Path, request: pytest.FixtureRequest) -> None:
-    if "slow" not in request.config.option.markexpr.replace("not slow", ""):
-        pytest.skip("takes minutes; asked for with -m slow")
+def test_it_does_so_many_times(reader: Reader, folder: Path) -> None:
     counts = check(reader, folder, MANY_EXAMPLES)
     print(f"\n{reader.name}: {dict(counts)}")
     assert counts["read"] + counts["refused"] >= MANY_EXAMPLES // 2

@@ -125,19 +125,19 @@ PREDICTIONS = [
             "score --predictions hostile.jsonl", "hostile.jsonl: row 1: no id; it has reference, prediction; name the "
             "columns id, reference, prediction"),
     refused("two predictions of one id", inputs.json_rows(*[{"id": 1, "reference": "r", "prediction": "p"}] * 2),
-            "score --predictions hostile.jsonl", "hostile.jsonl: row 2: id '1' stands in two rows; ids must be unique"),
+            "score --predictions hostile.jsonl", "hostile.jsonl: row 2: id '1' is in two rows; ids must be unique"),
     refused("a prediction that is a list", inputs.json_rows({"id": 1, "reference": "r", "prediction": ["p"]}),
             "score --predictions hostile.jsonl",
-            "hostile.jsonl: row 1: prediction is ['p'], and must be text that is not empty; mend the row or drop it"),
+            "hostile.jsonl: row 1: prediction is ['p'], and must be text that is not empty; fix the row or drop it"),
     refused("tokens that are no count", inputs.json_rows({"id": 1, "reference": "r", "prediction": "p",
             "new_tokens": -1}), "score --predictions hostile.jsonl",
-            "hostile.jsonl: row 1: new_tokens is -1, not a count of tokens; mend it or leave it out"),
+            "hostile.jsonl: row 1: new_tokens is -1, not a count of tokens; fix it or leave it out"),
     refused("a prediction of 10 MB", inputs.json_rows({"id": 1, "reference": "r", "prediction": "p " * 5_000_000}),
             "score --predictions hostile.jsonl", "hostile.jsonl: row 1: prediction has 10,000,000 characters, more "
             "than 1,000,000; shorten it, or leave the row out"),
     refused("a field of 10 MB of the wrong type", inputs.json_rows({"id": 1, "reference": "r", "prediction": "p",
             "group": ["g" * 10_000_000]}), "score --predictions hostile.jsonl",
-            "hostile.jsonl: row 1: group is ['gggg…, neither text nor a whole number; mend it or leave it out"),
+            "hostile.jsonl: row 1: group is ['gggg…, neither text nor a whole number; fix it or leave it out"),
 ]  # fmt: skip
 
 CASES: dict[str, list[Refused]] = {

@@ -1,8 +1,11 @@
 """Where a merged model is measured, on which questions, and when a merge is marked."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from hardware_facts import T4
 from medtune.config.schema import Config
 from medtune.inference import merge_measurement
 from medtune.inference.merge_measurement import (
@@ -13,7 +16,6 @@ from medtune.inference.merge_measurement import (
     plan_measuring,
 )
 from medtune.records import QAPair
-from medtune.runtime.hardware import Choice
 
 
 def test_prompts_are_the_same_whatever_their_order():
@@ -25,20 +27,19 @@ def test_prompts_are_the_same_whatever_their_order():
     assert len(choose_prompts(pairs[:10])) == 10
 
 
-CONFIG = Config.model_validate({"model": {"base": "x/y", "dtype": "float32"}, "data": {"source": "x"}})
+CONFIG = Config.model_validate({"model": {"base": "x/y", "dtype": "auto"}, "data": {"source": "x"}})
 
 
-def test_where_a_merged_model_is_measured(monkeypatch):
+def test_where_a_merged_model_is_measured(facts):
     gib = 2**30
-    monkeypatch.setattr(merge_measurement, "choose_device", lambda: Choice("cpu", "for this test"))
-    monkeypatch.setattr(merge_measurement, "free_bytes", lambda device: 10 * gib)
+    facts.no_gpu()
+    facts.memory(free=10 * gib)
     assert plan_measuring(CONFIG, gib, asked=False).obstacle is None
     # 12 GiB in float32 of 9 that weights may take.
     assert "12.0 GiB of weights do not fit in the 9.0 GiB" in plan_measuring(CONFIG, 3 * gib, asked=True).obstacle
     assert "--measure does it" in plan_measuring(CONFIG, 3 * gib, asked=False).obstacle
-    monkeypatch.setattr(merge_measurement, "choose_device", lambda: Choice("cuda:0", ""))
-    monkeypatch.setattr(merge_measurement, "choose_dtype", lambda *_: Choice("float16", ""))
-    monkeypatch.setattr(merge_measurement, "host_free_bytes", lambda: 2 * gib)
+    facts.gpus(replace(T4, free=10 * gib))
+    facts.memory(free=2 * gib)
     assert not plan_measuring(CONFIG, 4 * gib, asked=False).spread
     assert plan_measuring(CONFIG, 5 * gib, asked=False).spread
     assert plan_measuring(CONFIG, 6 * gib, asked=False).obstacle is not None

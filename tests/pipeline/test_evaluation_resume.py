@@ -204,7 +204,8 @@ def test_a_torn_line_is_computed_again(run_dir, uninterrupted, monkeypatch):
         ("dtype", "dtype: float32", "dtype: bfloat16", "dtype"),
     ],
 )
-def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, capfd, key, before, after, name):
+def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, facts, capfd, key, before, after, name):
+    facts.cpu(amx=True)  # without matrix units bfloat16 would fall back to float32, which is no change
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=3)
         with pytest.raises(Interrupted):
@@ -218,6 +219,21 @@ def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, capfd, 
     assert batches.count == 4
     file = run_dir.partial_file("baseline")
     assert f"{file}: begun with another {name}, thrown away; all rows are computed anew" in capfd.readouterr().err
+
+
+def test_in_bfloat16_it_goes_on_as_if_it_had_not_stopped(run_dir, tmp_path, monkeypatch, facts):
+    facts.cpu(amx=True)
+    run_dir.config_file.write_text(run_dir.config_file.read_text().replace("dtype: float32", "dtype: bfloat16"))
+    run_dir, whole = RunDir(run_dir.path), RunDir(shutil.copytree(run_dir.path, tmp_path / "whole"))
+    perform("baseline", whole)
+    for place, at in ((PASS, 2), (DECODED, 3)):
+        with monkeypatch.context() as patch:
+            Calls(patch, *place, at=at)
+            with pytest.raises(Interrupted):
+                perform("baseline", run_dir)
+    perform("baseline", run_dir)
+    assert artefacts(run_dir) == artefacts(whole)
+    assert whole.stage_records["baseline"]["choices"]["dtype"]["value"] == "bfloat16"
 
 
 def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, monkeypatch, capfd):

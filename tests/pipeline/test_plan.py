@@ -11,12 +11,11 @@ import pytest
 from command_line import Medtune, command_runner
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
-from medtune.errors import ConfigError
 from medtune.inference.forecast import forecast_answers, seconds_to_answer
 from medtune.model.quantization import storage_format
 from medtune.pipeline.plan import forecast, row_sizes
 from medtune.pipeline.plan_tables import answer_parts, duration, training_parts
-from medtune.runtime.gpus import GPUS, described_gpu
+from medtune.runtime.gpus import GPUS
 from medtune.training.plan.forecast import DescribedModel, describe_model, tokens_per_second
 from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, peak_parts
 from tiny_model import Tiny, write_rows
@@ -148,15 +147,6 @@ def test_the_waterfall_adds_up(config, folder):
     assert sum(answer_parts(found).values()) < 14.56 * GIB
     assert found.training_seconds is None  # the rows were not read
     assert found.step.tokens_per_second == pytest.approx(1000, rel=0.3)
-
-
-def test_gpus_by_name_and_by_memory():
-    assert described_gpu("T4") is GPUS["t4"]
-    assert described_gpu("24").memory_gib == described_gpu("24GiB").memory_gib == 24
-    assert described_gpu("24").operations is None
-    for wrong in ("rtx", "0", "-3", "nan", "5000"):
-        with pytest.raises(ConfigError, match=r"--gpu .*t4, l4"):
-            described_gpu(wrong)
 
 
 def test_rows_that_are_here_are_read(tiny: Tiny, tmp_path, medtune):

@@ -432,9 +432,9 @@ def test_test_source_replaces_the_test_split(tiny, tmp_path):
     assert json.loads((tmp_path / "run/data/report.json").read_text())["removed_for_test_source"] == 1
 
 
-def test_ask(finished, capfd, tmp_path, monkeypatch):
-    # An adapter's folder names no precision: without this a CPU with bfloat16 units would answer in another one.
-    monkeypatch.setattr("medtune.runtime.hardware._cpu_flags", frozenset)
+def test_ask(finished, capfd, tmp_path, facts):
+    # An adapter's folder names no precision, and a CPU with bfloat16 units would answer in another one.
+    facts.cpu(amx=False)
     medtune("ask", finished, "What causes gout ?")
     tuned = capfd.readouterr().out
     medtune("ask", finished / "adapter", "What causes gout ?")
@@ -558,18 +558,35 @@ def test_rows_that_cannot_fit_are_said_before_the_baseline(tiny, tmp_path, capfd
     assert not (tmp_path / "run" / "baseline").exists()
 
 
-def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, monkeypatch):
+def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, facts):
     evaluation = {"metrics": ["perplexity"], "controls": []}
     config = recipe(tiny, tmp_path, model={"dtype": "auto"}, evaluation=evaluation, training={"max_steps": 1})
     path = tmp_path / "run"
-    monkeypatch.setattr("medtune.runtime.hardware._cpu_flags", frozenset)
+    facts.cpu(amx=False)
     medtune("data", "prepare", config, "--run-dir", path)
     medtune("evaluate", path, "--model", "baseline")
     medtune("train", path)
-    monkeypatch.setattr("medtune.runtime.hardware._cpu_flags", lambda: frozenset({"amx_bf16"}))
+    facts.cpu(amx=True)
     medtune("evaluate", path, "--model", "tuned")
     medtune("compare", path, status=2)
     assert "perplexity: measured in two ways" in capfd.readouterr().err
+
+
+def test_either_kind_of_cpu_does_the_whole_job_in_what_it_computes_in(tiny, tmp_path, capfd, native_dtype):
+    evaluation = {"metrics": ["bleu", "perplexity"], "controls": []}
+    path = tmp_path / "run"
+    medtune("run", recipe(tiny, tmp_path, model={"dtype": "auto"}, evaluation=evaluation), "--run-dir", path)
+    stages = json.loads((path / "provenance.json").read_text())["stages"]
+    for name in ("baseline", "train", "tuned"):
+        assert stages[name]["choices"]["dtype"]["value"] == native_dtype
+    changes = {row["metric"]: row["difference"] for row in json.loads((path / "comparison.json").read_text())}
+    assert changes["perplexity"] < 0
+    row = predictions(path, "tuned")[0]
+    capfd.readouterr()
+    medtune("ask", path, row["question"])
+    assert capfd.readouterr().out.strip() == row["prediction"]
+    medtune("merge", path, "--to", tmp_path / "merged")
+    assert json.loads((path / "merge.json").read_text())["measured"]["compute_dtype"] == native_dtype
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def recipe(tiny, tmp_path_factory) -> Path:
-    return write_recipe(tiny, tmp_path_factory.mktemp("job"))
+    return write_recipe(tiny, tmp_path_factory.mktemp("job"), steps=30)
 
 
 @pytest.fixture(scope="module")

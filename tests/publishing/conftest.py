@@ -35,10 +35,10 @@ def reconfigured(copied_run: RunDir) -> Callable[..., RunDir]:
     def change(**sections: dict[str, object]) -> RunDir:
         from medtune.config.recipes.yaml_text import dump_config
 
-        config = copied_run.config
-        updates = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
-        copied_run.write_text(copied_run.config_file, dump_config(config.model_copy(update=updates)))
-        copied_run.record_config()
-        return copied_run
+        run = RunDir(copied_run.path)
+        updates = {name: getattr(run.config, name).model_copy(update=values) for name, values in sections.items()}
+        run.write_text(run.config_file, dump_config(run.config.model_copy(update=updates)))
+        run.record_config()
+        return RunDir(run.path)
 
     return change

@@ -60,6 +60,16 @@ def test_a_plan_made_after_memory_ran_out_is_kept(tmp_path):
     assert set(again.done) == {0, 2, 3}
 
 
+def test_every_time_that_memory_ran_out_is_counted_once(tmp_path):
+    work = begun(tmp_path).work("answers", BATCHES, Answer)
+    for times, batches in enumerate([[[2], [0], [3], [1], [4]], [[0], [2], [3], [1], [4]]], start=1):
+        work.replan(batches)
+        assert work.times_out_of_memory == times
+        assert opened(tmp_path).work("answers", BATCHES, Answer).times_out_of_memory == times
+    work.finish(work.to_do.popleft(), answers([0]))
+    assert work.times_out_of_memory == 2
+
+
 def test_cut_off_anywhere_whole_lines_count_and_the_work_goes_on(tmp_path):
     work = begun(tmp_path).work("answers", BATCHES, Answer)
     for rows in BATCHES:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import mmap
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
+from hardware_facts import A100, T4, HardwareFacts
 from medtune.errors import ConfigError
 from medtune.runtime import hardware
 from medtune.runtime.hardware import (
@@ -18,6 +20,7 @@ from medtune.runtime.hardware import (
     free_bytes,
     rank,
     torch_dtype,
+    total_bytes,
     world_size,
 )
 
@@ -25,23 +28,13 @@ MEBIBYTE = 1 << 20
 
 
 @pytest.fixture
-def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def without_gpu(facts: HardwareFacts) -> None:
+    facts.no_gpu()
 
 
 @pytest.fixture
-def two_t4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch says on a host with two T4."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla T4")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def cpu_with(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
-    monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset(flags))
+def two_t4(facts: HardwareFacts) -> None:
+    facts.gpus(T4, 2)
 
 
 def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,37 +92,38 @@ def test_a_t4_gets_float16(two_t4: None, wanted: str, value: str, reason: str) -
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (12, 0)])
-def test_ampere_and_later_get_bfloat16(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+def test_ampere_and_later_get_bfloat16(facts: HardwareFacts, capability: tuple[int, int]) -> None:
+    facts.gpus(replace(A100, capability=capability))
     choice = choose_dtype("auto", "cuda:0")
     assert choice == Choice("bfloat16", f"compute capability {capability[0]}.{capability[1]}, native from 8.0")
     assert choose_dtype("bfloat16", "cuda:0") == Choice("bfloat16", "asked for")
 
 
 @pytest.mark.parametrize(
-    ("flags", "wanted", "value"),
+    ("kind", "wanted", "value"),
     [
-        ((), "auto", "float32"),
-        (("avx512_bf16",), "auto", "float32"),
-        (("amx_bf16",), "auto", "bfloat16"),
-        ((), "bfloat16", "float32"),
-        (("amx_bf16",), "bfloat16", "bfloat16"),
-        ((), "float16", "float32"),
-        (("amx_bf16",), "float16", "float32"),
-        (("amx_bf16",), "float32", "float32"),
+        ({}, "auto", "float32"),
+        ({"avx512": True}, "auto", "float32"),
+        ({"amx": True}, "auto", "bfloat16"),
+        ({}, "bfloat16", "float32"),
+        ({"amx": True}, "bfloat16", "bfloat16"),
+        ({}, "float16", "float32"),
+        ({"amx": True}, "float16", "float32"),
+        ({"amx": True}, "float32", "float32"),
     ],
 )
 def test_a_cpu_gets_bfloat16_only_with_matrix_units(
-    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], wanted: str, value: str
+    facts: HardwareFacts, kind: dict[str, bool], wanted: str, value: str
 ) -> None:
-    cpu_with(monkeypatch, *flags)
+    facts.cpu(**kind)
     choice = choose_dtype(wanted, "cpu")
     assert choice.value == value
     assert choice.reason
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
-def test_the_flags_of_this_cpu_are_read() -> None:
+def test_the_flags_of_this_cpu_are_read(facts: HardwareFacts) -> None:
+    facts.real()
     hardware._cpu_flags.cache_clear()
     assert len(hardware._cpu_flags()) > 5
 
@@ -142,17 +136,28 @@ def test_dtypes_by_name() -> None:
         torch_dtype("int4")
 
 
-def test_free_memory_is_some_of_what_there_is(without_gpu: None) -> None:
-    assert 0 < free_bytes("cpu") <= describe_hardware()["memory_bytes"]
+def test_free_memory_is_some_of_what_there_is(facts: HardwareFacts) -> None:
+    facts.real()
+    assert 0 < free_bytes("cpu") <= total_bytes("cpu")
 
 
-def test_the_description_fits_a_json_file(without_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+def test_memory_of_a_gpu(two_t4: None) -> None:
+    assert (free_bytes("cuda:0"), total_bytes("cuda:0")) == (T4.free, T4.memory)
+
+
+@pytest.mark.parametrize("cores", [2, 64])
+def test_the_description_fits_a_json_file(without_gpu: None, facts: HardwareFacts, cores: int) -> None:
+    facts.cores(cores)
+    facts.memory(free=1, total=12345)
     described = json.loads(json.dumps(describe_hardware()))
     assert described.keys() == {"platform", "processor", "cpu_count", "memory_bytes", "gpus"}
-    assert described["cpu_count"] >= 1
+    assert (described["cpu_count"], described["memory_bytes"], described["gpus"]) == (cores, 12345, [])
     assert described["processor"]
-    assert described["gpus"] == []
+
+
+def test_gpus_are_described_one_by_one(two_t4: None) -> None:
+    t4 = {"name": "Tesla T4", "memory_bytes": T4.memory, "compute_capability": "7.5"}
+    assert describe_hardware()["gpus"] == [t4, t4]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark can be reset on Linux alone")

@@ -7,12 +7,9 @@ environment, and the cases of one environment in one process.
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +19,11 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from forked import UNCONNECTED, fork
 from hub_server import HubServer
-from medtune.errors import DiskError, MedtuneError, ModelError
+from medtune.errors import MedtuneError
 from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import hub
-from medtune.storage.hub import explained
 from tiny_model import build_tiny_model, write_rows
 
 TOKEN = "hf_loopback"
@@ -163,26 +160,18 @@ class Session:
         """`python -m medtune run`, with the Hub's cache in `home`."""
         run_dir = self.folder / "runs" / name
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "medtune", *arguments(self.recipe, run_dir, overrides)],
-            env=self.environment(home, **settings),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        given = arguments(self.recipe, run_dir, overrides)
+        environment = self.environment(home, **settings)
+        done = fork("medtune", *given, environment=environment, imported=UNCONNECTED).finish()
         return Outcome(done.returncode, done.stderr, time.perf_counter() - start, run_dir)
 
     def medtune_many(self, cases: dict[str, list[str]], home: str, **settings: str) -> dict[str, Outcome]:
         """The same for several cases in one process."""
         runs = {name: self.folder / "runs" / name for name in cases}
         given = [arguments(self.recipe, runs[name], overrides) for name, overrides in cases.items()]
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER, json.dumps(given)],
-            env=self.environment(home, **settings),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        environment = self.environment(home, **settings)
+        process = fork(self.folder / "driver.py", json.dumps(given), environment=environment, imported=UNCONNECTED)
+        done = process.finish()
         assert done.returncode == 0, done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         return {name: Outcome(*row, runs[name]) for name, row in zip(cases, rows, strict=True)}
@@ -234,6 +223,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         server.fail("owner/mute", "hang")
         server.fail("owner/page", "web page")
         (folder / "recipe.yaml").write_text(RECIPE)
+        (folder / "driver.py").write_text(DRIVER)
         yield Session(folder, server, commits)
 
 
@@ -350,21 +340,6 @@ def test_an_unreachable_hub_is_said_at_once(outcomes):
     assert "data set owner/medqa: the Hub cannot be reached" in outcomes.unreachable.problem
     assert "check the network and HF_ENDPOINT" in outcomes.unreachable.problem
     assert outcomes.unreachable.seconds < 30, "a new process on a busy machine; by itself it takes 5 s"
-
-
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_full_cache_is_no_trouble_with_the_network(deep: bool) -> None:
-    def fetch() -> None:
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device", "cache/blob")
-        except OSError as error:
-            if deep:
-                raise OSError("the file could not be moved") from error
-            raise
-
-    with pytest.raises(DiskError) as caught, explained(ModelError, "model", "owner/name", None):
-        fetch()
-    assert str(caught.value) == "cache/blob: no space left on the device; make room"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def test_seeds_and_epochs_shuffle():
     orders = [list(StepSampler(50, 50, 2, seed)) for seed in (0, 1)]
     assert orders[0][0] != orders[0][1]
     assert orders[0][0] != orders[1][0]
+    # Nor does a seed's second epoch come in the order of the next seed's first.
+    assert orders[0][1] != orders[1][0]
     assert list(StepSampler(50, 50, 2, 0)) == orders[0]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trainings import assert_same, losses, make_config, rows, train
+from trainings import assert_same, losses, make_config, room_for, rows, train
 
 from medtune.errors import MedtuneError
 from medtune.inference import scoring
@@ -51,20 +51,6 @@ def test_a_rehearsal_leaves_no_trace(tiny, tmp_path, rehearsed, monkeypatch):
     assert losses(history) == losses(other)
     assert [entry.get("tokens") for entry in history] == [entry.get("tokens") for entry in other]
     assert_same(after, plain, rtol=0, atol=0)
-
-
-def room_for(monkeypatch, tokens):
-    """A GPU on which a pass of more than `tokens` tokens runs out of memory."""
-    passes, tried = answer_trainer.AnswerTrainer.passes, []
-
-    def limited(self, model, micro_batches, answer_tokens):
-        tried.append(max(batch["input_ids"].numel() for batch in micro_batches))
-        if tried[-1] > tokens:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
-        return passes(self, model, micro_batches, answer_tokens)
-
-    monkeypatch.setattr(answer_trainer.AnswerTrainer, "passes", limited)
-    return tried
 
 
 def test_a_batch_too_large_is_found_in_the_rehearsal_and_one_that_fits_is_settled_on(

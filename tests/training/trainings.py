@@ -9,7 +9,7 @@ from medtune.model.adapters import attach_adapter, attach_new_adapter
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
-from medtune.training import sft
+from medtune.training import answer_trainer, sft
 from medtune.training.preparation import PreparedStep
 
 
@@ -69,3 +69,17 @@ def assert_same(first, second, **tolerance):
     assert first.keys() == second.keys()
     for name in first:
         torch.testing.assert_close(first[name], second[name], **tolerance)
+
+
+def room_for(monkeypatch, tokens):
+    """A GPU on which a pass of more than `tokens` tokens runs out of memory."""
+    passes, tried = answer_trainer.AnswerTrainer.passes, []
+
+    def limited(self, model, micro_batches, answer_tokens):
+        tried.append(max(batch["input_ids"].numel() for batch in micro_batches))
+        if tried[-1] > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return passes(self, model, micro_batches, answer_tokens)
+
+    monkeypatch.setattr(answer_trainer.AnswerTrainer, "passes", limited)
+    return tried

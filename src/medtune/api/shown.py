@@ -80,7 +80,7 @@ class ShownComparison(Shown, Comparison):
         return list(read_comparison(self))
 
     def _print(self, console: Console) -> None:
-        from medtune.evaluation.tables import print_comparison
+        from medtune.evaluation.comparison_tables import print_comparison
 
         print_comparison(self, console)
         for sentence in self.reading:

@@ -50,8 +50,8 @@ def human_score(
     """Unblind ratings: win rate, criteria and agreement between raters. Not medical advice."""
     from rich.console import Console
 
+    from medtune.evaluation.human.rating_tables import print_scores
     from medtune.evaluation.human.results import find_key, score_files, write_scores
-    from medtune.evaluation.human.tables import print_scores
 
     key_file = find_key(files, key)
     scores = score_files(files, key_file)

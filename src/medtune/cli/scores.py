@@ -103,8 +103,8 @@ def score(
     prepare_process()
     from rich.console import Console
 
+    from medtune.evaluation.comparison_tables import print_scores
     from medtune.evaluation.files import score_file
-    from medtune.evaluation.tables import print_scores
 
     scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
     console = Console()
@@ -124,8 +124,8 @@ def show_comparison(comparison: Comparison) -> None:
     """Print the tables, then the reading."""
     from rich.console import Console
 
+    from medtune.evaluation.comparison_tables import print_comparison
     from medtune.evaluation.reading import read_comparison
-    from medtune.evaluation.tables import print_comparison
 
     console = Console()
     print_comparison(comparison, console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -123,6 +123,7 @@ class GenerationSection(Section):
     """Questions answered at once; `auto` fits the memory that is free."""
 
 
+# The names in `evaluation.metrics.METRICS`, which is above this layer; a test holds the two equal.
 MetricName = Literal["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
 
 
@@ -131,9 +132,7 @@ class EvaluationSection(Section):
 
     max_examples: PositiveInt | None = None
     """Score a seeded random sample of this many test rows; a smaller sample is a subset of a larger one."""
-    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = (
-        "bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity",
-    )  # fmt: skip
+    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = get_args(MetricName)
     """Metrics of the comparison."""
     controls: Annotated[tuple[ControlName, ...], Field(strict=False)] = (
         "few_shot", "random_answer", "nearest_question", "cut_reference",

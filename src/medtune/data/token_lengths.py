@@ -1,11 +1,11 @@
-"""How long rows are in tokens, for the audit: those of the recipe's model, or of the encoder in the package."""
+"""Lengths of rows in tokens, for the audit: of the recipe's model, or of the encoder in the package."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.audit import TokenLengths, Truncation, audit_rows
@@ -17,15 +17,12 @@ from medtune.records import QAPair
 from medtune.runtime.progress import progress_bar
 from medtune.storage.writing import replacing_file
 
-if TYPE_CHECKING:
-    pass
-
 # Rows between two moves of the progress bar.
 _CHUNK = 512
 
 
 def audit_prepared(prepared: Prepared, config: Config, renderer: PromptRenderer | None) -> dict[str, Any]:
-    """The audit, in tokens of the recipe's model; without a renderer in those of the encoder in the package."""
+    """The audit, with lengths in tokens of the recipe's model; without a renderer, of the encoder in the package."""
     lengths = _plain_lengths(prepared, config) if renderer is None else _chat_lengths(prepared, config, renderer)
     return audit_rows(prepared, lengths, config)
 
@@ -105,7 +102,7 @@ def _plain_lengths(prepared: Prepared, config: Config) -> TokenLengths:
 def _plain_truncation(
     prepared: Prepared, questions: Sequence[int], answers: Sequence[int], config: Config
 ) -> Truncation:
-    """What a limit would do to questions and answers as they are, cut at a token."""
+    """The effect of a limit on questions and answers without a chat template, cut at a token."""
     limit, policy = config.training.max_length, config.training.overlong
     train = {pair.id for pair in prepared.split.train}
     rows = [(q, a) for pair, q, a in zip(prepared.rows, questions, answers, strict=True) if pair.id in train]

@@ -1,1 +1,1 @@
-"""What the tuning changed: metrics over the same rows before and after, their comparison and its plain reading."""
+"""Metrics over the same rows before and after tuning, their comparison and its plain reading."""

@@ -1,12 +1,12 @@
-"""What the metrics say together, sentence by sentence: likelihood, phrase match and length, words and meaning."""
+"""Sentences on several metrics together: likelihood, phrase match and length, words and meaning."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from medtune.evaluation.bleu import BleuParts
-from medtune.evaluation.formatting import METRIC_NAMES, format_count, format_value
+from medtune.evaluation.formatting import format_count, format_value, metric_label
+from medtune.evaluation.metrics.bleu import BleuParts
 from medtune.records import Comparison, ComparisonRow, ModelName, Verdict
 
 _LIKELIHOOD = "perplexity"
@@ -15,7 +15,7 @@ _WORDS, _MEANING = "rougeL", "bertscore_f1"
 
 
 def analyse(comparison: Comparison, names: tuple[str, str]) -> list[str]:
-    """Return the sentences, each of them only where its metrics were measured; `names` as they stand in a sentence."""
+    """Return the sentences, each of them only where its metrics were measured; `names` as a sentence has them."""
     rows = {row.metric: row for row in comparison.rows}
     sentences = []
     if _LIKELIHOOD in rows:
@@ -106,7 +106,7 @@ def _read_words_and_meaning(rows: Mapping[str, ComparisonRow]) -> str:
     """Set overlap of words beside similarity in an encoder's vectors: they can part."""
     words, meaning = rows[_WORDS], rows[_MEANING]
     moves = " and ".join(
-        f"{METRIC_NAMES[row.metric]}{gloss} went from {format_value(row.metric, row.baseline)} to "
+        f"{metric_label(row.metric)}{gloss} went from {format_value(row.metric, row.baseline)} to "
         f"{format_value(row.metric, row.tuned)}"
         for row, gloss in ((words, " (shared words in order)"), (meaning, " (words compared by an encoder's vectors)"))
     )

@@ -1,4 +1,4 @@
-"""What evaluation keeps in a run directory, written and read back."""
+"""The files of evaluation in a run directory, written and read back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtune.errors import RunDirError, first_line
-from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.metrics import Metric, MetricRows, metric_named
 from medtune.records import Comparison, Control, ModelName, Prediction, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.storage.reading import DamagedError, check_type
-
-_SEPARATOR = "."
 
 
 def write_system(
@@ -30,8 +28,8 @@ def write_system(
     """Write one system's predictions, its statistics a row (columns such as `bleu.matched_1grams`) and its scores."""
     columns = {"id": pa.array([row.id for row in predictions])}
     for rows in measured:
-        for number, column in enumerate(rows.columns):
-            columns[f"{rows.metric}{_SEPARATOR}{column}"] = pa.array(rows.rows[:, number])
+        for number, column in enumerate(_column_names(rows.metric)):
+            columns[column] = pa.array(rows.rows[:, number])
     run.write_predictions(system, predictions)
     run.write_table(run.row_statistics_file(system), pa.table(columns))
     run.write_scores(system, scores)
@@ -52,14 +50,17 @@ def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
     except (OSError, pa.ArrowException) as error:
         raise RunDirError(f"{path}: not readable ({first_line(error)}); evaluate that model again") from None
     measured = []
-    for metric, score in scores.items():
-        names = [name for name in table.column_names if name.startswith(f"{metric}{_SEPARATOR}")]
-        if not names:
-            raise RunDirError(f"{path}: does not fit the scores beside it ({metric}); evaluate that model again")
-        rows = _numbers(table, names, path)
-        columns = tuple(name.removeprefix(f"{metric}{_SEPARATOR}") for name in names)
-        measured.append(MetricRows(metric, columns, rows, score.signature, score.table, score.details))
+    for name, score in scores.items():
+        metric = metric_named(name)
+        columns = _column_names(metric)
+        if not set(columns) <= set(table.column_names):
+            raise RunDirError(f"{path}: does not fit the scores beside it ({name}); evaluate that model again")
+        measured.append(MetricRows(metric, _numbers(table, columns, path), score.signature, score.details))
     return measured
+
+
+def _column_names(metric: Metric) -> list[str]:
+    return [f"{metric.name}.{column}" for column in metric.columns]
 
 
 def _numbers(table: pa.Table, names: list[str], path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from medtune.errors import DataError
-from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.metrics import MetricRows, metric_named
 from medtune.evaluation.significance import (
     SIGNIFICANCE_LEVEL,
     Resamples,
@@ -18,8 +18,6 @@ from medtune.evaluation.significance import (
     rows_needed,
 )
 from medtune.records import ComparisonRow, Prediction, Score, Verdict
-
-_LOWER_IS_BETTER = ("perplexity", "bits_per_byte")
 
 
 def compare_measured(
@@ -30,17 +28,17 @@ def compare_measured(
 ) -> list[ComparisonRow]:
     """Compare both systems metric by metric, in the baseline's order, by a paired bootstrap over the same groups.
 
-    The rows of both stand in one order. p-values are Holm-corrected within each table, and verdicts go by the
-    corrected ones. Raises DataError as `require_like_scores` does.
+    Both have their rows in the same order. p-values are Holm-corrected within each table, and verdicts go by the
+    corrected ones. Raises DataError as `require_comparable_scores` does.
     """
-    after = {rows.metric: rows for rows in tuned}
-    require_like_scores(
-        {rows.metric: (rows.signature, len(rows.rows)) for rows in baseline},
-        {rows.metric: (rows.signature, len(rows.rows)) for rows in tuned},
+    after = {rows.name: rows for rows in tuned}
+    require_comparable_scores(
+        {rows.name: (rows.signature, len(rows.rows)) for rows in baseline},
+        {rows.name: (rows.signature, len(rows.rows)) for rows in tuned},
         names,
     )
-    tests = Counter(rows.table for rows in baseline)
-    pairs = [_compare_metric(rows, after[rows.metric], resamples, tests[rows.table]) for rows in baseline]
+    tests = Counter(rows.metric.table for rows in baseline)
+    pairs = [_compare_metric(rows, after[rows.name], resamples, tests[rows.metric.table]) for rows in baseline]
     compared: dict[str, ComparisonRow] = {}
     for table in dict.fromkeys(row.table for row in pairs):
         family = [row for row in pairs if row.table == table]
@@ -50,7 +48,7 @@ def compare_measured(
     return [compared[row.metric] for row in pairs]
 
 
-def require_like_scores(
+def require_comparable_scores(
     baseline: Mapping[str, tuple[str, int]], tuned: Mapping[str, tuple[str, int]], names: tuple[str, str]
 ) -> None:
     """Check signature and n of each metric of two systems called `names`.
@@ -88,19 +86,14 @@ def require_same_rows(
     for before, after in zip(baseline, tuned, strict=True):
         if (before.id, before.question, before.reference) != (after.id, after.question, after.reference):
             raise DataError(
-                f"{names[0]} row {before.id} stands beside {names[1]} row {after.id}, and id, question or reference "
-                "differ; evaluate both on the same rows"
+                f"{names[0]} row {before.id} and {names[1]} row {after.id} are compared, but their id, question or "
+                "reference differ; evaluate both on the same rows"
             )
 
 
 def common_metrics(measured: Sequence[MetricRows], scores: Mapping[str, Score]) -> list[MetricRows]:
     """Those of `measured` that `scores` has too: an answer that no model wrote has no perplexity."""
-    return [rows for rows in measured if rows.metric in scores]
-
-
-def lower_is_better(metric: str) -> bool:
-    """Say whether a smaller value of `metric` is the better one: likelihoods alone."""
-    return metric in _LOWER_IS_BETTER
+    return [rows for rows in measured if rows.name in scores]
 
 
 def _compare_metric(before: MetricRows, after: MetricRows, resamples: Resamples, tests: int) -> ComparisonRow:
@@ -110,7 +103,7 @@ def _compare_metric(before: MetricRows, after: MetricRows, resamples: Resamples,
     observed = tuned - baseline  # NaN where both are infinite: no number says which is larger
     p_value = resamples.p_value(differences, observed)
     return ComparisonRow(
-        metric=before.metric,
+        metric=before.name,
         baseline=baseline,
         tuned=tuned,
         difference=observed,
@@ -122,7 +115,7 @@ def _compare_metric(before: MetricRows, after: MetricRows, resamples: Resamples,
         n=len(before.rows),
         groups=resamples.group_count,
         signature=before.signature,
-        table=before.table,
+        table=before.metric.table,
     )
 
 
@@ -131,4 +124,4 @@ def _judge(row: ComparisonRow, p_adjusted: float) -> Verdict:
         return "undefined"
     if p_adjusted >= SIGNIFICANCE_LEVEL:
         return "not distinguishable"
-    return "better" if (row.difference < 0) == lower_is_better(row.metric) else "worse"
+    return "better" if (row.difference < 0) == metric_named(row.metric).lower_is_better else "worse"

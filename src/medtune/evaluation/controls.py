@@ -1,4 +1,4 @@
-"""What tuning has to beat: answers to the same questions that took no tuning.
+"""Controls: answers to the same questions without tuning, which the tuned model has to beat.
 
 Overlap scores reward the references' register, and a training answer about another disease has that register. A tuned
 model that scores no higher than such an answer has learned how answers sound.
@@ -22,7 +22,7 @@ DESCRIPTIONS: Mapping[ControlName, str] = {
     "nearest_question": "the answer of the nearest training question of the same type (TF-IDF)",
     "cut_reference": "the reference answer itself, cut at the cap",
 }
-# Not a rival: what a perfect answer would score, given the cap.
+# Not a rival, but the score of a perfect answer under the cap.
 CEILING: ControlName = "cut_reference"
 EXAMPLES = 3
 
@@ -68,8 +68,8 @@ def worked_examples(
 ) -> dict[str, list[QAPair]]:
     """For each test row's id up to three random training rows of its type, none of its own group.
 
-    `turn_tokens` gives what a training row takes in a prompt, None if it will not do as an example. `room` maps a test
-    row's id to the tokens that its examples may take together; each gets a third of it at the most.
+    `turn_tokens` gives the tokens that a training row takes in a prompt, None if it cannot be an example. `room` maps a
+    test row's id to the tokens that its examples may take together; each gets a third of it at the most.
     """
     eligible = _by_type([row for row in train if turn_tokens(row) is not None])
     chosen: dict[str, list[QAPair]] = {}

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import ConfigError, DataError, show_value
-from medtune.evaluation.bertscore import Encoder, resolve_encoder
 from medtune.evaluation.comparison import compare_measured
+from medtune.evaluation.encoder import Encoder, resolve_encoder
 from medtune.evaluation.lengths import answer_lengths
+from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, metric_named
 from medtune.evaluation.prediction_files import align, read_predictions
-from medtune.evaluation.scores import METRICS, MetricRows, measure_rows, score_rows
+from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.records import Comparison, Prediction, Score
 from medtune.runtime.hardware import choose_device
@@ -97,39 +98,40 @@ def compare_predictions(
 def _measure(
     files: Sequence[Sequence[Prediction]], metrics: Sequence[str] | None, encoder_name: str | None
 ) -> list[list[MetricRows]]:
-    unlike_tokens = any(len({row.reference_tokens for row in rows}) > 1 for rows in zip(*files, strict=True))
-    _check_metrics(metrics or (), encoder_name, unlike_tokens)
+    different_tokens = any(len({row.reference_tokens for row in rows}) > 1 for rows in zip(*files, strict=True))
+    _check_metrics(metrics or (), encoder_name, different_tokens)
     encoder: Encoder | None = None if encoder_name is None else resolve_encoder(encoder_name, fetch_snapshot)
-    possible = set(METRICS)
-    if encoder is None:
-        possible.discard("bertscore_f1")
-    if any(row.reference_nll is None or row.reference_tokens is None for rows in files for row in rows):
-        possible.discard("perplexity")
-    wanted = list(metrics) if metrics else [metric for metric in METRICS if metric in possible]
+    scored = all(None not in (row.reference_nll, row.reference_tokens) for rows in files for row in rows)
+    wanted = metrics or [
+        metric.name
+        for metric in map(metric_named, METRIC_NAMES)
+        if (encoder or not metric.needs_encoder) and (scored or metric.reads_answers)
+    ]
     measured = [measure_rows(rows, wanted, encoder=encoder, device=choose_device().value, caps="") for rows in files]
-    if unlike_tokens:  # a perplexity is a token's; bits per byte still compare
-        return [[rows for rows in system if rows.metric != "perplexity"] for system in measured]
+    if different_tokens:  # bits per byte still compare
+        return [[rows for rows in system if not rows.metric.counts_tokens] for system in measured]
     return measured
 
 
 def short_names(first: Path, second: Path) -> tuple[str, str]:
-    """What tells the two files apart, the shorter the better: a table has room for a word."""
+    """The shortest names that tell the two files apart: a table has room for a word."""
     for one, other in ((first.stem, second.stem), (first.absolute().parent.name, second.absolute().parent.name)):
         if one != other and one and other:
             return one_line(one), one_line(other)
     return one_line(str(first)), one_line(str(second))
 
 
-def _check_metrics(metrics: Sequence[str], encoder_name: str | None, unlike_tokens: bool) -> None:
-    if unknown := [metric for metric in metrics if metric not in METRICS]:
-        raise ConfigError(f"--metric {unknown[0]}: unknown; known are {', '.join(METRICS)}")
-    if "bertscore_f1" in metrics and encoder_name is None:
-        raise ConfigError("--metric bertscore_f1 needs an encoder; name one with --bertscore-model")
-    if "perplexity" in metrics and unlike_tokens:
-        raise ConfigError(
-            "--metric perplexity: the files count unlike tokens of the same references, and perplexities of unlike "
-            "tokenizers never compare; leave --metric out to get bits per byte"
-        )
+def _check_metrics(metrics: Sequence[str], encoder_name: str | None, different_tokens: bool) -> None:
+    if unknown := [metric for metric in metrics if metric not in METRIC_NAMES]:
+        raise ConfigError(f"--metric {unknown[0]}: unknown; known are {', '.join(METRIC_NAMES)}")
+    for metric in map(metric_named, metrics):
+        if metric.needs_encoder and encoder_name is None:
+            raise ConfigError(f"--metric {metric.name} needs an encoder; name one with --bertscore-model")
+        if metric.counts_tokens and different_tokens:
+            raise ConfigError(
+                f"--metric {metric.name}: the files count different tokens of the same references, and "
+                "perplexities of different tokenizers never compare; leave --metric out to get bits per byte"
+            )
 
 
 def _checked_resamples(resamples: int | None) -> int:

@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import math
 
+from medtune.evaluation.metrics import METRICS, metric_named
 from medtune.runtime.terminal import one_line
 
-METRIC_NAMES = {
-    "bleu": "BLEU",
-    "rouge1": "ROUGE-1 F1",
-    "rouge2": "ROUGE-2 F1",
-    "rougeL": "ROUGE-L F1",
-    "rougeLsum": "ROUGE-Lsum F1",
-    "bertscore_f1": "BERTScore F1",
-    "bertscore_f1_rescaled": "rescaled BERTScore F1",
-    "exact_match": "exact match",
-    "perplexity": "perplexity",
-    "bits_per_byte": "bits per byte",
-}
 # One metric of each kind, for verdicts and for tables of many systems: exact match is next to never anything but zero,
 # and the other ROUGEs say what ROUGE-L says.
-HEADLINE_METRICS = ("bleu", "rougeL", "bertscore_f1", "perplexity")
+HEADLINE_METRICS = tuple(metric.name for metric in METRICS if metric.is_headline)
 _MARKUP = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&$"})
 _LARGEST_PLAIN = 1e6  # beyond it, digits after the point say nothing and columns grow too wide
 
 
-def shown_digits(metric: str) -> int:
-    """Return the decimals that `metric` is shown with: 2 for BLEU (0-100) and perplexity, 4 for all others."""
-    return 2 if metric in ("bleu", "perplexity") else 4
+def metric_label(metric: str) -> str:
+    """Return what people call `metric`, in either table."""
+    return metric_named(metric).label
 
 
 def format_value(metric: str, value: float) -> str:
     """Write a value of `metric`."""
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.3e}" if abs(value) >= _LARGEST_PLAIN else f"{value:.{shown_digits(metric)}f}"
+    return f"{value:.3e}" if abs(value) >= _LARGEST_PLAIN else f"{value:.{metric_named(metric).digits}f}"
 
 
 def format_difference(metric: str, difference: float) -> str:
     """Write tuned minus baseline with its sign; no sign where the digits shown are all zero."""
     if math.isnan(difference):
         return "nan"
-    if round(difference, shown_digits(metric)) == 0:
+    if round(difference, metric_named(metric).digits) == 0:
         return format_value(metric, 0.0)
     return ("+" if difference > 0 else "") + format_value(metric, difference)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, median
 
-from medtune.evaluation.bleu import bleu_parts, bleu_rows
+from medtune.evaluation.metrics.bleu import bleu_parts, bleu_rows
 from medtune.records import Lengths, Prediction, ReferenceLengths
 
 

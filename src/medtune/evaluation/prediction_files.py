@@ -41,7 +41,7 @@ def predictions_of(
                 raise DataError(f"{where}: id {id} is not in {references}; give it a reference")
         row = _to_prediction(record, where)
         if row.id in rows:
-            raise DataError(f"{where}: id {show_value(row.id)} stands in two rows; ids must be unique")
+            raise DataError(f"{where}: id {show_value(row.id)} is in two rows; ids must be unique")
         rows[row.id] = row
     if not rows:
         raise DataError(f"{origin}: holds no rows; one object with id, reference and prediction a line is needed")
@@ -51,14 +51,14 @@ def predictions_of(
 def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, str]) -> list[Prediction]:
     """`second` in the order of `first`.
 
-    Raises DataError if their ids, references or groups differ, or if their answers were cut at unlike caps.
+    Raises DataError if their ids, references or groups differ, or if their answers were cut at different caps.
     """
     by_id = {row.id: row for row in second}
     missing = [row.id for row in first if row.id not in by_id] or sorted(by_id.keys() - {row.id for row in first})
     if missing:
         raise DataError(
-            f"{names[0]} and {names[1]} answer unlike rows: {format_count(len(missing), 'id')} in one of them alone, "
-            f"such as {missing[0]!r}; compare predictions of the same rows"
+            f"{names[0]} and {names[1]} answer different rows: {format_count(len(missing), 'id')} in one of them "
+            f"alone, such as {missing[0]!r}; compare predictions of the same rows"
         )
     aligned = [by_id[row.id] for row in first]
     for before, after in zip(first, aligned, strict=True):
@@ -71,19 +71,19 @@ def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tupl
                 f"row {before.id!r} has group {before.group!r} in {names[0]} and {after.group!r} in {names[1]}; give "
                 "both files the same groups, or one of them none"
             )
-    _require_like_caps(first, aligned, names)
-    _require_like_caps(aligned, first, names[::-1])
+    _require_comparable_caps(first, aligned, names)
+    _require_comparable_caps(aligned, first, names[::-1])
     return aligned
 
 
-def _require_like_caps(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, ...]) -> None:
+def _require_comparable_caps(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, ...]) -> None:
     """Raise DataError if `first` was cut at fewer tokens than `second` took, as far as their rows tell."""
     cap = max((row.new_tokens or 0 for row in first if row.finish_reason == "length"), default=None)
     longest = max((row.new_tokens or 0 for row in second), default=0)
     if cap is not None and longest > cap:
         raise DataError(
-            f"{names[0]} was cut at {cap} new tokens and {names[1]} goes on to {longest}: unlike caps never compare; "
-            "generate both again with the same cap"
+            f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}: different caps never "
+            "compare; generate both again with the same cap"
         )
 
 
@@ -94,7 +94,7 @@ def _read_references(path: Path) -> dict[str, str]:
         if record.get("id") is None or not isinstance(text, str) or not text.strip():
             raise DataError(f"{path}: row {number}: needs id and reference (or answer), both filled")
         if (id := str(record["id"])) in found:
-            raise DataError(f"{path}: row {number}: id {show_value(id)} stands in two rows; ids must be unique")
+            raise DataError(f"{path}: row {number}: id {show_value(id)} is in two rows; ids must be unique")
         found[id] = text
     return found
 
@@ -117,7 +117,7 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             raise DataError(f"{where}: no {name}; it has {present}; name the columns id, reference, prediction")
         if not isinstance(value, str) or (name != "prediction" and not value.strip()):
             raise DataError(
-                f"{where}: {name} is {show_value(value)}, and must be text that is not empty; mend the row or drop it"
+                f"{where}: {name} is {show_value(value)}, and must be text that is not empty; fix the row or drop it"
             )
         values[name] = require_text_size(value, f"{where}: {name}")
     for name in _LABELS:
@@ -134,10 +134,10 @@ def _label(record: Mapping[str, Any], name: str, where: str) -> str:
     value = record.get(name)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    # A group that went unheeded would make intervals too narrow without a word.
+    # An ignored group would silently make intervals too narrow.
     if not isinstance(value, str | int):
         raise DataError(
-            f"{where}: {name} is {show_value(value)}, neither text nor a whole number; mend it or leave it out"
+            f"{where}: {name} is {show_value(value)}, neither text nor a whole number; fix it or leave it out"
         )
     return str(value)
 
@@ -149,7 +149,7 @@ def _number(record: Mapping[str, Any], name: str, where: str) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{where}: {name} is {show_value(value)}, not a number; mend it or leave it out") from None
+        raise DataError(f"{where}: {name} is {show_value(value)}, not a number; fix it or leave it out") from None
 
 
 def _count(record: Mapping[str, Any], name: str, where: str) -> int | None:
@@ -157,7 +157,5 @@ def _count(record: Mapping[str, Any], name: str, where: str) -> int | None:
     if number is None or math.isnan(number):  # a gap in a column of floats
         return None
     if number < 0 or not number.is_integer():
-        raise DataError(
-            f"{where}: {name} is {show_value(record[name])}, not a count of tokens; mend it or leave it out"
-        )
+        raise DataError(f"{where}: {name} is {show_value(record[name])}, not a count of tokens; fix it or leave it out")
     return int(number)

@@ -10,11 +10,11 @@ from medtune.evaluation.analysis import analyse
 from medtune.evaluation.controls import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
-    METRIC_NAMES,
     format_count,
     format_difference,
     format_interval,
     format_value,
+    metric_label,
 )
 from medtune.evaluation.significance import FEW_GROUPS
 from medtune.records import Comparison, ComparisonRow, Control, Verdict
@@ -29,7 +29,7 @@ LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a comparison says in plain sentences, by what they are about; any part but `limits` may be empty."""
+    """A comparison in plain sentences, by subject; any part but `limits` may be empty."""
 
     verdict: tuple[str, ...]
     controls: tuple[str, ...]
@@ -76,7 +76,7 @@ def _read_verdict(comparison: Comparison) -> list[str]:
         "undefined": "not comparable by",
     }
     for verdict, phrase in words.items():
-        if metrics := [METRIC_NAMES[row.metric] for row in rows if row.verdict == verdict]:
+        if metrics := [metric_label(row.metric) for row in rows if row.verdict == verdict]:
             parts.append(f"{phrase} {_listed(metrics)}")
     return [f"{where} {after}, against {before}, is {'; '.join(parts)} (Holm-corrected p < 0.05)."]
 
@@ -93,14 +93,14 @@ def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
             needed = f"; a true difference of that size would take about {row.rows_needed:,} rows to find"
         difference = format_difference(row.metric, row.difference)
         sentences.append(
-            f"{_capital(METRIC_NAMES[row.metric])} differs by {difference}{interval}, "
+            f"{_capital(metric_label(row.metric))} differs by {difference}{interval}, "
             f"which {format_count(row.n, 'row')} cannot tell from chance{needed}."
         )
     return sentences
 
 
 def _read_controls(controls: Sequence[Control]) -> list[str]:
-    """What tuning did not beat comes first; a control that it beats by every headline metric is named last."""
+    """Controls that tuning did not beat come first, those that it beats by every headline metric last."""
     lost, beaten = [], []
     for control in controls:
         rows = _headline([row for row in control.against_tuned if row.table == "standard"])
@@ -109,7 +109,7 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
         unbeaten = [row for row in rows if row.verdict != "better"]
         if unbeaten:
             figures = ", ".join(
-                f"{METRIC_NAMES[row.metric]} {format_value(row.metric, row.tuned)} against "
+                f"{metric_label(row.metric)} {format_value(row.metric, row.tuned)} against "
                 f"{format_value(row.metric, row.baseline)} ({row.verdict})"
                 for row in unbeaten
             )
@@ -122,7 +122,7 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
     for control in controls:
         rows = _headline([row for row in control.against_tuned if row.table == "standard"])
         if control.name == CEILING and rows:
-            ceiling = _listed([f"{METRIC_NAMES[row.metric]} {format_value(row.metric, row.baseline)}" for row in rows])
+            ceiling = _listed([f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)}" for row in rows])
             sentences.append(f"The ceiling under this cap, {control.description}, scores {ceiling}.")
     return sentences
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from medtune.data.leakage import KIND_NAMES
-from medtune.evaluation.scores import MetricRows
+from medtune.evaluation.metrics import MetricRows
 from medtune.evaluation.significance import Resamples
 from medtune.records import QAPair, Stratum, StratumMetric
 
@@ -45,15 +45,15 @@ def compare_strata(
     seed: int,
 ) -> list[Stratum]:
     """Every standard metric of both models on each stratum; `groups` are those of all rows."""
-    after = {rows.metric: rows for rows in tuned}
+    after = {rows.name: rows for rows in tuned}
     compared = []
     for (kind, value), places in strata.items():
         picked = np.asarray(places)
         drawn = Resamples.draw([groups[place] for place in places], resamples=resamples, seed=seed)
         metrics = {
-            rows.metric: _compare(rows, after[rows.metric], picked, drawn)
+            rows.name: _compare(rows, after[rows.name], picked, drawn)
             for rows in baseline
-            if rows.table == "standard"
+            if rows.metric.table == "standard"
         }
         compared.append(Stratum(kind, value, len(places), drawn.group_count, metrics))
     return compared

@@ -20,6 +20,7 @@ LONGEST_QUESTIONS = 50
 def check_inputs(config: Config) -> None:
     """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
     from medtune.data.sources import check_source
+    from medtune.evaluation.metrics import needs_encoder
     from medtune.model.adapters import resolve_adapter
 
     check_trackers(config)
@@ -28,7 +29,7 @@ def check_inputs(config: Config) -> None:
         check_source(config.data.test_source, columns=config.data.columns)
     if config.model.adapter is not None:
         resolve_adapter(config.model.adapter)
-    if "bertscore_f1" in config.evaluation.metrics:
+    if needs_encoder(config.evaluation.metrics):
         check_encoder(config.evaluation.bertscore_model)
     check_optimizer(config.training.optimizer)
     if config.model.base == DEMO_MODEL:
@@ -66,7 +67,7 @@ def check_trackers(config: Config) -> None:
 
 def check_encoder(name: str) -> None:
     """Raises ModelError if BERTScore's encoder cannot be had; of one from the Hub no weights are fetched."""
-    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.evaluation.encoder import resolve_encoder
     from medtune.storage.hub import fetch_snapshot
 
     resolve_encoder(name, lambda repo: fetch_snapshot(repo, weights=False))

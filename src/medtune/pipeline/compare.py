@@ -10,7 +10,7 @@ from medtune.records import Comparison, Control, ControlName, Prediction, QAPair
 from medtune.run_dir.directory import RunDir
 
 if TYPE_CHECKING:
-    from medtune.evaluation.scores import MetricRows
+    from medtune.evaluation.metrics import MetricRows
     from medtune.evaluation.significance import Resamples
 
 
@@ -24,8 +24,8 @@ class _Leaking:
 def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Compare what the stages before it measured. Raises DataError if it was not measured alike."""
     from medtune.evaluation.artefacts import write_comparison
+    from medtune.evaluation.comparison_tables import comparison_markdown
     from medtune.evaluation.reading import read_comparison
-    from medtune.evaluation.tables import comparison_markdown
 
     comparison = _compare(run_dir)
     title = f"# {run_dir.config.model.base} before and after tuning\n\n"

@@ -29,19 +29,20 @@ def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) ->
 def measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], precision: str) -> None:
     """Score the predictions of each system, and write them with their statistics and scores."""
     from medtune.evaluation.artefacts import write_system
-    from medtune.evaluation.bertscore import resolve_encoder
+    from medtune.evaluation.encoder import resolve_encoder
+    from medtune.evaluation.metrics import metric_named, needs_encoder
     from medtune.evaluation.scores import measure_rows, score_rows
     from medtune.evaluation.significance import Resamples
     from medtune.storage.hub import fetch_snapshot
 
     config = run_dir.config
     metrics = config.evaluation.metrics
-    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if "bertscore_f1" in metrics else None
+    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
     for name, predictions in systems.items():
         # What no model wrote has no likelihood of the references.
         written = all(row.reference_nll is not None for row in predictions)
-        possible = [metric for metric in metrics if written or metric != "perplexity"]
+        possible = [metric for metric in metrics if written or metric_named(metric).reads_answers]
         measured = measure_rows(
             predictions, possible, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
         )

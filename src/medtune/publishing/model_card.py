@@ -11,9 +11,10 @@ from typing import Any
 
 from medtune import __version__
 from medtune.evaluation.artefacts import read_comparison as read_files
-from medtune.evaluation.formatting import METRIC_NAMES, escape_markdown
+from medtune.evaluation.comparison_tables import comparison_markdown
+from medtune.evaluation.formatting import escape_markdown, metric_label
+from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.reading import reading_of
-from medtune.evaluation.tables import comparison_markdown
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import storage_format
@@ -26,14 +27,6 @@ from medtune.records import Comparison, ComparisonRow
 from medtune.run_dir.directory import RunDir
 
 _LANGUAGE = "en"
-# The Hub's names of metrics, by the start of medtune's.
-_HUB_METRICS = {
-    "bleu": "bleu",
-    "rouge": "rouge",
-    "bertscore": "bertscore",
-    "exact": "exact_match",
-    "perplexity": "perplexity",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +59,6 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
     # Of a merged model that is another than the one measured, nobody should find the scores by its name.
     indexed = comparison if not request.merged or is_within_bound(request.merge) else None
     title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
-    known = set(_HUB_METRICS.values())
     data: dict[str, Any] = {
         "language": _LANGUAGE,
         "license": licence.identifier,
@@ -79,7 +71,9 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
         "tags": _tags(run, licence),
         "model_name": title,
         "eval_results": _results(indexed, names, merged=request.merged) if indexed else None,
-        "metrics": sorted({_hub_metric(row.metric) for row in _standard(indexed)} & known) if indexed else None,
+        "metrics": sorted({name for row in _standard(indexed) if (name := metric_named(row.metric).hub_name)})
+        if indexed
+        else None,
     }
     header = ModelCardData(**{key: value for key, value in data.items() if value})
     return f"---\n{header.to_yaml()}\n---\n\n{_body(run, request, title, comparison)}"
@@ -169,10 +163,6 @@ def _standard(comparison: Comparison) -> list[ComparisonRow]:
     return [row for row in comparison.rows if row.table == "standard"]
 
 
-def _hub_metric(metric: str) -> str:
-    return next((name for start, name in _HUB_METRICS.items() if metric.startswith(start)), metric)
-
-
 def _results(comparison: Comparison, names: PublicNames, *, merged: bool) -> list[Any]:
     """The tuned model's scores of the standard table; a value that is no number is none for the Hub either."""
     from huggingface_hub import EvalResult
@@ -186,8 +176,8 @@ def _results(comparison: Comparison, names: PublicNames, *, merged: bool) -> lis
             dataset_name=names.source,
             dataset_split="test",
             dataset_revision=names.source_revision,
-            metric_type=_hub_metric(row.metric),
-            metric_name=METRIC_NAMES.get(row.metric, row.metric) + measured,
+            metric_type=metric_named(row.metric).hub_name or row.metric,
+            metric_name=metric_label(row.metric) + measured,
             metric_value=round(row.tuned, 6),
             metric_args={"baseline": round(row.baseline, 6), "rows": row.n, "signature": row.signature},
         )

@@ -155,11 +155,25 @@ def matrix_rate(device: str) -> float | None:
     return float(properties.multi_processor_count * a_clock * clock * 1000)
 
 
+def total_bytes(device: str) -> int:
+    """All the memory of `device`: of the card, or main memory."""
+    import torch
+
+    return host_total_bytes() if device == "cpu" else int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def host_free_bytes() -> int:
     """Main memory that is available."""
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def host_total_bytes() -> int:
+    """Main memory, free or not."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def describe_hardware() -> dict[str, Any]:
@@ -171,7 +185,7 @@ def describe_hardware() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cpu_count": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "memory_bytes": host_total_bytes(),
         "gpus": [
             {"name": gpu.name, "memory_bytes": gpu.total_memory, "compute_capability": f"{gpu.major}.{gpu.minor}"}
             for gpu in gpus

@@ -102,7 +102,7 @@ class AnswerTrainer(CheckedTrainer):
         budget = inputs["tokens_per_micro_batch"]
 
         def compute() -> torch.Tensor:
-            # After a change of plan, this step and the one that was fetched ahead are still split by the old one.
+            # After a change of plan the step in hand is still split by the old one.
             changed = self.prepared.plan.tokens_per_micro_batch != budget and self.accelerator.num_processes == 1
             passes = self._collate(inputs["rows"])["micro_batches"] if changed else micro_batches
             return self.passes(model, passes, answer_tokens)

@@ -75,7 +75,7 @@ def make_key() -> Callable[..., Key]:
 
 @pytest.fixture
 def fill(tmp_path: Path) -> Fill:
-    """Writes a file of ratings: item → column → value. Further columns of a row stand before these."""
+    """Writes a file of ratings: item → column → value. Further columns of a row precede these."""
 
     def write(
         name: str,

@@ -4,7 +4,7 @@ from itertools import pairwise, product
 
 import pytest
 
-from medtune.evaluation.human.agreement import Agreement, measure_agreement
+from medtune.evaluation.human.agreement import RaterAgreement, measure_agreement
 from medtune.evaluation.human.ratings import Judgement
 from medtune.evaluation.human.rubric import PREFERENCES
 
@@ -30,7 +30,7 @@ def judgements(observers, column: str = "accuracy_a") -> list[Judgement]:
 def test_the_published_example() -> None:
     found = measure_agreement(judgements(OBSERVERS))["accuracy"]
     assert found.alpha == pytest.approx(0.815, abs=5e-4)  # ordinal
-    assert found == Agreement(found.alpha, 11, "ordinal")  # the twelfth unit has one value
+    assert found == RaterAgreement(found.alpha, 11, "ordinal")  # the twelfth unit has one value
 
 
 def test_each_side_is_a_unit_of_its_own() -> None:
@@ -82,10 +82,10 @@ def test_an_order_of_values_matters() -> None:
     ],
 )
 def test_where_alpha_is_not_defined(observers, units: int, reason: str) -> None:
-    assert measure_agreement(judgements(observers))["accuracy"] == Agreement(None, units, "ordinal", reason)
+    assert measure_agreement(judgements(observers))["accuracy"] == RaterAgreement(None, units, "ordinal", reason)
 
 
 def test_what_nobody_rated() -> None:
     found = measure_agreement(judgements(OBSERVERS))
-    assert found["clarity"] == Agreement(None, 0, "ordinal", NEEDS_TWO)
-    assert found["preference"] == Agreement(None, 0, "nominal", NEEDS_TWO)
+    assert found["clarity"] == RaterAgreement(None, 0, "ordinal", NEEDS_TWO)
+    assert found["preference"] == RaterAgreement(None, 0, "nominal", NEEDS_TWO)

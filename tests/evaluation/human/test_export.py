@@ -45,7 +45,7 @@ def test_the_key_opens_the_sheet(make_run) -> None:
 
 
 def test_sheet_and_page_hold_nothing_of_the_key(make_run) -> None:
-    """Row ids, groups, the models' names and files, and the seed: none of them stands in what raters get."""
+    """Row ids, groups, the models' names and files, and the seed: raters get none of them."""
     run = make_run(40, name="a-run-of-llama", group=lambda i: f"topic-{i}-of-forty")
     export = export_sheet(run, 40, seed=987654)
     key = read_key(export.key)

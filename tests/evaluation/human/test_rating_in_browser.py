@@ -208,7 +208,7 @@ def test_the_policy_would_stop_what_the_escaping_let_through(session: OpenSessio
     assert any("Content Security Policy" in problem for problem in profile.problems)
 
 
-def test_what_stands_in_the_browsers_store_is_checked(session: OpenSession, export: Export) -> None:
+def test_the_browsers_store_is_checked(session: OpenSession, export: Export) -> None:
     page = session().open(export.page)
     name = f"answer-ratings-{read_key(export.key).sheet}"
     kept = {"current": 99, "rater": 7, "started": True, "ratings": {

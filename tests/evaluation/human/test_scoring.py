@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import random
-from itertools import product
 
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
 from medtune.evaluation.human.ratings import Judgement
-from medtune.evaluation.human.resampling import mean_interval, sign_flip_p_value
 from medtune.evaluation.human.rubric import CRITERIA, SIDES
 from medtune.evaluation.human.scoring import Comment, RaterCount, score_judgements
 
@@ -85,22 +83,6 @@ def test_the_win_rates_interval_is_the_bootstraps(make_key) -> None:
     theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=5).confidence_interval
     assert (rate.low, rate.high) == pytest.approx((theirs.low, theirs.high), abs=0.012)
     assert (rate.verdict, rate.rate) == ("better", 0.68)
-
-
-def test_the_interval_of_unequal_groups() -> None:
-    """Three groups of 1, 2 and 3 values: all 27 equally likely draws, by hand."""
-    values, groups = [1, 0, 1, 0, 0, 1], ["x", "y", "y", "z", "z", "z"]
-    sums, counts = {"x": 1, "y": 1, "z": 1}, {"x": 1, "y": 2, "z": 3}
-    means = [sum(sums[g] for g in draw) / sum(counts[g] for g in draw) for draw in product("xyz", repeat=3)]
-    assert mean_interval(values, groups) == pytest.approx((min(means), max(means)))
-
-
-def test_the_sign_flip_test_by_enumeration() -> None:
-    outcomes, groups = [1, 1, -1, 1, 1, 1, 0, 1], list("aabcdefg")
-    sums = [2, -1, 1, 1, 1, 0, 1]
-    draws = [abs(sum(s * sign for s, sign in zip(sums, signs, strict=True))) for signs in product((1, -1), repeat=7)]
-    exact = sum(draw >= abs(sum(sums)) for draw in draws) / len(draws)
-    assert sign_flip_p_value(outcomes, groups) == pytest.approx(exact, abs=0.015)
 
 
 def test_the_test_rejects_seldom_where_there_is_nothing(make_key) -> None:

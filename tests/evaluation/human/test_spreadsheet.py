@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from medtune.errors import DataError
 from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.rubric import RATING_COLUMNS
-from medtune.evaluation.human.spreadsheet import disarm, read_table, rearm, sheet_csv
+from medtune.evaluation.human.spreadsheet import disarm, read_spreadsheet, rearm, sheet_csv
 
 HEADER = ("sheet", "item", "rater", "question", "reference", "answer_a", "answer_b", *RATING_COLUMNS, "preference",
           "comment")  # fmt: skip
@@ -28,7 +28,7 @@ def test_a_sheet_as_it_is_written(tmp_path: Path) -> None:
     assert text.startswith("\ufeff")
     path = tmp_path / "sheet.csv"
     path.write_text(text, encoding="utf-8", newline="")
-    table = read_table(path)
+    table = read_spreadsheet(path)
     assert table.columns == HEADER
     (row,) = table.rows
     assert row == {"sheet": "bcdfghjk", "item": "1", "rater": "", "question": item.question,
@@ -86,7 +86,7 @@ BODY = "bcdfghjk;1;4;5;A;Käse"
 def test_what_spreadsheets_make_of_it(tmp_path: Path, encoding: str, end: str) -> None:
     path = tmp_path / "filled.csv"
     path.write_bytes(f"{HEAD}{end}{BODY}{end};;;;;{end}".encode(encoding))
-    table = read_table(path)
+    table = read_spreadsheet(path)
     assert table.columns == ("sheet", "item", "accuracy_a", "accuracy_b", "preference", "comment")
     assert table.rows == (dict(zip(table.columns, ["bcdfghjk", "1", "4", "5", "A", "Käse"], strict=True)),)
 
@@ -94,7 +94,7 @@ def test_what_spreadsheets_make_of_it(tmp_path: Path, encoding: str, end: str) -
 def test_tabs_and_short_lines(tmp_path: Path) -> None:
     path = tmp_path / "filled.csv"
     path.write_text("sheet\titem\tpreference\tcomment\nbcdfghjk\t1\ttie\n")
-    assert read_table(path).rows == ({"sheet": "bcdfghjk", "item": "1", "preference": "tie"},)
+    assert read_spreadsheet(path).rows == ({"sheet": "bcdfghjk", "item": "1", "preference": "tie"},)
 
 
 @pytest.mark.parametrize("content", ["", "\ufeff", "sheet,item\n", "\n\n"])
@@ -102,15 +102,15 @@ def test_empty_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "filled.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=r"filled\.csv: empty; give a filled sheet or the page's export$"):
-        read_table(path)
+        read_spreadsheet(path)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.csv: cannot be read \(No such file or directory\)"):
-        read_table(tmp_path / "absent.csv")
+        read_spreadsheet(tmp_path / "absent.csv")
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
-        read_table(tmp_path)
+        read_spreadsheet(tmp_path)
     path = tmp_path / "huge.csv"
     path.write_text("sheet,item\n" + "x" * 200_000)
     with pytest.raises(DataError, match=r"huge\.csv: not a CSV file \(field larger than field limit"):
-        read_table(path)
+        read_spreadsheet(path)

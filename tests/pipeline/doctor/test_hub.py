@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import UNCONNECTED, fork
 from hub_server import HubServer
 from tiny_model import build_tiny_model, write_rows
 
@@ -30,7 +29,7 @@ evaluation: {metrics: [bleu, rougeL]}
 # Runs `medtune doctor` for each case, without the price of starting Python. The token is read at every request.
 DRIVER = """
 import contextlib, io, json, os, sys, traceback
-from medtune import hub_access
+from medtune.storage import hub_access
 from medtune.__main__ import main
 
 hub_access.time_limit.__wrapped__.__defaults__ = (float(os.environ.get("LIMIT", "10")),)
@@ -155,10 +154,10 @@ class Session:
         }
         work = self.folder / f"work-{home}"
         work.mkdir(exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER, json.dumps(calls)],
-            env=environment, cwd=work, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        process = fork(
+            self.folder / "driver.py", json.dumps(calls), environment=environment, cwd=work, imported=UNCONNECTED
+        )
+        done = process.finish()
         assert done.returncode == 0, done.stderr
         return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
 
@@ -173,6 +172,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     table = write_rows(folder / "rows.csv").read_bytes()
     assert next(csv.reader(table.decode().splitlines())) == ["qtype", "Question", "Answer"]
     (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "driver.py").write_text(DRIVER)
     with HubServer(frozenset({TOKEN})) as server:
         larger = {
             "more.safetensors": bytes(4 << 20),

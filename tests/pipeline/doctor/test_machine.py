@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 
+from hardware_facts import A100, GIB, T4, Gpu
 from medtune.pipeline.doctor import machine
 from medtune.pipeline.doctor.findings import Finding
 from medtune.pipeline.doctor.machine import missing_gpu, runs_on
-
-T4, AMPERE = (7, 5), (8, 0)
 
 
 def only(found) -> Finding:
@@ -20,32 +19,19 @@ def only(found) -> Finding:
 
 
 @pytest.fixture
-def gpus(monkeypatch):
-    """What torch says on a host with GPUs; call it with their number and compute capability."""
+def gpus(facts, monkeypatch):
+    """A host with GPUs and their driver; call it with their number and kind."""
 
-    def there_are(count: int, capability: tuple[int, int]) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla T4" if capability == T4 else "A100")
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12 * 2**30, 15 * 2**30))
-        for name in ("memory_reserved", "memory_allocated"):
-            monkeypatch.setattr(torch.cuda, name, lambda device: 0)
-        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
-        properties = SimpleNamespace(total_memory=15 * 2**30)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-        monkeypatch.setattr(torch.version, "cuda", "12.8")
+    def there_are(count: int, gpu: Gpu) -> None:
+        facts.gpus(gpu, count)
         monkeypatch.setattr(machine, "nvidia_driver", lambda: (12, 4))
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-            monkeypatch.delenv(name, raising=False)
 
     return there_are
 
 
 @pytest.fixture
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def no_gpu(facts):
+    facts.no_gpu()
 
 
 # CUDA of torch's build, of the driver, CUDA_VISIBLE_DEVICES; the state, and what reason and fix hold.
@@ -92,7 +78,7 @@ def test_a_launched_process_is_content_with_its_own(gpus, monkeypatch):
 
 
 def test_a_gpu_without_kernels_is_a_failure(gpus):
-    gpus(1, (7, 0))
+    gpus(1, replace(T4, capability=(7, 0)))
     found = only(machine.check_gpu())
     assert found.state == "failure"
     assert "no kernels for it (only sm_75, sm_80, sm_90)" in found.reason
@@ -128,24 +114,33 @@ def test_a_t4_computes_in_float16_whatever_torch_says_of_bfloat16(gpus, monkeypa
 
 
 def test_ampere_computes_in_bfloat16(gpus):
-    gpus(1, AMPERE)
+    gpus(1, A100)
     assert only(machine.check_precision("auto")).reason.startswith("bfloat16: compute capability 8.0")
 
 
 @pytest.mark.parametrize(
-    ("capability", "path"), [(T4, "row-wise SDPA: variable-length kernels need"), (AMPERE, "torch.nn.attention.varlen")]
+    ("gpu", "path"),
+    [(T4, "row-wise SDPA: variable-length kernels need"), (A100, "torch.nn.attention.varlen")],
+    ids=["T4", "A100"],
 )
-def test_the_attention_path_is_that_of_the_gpu(gpus, capability, path):
-    gpus(1, capability)
+def test_the_attention_path_is_that_of_the_gpu(gpus, gpu, path):
+    gpus(1, gpu)
     assert only(machine.check_attention("auto")).reason.startswith(path)
 
 
-def test_free_memory_of_gpu_and_host(gpus, monkeypatch):
+def test_a_cpu_computes_in_what_it_has_units_for(native_dtype, no_gpu):
+    found = only(machine.check_precision("auto"))
+    assert (found.state, found.reason.partition(":")[0]) == ("ok", native_dtype)
+    assert only(machine.check_precision("bfloat16")).state == ("ok" if native_dtype == "bfloat16" else "warning")
+    assert only(machine.check_attention("auto")).reason.startswith("row-wise SDPA: variable-length kernels need a GPU")
+
+
+def test_free_memory_of_gpu_and_host(gpus, facts):
     gpus(1, T4)
-    monkeypatch.setattr(machine, "host_free_bytes", lambda: 5 * 2**30)
+    facts.memory(free=5 * GIB, total=8 * GIB)
     card, host = machine.check_memory()
     assert card == Finding("ok", "GPU memory", "12.0 GiB of 15.0 GiB free")
-    assert host.reason.startswith("5.0 GiB of ")
+    assert host == Finding("ok", "host memory", "5.0 GiB of 8.0 GiB free")
 
 
 def test_without_a_gpu_only_the_host_has_memory(no_gpu):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Medtune, command_runner
+from hardware_facts import T4
 from medtune.config.recipes import load_recipe
 from medtune.pipeline import plan as planning
 from medtune.pipeline.doctor import recipe as examination
@@ -17,7 +18,6 @@ from medtune.pipeline.doctor.findings import Finding
 from medtune.pipeline.doctor.recipe import CPU_ROOM, RecipeExamination, cpu_memory
 from medtune.runtime import gpus
 from medtune.runtime.gpus import GPUS, DescribedGpu
-from medtune.runtime.hardware import Choice
 from tiny_model import Tiny, write_rows
 
 GIB = 2**30
@@ -78,23 +78,26 @@ def test_memory_of_a_cpu(needed, parameters, free, state):
     assert (found.fix == "") is (state == "ok")
 
 
-def test_a_large_model_on_a_cpu_is_measured_in_its_form(llama, monkeypatch):
+def test_a_large_model_on_a_cpu_is_measured_in_its_form(llama, facts, native_dtype):
     """NF4 and an adapter of 160 MiB with gradient and optimiser, in float32 where no bfloat16 is native."""
-    monkeypatch.setattr(gpus, "this_gpu", lambda: None)
-    monkeypatch.setattr(examination, "choose_dtype", lambda wanted, device: Choice("float32", "no AMX"))
-    monkeypatch.setattr(examination, "host_free_bytes", lambda: 20 * GIB)
+    model = llama.config.model.model_copy(update={"dtype": "auto"})  # the recipe's float16 is for GPUs alone
+    llama.config = llama.config.model_copy(update={"model": model})
+    facts.no_gpu()
+    facts.memory(free=20 * GIB)
     found = only(llama._memory())
     assert found.state == "warning"
-    # 3.3 GiB of layers in NF4, 3.9 of embeddings and head in float32, and 0.6 for the adapter's training.
-    assert "7.9 GiB for the model" in found.reason
+    # 3.3 GiB of layers in NF4, 3.9 of embeddings and head in float32, half of that in bfloat16, and 0.6 for the
+    # adapter's training.
+    needed = {"float32": "7.9 GiB", "bfloat16": "5.9 GiB"}[native_dtype]
+    assert f"{needed} for the model" in found.reason
     assert "8.0 billion parameters take a CPU days" in found.reason
-    monkeypatch.setattr(examination, "host_free_bytes", lambda: 6 * GIB)
+    facts.memory(free=6 * GIB)
     assert only(llama._memory()).state == "failure"
 
 
-def test_memory_of_a_gpu_is_the_plans(llama, monkeypatch):
+def test_memory_of_a_gpu_is_the_plans(llama, facts, monkeypatch):
+    facts.gpus(T4)
     monkeypatch.setattr(gpus, "this_gpu", lambda: GPUS["t4"])
-    monkeypatch.setattr(examination, "choose_dtype", lambda wanted, device: Choice("float16", "a T4"))
     found = only(llama._memory())
     assert found.state == "ok"
     plan = planning.forecast(
@@ -151,10 +154,10 @@ def test_a_model_and_rows_of_ones_own(medtune, own, tmp_path):
     assert f"{tmp_path / 'out'} can be written" in lines(result.out, "output")[0]
 
 
-def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, monkeypatch):
+def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, facts, monkeypatch):
     (tmp_path / "bad.csv").write_text("qtype,Question\ncauses,What ?\n", encoding="utf-8")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 2**20))
-    monkeypatch.setattr(examination, "host_free_bytes", lambda: 2**20)
+    facts.memory(free=2**20)
     result = medtune(
         "doctor", "demo", *own, "--set", f"data.source={tmp_path / 'bad.csv'}", "--set", "training.optimizer=adam_what",
         "--set", "training.report_to=[trackio]", "--set", "evaluation.bertscore_model=./nothing",

@@ -9,6 +9,7 @@ import bitsandbytes.cextension as native
 import pytest
 import torch
 
+from hardware_facts import T4
 from medtune.config.recipes import load_recipe
 from medtune.pipeline.doctor import software
 from medtune.pipeline.doctor.findings import Finding, guarded
@@ -76,18 +77,18 @@ def broken_library(monkeypatch):
     monkeypatch.setattr(native, "lib", object.__new__(native.ErrorHandlerMockBNBNativeLibrary))
 
 
-def test_bitsandbytes_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_bitsandbytes_on_a_cpu(facts):
+    facts.no_gpu()
     assert only(software.check_bitsandbytes(None)).state == "ok"
 
 
-def test_a_library_that_does_not_load_is_slow_on_a_cpu(monkeypatch, broken_library):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_a_library_that_does_not_load_is_slow_on_a_cpu(facts, broken_library):
+    facts.no_gpu()
     assert only(software.check_bitsandbytes(None)).state == "warning"
 
 
-def test_a_gpu_needs_the_library_where_weights_are_in_4_bit(monkeypatch, broken_library):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_a_gpu_needs_the_library_where_weights_are_in_4_bit(facts, broken_library):
+    facts.gpus(T4)
     found = only(software.check_bitsandbytes(load_recipe("llama3-8b-t4")))
     assert found.state == "failure"
     assert "python -m bitsandbytes" in found.fix
@@ -96,14 +97,14 @@ def test_a_gpu_needs_the_library_where_weights_are_in_4_bit(monkeypatch, broken_
 
 
 @pytest.mark.parametrize(("with_cuda", "state"), [(True, "ok"), (False, "failure")])
-def test_a_library_for_cpus_is_not_enough_for_a_gpu(monkeypatch, with_cuda, state):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_a_library_for_cpus_is_not_enough_for_a_gpu(facts, monkeypatch, with_cuda, state):
+    facts.gpus(T4)
     monkeypatch.setattr(native, "lib", SimpleNamespace(compiled_with_cuda=with_cuda))
     assert only(software.check_bitsandbytes(None)).state == state
 
 
-def test_triton_is_not_asked_for_without_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_triton_is_not_asked_for_without_a_gpu(facts):
+    facts.no_gpu()
     assert list(software.check_triton()) == []
 
 
@@ -111,10 +112,10 @@ def test_triton_is_not_asked_for_without_a_gpu(monkeypatch):
     ("installed", "compiler", "state"),
     [(True, "/usr/bin/gcc", "ok"), (True, None, "failure"), (False, None, "warning")],
 )
-def test_triton_needs_a_compiler(monkeypatch, installed, compiler, state):
+def test_triton_needs_a_compiler(facts, monkeypatch, installed, compiler, state):
     from medtune.model import kernels
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    facts.gpus(T4)
     monkeypatch.setattr(kernels, "has_triton", lambda: installed)
     monkeypatch.setattr(software, "version", lambda name: "3.6.0")
     monkeypatch.delenv("CC", raising=False)

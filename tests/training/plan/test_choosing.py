@@ -165,8 +165,8 @@ def test_host_memory_bounds_what_is_kept_there():
         plan(12, largest=40_960, longest=40_960, host=4)
 
 
-def test_the_host_gives_a_share_or_what_is_said(monkeypatch):
-    monkeypatch.setattr(preparation, "host_free_bytes", lambda: 10 * GIB)
+def test_the_host_gives_a_share_or_what_is_said(facts):
+    facts.memory(free=10 * GIB)
     assert preparation.this_machine("cpu", TrainingSection()).host == 6 * GIB
     assert preparation.this_machine("cpu", TrainingSection(host_memory_gib=2.5)).host == 2.5 * GIB
 

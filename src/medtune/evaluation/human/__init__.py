@@ -1,1 +1,1 @@
-"""People's judgement of the answers: a blinded sheet to rate, and what the ratings say once the key opens it."""
+"""People's judgement of the answers: a blinded sheet to rate, and the scores of its ratings."""

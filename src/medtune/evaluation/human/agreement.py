@@ -14,7 +14,7 @@ _Values = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class RaterAgreement:
     """Alpha of one criterion or of the preference; 1 is full agreement, 0 what chance gives.
 
     `units` counts the answers (or items) that two or more raters rated. `alpha` is None where it is not defined, and
@@ -27,10 +27,10 @@ class Agreement:
     reason: str = ""
 
 
-def measure_agreement(judgements: Sequence[Judgement]) -> dict[str, Agreement]:
+def measure_agreement(judgements: Sequence[Judgement]) -> dict[str, RaterAgreement]:
     """Return the agreement on each criterion (ordinal; every answer is a unit) and on the preference (nominal).
 
-    The preference is taken as it was given, A, B or tie: which model a side stood for is nothing that raters knew.
+    The preference is taken as it was given, A, B or tie: raters did not know which model was on which side.
     """
     found = {}
     for criterion in CRITERIA:
@@ -49,15 +49,17 @@ def measure_agreement(judgements: Sequence[Judgement]) -> dict[str, Agreement]:
     return found
 
 
-def _alpha(values: _Values, domain: Sequence[int], level: Literal["ordinal", "nominal"]) -> Agreement:
+def _alpha(values: _Values, domain: Sequence[int], level: Literal["ordinal", "nominal"]) -> RaterAgreement:
     import krippendorff
 
     units = sorted({unit for of_rater in values.values() for unit in of_rater})
     counts = [[sum(of_rater.get(unit) == value for of_rater in values.values()) for value in domain] for unit in units]
     pairable = [row for row in counts if sum(row) > 1]
     if not pairable:
-        return Agreement(None, 0, level, "needs two raters of the same items")
+        return RaterAgreement(None, 0, level, "needs two raters of the same items")
     if sum(map(any, zip(*pairable, strict=True))) < 2:
-        return Agreement(None, len(pairable), level, "every rating is the same, so chance agreement is not defined")
+        return RaterAgreement(
+            None, len(pairable), level, "every rating is the same, so chance agreement is not defined"
+        )
     alpha = float(krippendorff.alpha(value_counts=pairable, value_domain=list(domain), level_of_measurement=level))
-    return Agreement(alpha, len(pairable), level)
+    return RaterAgreement(alpha, len(pairable), level)

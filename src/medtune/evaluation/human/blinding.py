@@ -1,4 +1,4 @@
-"""Takes the models' names off their answers, and keeps what was taken off in a key of its own."""
+"""Removes the models' names from their answers, and keeps them in a separate key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHEET_LETTERS = "bcdfghjkmnpqrstvwxz"
 _SHEET_LENGTH = 8
 _EMPTY_ANSWER = "(empty answer)"
 
-# The system's randomness: a seed that stands in a run's configuration must not tell the sides.
+# The system's randomness: a run's configuration holds its seed, which must not reveal the sides.
 _random = secrets.SystemRandom()
 
 
@@ -35,7 +35,7 @@ class AnswerPair:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a rater sees of one row. `name` is its place on the sheet, "1" first, and tells nothing about the row."""
+    """One row as a rater sees it. `name` is its place on the sheet, "1" first, and says nothing about the row."""
 
     name: str
     question: str
@@ -46,7 +46,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """What a rater must not see of one item: the row, and the side that the tuned model's answer stands on."""
+    """The part of an item that raters must not see: its row, and which side has the tuned model's answer."""
 
     row: str
     qtype: str
@@ -68,8 +68,8 @@ class Key:
 def blind(pairs: Sequence[AnswerPair], seed: int) -> tuple[list[Item], Key]:
     """Put `pairs` in a random order, each with a random side for the tuned model's answer.
 
-    The tuned model stands on each side equally often (an odd item's side is drawn), so that raters who lean to one
-    side favour neither model.
+    Each side has the tuned model's answer equally often (an odd item's side is drawn), so that raters who lean to
+    one side favour neither model.
     """
     shuffled = list(pairs)
     _random.shuffle(shuffled)

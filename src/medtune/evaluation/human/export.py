@@ -1,4 +1,4 @@
-"""A finished run's answers as a sheet, a page and a key."""
+"""Writes a finished run's answers as a sheet, a page and a key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MODELS: tuple[ModelName, ...] = ("baseline", "tuned")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written: `sheet` and `page` are for raters, `key` is not. `identical` items have one text twice."""
+    """The files written: `sheet` and `page` are for raters, `key` is not. `identical` items have one text twice."""
 
     sheet: Path
     page: Path
@@ -48,7 +48,7 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
     items, key = blind([pairs[position] for position in chosen], seed)
     digests = {str(model): hashlib.sha256(run.predictions_file(model).read_bytes()).hexdigest() for model in _MODELS}
     texts = {
-        # The key comes first: without it the other two are worth nothing.
+        # The key comes first: the other two are worthless without it.
         KEY_FILE: key_json(replace(key, predictions_sha256=digests)),
         SHEET_FILE: sheet_csv(key.sheet, items),
         PAGE_FILE: rating_page(key.sheet, items),

@@ -15,7 +15,7 @@ from medtune.evaluation.human.rubric import CRITERIA, GUIDE, PREFERENCE_QUESTION
 
 _ASSETS = files("medtune.evaluation.human") / "assets"
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
-# The end of a script element, a comment's beginning and line ends that only JSON allows: none stands in the data.
+# The data must not hold the end of a script element, the start of a comment or line ends that only JSON allows.
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medtune.errors import DataError
 from medtune.evaluation.human.rubric import PREFERENCES, RATING_COLUMNS, SCALE, Preference
-from medtune.evaluation.human.spreadsheet import Table, read_table, rearm
+from medtune.evaluation.human.spreadsheet import Spreadsheet, read_spreadsheet, rearm
 
 _MAX_PROBLEMS = 20
 _ANSWERS = ("preference", *RATING_COLUMNS)
@@ -16,7 +16,7 @@ _ANSWERS = ("preference", *RATING_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one rater says of one item. `ratings` maps a column such as `accuracy_a` to 1 to 5; gaps are left out."""
+    """One rater's judgement of one item. `ratings` maps a column such as `accuracy_a` to 1 to 5; gaps are left out."""
 
     rater: str
     item: str
@@ -63,7 +63,7 @@ def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> 
 
 
 def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gathering) -> None:
-    table = read_table(path)
+    table = read_spreadsheet(path)
     if problem := _column_problem(table):
         gathering.problems.append(f"{path}: {problem}")
         return
@@ -80,7 +80,7 @@ def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gather
             _add(judgement, path, gathering)
 
 
-def _column_problem(table: Table) -> str:
+def _column_problem(table: Spreadsheet) -> str:
     missing = [name for name in ("sheet", "item") if name not in table.columns]
     if missing:
         return f"no column {' and no column '.join(missing)}; give a filled sheet or the page's export"
@@ -93,7 +93,7 @@ def _column_problem(table: Table) -> str:
 
 
 def _rater_of_file(path: Path, sheet: str, rows: Sequence[dict[str, str]], gathering: _Gathering) -> str:
-    """Who filled in the rows without a name: the one whose name stands in the others, or else the file's own name."""
+    """Who filled in the rows without a name: the rater named in the others, or else the file's own name."""
     if all(row.get("rater") for row in rows):
         return ""
     named = {row["rater"].casefold(): row["rater"] for row in rows if row.get("rater")}

@@ -1,4 +1,4 @@
-"""What raters are asked, in words that the sheet, the page and the scores share."""
+"""The questions to raters, in words that the sheet, the page and the scores share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ratings say once the key has opened them: win rate, criteria, agreement."""
+"""Scores of unblinded ratings: win rate, criteria, agreement."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from medtune.evaluation.human.agreement import Agreement, measure_agreement
+from medtune.evaluation.human.agreement import RaterAgreement, measure_agreement
 from medtune.evaluation.human.blinding import Key
 from medtune.evaluation.human.ratings import Judgement
 from medtune.evaluation.human.resampling import mean_interval, sign_flip_p_value
 from medtune.evaluation.human.rubric import CRITERIA, Side, rating_column
 from medtune.evaluation.significance import SIGNIFICANCE_LEVEL
 
-Verdict = Literal["better", "worse", "not distinguishable"]
+PreferenceVerdict = Literal["better", "worse", "not distinguishable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class WinRate:
     """Preferences for the tuned model; a judgement is one rater's preference on one item.
 
     `rate` counts a tie as half a win, `rate_without_ties` leaves ties out (None where there is nothing else). The
-    interval is `rate`'s, at 95 %. `preferred_a` counts the judgements for whatever stood on side A.
+    interval is `rate`'s, at 95 %. `preferred_a` counts the judgements for the answer on side A.
     """
 
     wins: int
@@ -32,7 +32,7 @@ class WinRate:
     low: float
     high: float
     p_value: float
-    verdict: Verdict
+    verdict: PreferenceVerdict
     items: int
     groups: int
     preferred_a: int
@@ -84,15 +84,15 @@ class HumanScores:
     raters: dict[str, RaterCount]
     win_rate: WinRate | None
     criteria: dict[str, CriterionScore]
-    agreement: dict[str, Agreement]
+    agreement: dict[str, RaterAgreement]
     comments: list[Comment]
 
 
 def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
     """Unblind `judgements` with `key` and summarise them. The items of the judgements must be the key's.
 
-    Intervals resample the groups of rows, with all of their judgements: they speak of other questions of this kind
-    rated by the same people, and not of other raters.
+    Intervals resample the groups of rows with all of their judgements: they cover other questions of this kind rated
+    by the same people, and not other raters.
     """
     raters = {
         name: RaterCount(len(own), sum(judgement.is_complete for judgement in own))
@@ -143,10 +143,10 @@ def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
     )
 
 
-def _verdict(low: float, high: float, p_value: float) -> Verdict:
+def _verdict(low: float, high: float, p_value: float) -> PreferenceVerdict:
     """Both the interval and the test must tell the models apart.
 
-    The bootstrap alone would not do: of three wins in three it makes an interval from 1 to 1. The test cannot fall
+    The bootstrap alone is not enough: from three wins in three it makes an interval from 1 to 1. The test cannot fall
     below 5 % with fewer than six groups.
     """
     if p_value >= SIGNIFICANCE_LEVEL or low <= 0.5 <= high:

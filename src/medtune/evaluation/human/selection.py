@@ -1,4 +1,4 @@
-"""Which test rows people rate: every question type in its share, and no two rows of a group where that can be."""
+"""Chooses the test rows to rate: every question type in its share, and if possible one row a group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medtune.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Stratified:
-    """What a row is sampled by: its question type, and the group whose rows depend on each other ("" is none)."""
+    """The strata of a row: its question type, and the group whose rows depend on each other ("" is none)."""
 
     qtype: str
     group: str

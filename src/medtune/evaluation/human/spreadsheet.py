@@ -14,8 +14,8 @@ from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.rubric import CRITERIA, RATING_COLUMNS, SCALE, SIDES, rating_column
 from medtune.storage.reading import MAX_SETTINGS_BYTES
 
-# A spreadsheet takes a cell for a formula that begins with one of =, +, - and @ (or their full-width forms), and some
-# pass over white space before it. One that splits at semicolons or tabs makes cells out of the middle of ours, where a
+# A spreadsheet reads a cell as a formula if it begins with one of =, +, - and @ (or their full-width forms), and some
+# skip white space before it. One that splits at semicolons or tabs makes cells out of the middle of ours, where a
 # quotation mark may come first.
 _FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20"
 _BEFORE = rf'(?:[^\S\r\n]|")*[{_FORMULA}]'
@@ -26,7 +26,7 @@ _COLUMNS = {"sheet", "item", "rater", "preference", "comment", *RATING_COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Spreadsheet:
     """Rows of a spreadsheet as column → text; columns under the names that `sheet_csv` gives them."""
 
     columns: tuple[str, ...]
@@ -46,7 +46,7 @@ def rearm(text: str) -> str:
 def sheet_csv(sheet: str, items: Sequence[Item]) -> str:
     """The sheet with empty cells for the ratings; the text begins with a byte order mark, for Excel.
 
-    The first line's cells say what 1 and 5 mean, in brackets that `read_table` takes off again.
+    The first line's cells say what 1 and 5 mean, in brackets that `read_spreadsheet` takes off again.
     """
     header = ["sheet", "item", "rater", "question", "reference", "answer_a", "answer_b"]
     for criterion in CRITERIA:
@@ -63,7 +63,7 @@ def sheet_csv(sheet: str, items: Sequence[Item]) -> str:
     return "\ufeff" + out.getvalue()
 
 
-def read_table(path: Path) -> Table:
+def read_spreadsheet(path: Path) -> Spreadsheet:
     """Read CSV as spreadsheets save it: comma, semicolon or tab; UTF-8, UTF-16 or Windows' Western code page.
 
     Raises DataError if the file cannot be read or holds no row.
@@ -88,7 +88,7 @@ def read_table(path: Path) -> Table:
     if len(lines) < 2:
         raise DataError(f"{path}: empty; give a filled sheet or the page's export")
     columns = tuple(_column_name(cell) for cell in lines[0])
-    return Table(
+    return Spreadsheet(
         columns, tuple(dict(zip(columns, (cell.strip() for cell in line), strict=False)) for line in lines[1:])
     )
 

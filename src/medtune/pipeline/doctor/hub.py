@@ -38,11 +38,12 @@ def check_hub(config: Config | None) -> Iterator[Finding]:
 def needs_hub(config: Config) -> bool:
     """Whether a model, an adapter, an encoder or rows of the recipe come from the Hub."""
     from medtune.data.sources import DEMO_SOURCE
-    from medtune.evaluation.bertscore import BUNDLED_ENCODER
+    from medtune.evaluation.encoder import BUNDLED_ENCODER
+    from medtune.evaluation.metrics import needs_encoder
     from medtune.model.loading import DEMO_MODEL
 
     names = [config.model.base, config.model.adapter, config.data.source, config.data.test_source]
-    if "bertscore_f1" in config.evaluation.metrics:
+    if needs_encoder(config.evaluation.metrics):
         names.append(config.evaluation.bertscore_model)
     own = (DEMO_MODEL, DEMO_SOURCE, BUNDLED_ENCODER)
     return any(name is not None and name not in own and not os.path.exists(name) for name in names)

@@ -8,7 +8,15 @@ import re
 from collections.abc import Iterable, Iterator
 
 from medtune.pipeline.doctor.findings import Finding, amount
-from medtune.runtime.hardware import choose_device, choose_dtype, free_bytes, host_free_bytes, world_size
+from medtune.runtime.hardware import (
+    choose_device,
+    choose_dtype,
+    free_bytes,
+    host_free_bytes,
+    host_total_bytes,
+    total_bytes,
+    world_size,
+)
 
 _NO_GPU = "no CUDA GPU is visible; models compute on the CPU"
 
@@ -103,12 +111,7 @@ def check_attention(wanted: str) -> Iterator[Finding]:
 
 def check_memory() -> Iterator[Finding]:
     """What is free on the GPU and in the host."""
-    import psutil
-    import torch
-
     device = choose_device().value
     if device != "cpu":
-        total = torch.cuda.get_device_properties(device).total_memory
-        yield Finding("ok", "GPU memory", f"{amount(free_bytes(device))} of {amount(total)} free")
-    total = psutil.virtual_memory().total
-    yield Finding("ok", "host memory", f"{amount(host_free_bytes())} of {amount(total)} free")
+        yield Finding("ok", "GPU memory", f"{amount(free_bytes(device))} of {amount(total_bytes(device))} free")
+    yield Finding("ok", "host memory", f"{amount(host_free_bytes())} of {amount(host_total_bytes())} free")

@@ -49,13 +49,14 @@ class RecipeExamination:
 
     def findings(self) -> Iterator[Finding]:
         """All of them; none hides the others."""
+        from medtune.evaluation.metrics import needs_encoder
         from medtune.storage.hub_access import time_limit
 
         config = self.config
         checks: dict[str, Callable[[], Iterator[Finding]]] = {"recipe": self._settings, "model": self._model}
         if config.model.adapter is not None:
             checks["adapter"] = self._adapter
-        if "bertscore_f1" in config.evaluation.metrics:
+        if needs_encoder(config.evaluation.metrics):
             checks["BERTScore"] = self._encoder
         checks |= {"data": self._data, "memory": self._memory, "disk": self._disk, "output": self._output}
         with time_limit(), overheard():
@@ -86,7 +87,7 @@ class RecipeExamination:
         yield self._found_model("model", base, revision, said)
 
     def _encoder(self) -> Iterator[Finding]:
-        from medtune.evaluation.bertscore import BUNDLED_ENCODER
+        from medtune.evaluation.encoder import BUNDLED_ENCODER
         from medtune.pipeline.checks import check_encoder
 
         name = self.config.evaluation.bertscore_model

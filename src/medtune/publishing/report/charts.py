@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from medtune.evaluation.comparison import lower_is_better
-from medtune.evaluation.formatting import METRIC_NAMES, format_count
+from medtune.evaluation.formatting import format_count, metric_label
+from medtune.evaluation.metrics import metric_named
 from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import COLOURS, SMALL_SIZE, WIDTH, Chart, house_style, new_figure, to_svg
 from medtune.publishing.report.training_charts import draw_learning_rate, draw_loss, draw_memory, draw_speed
@@ -58,7 +58,7 @@ def draw_differences(rows: Sequence[ComparisonRow]) -> Chart | None:
     axes.set_xlim(-1.08, 1.08)
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.set_xticks([-1, -0.5, 0, 0.5, 1])
-    axes.set_yticks(range(len(shown)), [METRIC_NAMES.get(row.metric, row.metric) for row in shown])
+    axes.set_yticks(range(len(shown)), [metric_label(row.metric) for row in shown])
     axes.tick_params(axis="y", length=0, labelcolor=COLOURS["text"])
     axes.set_xlabel("← worse · 1 is the interval's outer end · better →", fontsize=SMALL_SIZE)
     axes.spines["left"].set_visible(False)
@@ -82,7 +82,7 @@ def scaled(row: ComparisonRow) -> tuple[float, float, float] | None:
     if row.ci95 is None or not all(map(math.isfinite, (*row.ci95, row.difference))):
         return None
     outer = max(map(abs, (*row.ci95, row.difference))) or 1.0
-    sign = -1 if lower_is_better(row.metric) else 1
+    sign = -1 if metric_named(row.metric).lower_is_better else 1
     low, high = sorted(sign * end / outer for end in row.ci95)
     return sign * row.difference / outer, low, high
 

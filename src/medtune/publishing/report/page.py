@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config.recipes.yaml_text import dump_config
-from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value
+from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label
 from medtune.evaluation.reading import reading_of
 from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report import answers, run_tables, tables
@@ -82,7 +82,7 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "reading": reading_of(comparison),
         "headline": [
             {
-                "name": tables.metric_name(row.metric),
+                "name": metric_label(row.metric),
                 "direction": tables.direction(row.metric),
                 "baseline": format_value(row.metric, row.baseline),
                 "tuned": format_value(row.metric, row.tuned),

@@ -183,7 +183,7 @@ def _read_history(run: RunDir) -> tuple[Step, ...]:
 
 
 def _row_scores(run: RunDir, model: ModelName, n: int) -> dict[str, list[float]]:
-    scores = {rows.metric: rows.rows[:, 0].tolist() for rows in read_measured(run, model) if rows.metric in ROW_METRICS}
+    scores = {rows.name: rows.rows[:, 0].tolist() for rows in read_measured(run, model) if rows.name in ROW_METRICS}
     if any(len(values) != n for values in scores.values()):
         file = run.row_statistics_file(model)
         raise RunDirError(f"{file}: does not fit the predictions beside it; evaluate that model again")

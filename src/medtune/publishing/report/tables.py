@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from medtune.evaluation.comparison import lower_is_better
 from medtune.evaluation.controls import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
-    METRIC_NAMES,
     format_difference,
     format_interval,
     format_p,
     format_value,
+    metric_label,
 )
 from medtune.evaluation.human.rubric import CRITERIA
+from medtune.evaluation.metrics import metric_named
 from medtune.publishing.public_names import without_paths
 from medtune.publishing.report.charts import token_counts
 from medtune.publishing.report.reading_run import HumanRatings, ReportData
@@ -65,12 +65,7 @@ def verdict_cell(verdict: Verdict) -> Cell:
 
 def direction(metric: str) -> str:
     """Which way a metric is better, in words."""
-    return "lower is better" if lower_is_better(metric.removeprefix("compat_")) else "higher is better"
-
-
-def metric_name(metric: str) -> str:
-    """What people call a metric, in either table."""
-    return METRIC_NAMES.get(metric.removeprefix("compat_"), metric)
+    return "lower is better" if metric_named(metric).lower_is_better else "higher is better"
 
 
 def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
@@ -81,7 +76,7 @@ def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
         head,
         [
             (
-                metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
+                metric_label(row.metric) + (" (lower is better)" if metric_named(row.metric).lower_is_better else ""),
                 format_value(row.metric, row.baseline),
                 format_value(row.metric, row.tuned),
                 format_difference(row.metric, row.difference),
@@ -112,7 +107,7 @@ def control_table(comparison: Comparison) -> Table:
             cells.append(Cell(f"{value}\ntuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
         rows.append([f"ceiling: {control.description}" if control.name == CEILING else control.description, *cells])
     return make_table(
-        "Answers that took no tuning, on the same questions", ("Answers of", *map(metric_name, metrics)), rows
+        "Answers that took no tuning, on the same questions", ("Answers of", *map(metric_label, metrics)), rows
     )
 
 
@@ -138,7 +133,7 @@ def strata_table(comparison: Comparison) -> Table | None:
         )
     left = len(comparison.strata) - len(shown)
     more = f"; {left} more in strata.json" if left else ""
-    head = ("Part of the test rows", "Rows", "Groups", *map(metric_name, metrics))
+    head = ("Part of the test rows", "Rows", "Groups", *map(metric_label, metrics))
     return make_table(f"Tuned minus baseline, with 95 % intervals{more}", head, rows)
 
 

@@ -1,0 +1,139 @@
+"""The scores of raters in plain sentences, and as tables for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from medtune.evaluation.human.rubric import CRITERIA
+from medtune.evaluation.human.scoring import HumanScores, WinRate
+from medtune.runtime.terminal import one_line
+
+# Fewer groups than this cannot reach p < 0.05 however they fall: of five, the two extremes are 2 of 32.
+_FEWEST_GROUPS = 6
+
+
+def print_scores(scores: HumanScores, console: Console) -> None:
+    """Print who rated what, the preferences, the criteria and the reading."""
+    console.print(_rater_table(scores))
+    if scores.win_rate:
+        console.print(_preference_table(scores.win_rate))
+    if scores.criteria:
+        console.print(_criteria_table(scores))
+    for sentence in read_scores(scores):
+        console.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def read_scores(scores: HumanScores) -> list[str]:
+    """Return the reading: the verdict first, then what the numbers do and do not cover."""
+    sentences = [_verdict_sentence(scores.win_rate)]
+    if scores.win_rate:
+        rate = scores.win_rate
+        sentences.append(_position_sentence(rate))
+        if rate.identical:
+            sentences.append(f"On {_count(rate.identical, 'item')} both models wrote the same text.")
+    complete = sum(count.complete for count in scores.raters.values())
+    touched = sum(count.items for count in scores.raters.values())
+    sentences.append(
+        f"{_count(len(scores.raters), 'rater')} on a sheet of {_count(scores.sheet_items, 'item')}: {touched} of "
+        f"{_count(len(scores.raters) * scores.sheet_items, 'judgement')} given, {complete} of them in full."
+    )
+    sentences.append(_agreement_sentence(scores))
+    sentences.append(
+        "Intervals (95 %) resample groups of related questions: they cover the choice of questions, not that of raters."
+    )
+    sentences.append("Ratings are opinions about texts, on a scale where 5 is best; they are not medical advice.")
+    return sentences
+
+
+def _verdict_sentence(rate: WinRate | None) -> str:
+    if rate is None:
+        return "Nobody filled in a preference: there is no win rate."
+    evidence = (
+        f"win rate {rate.rate:.2f}, 95 % interval {rate.low:.2f} to {rate.high:.2f}, p {_p_value(rate.p_value, '= ')}, "
+        f"{_count(rate.items, 'item')}, {_count(rate.n, 'judgement')}"
+    )
+    if rate.verdict == "better":
+        return f"Raters prefer the tuned model's answers ({evidence})."
+    if rate.verdict == "worse":
+        return f"Raters prefer the baseline's answers ({evidence})."
+    why = (
+        f" Fewer than {_FEWEST_GROUPS} independent questions cannot tell two models apart at 5 %."
+        if rate.groups < _FEWEST_GROUPS
+        else ""
+    )
+    return f"Raters' preferences do not tell the two models apart at this n ({evidence}).{why}"
+
+
+def _position_sentence(rate: WinRate) -> str:
+    decided = rate.wins + rate.losses
+    if not decided:
+        return "Every preference was a tie."
+    return (
+        f"The win rate counts a tie as half a win; without ties it is {rate.rate_without_ties:.2f}. "
+        f"{rate.preferred_a} of {_count(decided, 'preference')} went to the answer on side A."
+    )
+
+
+def _agreement_sentence(scores: HumanScores) -> str:
+    agreement = scores.agreement["preference"]
+    if agreement.alpha is not None:
+        return (
+            f"Agreement on the preference: Krippendorff's alpha {agreement.alpha:.2f} over "
+            f"{_count(agreement.units, 'item')} with two raters or more (1 is full agreement, 0 what chance gives)."
+        )
+    return f"Agreement on the preference has no alpha: {agreement.reason}."
+
+
+def _rater_table(scores: HumanScores) -> Table:
+    table = Table(title=escape(f"Ratings of sheet {one_line(scores.sheet)}"), box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("rater", overflow="fold")
+    for column in ("items", "in full", "left"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, count in scores.raters.items():
+        counts = (count.items, count.complete, scores.sheet_items - count.items)
+        table.add_row(Text(one_line(name)), *map(str, counts))
+    return table
+
+
+def _preference_table(rate: WinRate) -> Table:
+    table = Table(title="Which answer raters prefer", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("tuned", "tie", "baseline", "win rate", "95 % interval", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    interval = f"{rate.low:.2f} to {rate.high:.2f}"
+    table.add_row(
+        str(rate.wins), str(rate.ties), str(rate.losses), f"{rate.rate:.2f}", interval, _p_value(rate.p_value)
+    )
+    return table
+
+
+def _criteria_table(scores: HumanScores) -> Table:
+    table = Table(title="Mean ratings, 1 to 5, higher is better", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("criterion", no_wrap=True)
+    for column in ("baseline", "tuned", "difference", "95 % interval", "n", "alpha"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for criterion in CRITERIA:
+        score = scores.criteria.get(criterion.name)
+        alpha = scores.agreement[criterion.name].alpha
+        if score:
+            table.add_row(
+                criterion.title.lower(),
+                f"{score.baseline:.2f}",
+                f"{score.tuned:.2f}",
+                f"{score.difference:+.2f}",
+                f"{score.low:+.2f} to {score.high:+.2f}",
+                str(score.n),
+                "-" if alpha is None else f"{alpha:.2f}",
+            )
+    return table
+
+
+def _p_value(p: float, sign: str = "") -> str:
+    return "< 0.001" if p < 0.001 else f"{sign}{p:.3f}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,126 @@
+"""Corpus BLEU by sacrebleu: its own defaults (0 to 100, exponential smoothing), and the form of public write-ups.
+
+Both come from the same counts (13a tokens, cased), which are kept row by row: a resample is a sum, not a new count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from sacrebleu.metrics.bleu import BLEU as SACREBLEU
+from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER, BLEUScore
+
+from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows, Numbers
+
+Smoothing = Literal["exp", "none"]
+
+BLEU_COLUMNS = (
+    "predicted_tokens", "reference_tokens",
+    *(f"matched_{order}grams" for order in range(1, MAX_NGRAM_ORDER + 1)),
+    *(f"predicted_{order}grams" for order in range(1, MAX_NGRAM_ORDER + 1)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BleuParts:
+    """The factors of BLEU: score = brevity penalty * geometric mean of the precisions.
+
+    `precisions` are in percent for 1- to 4-grams, smoothed as they enter the score. Lengths count 13a tokens;
+    `length_ratio` is predictions over references, 0 where the references are empty.
+    """
+
+    score: float
+    precisions: tuple[float, float, float, float]
+    brevity_penalty: float
+    length_ratio: float
+    prediction_length: int
+    reference_length: int
+
+
+def bleu_signature(smoothing: Smoothing = "exp") -> str:
+    """Return sacrebleu's own signature for one reference a row."""
+    return str(SACREBLEU(smooth_method=smoothing, references=[[""]]).get_signature())
+
+
+def bleu_rows(predictions: Sequence[str], references: Sequence[str]) -> Numbers:
+    """Count each row's matches: shape (n, 10), whose column sums determine the corpus score.
+
+    Columns are BLEU_COLUMNS. Raises ValueError if the two lists differ in length.
+    """
+    metric = SACREBLEU()
+    rows = np.zeros((len(predictions), len(BLEU_COLUMNS)), dtype=np.float64)
+    for row, prediction, reference in zip(rows, predictions, references, strict=True):
+        score = metric.corpus_score([prediction], [[reference]])
+        row[:] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+    return rows
+
+
+def bleu_from_sums(sums: Numbers, smoothing: Smoothing = "exp") -> float:
+    """Return corpus BLEU, 0 to 100, of column sums, shape (10,), of what `bleu_rows` counted."""
+    return float(_corpus_score(sums, smoothing).score)
+
+
+def bleu_parts(sums: Numbers, smoothing: Smoothing = "exp") -> BleuParts:
+    """Return what corpus BLEU of these column sums, shape (10,), is made of."""
+    corpus = _corpus_score(sums, smoothing)
+    first, second, third, fourth = (float(precision) for precision in corpus.precisions)
+    return BleuParts(
+        score=float(corpus.score),
+        precisions=(first, second, third, fourth),
+        brevity_penalty=float(corpus.bp),
+        length_ratio=float(corpus.ratio),
+        prediction_length=int(corpus.sys_len),
+        reference_length=int(corpus.ref_len),
+    )
+
+
+def _corpus_score(sums: Numbers, smoothing: Smoothing) -> BLEUScore:
+    """Score summed counts once: the mean of row BLEUs is another, undefined quantity."""
+    totals = [int(total) for total in sums]
+    return SACREBLEU.compute_bleu(
+        correct=totals[2 : 2 + MAX_NGRAM_ORDER],
+        total=totals[2 + MAX_NGRAM_ORDER :],
+        sys_len=totals[0],
+        ref_len=totals[1],
+        smooth_method=smoothing,
+    )
+
+
+def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
+    counts = bleu_rows(answers.texts, answers.references)
+    sums = counts.sum(axis=0)
+    return [
+        MetricRows(BLEU, counts, bleu_signature(), _details(sums, "exp")),
+        MetricRows(COMPAT_BLEU, counts, bleu_signature("none") + "|range:0-1", _details(sums, "none")),
+    ]
+
+
+def _details(sums: Numbers, smoothing: Smoothing) -> dict[str, Any]:
+    details = asdict(bleu_parts(sums, smoothing))
+    del details["score"]
+    return details | {"precisions": [precision / 100 for precision in details["precisions"]]}
+
+
+BLEU = Metric(
+    "bleu",
+    "BLEU",
+    _measure,
+    BLEU_COLUMNS,
+    lambda sums: np.array([bleu_from_sums(row) for row in sums]),
+    digits=2,
+    is_headline=True,
+    hub_name="bleu",
+)
+COMPAT_BLEU = Metric(
+    "compat_bleu",
+    "BLEU",
+    _measure,
+    BLEU_COLUMNS,
+    lambda sums: np.array([bleu_from_sums(row, "none") / 100 for row in sums]),
+    table="compat",
+    companion_of="bleu",
+)
+BLEU_METRICS = (BLEU, COMPAT_BLEU)

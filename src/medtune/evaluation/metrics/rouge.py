@@ -1,0 +1,140 @@
+"""ROUGE-1, -2, -L and -Lsum: mean F1 over rows, 0 to 1, with the values of Google's rouge-score.
+
+Tokens, stems and n-gram counts are rouge-score's own. Its longest common subsequences take minutes on long answers and
+are computed here instead; tests hold every value equal to its. The tokenizer lowers the text and keeps `a-z` and `0-9`
+only, so other scripts score 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+
+from medtune.evaluation.metrics.longest_common_subsequence import Candidate
+from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows
+
+ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+def rouge_signature(metric: str, *, stemmer: bool = True) -> str:
+    """Return how `metric` is measured; ROUGE-Lsum also names what it takes for a sentence."""
+    own, stems = version("rouge-score"), "yes" if stemmer else "no"
+    signature = f"rouge-score:{own}|metric:{metric}|tok:a-z0-9|stemmer:{stems}"
+    if metric == "rougeLsum":
+        splitter = f"sentencex:{version('sentencex')}" if stemmer else "lines"
+        signature += f"|sentences:{splitter}"
+    return signature + "|aggregate:mean-f1"
+
+
+def rouge_f1(
+    predictions: Sequence[str], references: Sequence[str], metrics: Sequence[str], *, stemmer: bool = True
+) -> dict[str, list[float]]:
+    """Return each row's F1, 0 to 1, under every metric named in `metrics` (of ROUGE_NAMES).
+
+    With `stemmer` words are stemmed and ROUGE-Lsum reads sentences; without it words stay and Lsum reads lines, as in
+    most write-ups. Raises ValueError if the two lists differ in length or a metric is unknown.
+    """
+    if unknown := set(metrics) - set(ROUGE_NAMES):
+        raise ValueError(f"unknown ROUGE metrics: {sorted(unknown)}")
+    tokenize = _tokenizer(stemmer)
+    values: dict[str, list[float]] = {metric: [] for metric in metrics}
+    for prediction, reference in zip(predictions, references, strict=True):
+        tokens = tokenize(prediction), tokenize(reference)
+        for metric in metrics:
+            if metric == "rougeLsum":
+                split = one_sentence_a_line if stemmer else str
+                sentences = [[tokenize(line) for line in split(text).split("\n")] for text in (prediction, reference)]
+                value = _summary_level_f1(*sentences)
+            elif metric == "rougeL":
+                value = _f1(Candidate(tokens[0]).length(tokens[1]), len(tokens[0]), len(tokens[1]))
+            else:
+                value = _ngram_f1(*tokens, order=int(metric[-1]))
+            values[metric].append(value)
+    return values
+
+
+def one_sentence_a_line(text: str) -> str:
+    """Split English `text` into sentences, one a line; its own line breaks stay breaks, empty sentences go.
+
+    ROUGE-Lsum unites the longest common subsequences of *lines*, so unsplit text scores lower: 0.264 against 0.319 on
+    one set of answers.
+    """
+    from sentencex import segment
+
+    sentences = (sentence.strip() for line in text.splitlines() for sentence in segment("en", line))
+    return "\n".join(sentence for sentence in sentences if sentence)
+
+
+def _tokenizer(stemmer: bool) -> Callable[[str], list[str]]:
+    from rouge_score.tokenize import tokenize  # nltk comes with it: two seconds
+
+    words = _CachedStemmer() if stemmer else None
+    return lambda text: tokenize(text, words)
+
+
+class _CachedStemmer:
+    """nltk's Porter stemmer, each word stemmed once: the same words occur in thousands of answers."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self.stem: Callable[[str], str] = cache(PorterStemmer().stem)
+
+
+def _f1(hits: int, predicted: int, wanted: int) -> float:
+    from rouge_score.scoring import fmeasure
+
+    if not hits:
+        return 0.0
+    return float(fmeasure(hits / predicted, hits / wanted))
+
+
+def _ngram_f1(prediction: list[str], reference: list[str], *, order: int) -> float:
+    ours, theirs = _ngrams(prediction, order), _ngrams(reference, order)
+    return _f1((ours & theirs).total(), ours.total(), theirs.total())
+
+
+def _ngrams(tokens: list[str], order: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
+
+
+def _summary_level_f1(prediction: list[list[str]], reference: list[list[str]]) -> float:
+    """ROUGE's summary level (Lin 2004, section 3.2): hits of a reference sentence are united over all sentences of
+    the prediction, and no token counts more often than it occurs on either side."""
+    candidates = [Candidate(sentence) for sentence in prediction if sentence]
+    left = Counter(token for sentence in prediction for token in sentence)
+    wanted = Counter(token for sentence in reference for token in sentence)
+    predicted_tokens, reference_tokens = left.total(), wanted.total()
+    hits = 0
+    for sentence in reference:
+        united = {place for candidate in candidates for place in candidate.matched(sentence)}
+        for place in sorted(united):
+            token = sentence[place]
+            if left[token] > 0 and wanted[token] > 0:
+                hits += 1
+                left[token] -= 1
+                wanted[token] -= 1
+    return _f1(hits, predicted_tokens, reference_tokens)
+
+
+def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
+    """All of them in two passes, with stems and without: tokens and stems are most of the work."""
+    names = [metric.name for metric in wanted]
+    texts, references = answers.texts, answers.references
+    measured = []
+    for stemmer in (True, False):
+        for name, values in rouge_f1(texts, references, names, stemmer=stemmer).items():
+            metric = next(one for one in ROUGE_METRICS if one.name == (name if stemmer else f"compat_{name}"))
+            measured.append(MetricRows.of_values(metric, values, rouge_signature(name, stemmer=stemmer)))
+    return measured
+
+
+ROUGE_METRICS = tuple(
+    Metric(name, f"ROUGE-{name.removeprefix('rouge')} F1", _measure, is_headline=name == "rougeL", hub_name="rouge")
+    for name in ROUGE_NAMES
+) + tuple(
+    Metric(f"compat_{name}", f"ROUGE-{name.removeprefix('rouge')} F1", _measure, table="compat", companion_of=name)
+    for name in ROUGE_NAMES
+)

@@ -1,0 +1,89 @@
+"""Progress as a bar, as a line where no bar can be drawn, and as events for a program that listens."""
+
+import pytest
+
+from medtune.runtime import progress as module
+from medtune.runtime.progress import Progress, listening, progress, progress_bar, say, stage_progress, tell_skipped
+
+
+@pytest.fixture(autouse=True)
+def own_console():
+    """Made for the standard error of this test, and not kept for the next."""
+    module.console.cache_clear()
+    yield
+    module.console.cache_clear()
+
+
+def test_where_no_bar_can_be_drawn_a_line_at_the_end_says_how_long_it_took(capsys):
+    with progress("Training", 10, 4, unit="steps") as update:
+        update(5, "7 tok/s")
+        assert capsys.readouterr().err == ""
+        update(1, "9 tok/s")
+    out, err = capsys.readouterr()
+    assert out == "", "standard output is for results"
+    assert err.startswith("Training: 10/10 in 0.")
+    assert err.endswith(" s 9 tok/s\n")
+
+
+def test_work_that_breaks_off_has_no_such_line(capsys):
+    def work():
+        with progress_bar("Reading", 3) as advance:
+            advance(1)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_listener_hears_all_and_nothing_is_printed(capsys):
+    heard = []
+    with listening(heard.append):
+        with stage_progress("train"), progress("Training", 3, 1, unit="steps") as update:
+            update(2, "fast")
+        with progress_bar("Reading", 2) as advance:
+            advance(2)
+        tell_skipped("baseline")
+    assert heard == [
+        Progress("train", "", 0, 1, "stages"),
+        Progress("train", "Training", 1, 3, "steps"),
+        Progress("train", "Training", 3, 3, "steps", "fast"),
+        Progress("train", "", 1, 1, "stages"),
+        Progress("", "Reading", 0, 2, "rows"),
+        Progress("", "Reading", 2, 2, "rows"),
+        Progress("baseline", "", 1, 1, "stages", "complete, skipped"),
+    ]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stage_that_fails_never_ends_and_leaves_no_trace():
+    heard = []
+    with listening(heard.append):
+        with pytest.raises(ValueError), stage_progress("train"):
+            raise ValueError
+        with progress_bar("Reading", 1):
+            pass
+    assert [(event.stage, event.done) for event in heard] == [("train", 0), ("", 0)]
+
+
+def test_listening_ends_with_its_block(capsys):
+    heard = []
+    with listening(heard.append):
+        pass
+    with progress_bar("Reading", 1) as advance:
+        advance(1)
+    assert heard == []
+    assert "Reading: 1/1" in capsys.readouterr().err
+
+
+def test_a_message_is_text_and_not_markup(capsys):
+    say("[bold]\x1b[31m " + "long " * 60)
+    assert capsys.readouterr().err == r"[bold]\x1b[31m " + "long " * 60 + "\n"
+
+
+def test_of_several_processes_only_the_first_speaks(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    say("hello")
+    with progress_bar("Reading", 1):
+        pass
+    assert capsys.readouterr().err == ""
