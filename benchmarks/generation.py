@@ -53,8 +53,8 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
     keep_freed_memory()
     prepare_process()
     from medtune.config.checking import parse_config
+    from medtune.inference.fused_model import prepare_inference
     from medtune.inference.generation import choose_batch_size, generate_answers
-    from medtune.inference.preparation import prepare_inference
     from medtune.model.loaded import load_model
     from medtune.runtime.gpus import this_gpu
 
@@ -155,8 +155,7 @@ def timed_answers(answer: Any, prompts: list[list[int]], batch: int, new: int) -
 
 def timed_losses(loaded: Any, answer_tokens: int) -> dict[str, Any]:
     """Seconds that the reference losses of at least so many answer tokens take, after a first pass over a few rows."""
-    from medtune.inference.preparation import scoring_tokens
-    from medtune.inference.scoring import answer_losses
+    from medtune.inference.scoring import answer_losses, scoring_tokens
 
     rows = random_rows(answer_tokens, len(loaded.renderer.tokenizer), loaded.positions)
     budget = scoring_tokens(loaded.model, "auto")

@@ -12,6 +12,7 @@ from llama_8b import write_llama_config
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
 from medtune.inference.forecast import forecast_answers, seconds_to_answer
+from medtune.model.quantization import storage_format
 from medtune.pipeline.plan import forecast, row_sizes
 from medtune.pipeline.plan_tables import answer_parts, duration, training_parts
 from medtune.runtime.gpus import GPUS
@@ -46,13 +47,19 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_estimated_answers_are_near_those_that_were_measured(model):
     """On an H200: 256 questions of up to 90 tokens, 128 new ones each, took 8.7 ms a question."""
     answers = forecast_answers(
-        model.config, 130 * GIB, packed=model.size.packed, width=2, static=True, prompt_and_cap=(90, 128), batch=256
-    )
+        model.config,
+        130 * GIB,
+        packed=model.size.packed, width=2, static=True, prompt_and_cap=(90, 128), batch=256,
+    )  # fmt: skip
     parameters = 32 * 218_103_808 + 128_256 * 4096
-    seconds = seconds_to_answer(answers, 256, 128, parameters=parameters, rates=(989e12, 4800e9))
-    assert seconds == pytest.approx(256 * 8.7e-3, rel=0.05)
-    slow = replace(answers, static=False)
-    assert seconds_to_answer(slow, 256, 128, parameters=parameters, rates=(65e12, 320e9)) is None
+    options = {"parameters": parameters, "storage": model.storage, "rates": (989e12, 4800e9)}
+    assert seconds_to_answer(answers, 256, 128, **options) == pytest.approx(256 * 8.7e-3, rel=0.05)
+    assert seconds_to_answer(replace(answers, static=False), 256, 128, **options) is None
+    # Weights that are not packed are read once a step, as those that were dequantised once are.
+    dense, packed = replace(answers, dequantized=1), replace(answers, dequantized=0)
+    assert seconds_to_answer(packed, 1, 128, **options) > 2 * seconds_to_answer(dense, 1, 128, **options)
+    options["storage"] = storage_format("none")
+    assert seconds_to_answer(packed, 1, 128, **options) == seconds_to_answer(dense, 1, 128, **options)
 
 
 def test_the_waterfall_adds_up(config, folder):

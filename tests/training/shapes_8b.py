@@ -13,6 +13,7 @@ LLAMA = ModelShape(
     item=2,
     layer_parameters=218_103_808,
     packed_layer_parameters=218_103_808,
+    unpacking_bytes=2.53,
     largest_group=119_408_640,
     room_parameters=3_382_272,
     gate_up_room=64,

@@ -10,7 +10,8 @@ from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import MedtuneError, ModelError
 from medtune.inference.forecast import AnswersForecast, forecast_answers, seconds_to_answer
-from medtune.model.loading import check_quantization, resolve_base
+from medtune.model.loading import resolve_base
+from medtune.model.quantization import check_quantization
 from medtune.records import Split
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import choose_dtype_for
@@ -125,7 +126,9 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
     if rows.questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
         parameters = model.shape.layers * model.shape.layer_parameters + model.shape.head_parameters
         rates = (gpu.operations, gpu.bandwidth)
-        answer_seconds = seconds_to_answer(answers, rows.questions, cap, parameters=parameters, rates=rates)
+        answer_seconds = seconds_to_answer(
+            answers, rows.questions, cap, parameters=parameters, storage=model.storage, rates=rates
+        )
     return Forecast(gpu, model, step, answers, training_seconds, answer_seconds)
 
 

@@ -16,6 +16,7 @@ from medtune.model.fused.adapters import fuse_adapters
 from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import HostMemoryError, HostStore
+from medtune.model.quantization import AS_STORED, DEQUANTIZED
 from medtune.records import EncodedRow
 from medtune.runtime.distributed import world_size
 from medtune.runtime.hardware import free_bytes, host_free_bytes, matrix_rate, release_memory, torch_dtype
@@ -90,8 +91,8 @@ class PreparedStep:
         if keep_optimizer:
             self.optimizers = (self.plan.optimizer,)
         # There is no way back: what was given up to save memory stays so.
-        if self.plan.weights == "nf4":
-            self.settled["weights"] = "nf4"
+        if self.plan.weights == AS_STORED:
+            self.settled["weights"] = AS_STORED
         if self.plan.embeddings == "host":
             self.settled["embeddings"] = "host"
         by_hand = self.training.checkpointing == "offload" and lacking == "host"
@@ -135,7 +136,7 @@ class PreparedStep:
         )
 
     def _fuse(self, config: Config) -> list[FusedLayer]:
-        keep = self.dtype if self.plan.weights == "dequantized" else None
+        keep = self.dtype if self.plan.weights == DEQUANTIZED else None
         if self.plan.fused:
             layers = fuse_layers(self.model, keep_dequantized=keep)
             say(f"adapters: fused into {len(layers)} decoder layers")
@@ -163,7 +164,7 @@ class PreparedStep:
         for number, layer in enumerate(self.layers):
             layer.recompute = number < plan.checkpointed_layers
             layer.store = store if number < plan.offloaded_layers else None
-            if plan.weights == "nf4":
+            if plan.weights == AS_STORED:
                 layer.release_dequantized()
 
     def _forget(self) -> None:

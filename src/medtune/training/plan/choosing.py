@@ -1,7 +1,7 @@
 """How a step is computed in the memory that is there: the fastest plan whose predicted peak fits.
 
 A plan changes neither the rows of a step nor its gradient: tokens per pass, which layers are computed again in the
-backward pass, where their inputs wait, whether base weights stay in 4 bit, and where the embeddings sit.
+backward pass, where their inputs wait, whether base weights stay packed, and where the embeddings sit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from medtune.config.training import TrainingSection
 from medtune.errors import ModelError
 from medtune.model.packing import filled_up
+from medtune.model.quantization import AS_STORED, DEQUANTIZED
 from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelShape, TrainingPlan, predicted_peak
 
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
@@ -89,8 +90,8 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | No
     passes = 2 + share * ((1 - down) if shape.fused else 1)
     tokens = plan.tokens_per_micro_batch
     work = 2 * (shape.layers * shape.layer_parameters * passes + 2 * shape.head_parameters) * (tokens + IDLE_TOKENS)
-    if plan.weights == "nf4":
-        moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
+    if plan.weights == AS_STORED:
+        moved = shape.layers * shape.packed_layer_parameters * shape.unpacking_bytes * passes
         work += OPERATIONS_PER_BYTE * moved
     if operations is not None:
         host = HOST_SECONDS * (2 + share) + OFFLOAD_SECONDS * offloaded
@@ -106,7 +107,7 @@ def _candidates(
 ) -> Iterator[TrainingPlan]:
     can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
-    stored = _allowed(training.weights, "nf4", "dequantized" if can_dequantize else None)
+    stored = _allowed(training.weights, AS_STORED, DEQUANTIZED if can_dequantize else None)
     for tokens, weights, embeddings, optimizer in product(sizes, stored, places, optimizers):
         for checkpointed, offloaded in _checkpointing(shape, machine, training):
             yield TrainingPlan(
