@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from medtune.errors import DiskError, MedtuneError
 from medtune.runtime import interruption
 from medtune.runtime.hardware import rank
 
@@ -36,7 +37,6 @@ def _open_what_is_closed() -> None:
 def _run() -> None:
     from typer import Abort, TyperException
 
-    from medtune.errors import DiskError, MedtuneError
     from medtune.run_dir.lock import locked_folders
     from medtune.runtime.terminal import harmless
     from medtune.storage.disk_errors import describe_disk_error, quiet_threads, writing
@@ -51,7 +51,7 @@ def _run() -> None:
                 sys.stdout.flush()
         sys.exit(status)
     except DiskError as error:
-        _fail_on_disk(str(error))
+        _fail_on_disk(error)
     except MedtuneError as error:
         interruption.raise_if_requested()  # a library may make an error of it
         # Not splitlines: a name in a message may hold what only looks like the end of a line.
@@ -82,7 +82,7 @@ def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 
 
-def _fail_on_disk(problem: str) -> None:
+def _fail_on_disk(problem: DiskError) -> None:
     command = interruption.way_on(sys.argv[1:])
     _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from medtune.api.runs import Run
 from medtune.api.shown import Findings, Plan, ShownComparison
+from medtune.api.spelling import as_call, spelled_as_calls
 from medtune.api.working import RunInterrupted, working
-from medtune.config.recipes import Overrides, load_recipe, override, recipe_name
+from medtune.config import recipes
+from medtune.config.recipes import Overrides, override, recipe_name
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, MedtuneError
 from medtune.records import Comparison, ModelName, Prediction, Score, SystemName
@@ -32,6 +34,8 @@ __all__ = [
     "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "compare",
     "doctor", "evaluate", "load_recipe", "load_run", "plan", "prepare", "run", "score", "train",
 ]  # fmt: skip
+
+load_recipe = spelled_as_calls()(recipes.load_recipe)
 
 
 def run(
@@ -226,6 +230,7 @@ def score(
         return score_rows(predictions, references, metrics, bertscore_model, resamples)
 
 
+@spelled_as_calls()
 def load_run(path: StrPath) -> Run:
     """A run that is there, complete or not. Raises RunDirError if `path` holds none.
 
@@ -256,9 +261,10 @@ def doctor(
     with working():
         found = list(examine(looked_at, overrides, folder))
     hidden = secrets()
-    return Findings(without_secrets(finding, hidden) for finding in found)
+    return Findings(without_secrets(finding, hidden, as_call) for finding in found)
 
 
+@spelled_as_calls()
 def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrides = ()) -> Plan:
     """Memory, plan and time of a recipe on a GPU that need not be here; times are estimates, and no weights are read.
 
@@ -280,6 +286,7 @@ def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrid
         return Plan({name: planning.forecast_or_reason(config, path, one, rows) for name, one in GPUS.items()}, rows)
 
 
+@spelled_as_calls()
 def _resolve(recipe: StrPath | Config, overrides: Overrides, run_dir: StrPath | None) -> tuple[Config, Path]:
     if not isinstance(recipe, Config):
         default = Path("runs") / recipe_name(os.fspath(recipe))

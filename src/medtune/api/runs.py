@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
 from medtune.api.shown import Chart, Figures, ShownComparison
+from medtune.api.spelling import spelled_as_calls
 from medtune.api.working import working
 from medtune.config.schema import Config
 from medtune.errors import ConfigError
@@ -40,6 +41,7 @@ class Run:
     _open: _OpenChat = field(default_factory=_OpenChat, repr=False, compare=False)
 
     @property
+    @spelled_as_calls()
     def config(self) -> Config:
         """The configuration that the run was made with.
 
@@ -49,6 +51,7 @@ class Run:
         return self._directory.config()
 
     @property
+    @spelled_as_calls()
     def stages(self) -> tuple[StageName, ...]:
         """The stages that are complete, in their order.
 
@@ -58,6 +61,7 @@ class Run:
         return tuple(name for name in STAGES if self._directory.is_complete(name))
 
     @property
+    @spelled_as_calls()
     def comparison(self) -> ShownComparison:
         """Baseline and tuned side by side. Raises RunDirError until the compare stage is complete.
 
@@ -69,6 +73,7 @@ class Run:
 
         return ShownComparison.of(read_comparison(self._directory))
 
+    @spelled_as_calls()
     def scores(self, system: SystemName = "tuned") -> dict[str, Score]:
         """Metric → value, interval, n and signature of a model or a control. Raises RunDirError without them.
 
@@ -78,6 +83,7 @@ class Run:
         _require_system(system)
         return self._directory.read_scores(system)
 
+    @spelled_as_calls()
     def predictions(self, system: SystemName = "tuned") -> list[Prediction]:
         """The answers of a model or a control, a row a test question; `pandas.DataFrame` takes the list as it is.
 
@@ -88,6 +94,7 @@ class Run:
         self.scores(system)  # which tells what has not been evaluated
         return self._directory.read_predictions(system)
 
+    @spelled_as_calls()
     def history(self) -> list[dict[str, Any]]:
         """The training's log: step and loss, learning rate and tokens a second, or validation loss; may be empty.
 
@@ -97,6 +104,7 @@ class Run:
         """
         return self._directory.read_history()
 
+    @spelled_as_calls()
     def ask(self, question: str, *, base: bool = False, on_text: Callable[[str], object] | None = None) -> str:
         """The tuned model's greedy answer, or with `base` that of the base model, the adapter off. No medical advice.
 
@@ -115,6 +123,7 @@ class Run:
         return self._open.chat.answer(question, use_adapter=not base, on_text=on_text or (lambda text: None))
 
     @property
+    @spelled_as_calls()
     def report(self) -> Path:
         """The report for people, one page that works offline; written now if it is not there. Raises MedtuneError.
 
@@ -129,6 +138,7 @@ class Run:
         return self._directory.report_file
 
     @property
+    @spelled_as_calls()
     def figures(self) -> Figures:
         """The report's charts as SVG by their names; a notebook shows them. Raises RunDirError until it is compared.
 

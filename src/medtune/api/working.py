@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medtune.errors import DiskError, MedtuneError, RunDirError
+from medtune.api.spelling import spelled_as_calls
+from medtune.errors import DiskError, Option, RunDirError
 from medtune.run_dir.lock import locked_folders, release_locks
 from medtune.runtime import interruption
 from medtune.runtime.hardware import release_memory
@@ -37,7 +38,7 @@ def working(progress: Listener | None = None) -> Iterator[None]:
     if not _at_work.acquire(blocking=False):
         raise RunDirError("medtune is at work in another thread of this process; wait for it to end")
     try:
-        with warnings.catch_warnings(), listening(progress), quiet_threads(), _interruptible():
+        with spelled_as_calls(), warnings.catch_warnings(), listening(progress), quiet_threads(), _interruptible():
             prepare_process()
             yield
             interruption.raise_if_requested()
@@ -59,19 +60,13 @@ def _interruptible() -> Iterator[None]:
                 yield
             except Exception as error:
                 interruption.raise_if_requested()  # a library may make an error of it
-                problem = describe_disk_error(error, elsewhere=next(iter(locked_folders()), "the disk"))
-                if problem is None or isinstance(error, DiskError):
-                    if isinstance(error, MedtuneError):
-                        error.args = (_in_python(str(error)), *error.args[1:])
+                found = describe_disk_error(error, elsewhere=next(iter(locked_folders()), "the disk"))
+                if found is None or isinstance(error, DiskError):
                     raise
-                raise DiskError(f"{problem}, then go on with resume=True") from error
+                (disk,) = found.problems
+                raise DiskError(disk.what, disk.problem, (disk.fix, ", then go on with ", Option("resume"))) from error
     except interruption.Interrupted as stopped:
         raise RunInterrupted(f"interrupted ({stopped}); call it again with resume=True to go on") from None
-
-
-def _in_python(text: str) -> str:
-    """`text` with what a command's options are called as arguments of a call."""
-    return text.replace("add --resume", "add resume=True").replace("another --run-dir", "another run_dir")
 
 
 def _let_go(error: BaseException | None) -> None:

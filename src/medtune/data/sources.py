@@ -24,7 +24,7 @@ from medtune.data.table_files import (
     show_column,
     unknown_kind,
 )
-from medtune.errors import DataError, show_value
+from medtune.errors import DataError, Problem, show_value
 from medtune.records import QAPair
 
 DEMO_SOURCE = "medtune:demo"
@@ -179,9 +179,10 @@ def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -
         required = key in ("question", "answer") or wanted not in (None, default)
         if resolved[key] is None and required:
             shown = ", ".join(map(show_column, present[:COLUMNS_SHOWN])) + (" …" if present[COLUMNS_SHOWN:] else "")
-            missing.append(f"{origin}: no column {wanted!r}; it has {shown}; name yours in data.columns.{key}")
+            problem, fix = f"no column {wanted!r}; it has {shown}", f"name yours in data.columns.{key}"
+            missing.append(Problem(origin, problem, fix))
     if missing:
-        raise DataError("\n".join(missing))
+        raise DataError.together(missing)
     return resolved
 
 

@@ -205,8 +205,11 @@ def _send(
             parent=state.commit,
         )
     except HubUnavailableError as error:
-        message = f"{error}; the same command goes on from there, and sends nothing twice"
-        raise HubUnavailableError(message, error.reason, error.seconds) from None
+        (problem,) = error.problems
+        fix = (problem.fix, "; the same command goes on from there, and sends nothing twice")
+        raise HubUnavailableError(
+            problem.what, problem.problem, fix, reason=error.reason, seconds=error.seconds
+        ) from None
     return replace(done, private=state.private, commit=commit, sent=sent, deleted=deleted)
 
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune.errors import PublishError
+from medtune.errors import Problem, PublishError
 from medtune.publishing.licences import BaseLicence
 from medtune.publishing.secrets import find_secrets
 from medtune.runtime.progress import progress_bar
@@ -40,18 +40,20 @@ def require_plain_files(folder: Path) -> None:
     problems = []
     for file in sorted(folder.iterdir()):
         if file.is_symlink():
-            problems.append(f"{one_line(str(file))}: a link; put the file itself there")
+            problems.append(Problem(one_line(str(file)), "a link", "put the file itself there"))
         elif file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in NEVER if "/" not in pattern):
-            problems.append(f"{one_line(str(file))}: a pickle or a program, which is never published; delete it")
+            problems.append(
+                Problem(one_line(str(file)), "a pickle or a program, which is never published", "delete it")
+            )
     if problems:
-        raise PublishError("\n".join(problems))
+        raise PublishError.together(problems)
 
 
 def require_no_secrets(files: Mapping[str, Path]) -> None:
     """Raises PublishError with a line for every secret that `files`, by their names in the repository, hold."""
     problems = [problem for name, file in files.items() for problem in find_secrets(name, file)]
     if problems:
-        raise PublishError("\n".join(problems))
+        raise PublishError.together(problems)
 
 
 def require_finite_weights(files: Iterable[Path]) -> None:

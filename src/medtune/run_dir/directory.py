@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from medtune.config.recipes import changed_keys, dump_config, read_config
 from medtune.config.schema import Config
-from medtune.errors import RunDirError
+from medtune.errors import Option, Problem, RunDirError
 from medtune.records import FileRecord, Prediction, QAPair, Score, Split, SplitName, SystemName
 from medtune.run_dir import stage_records
 from medtune.run_dir.layout import SPLITS as SPLITS
@@ -89,16 +89,19 @@ class RunDir(RunFiles):
         if self._is_unused():
             return
         if not resume:
-            raise RunDirError(f"{path}: not empty; add --resume to continue that run, or choose another --run-dir")
+            raise RunDirError(
+                path,
+                "not empty",
+                ("add ", Option("resume"), " to continue that run, or choose another ", Option("run_dir")),
+            )
         if not self.config_file.is_file():
             raise RunDirError(f"{path}: not empty and not a medtune run (no config.yaml); choose another --run-dir")
         if self._lost_end_of(config):
             return  # `create` writes it again
         changes = changed_keys(read_config(unfinished_copy(self.config_file) or self.config_file), config)
         if changes:
-            raise RunDirError(
-                "\n".join(f"{path}: made with another {change}; choose another --run-dir" for change in changes)
-            )
+            fix = ("choose another ", Option("run_dir"))
+            raise RunDirError.together(Problem(path, f"made with another {change}", fix) for change in changes)
 
     def _is_unused(self) -> bool:
         """Whether nothing stands here, or only what a run wrote that failed before its first artefact."""

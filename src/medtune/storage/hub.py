@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from medtune.errors import DataError, DiskError, MedtuneError, ModelError, first_line
+from medtune.errors import DataError, MedtuneError, ModelError, first_line
 from medtune.runtime.terminal import one_line
 from medtune.storage.disk_errors import describe_disk_error
 from medtune.storage.reading import DamagedError, check_type, read_mapping
@@ -113,7 +113,7 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
             raise
         except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
             if problem := describe_disk_error(error, elsewhere=datasets.config.HF_DATASETS_CACHE):
-                raise DiskError(problem) from None
+                raise problem from None
             reason = shorten(str(error.__cause__ or error), 300, placeholder=" …")
             raise DataError(
                 f"data set {name}: cannot be loaded as it is ({reason}); download it and give its table as a CSV, "
@@ -235,7 +235,7 @@ def explained(error_class: type[MedtuneError], kind: str, name: str, revision: s
         raise error_class(f"{where}: the download broke off: {reason}; {remedy}") from None
     except OSError as error:
         if problem := describe_disk_error(error, elsewhere=constants.HF_HOME):
-            raise DiskError(problem) from None
+            raise problem from None
         raise error_class(
             f"{where}: cannot be fetched ({first_line(error)}); check the network, the disk space and HF_HOME"
         ) from None

@@ -212,7 +212,7 @@ def _explain(where: str, error: BaseException) -> HubError:
         if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
             return HubError(f"{where}: {_without_addresses(cause)}; check the disk and HF_TOKEN")
         reason = f"the transfer failed ({_without_addresses(cause)})"
-        return HubUnavailableError(f"{where}: {reason}; try again later", reason)
+        return HubUnavailableError(where, reason, "try again later", reason=reason)
     reason, remedy = failure_reason(cause), failure_remedy(cause)
     # Its head moved, or was squashed, while it was read.
     moved = isinstance(cause, (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError))
@@ -223,7 +223,7 @@ def _explain(where: str, error: BaseException) -> HubError:
                 remedy = "check the name, and that the token may write there"
             return HubError(f"{where}: {reason}; {remedy}")
     seconds = _asked_to_wait(cause.response.headers) if isinstance(cause, errors.HfHubHTTPError) else 0
-    return HubUnavailableError(f"{where}: {reason}; {remedy}", reason, seconds)
+    return HubUnavailableError(where, reason, remedy, reason=reason, seconds=seconds)
 
 
 def _without_addresses(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scanner import Scanner
 
 from medtune.config.schema import Config, parse_config
-from medtune.errors import ConfigError, show_value
+from medtune.errors import ConfigError, Problem, show_value
 
 MAX_RECIPE_BYTES = 1 << 20
 # A recipe has some sixty keys.
@@ -68,19 +68,19 @@ def load_for_source(source: str, recipe: str | None = None, overrides: Overrides
 
 
 def _resolve(values: dict[str, Any], overrides: Overrides, origin: str) -> Config:
-    problems: list[str] = []
+    problems: list[Problem] = []
     given = _flatten(overrides).items() if isinstance(overrides, Mapping) else overrides
     for one in given:
         try:
             _apply_override(values, one)
         except ConfigError as error:
-            problems.append(str(error))
+            problems += error.problems
     try:
         config = parse_config(values, origin=origin)
     except ConfigError as error:
-        problems.append(str(error))
+        problems += error.problems
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError.together(problems)
     return config
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from medtune.config.recipes import changed_keys, read_config
 from medtune.config.schema import Config
-from medtune.errors import ConfigError, HubError, HubUnavailableError
+from medtune.errors import ConfigError, HubError, HubUnavailableError, Problem
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import rank
 from medtune.runtime.progress import say
@@ -152,8 +152,8 @@ def _require_configuration(repo: str, fetched: RunDir, config: Config) -> None:
     except (ConfigError, FileNotFoundError):
         raise HubError(f"repository {repo}: its config.yaml is missing or damaged; {_way_out(repo)}") from None
     if changes:
-        lines = [f"repository {repo}: made with another {change}; {_way_out(repo)}" for change in changes]
-        raise HubError("\n".join(lines))
+        way_out = _way_out(repo)
+        raise HubError.together(Problem(f"repository {repo}", f"made with another {one}", way_out) for one in changes)
 
 
 def _require_sound(repo: str, folder: Path, origin: Mapping[str, str]) -> None:
