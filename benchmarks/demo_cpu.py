@@ -110,7 +110,7 @@ def prepare(folder: Path, steps: int) -> tuple[Path, Path, Path]:
     model = build_demo_model()
     medtune("data", "prepare", recipe, "--run-dir", folder / "prepared")
     run = RunDir.open(folder / "prepared")
-    config = run.config()
+    config = run.config
     encoded = encode_for_training(
         load_renderer(config, model), run.read_split("train"), max_length=config.training.max_length, overlong="cut"
     )

@@ -60,7 +60,7 @@ def encode(source: Path, model: Path, *, max_length: int) -> list[Row]:
 
     if (source / "config.yaml").is_file():
         run = RunDir.open(source)
-        config, pairs = run.config(), run.read_split("train")
+        config, pairs = run.config, run.read_split("train")
     else:
         config = benchmark_config(str(source), str(model))
         pairs = list(prepare_data(config).split.train)

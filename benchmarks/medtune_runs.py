@@ -37,11 +37,11 @@ def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Seq
     source.require("data", "medtune data prepare")
     if taken := [override for override in overrides if override.startswith(("data.", "seed="))]:
         raise SystemExit(f"{', '.join(taken)}: the rows are those of {prepared}; give the table instead to change them")
-    held = source.config()
+    held = source.config
     config = load_recipe(str(recipe), overrides).model_copy(update={"data": held.data, "seed": held.seed})
     run = RunDir.create(path, config, resume=False)
     shutil.copytree(prepared / "data", path / "data")
-    run.complete("data", source.provenance()["stages"]["data"])
+    run.complete("data", source.stage_records["data"])
     release_locks()  # the command that goes on is another process
 
 
@@ -107,7 +107,7 @@ def planned(run: Path, *, cap: float) -> dict[str, Any]:
         return {}
     gpu = replace(gpu, memory_gib=min(gpu.memory_gib, cap or gpu.memory_gib))
     opened = RunDir.open(run)
-    config = opened.config()
+    config = opened.config
     folder = base_folder(config)
     split = Split(*(opened.read_split(name) for name in SPLITS))
     found = forecast_or_reason(config, folder, gpu, sizes_of(config, load_renderer(config, folder), split))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import reference
 import typer
-from medtune.config.schema import Config
 
 from medtune.cli import app
 from medtune.config.recipes import load_recipe, shipped_recipes
+from medtune.config.schema import Config
 from medtune.runtime.interruption import INTERRUPTED_STATUS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -76,14 +76,20 @@ def _run() -> None:
 
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     """Status 75 and the way on, or what a shell reports of a signal where nothing can go on."""
-    command = interruption.way_on(sys.argv[1:])
+    command = _continuing_command()
     if rank() == 0:
         print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 
 
+def _continuing_command() -> str | None:
+    from medtune.run_dir.stages import continuing_command
+
+    return continuing_command(sys.argv[1:])
+
+
 def _fail_on_disk(problem: DiskError) -> None:
-    command = interruption.way_on(sys.argv[1:])
+    command = _continuing_command()
     _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
 
 

@@ -18,9 +18,10 @@ import step_clock
 from medtune.config.recipes import load_recipe
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import encode_for_training
-from medtune.pipeline.run import prepare_stage, start_run
+from medtune.pipeline.run import perform, start_run
 from medtune.records import IGNORED, QAPair
-from medtune.run_dir.directory import STAGES, RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.stages import STAGE_NAMES
 from medtune.training.batching import StepSampler
 from tiny_model import write_rows
 
@@ -57,7 +58,7 @@ def prepared(tiny, table, tmp_path_factory):
     }
     recipe = medtune_runs.write_recipe(folder, values)
     run_dir = start_run(load_recipe(str(recipe), ["training.max_length=256"]), folder / "run", resume=False)
-    prepare_stage(run_dir)
+    perform("data", run_dir)
     return run_dir.path
 
 
@@ -115,7 +116,7 @@ def test_rows_are_medtunes_own_in_its_order(tiny, table, prepared, rows_file):
     rows = medquad_rows.read_rows(rows_file)
     assert medquad_rows.encode(table, tiny.path, max_length=256) == rows
     run_dir = RunDir.open(prepared)
-    renderer = PromptRenderer(tiny.tokenizer, run_dir.config().data.system_prompt)
+    renderer = PromptRenderer(tiny.tokenizer, run_dir.config.data.system_prompt)
     encoded = encode_for_training(renderer, run_dir.read_split("train"), max_length=256, overlong="cut").rows
     steps = StepSampler(len(encoded), 4, 3, seed=0)
     expected = [encoded[index] for step in steps for index in step]
@@ -265,7 +266,7 @@ def test_the_headline_on_a_tiny_model(tiny, table):
     settings = ["training.max_steps=5", "training.effective_batch_rows=4", "training.max_length=256"]
     settings += ["generation.max_new_tokens=8", "evaluation.resamples=500"]
     [figures] = run("medquad_8b.py", "--model", tiny.path, "--data", table, "--rows", 40, "--questions", 4, *settings)
-    assert set(figures["stage_seconds"]) == set(STAGES)
+    assert set(figures["stage_seconds"]) == set(STAGE_NAMES)
     assert sum(figures["stage_seconds"].values()) < figures["seconds"]
     assert figures["training_rows"] == 40
     assert figures["questions"] == 4

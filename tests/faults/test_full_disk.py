@@ -16,8 +16,9 @@ import pytest
 
 from command_line import Medtune, command_runner
 from medtune.__main__ import main
-from medtune.run_dir.directory import STAGES, RunDir
+from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
+from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import writing
 from stopping import SOURCES, results, write_recipe
 
@@ -84,7 +85,7 @@ def require_clear_stop(status: int, errors: str, named: Path, problem: str, comm
 def require_nothing_torn(run: RunDir) -> None:
     """No temporary name, and every stage that is recorded has the files that it wrote."""
     assert [path.name for path in run.path.rglob(".*")] == [".lock"]
-    assert [stage for stage in run.provenance().get("stages", {}) if not run.is_complete(stage)] == []
+    assert [stage for stage in run.stage_records if not run.is_complete(stage)] == []
     for folder in run.checkpoints_dir.glob("checkpoint-*"):
         assert (folder / "sealed.json").is_file()
 
@@ -201,7 +202,7 @@ def test_a_run_where_nothing_can_be_renamed(
     require_nothing_torn(RunDir(run))
     assert results(run) == expected
     again = medtune("run", recipe, "--run-dir", run, "--resume")
-    assert again.err.splitlines()[:-1] == [f"── {stage}: complete, skipped" for stage in STAGES]
+    assert again.err.splitlines()[:-1] == [f"── {stage}: complete, skipped" for stage in STAGE_NAMES]
     # Cut off after it was complete: noticed, and made again, with what was made from it.
     scores = run / "tuned" / "scores.json"
     scores.write_bytes(scores.read_bytes()[:50])

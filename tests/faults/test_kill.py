@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.run_dir.directory import STAGES
+from medtune.run_dir.stages import STAGE_NAMES
 from stopping import finish, results, start, steps_logged, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ STEPS = 60 if KILLS >= 20 else 20
 def moment(log: Path, run: Path) -> str | None:
     """Where a process is or was, by what it said; None before its first stage."""
     begun = [line.removeprefix("── ") for line in log.read_text().splitlines() if line.startswith("── ")]
-    begun = [name for name in begun if name in STAGES]
+    begun = [name for name in begun if name in STAGE_NAMES]
     if not begun:
         return None
     return "saving" if begun[-1] == "train" and steps_logged(run) >= STEPS else begun[-1]

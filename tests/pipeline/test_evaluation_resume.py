@@ -11,9 +11,10 @@ import torch
 from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
 from medtune.inference import generation, predictions, preparation, scoring
-from medtune.pipeline import evaluate as evaluation_stages
+from medtune.pipeline import evaluate
 from medtune.pipeline import run as pipeline
-from medtune.pipeline.evaluate import controls_stage, evaluate_stage
+from medtune.pipeline.run import perform
+from medtune.pipeline.run_model import load_run_model
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.interruption import Interrupted
 from tiny_model import write_rows
@@ -35,7 +36,7 @@ def prepared(tiny, tmp_path_factory) -> Path:
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps(values))
     run_dir = pipeline.start_run(load_recipe(str(recipe), []), folder / "run", resume=False)
-    pipeline.prepare_stage(run_dir)
+    perform("data", run_dir)
     assert len(run_dir.read_split("test")) == ROWS
     return run_dir.path
 
@@ -43,8 +44,8 @@ def prepared(tiny, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(prepared, tmp_path_factory) -> RunDir:
     run_dir = RunDir(shutil.copytree(prepared, tmp_path_factory.mktemp("uninterrupted") / "run"))
-    evaluate_stage(run_dir, "baseline")
-    controls_stage(run_dir)
+    perform("baseline", run_dir)
+    perform("controls", run_dir)
     return run_dir
 
 
@@ -87,7 +88,7 @@ def artefacts(run_dir: RunDir, system="baseline") -> dict[str, bytes]:
 
 def stages(run_dir: RunDir, name: str) -> dict:
     """What provenance tells of a stage, save what it cost and how much memory was free."""
-    record = run_dir.provenance()["stages"][name]
+    record = run_dir.stage_records[name]
     record["choices"] = {name: choice["value"] for name, choice in record["choices"].items()}
     return {key: value for key, value in record.items() if key not in ("seconds", "peak_rss_bytes", "peak_gpu_bytes")}
 
@@ -106,7 +107,7 @@ def test_stopped_at_any_batch_it_goes_on_as_if_it_had_not(run_dir, uninterrupted
     with monkeypatch.context() as patch:
         stopped = Calls(patch, *place, at=at, after=after)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
         assert stopped.count == at
     assert not run_dir.scores_file("baseline").exists()
     passes = passes_of(run_dir)
@@ -116,7 +117,7 @@ def test_stopped_at_any_batch_it_goes_on_as_if_it_had_not(run_dir, uninterrupted
     assert len(entries(run_dir)) == scored + answered
     capfd.readouterr()
     more_passes, more_batches = Calls(monkeypatch, *PASS), Calls(monkeypatch, *DECODED)
-    evaluate_stage(run_dir, "baseline")
+    perform("baseline", run_dir)
     assert (more_passes.count, more_batches.count) == (passes - scored, 4 - answered)
     assert artefacts(run_dir) == artefacts(uninterrupted)
     assert stages(run_dir, "baseline") == stages(uninterrupted, "baseline")
@@ -127,24 +128,24 @@ def test_stopped_at_any_batch_it_goes_on_as_if_it_had_not(run_dir, uninterrupted
 
 def test_stopped_while_it_measures_nothing_is_answered_again(run_dir, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
-        Calls(patch, evaluation_stages, "_measure", at=1)
+        Calls(patch, evaluate, "measure", at=1)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
     passes, batches = Calls(monkeypatch, *PASS), Calls(monkeypatch, *DECODED)
-    evaluate_stage(run_dir, "baseline")
+    perform("baseline", run_dir)
     assert passes.count == batches.count == 0
     assert artefacts(run_dir) == artefacts(uninterrupted)
 
 
 def test_the_few_shot_control_goes_on_too(run_dir, uninterrupted, monkeypatch):
-    evaluate_stage(run_dir, "baseline")
+    perform("baseline", run_dir)
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=3)
         with pytest.raises(Interrupted):
-            controls_stage(run_dir)
+            perform("controls", run_dir)
     assert run_dir.partial_file("few_shot").is_file()
     batches = Calls(monkeypatch, *DECODED)
-    controls_stage(run_dir)
+    perform("controls", run_dir)
     assert batches.count == 2
     assert artefacts(run_dir, "few_shot") == artefacts(uninterrupted, "few_shot")
     assert stages(run_dir, "controls") == stages(uninterrupted, "controls")
@@ -155,7 +156,7 @@ def test_what_was_chosen_by_free_memory_stays_when_there_is_less(run_dir, uninte
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=3)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
     kept = run_dir.partial_file("baseline").read_bytes()
     for module, name in ((predictions, "choose_batch_size"), (predictions, "scoring_tokens")):
         monkeypatch.setattr(module, name, lambda *args, **options: 1)
@@ -163,9 +164,9 @@ def test_what_was_chosen_by_free_memory_stays_when_there_is_less(run_dir, uninte
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=2)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
     assert run_dir.partial_file("baseline").read_bytes().startswith(kept)
-    evaluate_stage(run_dir, "baseline")
+    perform("baseline", run_dir)
     assert artefacts(run_dir) == artefacts(uninterrupted)
 
 
@@ -175,10 +176,10 @@ def test_less_memory_than_the_kept_weights_take_is_said(run_dir, monkeypatch):
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=1)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
     monkeypatch.setattr(preparation, "free_bytes", lambda device: 10)
     with pytest.raises(ModelError, match=r"of dequantised weights, with which these answers were begun, do not fit in"):
-        evaluate_stage(run_dir, "baseline")
+        perform("baseline", run_dir)
     assert run_dir.partial_file("baseline").is_file()
 
 
@@ -186,11 +187,11 @@ def test_a_torn_line_is_computed_again(run_dir, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=3)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
     file = run_dir.partial_file("baseline")
     file.write_bytes(file.read_bytes()[:-9])
     batches = Calls(monkeypatch, *DECODED)
-    evaluate_stage(run_dir, "baseline")
+    perform("baseline", run_dir)
     assert batches.count == 3
     assert artefacts(run_dir) == artefacts(uninterrupted)
 
@@ -207,13 +208,13 @@ def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, capfd, 
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=3)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
     config = run_dir.config_file.read_text()
     assert key in config
     run_dir.config_file.write_text(config.replace(before, after))
     capfd.readouterr()
     batches = Calls(monkeypatch, *DECODED)
-    evaluate_stage(run_dir, "baseline")
+    perform("baseline", run_dir)
     assert batches.count == 4
     file = run_dir.partial_file("baseline")
     assert f"{file}: begun with another {name}, thrown away; all rows are computed anew" in capfd.readouterr().err
@@ -232,10 +233,10 @@ def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, mon
         with monkeypatch.context() as patch:
             Calls(patch, *DECODED, at=2)
             with pytest.raises(Interrupted):
-                evaluate_stage(run_dir, "tuned")
+                perform("tuned", run_dir)
     assert "thrown away" not in capfd.readouterr().err
     shutil.copytree(tmp_path / "adapter-1", tmp_path / "adapter", dirs_exist_ok=True)
-    evaluate_stage(run_dir, "tuned")
+    perform("tuned", run_dir)
     assert "begun with another adapter, thrown away" in capfd.readouterr().err
 
 
@@ -243,26 +244,26 @@ def test_another_base_of_the_same_name_is_told_by_every_later_stage(uninterrupte
     from safetensors.torch import load_file, save_file
 
     run_dir = RunDir(shutil.copytree(uninterrupted.path, tmp_path / "run"))
-    identity = run_dir.provenance()["stages"]["controls"]["base_identity"]
-    assert identity == run_dir.provenance()["stages"]["baseline"]["base_identity"]
+    identity = run_dir.stage_records["controls"]["base_identity"]
+    assert identity == run_dir.stage_records["baseline"]["base_identity"]
     base = shutil.copytree(tiny.path, tmp_path / "base")
     run_dir.config_file.write_text(run_dir.config_file.read_text().replace(str(tiny.path), str(base)))
     # As if the run had been made with this folder.
     run_dir.provenance_file.write_text(run_dir.provenance_file.read_text().replace(str(tiny.path), str(base)))
-    evaluation_stages.load_run_model(run_dir, run_dir.config(), {}, for_training=False)
+    load_run_model(run_dir, {}, for_training=False)
     weights = base / "model.safetensors"
     save_file({name: weight * 2 for name, weight in load_file(weights).items()}, weights, {"format": "pt"})
     with pytest.raises(RunDirError, match=f"{base} has changed since the baseline stage; put the model that was there"):
-        pipeline.train_stage(run_dir)
+        perform("train", run_dir)
     # Versions that recorded nothing of it go on.
     run_dir.provenance_file.write_text(run_dir.provenance_file.read_text().replace("base_identity", "older"))
-    evaluation_stages.load_run_model(run_dir, run_dir.config(), {}, for_training=False)
+    load_run_model(run_dir, {}, for_training=False)
 
 
 def test_a_file_left_behind_by_a_complete_stage_is_taken_away(uninterrupted):
-    for system, stage in (("baseline", lambda: evaluate_stage(uninterrupted, "baseline")), ("few_shot", None)):
+    for system, stage in (("baseline", lambda: perform("baseline", uninterrupted)), ("few_shot", None)):
         uninterrupted.partial_file(system).write_text("{}\n")
-        (stage or (lambda: controls_stage(uninterrupted)))()
+        (stage or (lambda: perform("controls", uninterrupted)))()
         assert not uninterrupted.partial_file(system).exists()
 
 
@@ -282,18 +283,18 @@ def test_the_plan_that_memory_forced_is_kept(run_dir, prepared, tmp_path, monkey
     whole = RunDir(shutil.copytree(prepared, tmp_path / "whole"))
     with monkeypatch.context() as patch:
         scarce(patch, 2)
-        evaluate_stage(whole, "baseline")
+        perform("baseline", whole)
     record = stages(whole, "baseline")
     assert (record["batch_size"], record["times_out_of_memory"], record["rows"]) == (1, 1, ROWS)
     with monkeypatch.context() as patch:
         scarce(patch, 2)
         Calls(patch, *DECODED, at=4)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
     assert "out of memory with 3 questions at once; going on with 1" in capfd.readouterr().err
     # With all the memory there is, it still takes the batches that it had come to.
     batches = Calls(monkeypatch, *DECODED)
-    evaluate_stage(run_dir, "baseline")
+    perform("baseline", run_dir)
     assert batches.count == ROWS - 2
     assert artefacts(run_dir) == artefacts(whole)
     assert stages(run_dir, "baseline") == record
@@ -307,8 +308,8 @@ def test_a_plan_of_passes_that_memory_forced_is_kept(run_dir, uninterrupted, mon
         patch.setattr(scoring, "sums_if_they_fit", fits(scoring.sums_if_they_fit, 1))
         Calls(patch, *DECODED, at=1)
         with pytest.raises(Interrupted):
-            evaluate_stage(run_dir, "baseline")
-    evaluate_stage(run_dir, "baseline")
+            perform("baseline", run_dir)
+    perform("baseline", run_dir)
     assert stages(run_dir, "baseline")["times_out_of_memory"] >= 1
     ours, theirs = (run.read_predictions("baseline") for run in (run_dir, uninterrupted))
     assert [row.reference_nll for row in ours] == pytest.approx([row.reference_nll for row in theirs], rel=1e-6)

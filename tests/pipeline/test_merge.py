@@ -27,6 +27,7 @@ from medtune.model.merging import blocks as merging
 from medtune.model.merging.folder import existing_merge, read_record, record_of, require_whole, write_companions
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.merge import merge_stage
+from medtune.pipeline.run import perform
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir.directory import RunDir
@@ -55,7 +56,7 @@ def trained(tiny, tmp_path_factory) -> Path:
     }
     (folder / "recipe.yaml").write_text(json.dumps(values))
     run_dir = pipeline.start_run(load_recipe(str(folder / "recipe.yaml"), []), folder / "run", resume=False)
-    pipeline.prepare_stage(run_dir)
+    perform("data", run_dir)
     model = attach_new_adapter(tiny.load(), LoraSection(rank=4), seed=0)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -105,7 +106,7 @@ def test_plain_transformers_loads_and_answers_as_base_and_adapter(merged):
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
     base = shutil.copytree(run_dir.adapter_dir, to.parent / "adapter")
     config = json.loads((base / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = run_dir.config().model.base
+    config["base_model_name_or_path"] = run_dir.config.model.base
     (base / "adapter_config.json").write_text(json.dumps(config))
     models = AutoModelForCausalLM.from_pretrained(to), AutoPeftModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
@@ -245,7 +246,7 @@ def test_a_merge_into_weights_that_were_changed_in_place_is_another(merged, tmp_
 
 
 def test_a_base_that_changed_since_the_training_is_not_merged_into(run_dir, tmp_path, medtune):
-    base = run_dir.config().model.base
+    base = run_dir.config.model.base
     run_dir.complete("train", {"base_identity": f"{base} with files 0123456789abcdef"})
     command = ("merge", run_dir.path, "--to", tmp_path / "merged", "--no-measure")
     for refused in (medtune(*command), medtune("ask", run_dir.path, "What causes gout ?")):
@@ -405,7 +406,7 @@ def test_without_its_test_questions_a_merge_is_not_measured_and_whole(run_dir, t
     assert result.out.splitlines()[-1] == str(tmp_path / "merged")
     assert "test questions are not there" in read_merge(run_dir).not_measured
     shutil.rmtree(run_dir.path / "data")
-    record = run_dir.provenance()
+    record = run_dir.provenance
     run_dir.write_json(run_dir.provenance_file, record | {"stages": {"train": record["stages"]["train"]}})
     again = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
     assert again.status == 0
@@ -441,10 +442,10 @@ def test_without_training_there_is_nothing_to_merge(run_dir, tmp_path, medtune):
 def starting(run_dir, tmp_path) -> RunDir:
     """A run with data whose `model.adapter` is an adapter in a folder; it has trained nothing."""
     adapter = run_dir.adapter_dir.rename(tmp_path / "stored")
-    values = run_dir.config().model_dump(mode="json")
+    values = run_dir.config.model_dump(mode="json")
     values["model"]["adapter"] = str(adapter)
     run_dir.config_file.write_text(json.dumps(values))
-    record = run_dir.provenance()
+    record = run_dir.provenance
     run_dir.write_json(run_dir.provenance_file, record | {"stages": {"data": record["stages"]["data"]}})
     return run_dir
 
@@ -480,7 +481,7 @@ def test_a_stored_adapter_that_was_evaluated_is_merged(starting, tmp_path, medtu
 def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run_dir, tmp_path):
     from transformers import AutoTokenizer
 
-    base = shutil.copytree(run_dir.config().model.base, tmp_path / "base")
+    base = shutil.copytree(run_dir.config.model.base, tmp_path / "base")
     names = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|eot_id|>"}
     (base / "special_tokens_map.json").write_text(json.dumps(names))
     (base / "chat_template.jinja").write_text("another")

@@ -14,7 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
 from medtune.__main__ import main
-from medtune.run_dir.directory import STAGES
+from medtune.run_dir.stages import STAGE_NAMES
 from tiny_model import write_rows
 
 METRICS = ["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
@@ -284,7 +284,7 @@ def test_reference_losses_are_the_plain_models(finished, tiny):
 
 def test_provenance(finished, tiny):
     record = json.loads((finished / "provenance.json").read_text())
-    assert set(record["stages"]) == set(STAGES)
+    assert set(record["stages"]) == set(STAGE_NAMES)
     for cost in record["stages"].values():
         assert cost["seconds"] > 0
         assert cost["peak_rss_bytes"] > 1e8
@@ -333,7 +333,7 @@ def test_resume_skips_what_is_complete(finished, tiny, capfd):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     medtune("run", config, "--run-dir", finished, "--resume")
     output = capfd.readouterr()
-    assert output.err.count("complete, skipped") == len(STAGES)
+    assert output.err.count("complete, skipped") == len(STAGE_NAMES)
     assert f"next: medtune ask {finished} " in output.err.splitlines()[-1]
     assert output.out.splitlines()[-2] == str(finished / "report.html")
     assert output.out.splitlines()[-1] == str(finished)
@@ -349,7 +349,7 @@ def test_a_lost_artefact_is_made_again(finished, capfd):
     medtune("run", finished.parent / "recipe.yaml", "--run-dir", finished, "--resume")
     assert scores.read_text() == text
     # To the same bytes: what was made from them stands.
-    assert capfd.readouterr().err.count("complete, skipped") == len(STAGES) - 1
+    assert capfd.readouterr().err.count("complete, skipped") == len(STAGE_NAMES) - 1
 
 
 def test_a_run_is_never_overwritten(finished, capfd):

@@ -35,7 +35,7 @@ def reconfigured(copied_run: RunDir) -> Callable[..., RunDir]:
     def change(**sections: dict[str, object]) -> RunDir:
         from medtune.config.recipes import dump_config
 
-        config = copied_run.config()
+        config = copied_run.config
         updates = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
         copied_run.write_text(copied_run.config_file, dump_config(config.model_copy(update=updates)))
         copied_run.record_config()

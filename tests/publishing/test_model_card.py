@@ -114,7 +114,7 @@ def test_settings_cannot_break_out_of_the_card(reconfigured):
     assert len(re.findall(r"^```", parsed.text, re.M)) == 4
     assigned = next(node for node in ast.parse(code_in(card)).body if getattr(node, "targets", None)
                     and node.targets[0].id == "messages")  # fmt: skip
-    assert ast.literal_eval(assigned.value)[0] == {"role": "system", "content": run.config().data.system_prompt.strip()}
+    assert ast.literal_eval(assigned.value)[0] == {"role": "system", "content": run.config.data.system_prompt.strip()}
 
 
 def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
@@ -136,7 +136,7 @@ def test_only_an_adapter_needs_the_model_that_is_built_on_the_spot(merged, neede
 
 
 def test_a_run_that_was_not_evaluated_says_so(copied_run):
-    stages = copied_run.provenance()["stages"]
+    stages = copied_run.stage_records
     copied_run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
     card = ModelCard(write_card(copied_run).read_text())
     assert "Not evaluated" in card.text
@@ -196,7 +196,7 @@ def test_scores_of_another_model_are_not_found_by_the_merged_ones_name(finished_
 def not_evaluated(reconfigured) -> RunDir:
     run = reconfigured(model={"base": "owner/base"})
     on_the_hub(run)
-    stages = run.provenance()["stages"]
+    stages = run.stage_records
     run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
     return run
 

@@ -69,7 +69,7 @@ def test_windows_paths_in_json(reconfigured) -> None:
 def test_the_system_prompt_of_a_published_recipe(reconfigured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
     run = reconfigured(data={"system_prompt": "Cite /home/alice/notes."})
-    assert public_config(run.config(), public_names(run)).data.system_prompt == "Cite ~/notes."
+    assert public_config(run.config, public_names(run)).data.system_prompt == "Cite ~/notes."
 
 
 def test_names_of_this_machine_are_cut_to_their_last_part() -> None:

@@ -233,7 +233,7 @@ def test_weights_that_are_no_numbers(medtune, hub, copied_run):
 
 
 def test_a_run_that_was_not_evaluated(medtune, hub, copied_run):
-    stages = copied_run.provenance()["stages"]
+    stages = copied_run.stage_records
     copied_run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
     refused = medtune("publish", copied_run.path, "--repo", REPO)
     assert refused.status == 2
@@ -369,7 +369,7 @@ def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypa
     # On a CPU bitsandbytes multiplies NF4 weights in 16 bit, which flips near ties of a random model.
     model.get_base_model().dequantize()
     tokenizer = AutoTokenizer.from_pretrained(REPO)
-    config, rows = finished_run.config(), finished_run.read_predictions("tuned")
+    config, rows = finished_run.config, finished_run.read_predictions("tuned")
     for row in rows:
         messages = [
             {"role": "system", "content": config.data.system_prompt}, {"role": "user", "content": row.question},

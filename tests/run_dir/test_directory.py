@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from medtune.config.recipes import dump_config, load_recipe
 from medtune.config.schema import Config
 from medtune.errors import RunDirError
-from medtune.pipeline.evaluate import evaluate_stage
+from medtune.pipeline.run import perform
 from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, Split, SystemName
-from medtune.run_dir.directory import STAGES, RunDir, StageName
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.stages import STAGE_NAMES, StageName
 from older_runs import forget_checksums
 
 ODD_TEXT = 'two\nlines, "quotes", naïve — \u2028 \x85 \x1f and a 😀'
@@ -74,16 +75,16 @@ def finish(run: RunDir, stage: StageName) -> None:
 def test_a_new_run_holds_its_config_and_nothing_else(tmp_path: Path, config: Config) -> None:
     run = RunDir.create(tmp_path / "deep" / "er" / "run", config, resume=False)
     assert contents(run.path) == [".lock", "config.yaml"]
-    assert run.config() == config
-    assert RunDir.open(run.path).config() == config
+    assert run.config == config
+    assert RunDir.open(run.path).config == config
 
 
 def test_an_empty_folder_will_do(tmp_path: Path, config: Config) -> None:
-    assert RunDir.create(tmp_path, config, resume=False).config() == config
+    assert RunDir.create(tmp_path, config, resume=False).config == config
 
 
 def test_resume_makes_a_run_where_there_is_none(tmp_path: Path, config: Config) -> None:
-    assert RunDir.create(tmp_path / "run", config, resume=True).config() == config
+    assert RunDir.create(tmp_path / "run", config, resume=True).config == config
 
 
 def test_a_run_that_is_there_needs_resume(run: RunDir, config: Config) -> None:
@@ -102,13 +103,13 @@ def test_resume_refuses_another_config_key_by_key(run: RunDir) -> None:
         f"{run.path}: made with another lora.rank: 16 → 8; choose another --run-dir",
         f"{run.path}: made with another seed: 0 → 1; choose another --run-dir",
     ]
-    assert run.config().seed == 0
+    assert run.config.seed == 0
 
 
 def test_resume_takes_a_change_that_has_no_part_in_what_comes_out(run: RunDir) -> None:
     finish(run, "data")
     changed = load_recipe("demo", ["training.max_gradient_spike=null", "training.keep_checkpoints=5"])
-    assert RunDir.create(run.path, changed, resume=True).config() == changed
+    assert RunDir.create(run.path, changed, resume=True).config == changed
     assert run.is_complete("data")
 
 
@@ -116,7 +117,7 @@ def test_resume_takes_a_change_that_has_no_part_in_what_comes_out(run: RunDir) -
 def test_a_run_that_failed_before_its_first_artefact_starts_again(run: RunDir, resume: bool) -> None:
     run.update_provenance(versions={})
     other = load_recipe("demo", ["seed=1"])
-    assert RunDir.create(run.path, other, resume=resume).config() == other
+    assert RunDir.create(run.path, other, resume=resume).config == other
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -310,7 +311,7 @@ def test_a_split_that_cannot_be_written_leaves_no_half(run: RunDir) -> None:
 # Stages -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGE_NAMES)
 def test_a_stage_is_complete_once_it_is_recorded_and_while_its_files_stand(run: RunDir, stage: StageName) -> None:
     assert not run.is_complete(stage)
     with pytest.raises(RunDirError, match=f"the {stage} stage is not complete; run `do this` first"):
@@ -331,13 +332,13 @@ def test_files_without_a_record_are_not_a_complete_stage(run: RunDir) -> None:
 
 
 def test_provenance_gathers_and_replaces(run: RunDir) -> None:
-    assert run.provenance() == {}
+    assert run.provenance == {}
     run.update_provenance(versions={"python": "3.11"}, data={"rows": 1})
     run.complete("data", {"seconds": 1.5})
     run.complete("data", {"seconds": 3})
     run.complete("train", {"seconds": 2})
     run.update_provenance(data={"rows": 2})
-    assert run.provenance() == {
+    assert run.provenance == {
         "versions": {"python": "3.11"},
         "data": {"rows": 2},
         "stages": {"data": {"seconds": 3}, "train": {"seconds": 2}},
@@ -352,34 +353,34 @@ def test_provenance_gathers_and_replaces(run: RunDir) -> None:
         ("controls", {"data", "baseline", "controls", "train", "tuned"}),
         ("train", {"data", "baseline", "controls", "train"}),
         ("tuned", {"data", "baseline", "controls", "train", "tuned"}),
-        ("compare", set(STAGES) - {"report"}),
-        ("report", set(STAGES)),
+        ("compare", set(STAGE_NAMES) - {"report"}),
+        ("report", set(STAGE_NAMES)),
     ],
 )
 def test_what_was_made_from_earlier_artefacts_is_complete_no_longer(
     run: RunDir, again: StageName, left: set[str]
 ) -> None:
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         run.complete(stage, {"seconds": 1})
     run.complete(again, {"seconds": 2})
-    assert set(run.provenance()["stages"]) == left
+    assert set(run.stage_records) == left
 
 
 def test_a_stage_made_again_to_the_same_files_leaves_what_was_made_from_them(run: RunDir) -> None:
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         finish(run, stage)
     finish(run, "data")
-    assert set(run.provenance()["stages"]) == set(STAGES)
+    assert set(run.stage_records) == set(STAGE_NAMES)
     run.write_json(run.audit_file, {"another": 1})
     run.complete("data", {"seconds": 2})
-    assert set(run.provenance()["stages"]) == {"data"}
+    assert set(run.stage_records) == {"data"}
 
 
 @pytest.mark.parametrize("record", [[1], {}, {"bytes": "many", "sha256": "x"}])
 def test_a_damaged_record_of_the_configuration_is_named(run: RunDir, record: object) -> None:
     run.update_provenance(config=record)
     with pytest.raises(RunDirError, match=r"provenance.json: damaged, config"):
-        run.config()
+        run.config
 
 
 @pytest.mark.parametrize("key", ["loss", "grad_norm", "learning_rate", "tokens"])
@@ -412,4 +413,4 @@ def test_a_damaged_adapter_is_not_replaced_by_the_one_that_training_began_with(r
     finish(run, "train")
     (run.adapter_dir / "adapter_model.safetensors").write_text("[]", encoding="utf-8")
     with pytest.raises(RunDirError, match=r"the train stage is not complete; .*safetensors is not as"):
-        evaluate_stage(run, "tuned")
+        perform("tuned", run)

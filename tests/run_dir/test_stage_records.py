@@ -11,10 +11,10 @@ import pytest
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, RunDirError
-from medtune.pipeline.evaluate import skip
+from medtune.pipeline.run import is_done
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
-from medtune.run_dir.provenance import record_environment
+from medtune.run_dir.provenance import environment
 from older_runs import forget_checksums
 
 
@@ -27,7 +27,8 @@ def config() -> Config:
 def run(tmp_path: Path, config: Config) -> RunDir:
     """A run whose training and comparison are complete."""
     run = RunDir.create(tmp_path / "run", config, resume=False)
-    record_environment(run)
+    run.record_config()
+    run.update_provenance(**environment())
     with run.replacing_adapter() as folder:
         for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"):
             (folder / name).write_text(f"content of {name}", encoding="utf-8")
@@ -55,7 +56,7 @@ def exchange(file: Path) -> None:
 
 
 def test_the_record_lists_what_the_stage_wrote(run: RunDir) -> None:
-    files = run.provenance()["stages"]["train"]["files"]
+    files = run.stage_records["train"]["files"]
     assert list(files) == [
         f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
     ]
@@ -76,7 +77,7 @@ def test_a_stage_whose_file_differs_is_made_again(run: RunDir, capfd, damage: Ca
     assert run.is_complete("train")
     damage(run.adapter_dir / "tokenizer.json")
     assert not run.is_complete("train")
-    assert not skip(run, "train")
+    assert not is_done(run, "train")
     assert capfd.readouterr().err == f"{run.path}: adapter/tokenizer.json {how}; the train stage is made again\n"
     with pytest.raises(RunDirError) as caught:
         run.require("train", "medtune train X")
@@ -89,12 +90,12 @@ def test_texts_for_people_may_be_edited(run: RunDir, capfd) -> None:
     run.comparison_text_file.write_text("# Title\n\nMy note.\n", encoding="utf-8")
     (run.adapter_dir / "README.md").unlink()
     assert run.is_complete("train")
-    assert skip(run, "compare")
+    assert is_done(run, "compare")
     assert f"{run.comparison_text_file}: edited since it was written, kept; delete it to have it made again" in (
         capfd.readouterr().err
     )
     run.comparison_text_file.unlink()
-    assert not skip(run, "compare")
+    assert not is_done(run, "compare")
     assert "comparison.md is missing; the compare stage is made again" in capfd.readouterr().err
 
 
@@ -111,7 +112,7 @@ def test_a_run_of_an_older_version_is_complete_while_its_files_stand(run: RunDir
 def test_people_rate_in_files_that_nothing_is_held_to(run: RunDir) -> None:
     run.write_text(run.human_dir / "sheet.csv", "item\n")
     run.complete("compare", {})
-    recorded = {name for record in run.provenance()["stages"].values() for name in record["files"]}
+    recorded = {name for record in run.stage_records.values() for name in record["files"]}
     assert not [name for name in recorded if name.startswith("human")]
 
 
@@ -123,15 +124,15 @@ def test_people_rate_in_files_that_nothing_is_held_to(run: RunDir) -> None:
 def test_a_file_cut_off_as_it_was_written_is_read_from_its_copy_and_finished(
     run: RunDir, config: Config, name: str, kept: int
 ) -> None:
-    file, provenance = run.path / name, run.provenance()
+    file, provenance = run.path / name, run.provenance
     whole = file.read_bytes()
     file.with_name(f".{name}.77").write_bytes(whole)
     file.write_bytes(whole[:kept])
-    assert run.provenance() == provenance
-    assert run.config() == config
+    assert run.provenance == provenance
+    assert run.config == config
     assert file.read_bytes() == whole[:kept]  # who has not locked changes nothing
     release_locks()
-    assert RunDir.create(run.path, config, resume=True).provenance() == provenance
+    assert RunDir.create(run.path, config, resume=True).provenance == provenance
     assert file.read_bytes() == whole
     assert not file.with_name(f".{name}.77").exists()
 
@@ -149,27 +150,27 @@ def test_a_configuration_cut_off_without_a_copy_is_written_again_from_the_recipe
     whole = run.config_file.read_bytes()
     run.config_file.write_bytes(whole[:kept])
     with pytest.raises(RunDirError) as caught:
-        run.config()
+        run.config
     assert str(caught.value) == (
         f"{run.config_file}: cut off; `medtune run RECIPE --run-dir {run.path} --resume` with the recipe it was made "
         "from writes it again"
     )
     with pytest.raises((RunDirError, ConfigError)):
         RunDir.create(run.path, load_recipe("demo", ["seed=7"]), resume=True)
-    assert RunDir.create(run.path, config, resume=True).config() == config
+    assert RunDir.create(run.path, config, resume=True).config == config
     assert run.config_file.read_bytes() == whole
 
 
 def test_a_configuration_that_someone_commented_is_not_cut_off(run: RunDir, config: Config) -> None:
     run.config_file.write_bytes(b"# mine\n" + run.config_file.read_bytes())
-    assert run.config() == config
+    assert run.config == config
 
 
 def test_a_process_killed_before_its_first_file_leaves_an_unused_folder(tmp_path: Path, config: Config) -> None:
     (tmp_path / ".config.yaml.77").write_text("model:", encoding="utf-8")
     run = RunDir.create(tmp_path, config, resume=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.yaml"]
-    assert run.config() == config
+    assert run.config == config
 
 
 def test_the_next_command_that_locks_clears_what_a_killed_one_left(run: RunDir, config: Config) -> None:

@@ -24,7 +24,7 @@ import pytest
 
 from hub_server import HubServer
 from medtune.errors import DiskError, MedtuneError, ModelError
-from medtune.run_dir.directory import STAGES
+from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import hub
 from medtune.storage.hub import explained
 from tiny_model import build_tiny_model, write_rows
@@ -303,7 +303,7 @@ def test_a_run_from_the_hub_records_what_it_was_made_of(session, outcomes):
     provenance = json.loads((outcomes.online.run_dir / "provenance.json").read_text())
     assert provenance["model"] == {"base": "owner/leaving", "revision": session.commits["model"]}
     assert provenance["data"]["revision"] == session.commits["data"]
-    assert set(provenance["stages"]) == set(STAGES)
+    assert set(provenance["stages"]) == set(STAGE_NAMES)
 
 
 def test_a_run_goes_on_when_the_hub_leaves(session, outcomes):

@@ -63,9 +63,9 @@ def run(
     """
     config, path = _resolve(recipe, overrides, run_dir)
     with working(progress):
-        from medtune.pipeline import run as pipeline
+        from medtune.pipeline.run import run as run_all
 
-        pipeline.run(config, path, resume=resume)
+        run_all(config, path, resume=resume)
     return Run(path)
 
 
@@ -84,9 +84,9 @@ def prepare(
     """
     config, path = _resolve(recipe, overrides, run_dir)
     with working(progress):
-        from medtune.pipeline import run as pipeline
+        from medtune.pipeline.run import perform, start_run
 
-        pipeline.prepare_stage(pipeline.start_run(config, path, resume=resume))
+        perform("data", start_run(config, path, resume=resume))
     return Run(path)
 
 
@@ -98,9 +98,9 @@ def train(run: Run | StrPath, *, resume: bool = False, progress: Listener | None
     """
     opened = _reopen(run)
     with working(progress):
-        from medtune.pipeline import run as pipeline
+        from medtune.pipeline.run import perform
 
-        pipeline.train_stage(RunDir(opened.path), resume=resume)
+        perform("train", RunDir(opened.path), resume=resume)
     return opened
 
 
@@ -134,13 +134,12 @@ def evaluate(
     opened = _reopen(run)
     directory = RunDir(opened.path)
     with working(progress):
-        from medtune.pipeline import evaluate as evaluation_stages
+        from medtune.pipeline.run import perform
 
+        perform(model, directory)
         if model != "controls":
-            evaluation_stages.evaluate_stage(directory, model)
             return directory.read_scores(model)
-        evaluation_stages.controls_stage(directory)
-        names: tuple[SystemName, ...] = directory.config().evaluation.controls
+        names: tuple[SystemName, ...] = directory.config.evaluation.controls
         return {name: directory.read_scores(name) for name in names}
 
 
@@ -200,9 +199,9 @@ def compare(
         )
     opened = _reopen(target)
     with working(progress):
-        from medtune.pipeline import evaluate as evaluation_stages
+        from medtune.pipeline.run import perform
 
-        evaluation_stages.compare_stage(RunDir(opened.path))
+        perform("compare", RunDir(opened.path))
     return opened.comparison
 
 

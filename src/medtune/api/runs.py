@@ -15,7 +15,8 @@ from medtune.api.spelling import spelled_as_calls
 from medtune.api.working import working
 from medtune.config.schema import Config
 from medtune.errors import ConfigError
-from medtune.run_dir.directory import STAGES, RunDir, StageName
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.stages import STAGE_NAMES, StageName
 
 if TYPE_CHECKING:
     from medtune.inference.chat import Chat
@@ -48,7 +49,7 @@ class Run:
         >>> medtune.load_run("runs/demo").config.lora.rank
         16
         """
-        return self._directory.config()
+        return self._directory.config
 
     @property
     @spelled_as_calls()
@@ -58,7 +59,7 @@ class Run:
         >>> medtune.load_run("runs/demo").stages
         ('data', 'baseline', 'controls', 'train', 'tuned', 'compare'...)
         """
-        return tuple(name for name in STAGES if self._directory.is_complete(name))
+        return tuple(name for name in STAGE_NAMES if self._directory.is_complete(name))
 
     @property
     @spelled_as_calls()
@@ -132,9 +133,9 @@ class Run:
         """
         if not self._directory.is_complete("report"):
             with working():
-                from medtune.pipeline.report import report_stage
+                from medtune.pipeline.run import perform
 
-                report_stage(self._directory)
+                perform("report", self._directory)
         return self._directory.report_file
 
     @property
@@ -167,7 +168,7 @@ class Run:
         self.close()
         with working(progress):
             from medtune.pipeline.merge import merge_stage
-            from medtune.pipeline.report import refresh_after_merge
+            from medtune.pipeline.run import refresh_after_merge
 
             record = merge_stage(self._directory, Path(to), dtype=dtype, measure=measure)
             refresh_after_merge(self._directory)
@@ -193,7 +194,7 @@ class Run:
         >>> medtune.load_run("runs/demo").publish("someone/tiny", dry_run=True, base_model="someone/base").commit
         """
         with working(progress):
-            from medtune.pipeline.report import refresh_report
+            from medtune.pipeline.run import refresh_report
             from medtune.publishing.publish import publish
 
             if not dry_run:
@@ -235,7 +236,7 @@ class Run:
         title = f"<p><b>{escape(str(self.path))}</b>: {escape(self.config.model.base)}"
         if "compare" in stages:
             return f"{title}</p>{self.comparison._repr_html_()}"
-        missing = ", ".join(name for name in STAGES if name not in stages)
+        missing = ", ".join(name for name in STAGE_NAMES if name not in stages)
         return f"{title}; not complete yet: {missing}</p>"
 
 

@@ -34,9 +34,9 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
     """The whole job: data, baseline, training, comparison, report."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
-    from medtune.pipeline import run as pipeline
+    from medtune.pipeline.run import run as run_all
 
-    finished = pipeline.run(config, path, resume=resume)
+    finished = run_all(config, path, resume=resume)
     scores.show_run_comparison(finished)
     say_next(finished.path, [finished.path])
     print(finished.report_file)
@@ -47,9 +47,9 @@ def train(run: Run, resume: Resume = False) -> None:
     """Train the adapter of a run whose data is prepared."""
     opened = open_run(run)
     prepare_process()
-    from medtune.pipeline import run as pipeline
+    from medtune.pipeline.run import perform
 
-    pipeline.train_stage(opened, resume=resume)
+    perform("train", opened, resume=resume)
     print(opened.adapter_dir)
 
 
@@ -60,9 +60,9 @@ def report(run: Run) -> None:
     """
     opened = open_run(run)
     prepare_process()
-    from medtune.pipeline.report import report_stage
+    from medtune.pipeline.run import perform
 
-    report_stage(opened, again=True)
+    perform("report", opened, again=True)
     print(opened.report_file)
 
 

@@ -20,10 +20,10 @@ def data_prepare(
     """Read, clean and split the rows of a recipe into a run directory."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
-    from medtune.pipeline import run as pipeline
+    from medtune.pipeline.run import perform, start_run
 
-    started = pipeline.start_run(config, path, resume=resume)
-    pipeline.prepare_stage(started)
+    started = start_run(config, path, resume=resume)
+    perform("data", started)
     print(started.path)
 
 

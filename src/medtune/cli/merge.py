@@ -35,7 +35,7 @@ def merge(
     opened = open_run(run)
     prepare_process()
     from medtune.pipeline.merge import merge_stage
-    from medtune.pipeline.report import refresh_after_merge
+    from medtune.pipeline.run import refresh_after_merge
     from medtune.publishing.merge_record import merge_sentences
     from medtune.runtime.terminal import harmless
 

@@ -48,7 +48,7 @@ def publish(
     """
     opened = open_run(run)
     prepare_process()
-    from medtune.pipeline.report import refresh_report
+    from medtune.pipeline.run import refresh_report
     from medtune.publishing import publish as publishing
     from medtune.runtime.progress import say
 

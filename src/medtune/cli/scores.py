@@ -44,15 +44,10 @@ def evaluate(
         raise ConfigError(f"--model {model}: must be baseline, controls or tuned")
     opened = open_run(run)
     prepare_process()
-    from medtune.pipeline import evaluate as evaluation_stages
+    from medtune.pipeline.run import perform
 
-    if model == "controls":
-        evaluation_stages.controls_stage(opened)
-        print(opened.path / "controls")
-    else:
-        which = "baseline" if model == "baseline" else "tuned"
-        evaluation_stages.evaluate_stage(opened, which)  # type: ignore[arg-type]
-        print(opened.scores_file(which))  # type: ignore[arg-type]
+    perform(model, opened)  # type: ignore[arg-type]
+    print(opened.path / "controls" if model == "controls" else opened.scores_file(model))  # type: ignore[arg-type]
 
 
 def compare(
@@ -85,9 +80,9 @@ def compare(
             "--metric, --bertscore-model, --resamples and --out go with two files; a run has its own configuration"
         )
     opened = open_run(target)
-    from medtune.pipeline import evaluate as evaluation_stages
+    from medtune.pipeline.run import perform
 
-    evaluation_stages.compare_stage(opened)
+    perform("compare", opened)
     show_run_comparison(opened)
     print(opened.comparison_file)
 

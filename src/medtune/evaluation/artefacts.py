@@ -90,7 +90,7 @@ def write_comparison(run: RunDir, comparison: Comparison, markdown: str) -> None
 
 def read_comparison(run: RunDir) -> Comparison:
     """A finished comparison. Raises RunDirError if there is none, or if this version cannot read it."""
-    run.require("compare", f"medtune compare {run.path}")
+    run.require("compare")
     try:
         return check_type(Comparison, _comparison_from_json(run))
     except (AttributeError, KeyError, TypeError, DamagedError) as error:

@@ -6,13 +6,15 @@ model that scores no higher than such an answer has learned how answers sound.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
+from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import seeded_order
 from medtune.errors import DataError
-from medtune.records import ControlName, QAPair
+from medtune.records import ControlName, Prediction, QAPair
 
 DESCRIPTIONS: Mapping[ControlName, str] = {
     "few_shot": "the untouched base model with three worked examples of the same question type in its prompt",
@@ -100,3 +102,52 @@ def _from_random_place(rows: Sequence[QAPair], row: QAPair, seed: int) -> list[Q
     """`rows`, which are shuffled, from a place that depends on `row` and `seed`, around to where it began."""
     start = int.from_bytes(seeded_order(seed, row.id)[:8]) % max(1, len(rows))
     return [*rows[start:], *rows[:start]]
+
+
+def tokens_as_examples(renderer: PromptRenderer, pairs: Sequence[QAPair], cap: int) -> dict[QAPair, int | None]:
+    """How many tokens each row takes as a worked example; None where its answer is longer than the cap allows."""
+    word = QAPair("", "", "a", "a")
+    overhead = len(renderer.prompt_ids("a", [word])) - len(renderer.prompt_ids("a"))
+    questions = renderer.count_tokens_of([pair.question for pair in pairs])
+    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    return {
+        pair: None if answer >= cap else overhead + question + answer
+        for pair, question, answer in zip(pairs, questions, answers, strict=True)
+    }
+
+
+def room_for_examples(
+    renderer: PromptRenderer, pairs: Sequence[QAPair], cap: int, positions: int | None
+) -> dict[str, float]:
+    """Tokens that each question leaves for worked examples, beside the longer of its reference and the cap.
+
+    `positions` is how many tokens the model can read; None where that is not known.
+    """
+    if positions is None:
+        return dict.fromkeys((pair.id for pair in pairs), math.inf)
+    prompts = renderer.prompts([pair.question for pair in pairs])
+    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    return {
+        pair.id: positions - len(prompt) - max(cap, answer + 1)
+        for pair, prompt, answer in zip(pairs, prompts, answers, strict=True)
+    }
+
+
+def capped_answers(
+    renderer: PromptRenderer, pairs: Sequence[QAPair], texts: Sequence[str], cap: int
+) -> list[Prediction]:
+    """`texts` as answers to `pairs`, cut at `cap` tokens, the end token included, as a model's answers are."""
+    counts = renderer.count_tokens_of(texts)
+    return [
+        Prediction(
+            id=pair.id,
+            question=pair.question,
+            reference=pair.answer,
+            prediction=text if tokens < cap else renderer.cut_to(text, cap),
+            new_tokens=min(tokens + 1, cap),
+            finish_reason="stop" if tokens < cap else "length",
+            group=pair.group,
+            qtype=pair.qtype,
+        )
+        for pair, text, tokens in zip(pairs, texts, counts, strict=True)
+    ]

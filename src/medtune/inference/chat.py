@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, DataError, ModelError
 from medtune.model.merging.folder import record_of
-from medtune.run_dir.directory import RunDir, pin_revision
-from medtune.run_dir.provenance import require_same_base
+from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import harmless
 from medtune.storage.hub import is_repository_name
 from medtune.storage.reading import MAX_SETTINGS_BYTES
@@ -78,7 +77,7 @@ class Chat:
         config, adapter, run = _find(target)
         loaded = load_model(config, for_training=False)
         if run is not None:
-            require_same_base(run, loaded.identity)
+            run.require_same_base(loaded.identity)
         model = loaded.model if adapter is None else attach_adapter(loaded.model, adapter, trainable=False)
         return cls(loaded, model, config.generation.max_new_tokens)
 
@@ -126,8 +125,8 @@ def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
     path = Path(target)
     if (path / "config.yaml").is_file():
         run = RunDir.open(path)
-        run.require("train", f"medtune train {path}")
-        return pin_revision(run, run.config()), run.adapter_dir, run
+        run.require("train")
+        return run.pinned_config, run.adapter_dir, run
     if _is_merged(path):
         return merged_config(path), None, None
     if path.is_dir() and not (path / "adapter_config.json").is_file():

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, ModelError
 from medtune.records import FileRecord, MergeRecord
-from medtune.run_dir.directory import RunDir, pin_revision
-from medtune.run_dir.provenance import require_same_base
+from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import PeakMemory, release_memory
 from medtune.runtime.progress import progress_bar, say
 from medtune.storage.disk_errors import writing
@@ -76,10 +75,10 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     from medtune.model.adapters import adapter_fingerprint
     from medtune.model.loading import base_identity, resolve_base
 
-    config = pin_revision(run_dir, run_dir.config())
+    config = run_dir.pinned_config
     adapter = _adapter(run_dir, config)
     base = resolve_base(config.model.base, config.model.revision)
-    require_same_base(run_dir, base_identity(config.model.base, base))
+    run_dir.require_same_base(base_identity(config.model.base, base))
     if to.is_symlink() or to.name in ("", ".."):
         to = to.resolve()
     # What is published tells nobody of this machine's folders.
@@ -115,7 +114,7 @@ def _adapter(run_dir: RunDir, config: Config) -> Path:
             "train", f"{command}` or, to evaluate {stored} as it is, `medtune evaluate {run_dir.path} --model tuned"
         )
     adapter = resolve_adapter(stored)
-    evaluated = run_dir.provenance()["stages"]["tuned"].get("adapter")
+    evaluated = run_dir.stage_records["tuned"].get("adapter")
     if evaluated not in (None, adapter_fingerprint(adapter)):
         raise ModelError(f"{stored}: not the adapter that was evaluated; put that back, or start a new run")
     return adapter

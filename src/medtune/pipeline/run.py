@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medtune.config.schema import Config
-from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import RunDirError
-from medtune.model.loaded import LoadedModel
-from medtune.model.loading import DEMO_MODEL, prepare_for_training
+from medtune.model.loading import DEMO_MODEL
 from medtune.pipeline.checks import check_inputs, check_rows
-from medtune.pipeline.evaluate import compare_stage, controls_stage, evaluate_stage, load_run_model, skip
+from medtune.pipeline.compare import compare_stage
+from medtune.pipeline.controls import controls_stage
+from medtune.pipeline.evaluate import evaluate_stage
+from medtune.pipeline.prepare import prepare_stage
 from medtune.pipeline.report import report_stage
-from medtune.run_dir import provenance
-from medtune.run_dir.directory import STAGES, RunDir, StageName
+from medtune.pipeline.train import train_stage
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.provenance import environment
+from medtune.run_dir.stages import STAGES, StageName, stage_named
 from medtune.runtime import interruption
-from medtune.runtime.hardware import rank, world_size
-from medtune.runtime.progress import console, say
-from medtune.training.checkpoints.remote import check_repository, newest_checkpoint
-from medtune.training.checkpoints.sealing import last_checkpoint, require_origin, training_origin
+from medtune.runtime.hardware import PeakMemory, rank, release_memory, world_size
+from medtune.runtime.progress import say, stage_progress, tell_skipped
+from medtune.training.checkpoints.remote import check_repository
+
+# What a stage does. The dictionary takes what it wants to have recorded.
+_WORK: dict[StageName, Callable[[RunDir, dict[str, Any]], None]] = {
+    "data": prepare_stage,
+    "baseline": partial(evaluate_stage, which="baseline"),
+    "controls": controls_stage,
+    "tuned": partial(evaluate_stage, which="tuned"),
+    "compare": compare_stage,
+    "report": report_stage,
+}
 
 
 def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
@@ -32,19 +46,10 @@ def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
             "`accelerate launch -m medtune train RUN`"
         )
     run_dir = start_run(config, path, resume=resume)
-    stages: dict[StageName, Callable[[], None]] = {
-        "data": lambda: prepare_stage(run_dir),
-        "baseline": lambda: evaluate_stage(run_dir, "baseline"),
-        "controls": lambda: controls_stage(run_dir),
-        "train": lambda: train_stage(run_dir, resume=resume),
-        "tuned": lambda: evaluate_stage(run_dir, "tuned"),
-        "compare": lambda: compare_stage(run_dir),
-        "report": lambda: report_stage(run_dir),
-    }
-    for name in STAGES:
-        stages[name]()
+    for stage in STAGES:
+        perform(stage.name, run_dir, resume=resume)
         interruption.raise_if_requested()
-        if name == "data" and config.model.base != DEMO_MODEL:
+        if stage.name == "data" and config.model.base != DEMO_MODEL:
             check_rows(config, run_dir)
     return run_dir
 
@@ -55,111 +60,77 @@ def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
     check_inputs(config)
     check_repository(RunDir(path), config, resume=resume)
     run_dir = RunDir.create(path, config, resume=resume)
-    provenance.record_environment(run_dir)
+    run_dir.record_config()
+    run_dir.update_provenance(**environment())
     return run_dir
 
 
-def prepare_stage(run_dir: RunDir) -> None:
-    """Rows of the source as three splits, and the audit of both."""
-    from medtune.data.audit_tables import print_leakage
-    from medtune.data.prepare import prepare_data
-    from medtune.data.token_lengths import audit_prepared
-    from medtune.model.loaded import renderer_of
+def perform(name: StageName, run_dir: RunDir, *, resume: bool = False, again: bool = False) -> None:
+    """Do one stage of a run and record it, unless it is complete; with `again` even then.
 
-    if skip(run_dir, "data"):
-        return
-    with provenance.stage(run_dir, "data"):
-        config = run_dir.config()
-        prepared = prepare_data(config)
-        audit = audit_prepared(prepared, config, renderer_of(config))
-        run_dir.write_split(prepared.split)
-        run_dir.write_dropped(prepared.dropped)
-        run_dir.write_json(run_dir.data_report_file, prepared.report)
-        run_dir.write_json(run_dir.audit_file, audit)
-        run_dir.update_provenance(data=prepared.provenance)
-        rows = prepared.report["rows"]
-        say(f"rows: {rows['train']} train, {rows['validation']} validation, {rows['test']} test")
-        print_leakage(audit, console())
-
-
-def train_stage(run_dir: RunDir, *, resume: bool = False) -> None:
-    """The adapter, trained on the train split and chosen by the validation split."""
+    `resume` lets it continue what an earlier process left unfinished. Raises MedtuneError, and RunDirError unless the
+    stages that it needs are complete.
+    """
     run_dir.lock()
-    if skip(run_dir, "train"):
-        return
-    run_dir.require("data", "medtune data prepare")
-    config = run_dir.config()
-    checkpoint = last_checkpoint(run_dir)
-    if checkpoint is not None and not resume:
-        raise RunDirError(
-            f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
-            f"or delete {run_dir.checkpoints_dir} to start over"
-        )
-    check_repository(run_dir, config, resume=resume, started=True)
-    from medtune.data.splits import sample_rows
-    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
-    from medtune.training.plan.kept_plan import restore_plan
-    from medtune.training.preparation import PreparedStep
-    from medtune.training.sft import result_record, train_adapter
+    stage = stage_named(name)
+    if not stage.artefacts(run_dir, run_dir.config.evaluation.controls):
+        return  # a run without controls
+    if again or not is_done(run_dir, name):
+        run_dir.require_needs(name)
+        with _recorded(run_dir, name) as record:
+            work = partial(train_stage, resume=resume) if name == "train" else _WORK[name]
+            work(run_dir, record)
+    # Only once the stage is complete, and by the next process if this one has no time left for it.
+    for file in stage.partial(run_dir):
+        file.unlink(missing_ok=True)
 
-    with provenance.stage(run_dir, "train") as record:
-        loaded = load_run_model(run_dir, config, record, for_training=True)
-        sampled = sample_rows(run_dir.read_split("validation"), config.training.validation_limit, config.seed)
-        train, validation = (
-            encode_for_training(
-                loaded.renderer, pairs, max_length=config.training.max_length, overlong=config.training.overlong
-            )
-            for pairs in (run_dir.read_split("train"), sampled)
-        )
-        require_sound_rows([*train.rows, *validation.rows], loaded.renderer)
-        say(
-            f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "
-            f"{train.cut} cut, {train.dropped} dropped"
-        )
-        origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)
-        if resume:
-            checkpoint = newest_checkpoint(run_dir, config, origin, checkpoint)
-        if checkpoint is not None:
-            require_origin(checkpoint, origin)
-        base = prepare_for_training(loaded.model, config.model.kbit_preparation)
-        if config.model.adapter is None:
-            model = attach_new_adapter(base, config.lora, config.seed)
-        else:
-            model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
-        # A training that goes on does so by its plan: another machine, or less free memory, would make another one.
-        kept = restore_plan(run_dir, loaded.device) if checkpoint is not None else None
-        prepared = PreparedStep(model, train.rows, config, device=loaded.device, dtype=loaded.dtype, plan=kept)
-        model, result = train_adapter(
-            model,
-            loaded.renderer.tokenizer,
-            train.rows,
-            validation.rows,
-            config=config,
-            run=run_dir,
-            dtype=loaded.dtype,
-            prepared=prepared,
-            origin=origin,
-            resume_from=checkpoint,
-        )
-        if rank() == 0:
-            _save_adapter(run_dir, model, loaded, config)
-        record["plan"] = asdict(prepared.plan)
-        record["training"] = result_record(result)
-        record["rows"] = {
-            "train": len(train.rows),
-            "cut": train.cut,
-            "dropped": train.dropped,
-            "tokens_lost": train.tokens_lost,
+
+def is_done(run_dir: RunDir, name: StageName) -> bool:
+    """Whether a stage is complete; says so, or which of its files it is made again for."""
+    if run_dir.is_complete(name):
+        say(f"── {name}: complete, skipped")
+        tell_skipped(name)
+        for text in run_dir.edited_texts(name):
+            say(f"{run_dir.path / text}: edited since it was written, kept; delete it to have it made again")
+        return True
+    if damage := run_dir.damage(name):
+        say(f"{run_dir.path}: {damage}; the {name} stage is made again")
+    return False
+
+
+@contextmanager
+def _recorded(run_dir: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
+    """A stage's work; if it ends well, its seconds and peak memory are recorded, with whatever the block adds."""
+    say(f"── {name}")
+    release_memory()
+    memory = PeakMemory()
+    memory.start()
+    began = time.monotonic()
+    record: dict[str, Any] = {}
+    with stage_progress(name):
+        yield record
+        if rank() != 0:
+            return
+        cost = {
+            "seconds": round(time.monotonic() - began, 3),
+            "peak_rss_bytes": memory.rss_bytes(),
+            "peak_gpu_bytes": memory.gpu_bytes(),
         }
+        run_dir.complete(name, cost | record)
 
 
-def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Config) -> None:
-    from medtune.model.adapters import adapter_settings
-    from medtune.storage.hub import ADAPTER_SETTINGS
+def refresh_report(run_dir: RunDir, *, again: bool) -> None:
+    """Report and card of a run that has been compared, where they are missing or outdated; with `again` in any case.
 
-    with run_dir.replacing_adapter() as folder:
-        model.peft_config["default"].base_model_name_or_path = config.model.base
-        model.peft_config["default"].revision = loaded.revision
-        model.save_pretrained(folder)
-        loaded.renderer.tokenizer.save_pretrained(folder)
-        run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(config))
+    Whatever somebody has edited is kept.
+    """
+    if run_dir.is_complete("compare") and (again or not run_dir.is_complete("report")):
+        perform("report", run_dir, again=again and not run_dir.edited_texts("report"))
+
+
+def refresh_after_merge(run_dir: RunDir) -> None:
+    """Report and card with the merge in them. Where a run lacks what they are made from, the merge still is whole."""
+    try:
+        refresh_report(run_dir, again=True)
+    except RunDirError as error:
+        say(f"report and card are as they were, without this merge: {error}")

@@ -13,7 +13,8 @@ from medtune.evaluation.human.results import SCORES_FILE
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
 from medtune.records import MergeRecord
-from medtune.run_dir.directory import STAGES, RunDir
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.stages import STAGE_NAMES
 from medtune.runtime.terminal import one_line
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 
@@ -129,7 +130,7 @@ def hardware_lines(recorded: _Recorded) -> list[str]:
 
 def time_rows(recorded: _Recorded) -> list[tuple[str, str, str]]:
     """Stage, hours, and peak memory, a row a stage that ended; the last is all of them."""
-    stages = [(name, recorded.stages[name]) for name in STAGES if name in recorded.stages]
+    stages = [(name, recorded.stages[name]) for name in STAGE_NAMES if name in recorded.stages]
     timed = [(name, stage, stage.seconds) for name, stage in stages if stage.seconds is not None]
     rows = [(name, _hours(seconds), _peak(stage)) for name, stage, seconds in timed]
     return [*rows, ("all", _hours(sum(seconds for _, _, seconds in timed)), "")]

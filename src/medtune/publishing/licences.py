@@ -49,7 +49,7 @@ class DataLicence:
 
 def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
     """The licence of the run's base model, by its configuration and both its own name and the one it has in public."""
-    base = run.config().model.base
+    base = run.config.model.base
     by_config = _version_by_config(_base_config(base, _revision(run)))
     versions = [version for version in (_version_by_name(base), _version_by_name(names.base), by_config) if version]
     if versions:
@@ -64,7 +64,7 @@ def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
 
 def agreement_files(run: RunDir) -> dict[str, Path]:
     """The base model's licence files that stand on this machine, in its folder or in the Hub's cache."""
-    folder = _base_folder(run.config().model.base, _revision(run))
+    folder = _base_folder(run.config.model.base, _revision(run))
     if folder is None:
         return {}
     found = sorted(file for pattern in LICENCE_FILES for file in folder.glob(pattern) if file.is_file())
@@ -124,7 +124,7 @@ def _version_by_config(config: Mapping[str, Any]) -> str | None:
 
 def _revision(run: RunDir) -> str | None:
     """The commit of the base that the run read from the Hub, whatever name it is given in public."""
-    revision: str | None = run.provenance().get("model", {}).get("revision")
+    revision: str | None = run.provenance.get("model", {}).get("revision")
     return revision
 
 

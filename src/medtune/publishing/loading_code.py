@@ -72,7 +72,7 @@ def loading_code(target: Target, messages: list[dict[str, str]], max_new_tokens:
 
 def example_messages(run: RunDir) -> list[dict[str, str]]:
     """A question as the run put it to the model: with its system line, where the chat template puts it."""
-    system = run.config().data.system_prompt.strip()
+    system = run.config.data.system_prompt.strip()
     if not system:
         return [{"role": "user", "content": QUESTION}]
     template = read_chat_template(

@@ -55,7 +55,7 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
     It depends on the run's files and `request` alone, and names no path of this machine. Raises RunDirError if there
     is no trained adapter, or if a file is damaged.
     """
-    run.require("train", f"medtune train {run.path}")
+    run.require("train")
     from huggingface_hub import ModelCardData
 
     names = public_names(run, request.base_model)
@@ -91,7 +91,7 @@ def write_card(run: RunDir) -> Path:
 
 def loading_example(run: RunDir, request: CardRequest) -> str:
     """Python that loads the model of the card and asks it a question, as the run asked."""
-    config, names = run.config(), public_names(run, request.base_model)
+    config, names = run.config, public_names(run, request.base_model)
     target = Target(
         location=request.repo or run.adapter_dir.name,
         merged=request.merged,
@@ -110,7 +110,7 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
     # A path is looked for before Markdown's escapes change its letters.
     environment.filters["md"] = lambda text: escape_markdown(names.scrub(text))
     template = (files("medtune.publishing") / "card.md.jinja").read_text(encoding="utf-8")
-    config, recorded = run.config(), card_sections.read_recorded(run)
+    config, recorded = run.config, card_sections.read_recorded(run)
     reading = reading_of(comparison) if comparison else None
     page = environment.from_string(template).render(
         title=title,
@@ -156,7 +156,7 @@ def _plain_title(names: PublicNames, licence: BaseLicence) -> str:
 
 
 def _tags(run: RunDir, licence: BaseLicence) -> list[str]:
-    config = run.config()
+    config = run.config
     tags = ["medtune", "qlora" if config.model.quantization == "nf4" else "lora", "medical", "question-answering"]
     if "medquad" in public_name(config.data.source).lower():
         tags.append("medquad")

@@ -59,7 +59,7 @@ def public_names(run: RunDir, base_model: str | None = None) -> PublicNames:
 
     Raises RunDirError if its provenance is damaged.
     """
-    config, provenance = run.config(), run.provenance()
+    config, provenance = run.config, run.provenance
     base_revision = provenance.get("model", {}).get("revision")
     source_revision = provenance.get("data", {}).get("revision")
     return PublicNames(

@@ -71,7 +71,7 @@ def publish(
         raise PublishError(f"options={options!r}: must be a list of names, such as [{options!r}]")
     if unknown := set(options).difference(get_args(Option)):
         raise PublishError(f"options: {', '.join(sorted(unknown))}: must be of {', '.join(get_args(Option))}")
-    run.require("train", f"medtune train {run.path}")
+    run.require("train")
     _require_unknown_base(run, base_model)
     names = public_names(run, base_model)
     licence = base_licence(run, names)
@@ -111,7 +111,7 @@ def publish(
 def _require_unknown_base(run: RunDir, base_model: str | None) -> None:
     if base_model is not None and public_names(run).base_on_hub:
         raise PublishError(
-            f"--base-model {one_line(base_model)}: the run read {one_line(run.config().model.base)} from the Hub, and "
+            f"--base-model {one_line(base_model)}: the run read {one_line(run.config.model.base)} from the Hub, and "
             "that is what is published; leave --base-model out"
         )
 

@@ -105,7 +105,7 @@ class Uploads:
         """Card, recipe, scores and report of the run, and what the base's licence wants to go with it."""
         run = self.run
         self.add_text(CARD, build_card(run, request))
-        self.add_text(RECIPE, dump_config(public_config(run.config(), self.names)))
+        self.add_text(RECIPE, dump_config(public_config(run.config, self.names)))
         if run.is_complete("compare"):
             compared = (run.comparison_file, run.comparison_text_file, run.controls_file, run.strata_file)
             for file in (*compared, run.lengths_file):

@@ -10,13 +10,6 @@ from typing import get_args
 from medtune.records import ModelName, SplitName, SystemName
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-# What is written here under a temporary name first.
-WRITTEN_NAMES = frozenset({
-    "config.yaml", "provenance.json", "train.parquet", "validation.parquet", "test.parquet", "report.json",
-    "audit.json", "dropped.jsonl", "history.jsonl", "trouble.json", "plan.json", "sealed.json", "adapter",
-    "predictions.jsonl", "scores.json", "row_statistics.parquet", "partial.jsonl", "comparison.json",
-    "comparison.md", "controls.json", "strata.json", "lengths.json", "report.html", "README.md", "merge.json",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,16 @@ class RunFiles:
     def adapter_dir(self) -> Path:
         """The trained adapter in PEFT's format, with tokenizer and chat template."""
         return self.path / "adapter"
+
+    @property
+    def adapter_weights_file(self) -> Path:
+        """The adapter's weights."""
+        return self.adapter_dir / "adapter_model.safetensors"
+
+    @property
+    def adapter_config_file(self) -> Path:
+        """The adapter's configuration, PEFT's."""
+        return self.adapter_dir / "adapter_config.json"
 
     @property
     def comparison_file(self) -> Path:
@@ -146,13 +149,6 @@ class RunFiles:
     def written_folders(self) -> Iterator[Path]:
         """Folders where artefacts are written; those of people and of trackers are not among them."""
         yield self.path
-        for pattern in (
-            "data",
-            "training",
-            "baseline",
-            "tuned",
-            "controls/*",
-            "checkpoints",
-            "checkpoints/checkpoint-*",
-        ):
+        patterns = ("data", "training", *get_args(ModelName), "controls/*", "checkpoints", "checkpoints/checkpoint-*")
+        for pattern in patterns:
             yield from self.path.glob(pattern)

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any
 
 from medtune.records import FileRecord
+from medtune.run_dir.stages import StageName, made_from
 from medtune.storage.reading import DamagedError, check_type, describe_file, difference
-
-StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare", "report"]
-STAGES: tuple[StageName, ...] = ("data", "baseline", "controls", "train", "tuned", "compare", "report")
-_DEPENDENTS: dict[StageName, tuple[StageName, ...]] = {
-    "data": ("baseline", "controls", "train", "tuned", "compare", "report"),
-    "baseline": ("compare", "report"),
-    "controls": ("compare", "report"),
-    "train": ("tuned", "compare", "report"),
-    "tuned": ("compare", "report"),
-    "compare": ("report",),
-    "report": (),
-}
 
 
 def check_records(records: Mapping[str, Mapping[str, Any]]) -> None:
@@ -43,7 +32,7 @@ def add_record(
     """
     described = {file.relative_to(root).as_posix(): describe_file(file) for file in sorted(files) if file.is_file()}
     same = bool(described) and records.get(stage, {}).get("files") == described
-    kept = {name: record for name, record in records.items() if same or name not in _DEPENDENTS[stage]}
+    kept = {name: record for name, record in records.items() if same or name not in made_from(stage)}
     return {**kept, stage: {**cost, **({"files": described} if described else {})}}
 
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
 INTERRUPTED_STATUS = 75
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Commands that continue a run, and whether `--resume` is how.
-_COMMANDS = {
-    **dict.fromkeys(("run", "train", "data"), True),
-    **dict.fromkeys(("evaluate", "compare", "report", "merge", "publish"), False),
-}
 
 
 class Interrupted(BaseException):
@@ -86,14 +80,6 @@ def raise_if_requested() -> None:
     """Raises Interrupted if a signal has come, for the case that a library's clean-up code swallowed it."""
     if _received is not None:
         raise Interrupted(_received)
-
-
-def way_on(arguments: Sequence[str]) -> str | None:
-    """The command that continues the one with `arguments`, or None where there is nothing to continue."""
-    if not arguments or arguments[0] not in _COMMANDS or tuple(arguments[:2]) in {("data", "audit"), ("data", "show")}:
-        return None
-    resume = ["--resume"] if _COMMANDS[arguments[0]] and "--resume" not in arguments else []
-    return shlex.join(["medtune", *arguments, *resume])
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -49,7 +49,7 @@ def test_sheet_and_page_hold_nothing_of_the_key(make_run) -> None:
     run = make_run(40, name="a-run-of-llama", group=lambda i: f"topic-{i}-of-forty")
     export = export_sheet(run, 40, seed=987654)
     key = read_key(export.key)
-    base = run.config().model.base
+    base = run.config.model.base
     secrets = {"tuned", "baseline", "adapter", "llama", "lora", "medtune", "987654", base.lower()}
     secrets |= {entry.row.lower() for entry in key.items.values()} | {entry.group for entry in key.items.values()}
     secrets |= set(key.predictions_sha256.values())
@@ -72,10 +72,10 @@ def test_the_key_names_the_answers_it_is_for(make_run) -> None:
 def test_a_seed_chooses_the_rows_and_nothing_else(make_run, tmp_path: Path) -> None:
     run = make_run(40)
     keys = [read_key(export_sheet(run, 10, seed, tmp_path / name).key)
-            for seed, name in [(None, "run's"), (run.config().seed, "same"), (5, "other")]]  # fmt: skip
+            for seed, name in [(None, "run's"), (run.config.seed, "same"), (5, "other")]]  # fmt: skip
     chosen = [{entry.row for entry in key.items.values()} for key in keys]
     assert chosen[0] == chosen[1] != chosen[2]
-    assert [key.seed for key in keys] == [run.config().seed, run.config().seed, 5]
+    assert [key.seed for key in keys] == [run.config.seed, run.config.seed, 5]
     assert keys[0].sheet != keys[1].sheet
     assert [entry.row for entry in keys[0].items.values()] != [entry.row for entry in keys[1].items.values()]
 

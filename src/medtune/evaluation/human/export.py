@@ -39,11 +39,11 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
     answered other rows.
     """
     for model in _MODELS:
-        run.require(model, f"medtune evaluate {run.path} --model {model}")
+        run.require(model)
     folder = out or run.human_dir
     _require_unused(folder, run.path)
     pairs = _answer_pairs(run)
-    seed = run.config().seed if seed is None else seed
+    seed = run.config.seed if seed is None else seed
     chosen = select_rows([Stratified(pair.qtype, pair.group) for pair in pairs], n, seed)
     items, key = blind([pairs[position] for position in chosen], seed)
     digests = {str(model): hashlib.sha256(run.predictions_file(model).read_bytes()).hexdigest() for model in _MODELS}

@@ -146,7 +146,7 @@ class ReportData:
 
     comparison: Comparison
     config: Config
-    provenance: dict[str, Any]
+    provenance: Mapping[str, Any]
     history: tuple[Step, ...]
     audit: Audit
     predictions: Mapping[ModelName, list[Prediction]]
@@ -164,8 +164,8 @@ def read_report(run: RunDir) -> ReportData:
     human_file = run.human_dir / SCORES_FILE
     return ReportData(
         comparison=comparison,
-        config=public_config(run.config(), public_names(run)),
-        provenance=run.provenance(),
+        config=public_config(run.config, public_names(run)),
+        provenance=run.provenance,
         history=_read_history(run),
         audit=run.read_as(Audit, run.audit_file),
         predictions=predictions,

@@ -1,0 +1,101 @@
+"""The compare stage: baseline and tuned side by side, beside the controls and by strata, as JSON and Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from medtune.errors import RunDirError
+from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, SystemName
+from medtune.run_dir.directory import RunDir
+
+if TYPE_CHECKING:
+    from medtune.evaluation.scores import MetricRows
+    from medtune.evaluation.significance import Resamples
+
+
+@dataclass(frozen=True)
+class _Leaking:
+    """What the comparison needs of an audit: ids of test rows by what they share with training rows."""
+
+    leaking_test_rows: dict[str, list[str]]
+
+
+def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
+    """Compare what the stages before it measured. Raises DataError if it was not measured alike."""
+    from medtune.evaluation.artefacts import write_comparison
+    from medtune.evaluation.reading import read_comparison
+    from medtune.evaluation.tables import comparison_markdown
+
+    comparison = _compare(run_dir)
+    title = f"# {run_dir.config.model.base} before and after tuning\n\n"
+    write_comparison(run_dir, comparison, title + comparison_markdown(comparison, read_comparison(comparison)))
+
+
+def _compare(run_dir: RunDir) -> Comparison:
+    from medtune.evaluation.artefacts import read_measured
+    from medtune.evaluation.comparison import compare_measured, require_same_rows
+    from medtune.evaluation.lengths import answer_lengths, reference_lengths
+    from medtune.evaluation.significance import Resamples
+    from medtune.evaluation.strata import compare_strata, stratify
+
+    config = run_dir.config
+    names: list[ControlName] = list(config.evaluation.controls)
+    systems: list[SystemName] = ["baseline", "tuned", *names]
+    predictions = {name: run_dir.read_predictions(name) for name in systems}
+    for name in systems[1:]:
+        require_same_rows(predictions["baseline"], predictions[name], ("baseline", name))
+    measured = {name: read_measured(run_dir, name) for name in systems}
+    groups = [row.group for row in predictions["baseline"]]
+    resamples = Resamples.draw(groups, resamples=config.evaluation.resamples, seed=config.seed)
+    # First, because it refuses what was not measured alike.
+    rows = compare_measured(measured["baseline"], measured["tuned"], resamples)
+    controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], resamples) for name in names]
+    tested = _tested_rows(run_dir, predictions["baseline"])
+    leaks = _leaks(run_dir, {row.id for row in tested})
+    strata = compare_strata(
+        stratify(tested, leaks),
+        groups,
+        measured["baseline"],
+        measured["tuned"],
+        resamples=config.evaluation.resamples,
+        seed=config.seed,
+    )
+    return Comparison(
+        rows=tuple(rows),
+        scores={"baseline": run_dir.read_scores("baseline"), "tuned": run_dir.read_scores("tuned")},
+        lengths={name: answer_lengths(predictions[name]) for name in systems},
+        references=reference_lengths(predictions["baseline"], config.generation.max_new_tokens),
+        controls=tuple(controls),
+        strata=tuple(strata),
+        leaking_rows={kind: len(ids) for kind, ids in leaks.items()},
+    )
+
+
+def _compare_control(
+    run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], resamples: Resamples
+) -> Control:
+    from medtune.evaluation.comparison import common_metrics, compare_measured
+    from medtune.evaluation.controls import DESCRIPTIONS
+
+    scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
+    if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):
+        description += f" ({fewer} of {resamples.group_of_row.size} questions left room for fewer)"
+    rows = compare_measured(measured, common_metrics(tuned, scores), resamples, names=(name, "tuned"))
+    return Control(name, description, scores, tuple(rows))
+
+
+def _tested_rows(run_dir: RunDir, predictions: list[Prediction]) -> list[QAPair]:
+    """The test row of each prediction."""
+    by_id = {pair.id: pair for pair in run_dir.read_split("test")}
+    if unknown := [row.id for row in predictions if row.id not in by_id]:
+        file = run_dir.predictions_file("baseline")
+        raise RunDirError(f"{file}: {unknown[0]} is no row of the test split; evaluate that model again")
+    return [by_id[row.id] for row in predictions]
+
+
+def _leaks(run_dir: RunDir, tested: set[str]) -> dict[str, set[str]]:
+    """Ids of the scored rows that share something with training rows, by kind; kinds without any are left out."""
+    leaking = run_dir.read_as(_Leaking, run_dir.audit_file).leaking_test_rows
+    found = {kind: tested & set(ids) for kind, ids in leaking.items()}
+    return {kind: ids for kind, ids in found.items() if ids}

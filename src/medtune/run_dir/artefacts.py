@@ -1,0 +1,156 @@
+"""Reading and writing the files of a run: whole or not at all, and checked on the way in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medtune.errors import RunDirError
+from medtune.records import Prediction, QAPair, Score, Split, SystemName
+from medtune.run_dir.layout import SPLITS, RunFiles
+from medtune.storage.disk_errors import writing
+from medtune.storage.reading import DamagedError, check_type, parse_json, read_parquet, read_text
+from medtune.storage.writing import replacing_file, replacing_folder
+
+# A run's own text files: predictions of a whole data set take tens of megabytes.
+MAX_ARTEFACT_BYTES = 1 << 31
+_MAX_ROWS = 10_000_000
+_T = TypeVar("_T")
+_Step = dict[str, int | float | None]
+
+
+@dataclass(frozen=True)
+class RunArtefacts(RunFiles):
+    """The files of a run, each written under a temporary name and renamed into place.
+
+    What writes raises DiskError if the disk is full, read-only or broken. What reads raises RunDirError, naming the
+    file, if it is missing, damaged or from another version.
+    """
+
+    def write_split(self, split: Split) -> None:
+        """Write the three splits as Parquet."""
+        types = get_type_hints(QAPair)
+        schema = pa.schema([(f.name, pa.bool_() if types[f.name] is bool else pa.string()) for f in fields(QAPair)])
+        for name in SPLITS:
+            table = pa.Table.from_pylist([asdict(pair) for pair in getattr(split, name)], schema=schema)
+            self.write_table(self.split_file(name), table)
+
+    def write_dropped(self, dropped: Iterable[tuple[str, QAPair]]) -> None:
+        """Write one JSON line for each row that cleaning dropped."""
+        rows = (
+            {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
+            for rule, pair in dropped
+        )
+        self.write_text(self.dropped_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
+        """Write one JSON line a row."""
+        lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
+        self.write_text(self.predictions_file(system), "".join(f"{line}\n" for line in lines))
+
+    def read_predictions(self, system: SystemName) -> list[Prediction]:
+        """Rows of `predictions.jsonl`. The error names the line too."""
+        # Split on "\n" alone: str.splitlines would also break at U+2028, which JSON leaves as it is inside a string.
+        path = self.predictions_file(system)
+        lines = self._read_text(path).split("\n")
+        return [self._record(Prediction, line, path, number) for number, line in enumerate(lines, start=1) if line]
+
+    def write_scores(self, system: SystemName, scores: Mapping[str, Score]) -> None:
+        """Write metric → value, interval, n, groups, signature."""
+        self.write_json(self.scores_file(system), {name: asdict(score) for name, score in scores.items()})
+
+    def append_history(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to the training history."""
+        with writing(self.history_file):
+            self.history_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.history_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The training history so far."""
+        if not self.history_file.is_file():
+            return []
+        # A last line without its end was being written when the process was killed.
+        lines = enumerate(self._read_text(self.history_file).split("\n")[:-1], start=1)
+        return [self._record(_Step, line, self.history_file, number) for number, line in lines if line]
+
+    def truncate_history(self, last_step: int, *, validated: bool = True) -> None:
+        """Drop what a resumed training will log again: every line after `last_step`.
+
+        Unless that step is `validated`, its validation will be logged again too.
+        """
+        kept = [entry for entry in self.read_history() if self._step(entry) <= last_step]
+        if not validated:
+            kept = [entry for entry in kept if entry["step"] < last_step or "validation_loss" not in entry]
+        self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def _step(self, entry: Mapping[str, Any]) -> int:
+        try:
+            check_type(int, entry.get("tokens", 0))
+            return check_type(int, entry.get("step"))
+        except DamagedError as error:
+            raise self.damaged_file(self.history_file, f"step and tokens: {error}") from None
+
+    def replacing_adapter(self) -> AbstractContextManager[Path]:
+        """Yields an empty folder that takes the adapter's place once the block has ended without an error."""
+        return replacing_folder(self.adapter_dir)
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write JSON, indented."""
+        self.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def read_json(self, path: Path) -> Any:
+        """Read JSON."""
+        try:
+            return parse_json(self._read_text(path))
+        except DamagedError as error:
+            raise self.damaged_file(path, str(error)) from None
+
+    def read_as(self, kind: type[_T], path: Path) -> _T:
+        """Read JSON that holds a `kind`, such as `dict[str, Score]`. The error names what does not fit."""
+        try:
+            return check_type(kind, self.read_json(path))
+        except DamagedError as error:
+            raise self.damaged_file(path, str(error)) from None
+
+    def write_table(self, path: Path, table: pa.Table) -> None:
+        """Write Parquet."""
+        with replacing_file(path) as temporary:
+            pq.write_table(table, temporary)
+
+    def read_rows(self, kind: type[_T], path: Path) -> list[_T]:
+        """Read Parquet whose rows are each a `kind`."""
+        try:
+            return check_type(list[kind], read_parquet(path, _MAX_ROWS, MAX_ARTEFACT_BYTES))  # type: ignore[valid-type]
+        except DamagedError as error:
+            raise self.damaged_file(path, str(error)) from None
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write UTF-8 text with "\\n" line ends."""
+        with replacing_file(path) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
+
+    def _read_text(self, path: Path) -> str:
+        try:
+            return read_text(path, MAX_ARTEFACT_BYTES)
+        except FileNotFoundError:
+            raise RunDirError(f"{path}: missing; repeat the stage that makes it, or start another --run-dir") from None
+        except DamagedError as error:
+            raise self.damaged_file(path, str(error)) from None
+
+    def _record(self, kind: type[_T], line: str, path: Path, number: int) -> _T:
+        try:
+            return check_type(kind, parse_json(line))
+        except DamagedError as error:
+            raise self.damaged_file(path, f"{error} in line {number}") from None
+
+    def damaged_file(self, path: Path, reason: str) -> RunDirError:
+        """The error that says that `path` cannot be used, and why."""
+        return RunDirError(f"{path}: damaged, {reason}; restore it, or start another --run-dir")
