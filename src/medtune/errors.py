@@ -106,7 +106,7 @@ def show_value(value: Any) -> str:
 
 
 class ConfigError(MedtuneError):
-    """A recipe, a `--set` override or the pair of them does not make a valid configuration."""
+    """A recipe, an override or the pair of them does not make a valid configuration."""
 
 
 class DataError(MedtuneError):

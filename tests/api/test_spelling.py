@@ -50,3 +50,10 @@ def test_an_error_that_leaves_a_function_is_spelled_for_its_caller():
     with pytest.raises(MedtuneError, match=r"^x: not empty; add resume=True$") as caught:
         fail()
     assert spell_out(caught.value.problems[0].fix) == "add --resume"
+
+
+def test_a_recipe_and_a_run_are_refused_in_words_of_python(workplace):
+    with pytest.raises(MedtuneError, match=r"^overrides=\['epochs'\]: must read key.path=value, such as overrides=\["):
+        medtune.load_recipe("demo", ["epochs"])
+    with pytest.raises(MedtuneError, match=r"; make one with `medtune.run\('RECIPE'\)`$"):
+        medtune.load_run("nosuch")

@@ -130,7 +130,7 @@ def evaluate(
     (..., ...)
     """
     if model not in ("baseline", "controls", "tuned"):
-        raise ConfigError(f"evaluate: {model!r} must be baseline, controls or tuned")
+        raise ConfigError("evaluate", f"{model!r} must be baseline, controls or tuned")
     opened = _reopen(run)
     directory = RunDir(opened.path)
     with working(progress):
@@ -192,10 +192,10 @@ def compare(
                 compare_rows(target, other, metrics=metrics, encoder=bertscore_model, resamples=resamples, names=names)
             )
     if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
-        raise ConfigError("compare: one set of predictions has nothing to be compared with; give a second")
+        raise ConfigError("compare", "one set of predictions has nothing to be compared with", "give a second")
     if other is not None or metrics or bertscore_model or names or resamples is not None:
         raise ConfigError(
-            "compare: metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
+            "compare", "metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
         )
     opened = _reopen(target)
     with working(progress):
@@ -251,7 +251,7 @@ def doctor(
     True
     """
     if recipe is None and (overrides or run_dir is not None):
-        raise ConfigError("doctor: overrides and run_dir belong to a recipe; name one, such as doctor('demo')")
+        raise ConfigError("doctor", "overrides and run_dir belong to a recipe", "name one, such as doctor('demo')")
     from medtune.pipeline.doctor import examine
     from medtune.pipeline.doctor.findings import secrets, without_secrets
 
@@ -291,7 +291,7 @@ def _resolve(recipe: StrPath | Config, overrides: Overrides, run_dir: StrPath | 
         default = Path("runs") / recipe_name(os.fspath(recipe))
         return load_recipe(recipe, overrides), default if run_dir is None else Path(run_dir)
     if run_dir is None:
-        raise ConfigError("a Config has no name to call its run by; give run_dir, such as run_dir='runs/mine'")
+        raise ConfigError("a Config has no name to call its run by", fix="give run_dir, such as run_dir='runs/mine'")
     return override(recipe, overrides), Path(run_dir)
 
 

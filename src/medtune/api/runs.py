@@ -21,7 +21,7 @@ from medtune.run_dir.stages import STAGE_NAMES, StageName
 if TYPE_CHECKING:
     from medtune.inference.chat import Chat
     from medtune.pipeline.merge import MergedDtype
-    from medtune.publishing.publish import Option, Published
+    from medtune.publishing.publish import Published, PublishOption
     from medtune.records import MergeRecord, Prediction, Score, SystemName
     from medtune.runtime.progress import Listener
 
@@ -182,7 +182,7 @@ class Run:
         merged: str | os.PathLike[str] | None = None,
         dry_run: bool = False,
         base_model: str | None = None,
-        options: Collection[Option] = (),
+        options: Collection[PublishOption] = (),
         progress: Listener | None = None,
     ) -> Published:
         """Put the adapter, or the model in the folder `merged`, on the Hub with its card, scores and report.
@@ -245,4 +245,4 @@ def _require_system(name: str) -> None:
 
     known = (*get_args(ModelName), *get_args(ControlName))
     if name not in known:
-        raise ConfigError(f"{name!r}: must be one of {', '.join(known)}")
+        raise ConfigError(f"{name!r}", f"must be one of {', '.join(known)}")

@@ -36,7 +36,7 @@ def working(progress: Listener | None = None) -> Iterator[None]:
     this process is in such a block.
     """
     if not _at_work.acquire(blocking=False):
-        raise RunDirError("medtune is at work in another thread of this process; wait for it to end")
+        raise RunDirError("medtune is at work in another thread of this process", fix="wait for it to end")
     try:
         with spelled_as_calls(), warnings.catch_warnings(), listening(progress), quiet_threads(), _interruptible():
             prepare_process()

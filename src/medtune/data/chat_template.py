@@ -40,7 +40,7 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     """
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its tokenizer has no chat template; use the model's chat (instruct) variant"
+            tokenizer.name_or_path, "its tokenizer has no chat template", "use the model's chat (instruct) variant"
         )
     question = {"role": "user", "content": _QUESTION}
     answer = {"role": "assistant", "content": _ANSWER}
@@ -53,15 +53,16 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
         system, system_in_question = [], f"{SYSTEM_PLACE}\n\n" if with_system else ""
     whole = _render(tokenizer, [*system, question, answer], generation_prompt=False)
     if prompt is None or whole is None or prompt.count(_QUESTION) != 1 or whole.count(_ANSWER) != 1:
-        raise ModelError(f"{tokenizer.name_or_path}: its chat template cannot render one question and one answer")
+        raise ModelError(tokenizer.name_or_path, "its chat template cannot render one question and one answer")
     before, after = prompt.split(_QUESTION)
     head, tail = whole.split(_ANSWER)
     before_answer = head.removeprefix(prompt) if head.startswith(prompt) else ""
     end_ids = encode(tail)
     if not end_ids or end_ids[0] not in tokenizer.added_tokens_decoder:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template puts no end token behind an answer (it puts {tail!r}); "
-            "the model would never learn to stop"
+            tokenizer.name_or_path,
+            f"its chat template puts no end token behind an answer (it puts {tail!r})",
+            "the model would never learn to stop",
         )
     return ChatTemplate(before, after, before_answer, end_ids[0], system_in_question)
 
@@ -79,8 +80,9 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template cannot render worked examples; leave few_shot out "
-            "of evaluation.controls"
+            tokenizer.name_or_path,
+            "its chat template cannot render worked examples",
+            "leave few_shot out of evaluation.controls",
         )
     return pieces
 
@@ -126,4 +128,4 @@ def _require_no_power(tokenizer: Any) -> None:
 
 def _refused(tokenizer: Any, problem: str) -> ModelError:
     name = tokenizer.name_or_path
-    return ModelError(f"{name}: its chat template {problem}; use the template of the model's own makers")
+    return ModelError(name, f"its chat template {problem}", "use the template of the model's own makers")

@@ -12,7 +12,7 @@ from medtune.data.audit import TokenLengths, Truncation, audit_rows
 from medtune.data.prepare import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import fit_rows
-from medtune.errors import DataError
+from medtune.errors import DataError, Option
 from medtune.records import QAPair
 from medtune.runtime.progress import progress_bar
 from medtune.storage.writing import replacing_file
@@ -36,7 +36,7 @@ def write_audit(audit: dict[str, Any], path: Path) -> None:
         with replacing_file(path) as temporary:
             temporary.write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise DataError(f"--out {path}: cannot be written ({error.strerror}); give another file") from None
+        raise DataError(Option("out", path), f"cannot be written ({error.strerror})", "give another file") from None
 
 
 def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) -> TokenLengths:

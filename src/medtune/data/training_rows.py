@@ -42,12 +42,13 @@ def encode_for_training(
     if encoded.no_room:
         longest = max(row.prompt_length for row in encoded.no_room)
         raise DataError(
-            f"training.max_length: {_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an "
-            f"answer; raise training.max_length above {longest + 1}"
+            "training.max_length",
+            f"{_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an answer",
+            f"raise training.max_length above {longest + 1}",
         )
     if not encoded.rows:
         raise DataError(
-            f"training.max_length: no row fits in {max_length} tokens; raise it or set training.overlong to cut"
+            "training.max_length", f"no row fits in {max_length} tokens", "raise it or set training.overlong to cut"
         )
     return encoded
 

@@ -80,13 +80,15 @@ def require_same_rows(
     """Raise DataError unless both systems answered the same questions, in one order, against the same references."""
     if len(baseline) != len(tuned):
         raise DataError(
-            f"{names[0]} has {len(baseline)} predictions, {names[1]} has {len(tuned)}; evaluate both on the same rows"
+            f"{names[0]} has {len(baseline)} predictions, {names[1]} has {len(tuned)}",
+            fix="evaluate both on the same rows",
         )
     for before, after in zip(baseline, tuned, strict=True):
         if (before.id, before.question, before.reference) != (after.id, after.question, after.reference):
             raise DataError(
                 f"{names[0]} row {before.id} stands beside {names[1]} row {after.id}, and id, question or reference "
-                "differ; evaluate both on the same rows"
+                "differ",
+                fix="evaluate both on the same rows",
             )
 
 

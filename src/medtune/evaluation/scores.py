@@ -169,8 +169,10 @@ def _signature(rows: MetricRows, caps: str, precision: str) -> str:
 
 def _check_request(predictions: Sequence[Prediction], metrics: Sequence[str], encoder: Encoder | None) -> None:
     if not predictions:
-        raise DataError("there are no predictions to score; the test split or evaluation.max_examples leaves no row")
+        raise DataError(
+            "there are no predictions to score", fix="the test split or evaluation.max_examples leaves no row"
+        )
     if unknown := [metric for metric in metrics if metric not in METRICS]:
-        raise ConfigError(f"evaluation.metrics: unknown {', '.join(unknown)}; known are {', '.join(METRICS)}")
+        raise ConfigError("evaluation.metrics", f"unknown {', '.join(unknown)}", f"known are {', '.join(METRICS)}")
     if "bertscore_f1" in metrics and encoder is None:
-        raise ConfigError("evaluation.bertscore_model: bertscore_f1 needs an encoder; name one or drop the metric")
+        raise ConfigError("evaluation.bertscore_model", "bertscore_f1 needs an encoder", "name one or drop the metric")

@@ -86,12 +86,12 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         if strange := [name for name in places.values() if PurePath(name).name != name]:
             raise DamagedError(f"weight_map names {one_line(strange[0])}, which is not in the folder")
     except DamagedError as error:
-        raise ModelError(f"{index}: {error}; fetch the model again") from None
+        raise ModelError(index, str(error), "fetch the model again") from None
     found: dict[str, StoredTensor] = {}
     for name in sorted(set(places.values())):
         found |= stored_in(folder / name)
     if missing := sorted(places.keys() - found.keys()):
-        raise ModelError(f"{index}: lists {one_line(missing[0])}, which no file holds; fetch the model again")
+        raise ModelError(index, f"lists {one_line(missing[0])}, which no file holds", "fetch the model again")
     return {name: tensor for name, tensor in found.items() if name in places}
 
 
@@ -108,10 +108,10 @@ def stored_in(file: Path) -> dict[str, StoredTensor]:
         entries = check_type(dict[str, _Entry], header)
         return {name: _place(file, 8 + length, entry) for name, entry in entries.items()}
     except FileNotFoundError:
-        raise ModelError(f"{file}: missing; fetch the model again, or save it in safetensors files") from None
+        raise ModelError(file, "missing", "fetch the model again, or save it in safetensors files") from None
     except (SafetensorError, OSError, DamagedError) as error:
         raise ModelError(
-            f"{one_line(str(file))}: cannot be read ({first_line(error)}); fetch the model again"
+            one_line(str(file)), f"cannot be read ({first_line(error)})", "fetch the model again"
         ) from None
 
 
@@ -181,7 +181,7 @@ def _fill(file: Any, buffer: memoryview) -> None:
     while done < len(buffer):
         count = file.readinto(buffer[done:])
         if not count:
-            raise ModelError(f"{file.name}: cut off; fetch the model again")
+            raise ModelError(file.name, "cut off", "fetch the model again")
         done += count
 
 

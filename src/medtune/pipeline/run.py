@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config.schema import Config
-from medtune.errors import RunDirError
+from medtune.errors import Command, RunDirError
 from medtune.model.loading import DEMO_MODEL
 from medtune.pipeline.checks import check_inputs, check_rows
 from medtune.pipeline.compare import compare_stage
@@ -42,8 +42,12 @@ def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
     """Every stage in order, each skipped when it is complete. Raises MedtuneError before any long work."""
     if world_size() > 1:
         raise RunDirError(
-            "`medtune run` is one process; run its stages by themselves and start `medtune train RUN` alone with "
-            "`accelerate launch -m medtune train RUN`"
+            (Command("run"), " is one process"),
+            fix=(
+                "run its stages by themselves and start ",
+                Command("train", "RUN"),
+                " alone with `accelerate launch -m medtune train RUN`",
+            ),
         )
     run_dir = start_run(config, path, resume=resume)
     for stage in STAGES:

@@ -41,7 +41,7 @@ def _launched(name: str, alone: int) -> int:
     try:
         return int(given or alone)
     except ValueError:
-        raise ConfigError(f"{name}={show_value(given)} in the environment: must be a number; unset it") from None
+        raise ConfigError(f"{name}={show_value(given)} in the environment", "must be a number", "unset it") from None
 
 
 def choose_device() -> Choice:

@@ -55,13 +55,15 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
         folder, names, is_cached = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
     if is_cached and not _holds_whole_weights(folder):
         raise ModelError(
-            f"model {repo}: its weights are not all in the local cache, and the Hub cannot be asked for them; try "
-            "again online, without HF_HUB_OFFLINE"
+            f"model {repo}",
+            "its weights are not all in the local cache, and the Hub cannot be asked for them",
+            "try again online, without HF_HUB_OFFLINE",
         )
     if not any(name.endswith(".safetensors") and "/" not in name for name in names):
         raise ModelError(
-            f"model {repo}: no .safetensors weights in it; pickled weights are never loaded, so give a repository "
-            "that has .safetensors files, or convert them"
+            f"model {repo}",
+            "no .safetensors weights in it",
+            "pickled weights are never loaded, so give a repository that has .safetensors files, or convert them",
         )
     return folder
 
@@ -103,8 +105,9 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
             # Where the Hub cannot be had, datasets takes the newest rows in its cache, whatever their commit.
             if builder.hash != commit:
                 raise DataError(
-                    f"data set {name}: its rows at commit {commit} are not in the local cache and the Hub cannot be "
-                    f"reached; check the network and HF_HUB_OFFLINE, or set data.revision: {builder.hash}"
+                    f"data set {name}",
+                    f"its rows at commit {commit} are not in the local cache and the Hub cannot be reached",
+                    f"check the network and HF_HUB_OFFLINE, or set data.revision: {builder.hash}",
                 )
             builder.download_and_prepare()
             loaded = builder.as_dataset()
@@ -116,8 +119,9 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
                 raise problem from None
             reason = shorten(str(error.__cause__ or error), 300, placeholder=" …")
             raise DataError(
-                f"data set {name}: cannot be loaded as it is ({reason}); download it and give its table as a CSV, "
-                "JSONL or Parquet file in data.source"
+                f"data set {name}",
+                f"cannot be loaded as it is ({reason})",
+                "download it and give its table as a CSV, JSONL or Parquet file in data.source",
             ) from None
 
 
@@ -177,18 +181,18 @@ def check_settings() -> None:
     if is_offline_mode():
         return
     if not is_web_address(constants.ENDPOINT):
-        raise MedtuneError("HF_ENDPOINT: no web address; unset it, or set it to one such as https://huggingface.co")
+        raise MedtuneError("HF_ENDPOINT", "no web address", "unset it, or set it to one such as https://huggingface.co")
     for name in _PROXIES:
         value = os.environ.get(name, "")
         if value.startswith("socks") and find_spec("socksio") is None:
-            raise MedtuneError(f"{name}: a SOCKS proxy needs another package; `pip install httpx[socks]`, or unset it")
+            raise MedtuneError(name, "a SOCKS proxy needs another package", "`pip install httpx[socks]`, or unset it")
         # Of SOCKS proxies the address is checked alone.
         address = value.replace("socks5h://", "http://", 1).replace("socks5://", "http://", 1)
         if value and not is_web_address(address if "://" in address else f"http://{address}"):
-            raise MedtuneError(f"{name}: not a proxy's address; unset it, or set it to one such as http://host:port")
+            raise MedtuneError(name, "not a proxy's address", "unset it, or set it to one such as http://host:port")
     token = get_token() or ""
     if not (token.isascii() and token.isprintable()):
-        raise MedtuneError("HF_TOKEN, or the stored token: holds characters that no token has; copy it again")
+        raise MedtuneError("HF_TOKEN, or the stored token", "holds characters that no token has", "copy it again")
 
 
 def is_web_address(text: str) -> bool:
@@ -211,33 +215,33 @@ def explained(error_class: type[MedtuneError], kind: str, name: str, revision: s
         yield
     except errors.GatedRepoError:
         raise error_class(
-            f"{where}: gated; accept its licence on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
+            where, "gated", "accept its licence on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
         ) from None
     except errors.RevisionNotFoundError:
-        raise error_class(f"{where}: no such revision on the Hub; check model.revision or data.revision") from None
+        raise error_class(where, "no such revision on the Hub", "check model.revision or data.revision") from None
     except errors.RepositoryNotFoundError:
         raise error_class(
-            f"{where}: not on the Hub, or private; check the name, or log in with `hf auth login` or set HF_TOKEN"
+            where, "not on the Hub, or private", "check the name, or log in with `hf auth login` or set HF_TOKEN"
         ) from None
     except errors.HFValidationError:
-        raise error_class(f"{where}: neither an existing path nor a Hub id of the form owner/name") from None
+        raise error_class(where, "neither an existing path nor a Hub id of the form owner/name") from None
     except errors.OfflineModeIsEnabled:
         raise error_class(
-            f"{where}: not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub; unset it, or run once online"
+            where, "not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub", "unset it, or run once online"
         ) from None
     except (HTTPError, json.JSONDecodeError) as error:
         cache = "HF_HUB_OFFLINE=1 takes it from the local cache" if kind == "data set" else "the local cache lacks it"
-        raise error_class(f"{where}: {failure_reason(error)}; {cache}; {failure_remedy(error)}") from None
+        raise error_class(where, f"{failure_reason(error)}; {cache}", failure_remedy(error)) from None
     except errors.LocalEntryNotFoundError as error:
         # The Hub answered first and then no more: the cause says why.
         cause = error.__cause__ or error
         reason, remedy = failure_reason(cause), failure_remedy(cause)
-        raise error_class(f"{where}: the download broke off: {reason}; {remedy}") from None
+        raise error_class(where, f"the download broke off: {reason}", remedy) from None
     except OSError as error:
         if problem := describe_disk_error(error, elsewhere=constants.HF_HOME):
             raise problem from None
         raise error_class(
-            f"{where}: cannot be fetched ({first_line(error)}); check the network, the disk space and HF_HOME"
+            where, f"cannot be fetched ({first_line(error)})", "check the network, the disk space and HF_HOME"
         ) from None
 
 

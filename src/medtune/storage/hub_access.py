@@ -80,7 +80,7 @@ def reach_hub() -> None:
     except (HTTPError, json.JSONDecodeError) as error:
         # A mirror may have no lists, or none for strangers.
         if not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500:
-            raise MedtuneError(f"{hub_host()}: {failure_reason(error)}; {failure_remedy(error)}") from None
+            raise MedtuneError(hub_host(), failure_reason(error), failure_remedy(error)) from None
 
 
 def find_login() -> Login | None:
@@ -95,7 +95,7 @@ def find_login() -> Login | None:
     try:
         found: Any = HfApi().whoami()
     except (HTTPError, json.JSONDecodeError) as error:
-        raise MedtuneError(f"the token of {origin}: {failure_reason(error)}; {failure_remedy(error)}") from None
+        raise MedtuneError(f"the token of {origin}", failure_reason(error), failure_remedy(error)) from None
     role = ((found.get("auth") or {}).get("accessToken") or {}).get("role")
     return Login(str(found.get("name", "unknown")), role, origin)
 

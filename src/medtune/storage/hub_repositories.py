@@ -52,7 +52,7 @@ def require_write_token(repo: str) -> None:
         _limit_waiting()
         token = HfApi().whoami().get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
-        raise HubError(f"repository {repo}: the token may only read; {_TOKEN_ADVICE}")
+        raise HubError(f"repository {repo}", "the token may only read", _TOKEN_ADVICE)
 
 
 def open_private_repository(repo: str) -> RepositoryState:
@@ -61,8 +61,9 @@ def open_private_repository(repo: str) -> RepositoryState:
     state = find_repository(repo) or make_repository(repo, private=True)
     if not state.private:
         raise HubError(
-            f"repository {repo}: public, and adapters may have learnt rows by heart; make it private in its settings, "
-            "or name another repository"
+            f"repository {repo}",
+            "public, and adapters may have learnt rows by heart",
+            "make it private in its settings, or name another repository",
         )
     return state
 
@@ -161,7 +162,7 @@ def _require_token(repo: str) -> None:
     from huggingface_hub import get_token
 
     if get_token() is None:
-        raise HubError(f"repository {repo}: needs a token of the Hub; {_TOKEN_ADVICE}")
+        raise HubError(f"repository {repo}", "needs a token of the Hub", _TOKEN_ADVICE)
 
 
 def _head(repo: str) -> RepositoryState:
@@ -191,13 +192,13 @@ def _explained(repo: str) -> Iterator[None]:
     try:
         yield
     except errors.OfflineModeIsEnabled:
-        raise HubError(f"{where}: HF_HUB_OFFLINE forbids asking the Hub; unset it, or name no repository") from None
+        raise HubError(where, "HF_HUB_OFFLINE forbids asking the Hub", "unset it, or name no repository") from None
     except errors.HFValidationError:
-        raise HubError(f"{where}: no Hub id of the form owner/name") from None
+        raise HubError(where, "no Hub id of the form owner/name") from None
     except (HTTPError, json.JSONDecodeError, RuntimeError, OSError, errors.EntryNotFoundError) as error:
         raise _explain(where, error) from None
     except ValueError as error:  # refused by the store of large files
-        raise HubError(f"{where}: {shorten(str(error), 200, placeholder=' …')}") from None
+        raise HubError(where, shorten(str(error), 200, placeholder=" …")) from None
 
 
 def _explain(where: str, error: BaseException) -> HubError:
@@ -210,7 +211,7 @@ def _explain(where: str, error: BaseException) -> HubError:
         cause = cause.__cause__
     if not isinstance(cause, (HTTPError, json.JSONDecodeError)):
         if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
-            return HubError(f"{where}: {_without_addresses(cause)}; check the disk and HF_TOKEN")
+            return HubError(where, _without_addresses(cause), "check the disk and HF_TOKEN")
         reason = f"the transfer failed ({_without_addresses(cause)})"
         return HubUnavailableError(where, reason, "try again later", reason=reason)
     reason, remedy = failure_reason(cause), failure_remedy(cause)
@@ -221,7 +222,7 @@ def _explain(where: str, error: BaseException) -> HubError:
         if status < 500 and status not in _TRANSIENT:
             if status == 404:
                 remedy = "check the name, and that the token may write there"
-            return HubError(f"{where}: {reason}; {remedy}")
+            return HubError(where, reason, remedy)
     seconds = _asked_to_wait(cause.response.headers) if isinstance(cause, errors.HfHubHTTPError) else 0
     return HubUnavailableError(where, reason, remedy, reason=reason, seconds=seconds)
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from medtune.config.schema import Config
-from medtune.errors import MedtuneError, first_line
+from medtune.errors import MedtuneError, Option, first_line
 from medtune.inference.scoring import answer_losses, sums_if_they_fit
 from medtune.model.adapters import lift_adapter
 from medtune.model.host_store import HostMemoryError
@@ -145,8 +145,12 @@ class AnswerTrainer(CheckedTrainer):
         if not alone or not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             why = "no other plan takes less" if alone else "several processes cannot plan a step anew"
             raise MedtuneError(
-                f"training ran out of {memory} memory {where} ({problem}), and {why}; lower training.max_length or "
-                "lora.rank, or free memory, and go on with --resume or start over"
+                f"training ran out of {memory} memory {where} ({problem}), and {why}",
+                fix=(
+                    "lower training.max_length or lora.rank, or free memory, and go on with ",
+                    Option("resume"),
+                    " or start over",
+                ),
             )
         self.times_out_of_memory += 1
         self.args.optim = self.prepared.plan.optimizer
@@ -290,7 +294,9 @@ def require_float32_adapter(model: Any) -> None:
     """Raises MedtuneError, naming the weight, if a trainable parameter is not float32."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
-            raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32; this is a bug in medtune")
+            raise MedtuneError(
+                f"adapter weight {name} is {parameter.dtype}, not float32", fix="this is a bug in medtune"
+            )
 
 
 def require_finite_adapter(model: Any) -> None:
@@ -301,6 +307,6 @@ def require_finite_adapter(model: Any) -> None:
     for name, parameter in trained.items():
         if not torch.isfinite(parameter).all():
             raise MedtuneError(
-                f"the adapter has NaN or infinite weights ({name}), which are not saved; "
-                "lower training.learning_rate or set model.dtype to bfloat16 or float32"
+                f"the adapter has NaN or infinite weights ({name}), which are not saved",
+                fix="lower training.learning_rate or set model.dtype to bfloat16 or float32",
             )

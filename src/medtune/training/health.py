@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from medtune.errors import MedtuneError
+from medtune.errors import Command, MedtuneError, Option, Text, spell_out
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
 
@@ -37,7 +37,7 @@ class Trouble:
     """What is wrong with a step, and what to do about it, for people."""
 
     what: str
-    advice: str
+    advice: Text
 
 
 class HealthWatch:
@@ -66,8 +66,10 @@ class HealthWatch:
             return Trouble(
                 f"the gradient's norm is {reading.gradient_norm:.3g}, {reading.gradient_norm / usual:,.0f} times the "
                 "median before it",
-                "look at these rows; lower training.learning_rate and start over, or go on past it with "
-                "`medtune run … --resume --set training.max_gradient_spike=null`",
+                (
+                    "look at these rows; lower training.learning_rate and start over, or go on past it with ",
+                    Command("run", "…", (Option("resume"), Option("set", "training.max_gradient_spike=null"))),
+                ),
             )
         self.norms.append(reading.gradient_norm)
         return None
@@ -85,21 +87,24 @@ def stop_training(
         {"id": row.id, "tokens": len(row.input_ids), "loss": mean if math.isfinite(mean) else str(mean)}
         for mean, row in by_loss
     ]
-    record = {**asdict(trouble), **{key: _plain(value) for key, value in asdict(reading).items()}, "rows": entries}
+    plain = {key: _plain(value) for key, value in asdict(reading).items()}
+    record = {"what": trouble.what, "advice": spell_out(trouble.advice), **plain, "rows": entries}
     run.write_json(run.trouble_file, record)
     named = ", ".join(suspects[:_NAMED_ROWS]) + (" …" if len(suspects) > _NAMED_ROWS else "")
     which = f"rows without a finite loss: {named}" if broken else f"its rows, the highest loss first: {named}"
     if len(broken) == len(rows):
         which = "none of its rows has a finite loss"
     return MedtuneError(
-        f"training stopped at step {reading.step}, before its update: {trouble.what}; {which} (all in "
-        f"{run.trouble_file}); {trouble.advice}"
+        f"training stopped at step {reading.step}, before its update",
+        f"{trouble.what}; {which} (all in {run.trouble_file})",
+        trouble.advice,
     )
 
 
-def _lower_rate(half: bool) -> str:
+def _lower_rate(half: bool) -> Text:
     dtype = "set model.dtype to float32 or bfloat16, or " if half else ""
-    return f"look at these rows, {dtype}lower training.learning_rate, and start over in another --run-dir"
+    advice = f"look at these rows, {dtype}lower training.learning_rate, and start over in another "
+    return (advice, Option("run_dir"))
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from medtune.config.schema import Config
-from medtune.errors import MedtuneError, first_line
+from medtune.errors import MedtuneError, Option, first_line
 from medtune.model.answer_loss import add_answer_loss
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
@@ -116,8 +116,14 @@ def train_adapter(
             except torch.OutOfMemoryError as error:
                 # Outside of passes and validations, which make do with less: the optimiser's own.
                 raise MedtuneError(
-                    f"training ran out of GPU memory after step {trainer.state.global_step} ({first_line(error)}); go "
-                    "on with --resume --set training.memory_gib=… and a number below the memory that is free"
+                    f"training ran out of GPU memory after step {trainer.state.global_step} ({first_line(error)})",
+                    fix=(
+                        "go on with ",
+                        Option("resume"),
+                        " ",
+                        Option("set", "training.memory_gib=…"),
+                        " and a number below the memory that is free",
+                    ),
                 ) from None
     finally:
         history.close()

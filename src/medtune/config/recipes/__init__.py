@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scanner import Scanner
 
 from medtune.config.schema import Config, parse_config
-from medtune.errors import ConfigError, Problem, show_value
+from medtune.errors import ConfigError, Option, Problem, Text, show_value
 
 MAX_RECIPE_BYTES = 1 << 20
 # A recipe has some sixty keys.
@@ -134,13 +134,13 @@ def changed_keys(old: Config, new: Config) -> list[str]:
 def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
     text, where, identity = _find_recipe(recipe)
     if identity in seen:
-        raise ConfigError(f"{recipe}: extends itself ({' → '.join([*seen, identity])}); remove one `extends`")
+        raise ConfigError(recipe, f"extends itself ({' → '.join([*seen, identity])})", "remove one `extends`")
     values = _parse_yaml(text, origin=recipe)
     parent = values.pop("extends", None)
     if parent is None:
         return values
     if not isinstance(parent, str):
-        raise ConfigError(f"{recipe}: extends: must be a recipe's name or file, got {parent!r}")
+        raise ConfigError(recipe, f"extends: must be a recipe's name or file, got {parent!r}")
     if where is not None and _is_file_name(parent):
         parent = str(where.parent / parent)
     return _merge(_read_recipe(parent, (*seen, identity)), values)
@@ -151,22 +151,22 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
     if _is_file_name(recipe):
         path = Path(recipe)
         if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
-            raise ConfigError(f"{recipe}: no such recipe file; `medtune recipes` lists the shipped ones")
+            raise ConfigError(recipe, "no such recipe file", "`medtune recipes` lists the shipped ones")
         return _read_text(path, recipe), path, str(path.resolve())
     if recipe not in shipped_recipes():
         names = ", ".join(shipped_recipes())
-        raise ConfigError(f"{recipe}: unknown recipe; shipped are {names}; a file's name must end in .yaml or .yml")
+        raise ConfigError(recipe, f"unknown recipe; shipped are {names}", "a file's name must end in .yaml or .yml")
     return (files(__name__) / f"{recipe}.yaml").read_text(encoding="utf-8"), None, recipe
 
 
 def _read_text(path: Path, origin: str) -> str:
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise ConfigError(f"{origin}: larger than {MAX_RECIPE_BYTES} bytes; a recipe is a short YAML file")
+        raise ConfigError(origin, f"larger than {MAX_RECIPE_BYTES} bytes", "a recipe is a short YAML file")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         reason = f"{error.reason} at byte {error.start}"
-        raise ConfigError(f"{origin}: not UTF-8 text ({reason}); save it as UTF-8") from None
+        raise ConfigError(origin, f"not UTF-8 text ({reason})", "save it as UTF-8") from None
 
 
 def _is_file_name(recipe: str) -> bool:
@@ -176,13 +176,11 @@ def _is_file_name(recipe: str) -> bool:
 def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
     values = _load_yaml(text, origin)
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{origin}: must be a mapping of sections such as model and data, got {type(values).__name__}"
-        )
+        raise ConfigError(origin, f"must be a mapping of sections such as model and data, got {type(values).__name__}")
     return values
 
 
-def _load_yaml(text: str, origin: str) -> Any:
+def _load_yaml(text: str, origin: Text) -> Any:
     # The pure loader speaks YAML 1.2, in which 2e-4 is a number and `no` a string, and refuses duplicate keys.
     try:
         yaml = YAML(typ="safe", pure=True)
@@ -191,19 +189,19 @@ def _load_yaml(text: str, origin: str) -> Any:
         return yaml.load(text)
     except DuplicateKeyError as error:
         problem = str(error.problem or "a key is given twice").split(" with")[0]
-        raise ConfigError(f"{origin}: {problem}{_at(error)}; keep one of them") from None
+        raise ConfigError(origin, f"{problem}{_at(error)}", "keep one of them") from None
     except ConstructorError as error:
         problem = str(error.problem)
         problem = "YAML tags are not allowed" if "tag" in problem else f"not valid YAML: {problem}"
-        raise ConfigError(f"{origin}: {problem}{_at(error)}; write plain values") from None
+        raise ConfigError(origin, f"{problem}{_at(error)}", "write plain values") from None
     except YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{origin}: not valid YAML: {problem}{_at(error)}") from None
+        raise ConfigError(origin, f"not valid YAML: {problem}{_at(error)}") from None
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         # The constructors' own: a date of month 99, an integer of 5,000 digits, a list as a key, `!!int` of nothing.
-        raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+        raise ConfigError(origin, f"not valid YAML: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{origin}: nested too deeply; a recipe has sections and keys only") from None
+        raise ConfigError(origin, "nested too deeply", "a recipe has sections and keys only") from None
 
 
 class _TaglessScanner(Scanner):
@@ -239,16 +237,18 @@ def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> Non
         (key, value), equals = given, "="
         shown = f"{key}={show_value(value)}"
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {shown}: must read key.path=value, such as --set training.epochs=2")
+        raise ConfigError(
+            Option("set", shown), ("must read key.path=value, such as ", Option("set", "training.epochs=2"))
+        )
     *parents, last = key.split(".")
     node = values
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {shown}: {parent} is a value, not a section")
+            raise ConfigError(Option("set", shown), f"{parent} is a value, not a section")
         node = child
     if isinstance(given, str):
-        value = _load_yaml(text, origin=f"--set {shown}")
+        value = _load_yaml(text, origin=Option("set", shown))
     node[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

@@ -53,7 +53,7 @@ def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> 
     if not gathering.problems and not gathering.judgements:
         names = ", ".join(map(str, files))
         gathering.problems.append(
-            Problem(f"{names}: nothing is rated; fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
+            Problem(names, "nothing is rated", f"fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
         )
     if len(gathering.problems) > _MAX_PROBLEMS:
         rest = len(gathering.problems) - _MAX_PROBLEMS
@@ -74,7 +74,7 @@ def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gather
     if strangers:
         other = ", ".join(repr(name) for name in sorted(strangers))
         gathering.problems.append(
-            Problem(f"{path}: belongs to sheet {other}, the key to {sheet!r}; give the key of that sheet")
+            Problem(path, f"belongs to sheet {other}, the key to {sheet!r}", "give the key of that sheet")
         )
         return
     rater = _rater_of_file(path, sheet, filled, gathering)
@@ -103,7 +103,7 @@ def _rater_of_file(path: Path, sheet: str, rows: Sequence[dict[str, str]], gathe
     named = {row["rater"].casefold(): row["rater"] for row in rows if row.get("rater")}
     if len(named) > 1:
         gathering.problems.append(
-            Problem(f"{path}: several raters' rows, and some without a name; fill in the rater column")
+            Problem(path, "several raters' rows, and some without a name", "fill in the rater column")
         )
     if named:
         return next(iter(named.values()))
@@ -126,21 +126,21 @@ def _judge(
     number = _whole_number(row.get("item", ""))
     item = row.get("item", "") if number is None else str(number)
     if item not in items:
-        gathering.problems.append(Problem(f"{path}: item {item!r} is not on the sheet, which has 1 to {len(items)}"))
+        gathering.problems.append(Problem(path, f"item {item!r} is not on the sheet, which has 1 to {len(items)}"))
         return None
     ratings = {}
     for column, value in _filled_ratings(row):
         rating = _whole_number(value)
         if rating not in SCALE:
             gathering.problems.append(
-                Problem(f"{path}: item {item}: {column} is {value!r}; must be {SCALE[0]} to {SCALE[-1]}, or empty")
+                Problem(path, f"item {item}: {column} is {value!r}", f"must be {SCALE[0]} to {SCALE[-1]}, or empty")
             )
         else:
             ratings[column] = rating
     preference = row.get("preference", "").lower()
     if preference and preference not in PREFERENCES:
         gathering.problems.append(
-            Problem(f"{path}: item {item}: preference is {row['preference']!r}; must be A, B or tie, or empty")
+            Problem(path, f"item {item}: preference is {row['preference']!r}", "must be A, B or tie, or empty")
         )
     known = next((choice for choice in PREFERENCES if choice == preference), None)
     name = gathering.names.setdefault(rater.casefold(), rater)
@@ -169,8 +169,9 @@ def _add(new: Judgement, path: Path, gathering: _Gathering) -> None:
         if before[column] != after[column]:
             gathering.problems.append(
                 Problem(
-                    f"{path}: item {new.item}: {new.rater} gives {column} {after[column]} here and {before[column]} "
-                    "elsewhere; take one of them out"
+                    path,
+                    f"item {new.item}: {new.rater} gives {column} {after[column]} here and {before[column]} elsewhere",
+                    "take one of them out",
                 )
             )
     gathering.judgements[new.rater, new.item] = Judgement(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medtune.errors import ModelError
+from medtune.errors import ModelError, Option
 from medtune.model.adapter_files import WEIGHTS_NAME, read_adapter_config, weight_problem
 from medtune.model.loading import model_without_weights, stored_quantization
 from medtune.model.tensor_files import (
@@ -109,8 +109,9 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
     if (packed := stored_quantization(base)) is not None:
         kind = one_line(str(packed.get("quant_method", "quantised weights")))
         raise ModelError(
-            f"{name}: its weights are stored as {kind}, and an adapter is only merged into the 16-bit original; "
-            "train on that (model.base), or serve base and adapter side by side"
+            name,
+            f"its weights are stored as {kind}, and an adapter is only merged into the 16-bit original",
+            "train on that (model.base), or serve base and adapter side by side",
         )
     model = model_without_weights(base, dtype, name)
     updates, replaced = _adapter_parts(model, adapter)
@@ -124,7 +125,7 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
     for target, part in parts.items():
         key = _stored_name(target, part.shape, tensors, str(model.base_model_prefix))
         if key is None:
-            raise ModelError(f"{name}: holds no {one_line(target)} that the adapter in {adapter} could be merged into")
+            raise ModelError(name, f"holds no {one_line(target)} that the adapter in {adapter} could be merged into")
         if isinstance(part, LowRankUpdate):
             _require_numbers(key, tensors[key].source, name)
             tensors[key] = replace(tensors[key], update=part)
@@ -170,8 +171,9 @@ def _write_tensor(
         block = block.to(tensor.dtype)
         if block.is_floating_point() and not torch.isfinite(block).all():
             raise ModelError(
-                f"{one_line(name)}: merged, it holds numbers that are NaN or beyond {_dtype_name(tensor.dtype)}; "
-                "train the adapter again if it is broken, or give a wider --dtype"
+                one_line(name),
+                f"merged, it holds numbers that are NaN or beyond {_dtype_name(tensor.dtype)}",
+                ("train the adapter again if it is broken, or give a wider ", Option("dtype")),
             )
         on_bytes(writer.write(block))
 
@@ -187,12 +189,13 @@ def _adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate],
     config = read_adapter_config(adapter)
     for setting in ("use_dora", "lora_bias"):
         if config[setting]:
-            raise ModelError(f"{adapter}: an adapter with {setting} is not merged here; serve it beside its base")
+            raise ModelError(adapter, f"an adapter with {setting} is not merged here", "serve it beside its base")
     wrapped = _without_weights(lambda: get_peft_model(model, LoraConfig(**config), low_cpu_mem_usage=True), adapter)
     if problem := weight_problem(wrapped, adapter):
         raise ModelError(
-            f"{adapter}: this adapter does not fit the base model ({WEIGHTS_NAME} {problem}); name the base that it "
-            "was trained on, or train or fetch it again"
+            adapter,
+            f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})",
+            "name the base that it was trained on, or train or fetch it again",
         )
     weights = {key.removeprefix("base_model.model."): tensor for key, tensor in _weights(adapter).items()}
     updates = {}
@@ -205,7 +208,7 @@ def _adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate],
                 for side in "AB"
             )
             if len(a.shape) != 2:
-                raise ModelError(f"{adapter}: {one_line(name)} is no linear layer; serve this adapter beside its base")
+                raise ModelError(adapter, f"{one_line(name)} is no linear layer", "serve this adapter beside its base")
             transposed = is_embedding or bool(getattr(layer, "fan_in_fan_out", False))
             updates[f"{name}.weight"] = LowRankUpdate(a, b, float(layer.scaling["default"]), transposed)
     return updates, {key.replace(".base_layer.", "."): tensor for key, tensor in weights.items()}
@@ -217,7 +220,7 @@ def _without_weights(wrap: Callable[[], Any], adapter: Path) -> Any:
             return wrap()
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{adapter}: this adapter does not fit the base model ({reason})") from None
+        raise ModelError(adapter, f"this adapter does not fit the base model ({reason})") from None
 
 
 def _weights(adapter: Path) -> dict[str, StoredTensor]:
@@ -270,8 +273,9 @@ def _output_dtype(name: str, tensor: StoredTensor, wanted: torch.dtype, kept: tu
 def _require_numbers(key: str, source: StoredTensor, name: str) -> None:
     if not source.dtype.is_floating_point:
         raise ModelError(
-            f"{name}: {one_line(key)} is stored as {_dtype_name(source.dtype)}, packed; an adapter is only merged into "
-            "the 16-bit original"
+            name,
+            f"{one_line(key)} is stored as {_dtype_name(source.dtype)}, packed",
+            "an adapter is only merged into the 16-bit original",
         )
 
 

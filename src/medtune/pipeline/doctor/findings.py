@@ -49,14 +49,7 @@ def guarded(subject: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
 
 def findings_of(subject: str, error: MedtuneError, state: State = "failure") -> Iterator[Finding]:
     """A finding for each problem of an error."""
-    for problem in error.problems:
-        if problem.problem or problem.fix:
-            yield Finding(state, subject, problem.reason, problem.fix)
-            continue
-        # An error of one text: the fix comes last in a line. Not splitlines: a name may hold what looks like an end.
-        for line in spell_out(problem.what).split("\n"):
-            reason, _, fix = line.rpartition("; ")
-            yield Finding(state, subject, reason, fix) if reason else Finding(state, subject, line)
+    return (Finding(state, subject, problem.reason, problem.fix) for problem in error.problems)
 
 
 def secrets() -> set[str]:

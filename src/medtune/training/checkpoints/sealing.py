@@ -19,7 +19,7 @@ from typing import Any
 
 from medtune.config.recipes import MAY_CHANGE
 from medtune.config.schema import Config
-from medtune.errors import DiskError, RunDirError
+from medtune.errors import DiskError, Option, RunDirError
 from medtune.records import EncodedRow, FileRecord
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import say
@@ -106,8 +106,9 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
         say(f"{folder}: its steps were computed in {before}, those to come in {origin['dtype']}")
     if differing := differing_origin(folder, origin):
         raise RunDirError(
-            f"{folder}: of a training with another {' and '.join(differing)}; "
-            f"delete {folder.parent} to start over, or choose another --run-dir"
+            folder,
+            f"of a training with another {' and '.join(differing)}",
+            (f"delete {folder.parent} to start over, or choose another ", Option("run_dir")),
         )
 
 
@@ -175,7 +176,7 @@ def read_plan(run: RunDir) -> str:
 def plan_error(run: RunDir, problem: str) -> RunDirError:
     """That training cannot go on without its plan."""
     return RunDirError(
-        f"{run.checkpoints_dir / PLAN_NAME}: {problem}; restore it, or delete {run.checkpoints_dir} to start over"
+        run.checkpoints_dir / PLAN_NAME, problem, f"restore it, or delete {run.checkpoints_dir} to start over"
     )
 
 
