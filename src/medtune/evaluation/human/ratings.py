@@ -39,6 +39,9 @@ class _Gathering:
     unnamed: dict[str, Path] = field(default_factory=dict)  # rater named after a file → that file
     problems: list[Problem] = field(default_factory=list)
 
+    def add(self, path: Path | str, problem: str, fix: str = "") -> None:
+        self.problems.append(Problem(path, problem, fix))
+
 
 def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> list[Judgement]:
     """Read filled sheets of the sheet called `sheet` with these `items`; rows that nobody filled in are passed over.
@@ -52,9 +55,7 @@ def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> 
         _read_file(path, sheet, frozenset(items), gathering)
     if not gathering.problems and not gathering.judgements:
         names = ", ".join(map(str, files))
-        gathering.problems.append(
-            Problem(names, "nothing is rated", f"fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
-        )
+        gathering.add(names, "nothing is rated", f"fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
     if len(gathering.problems) > _MAX_PROBLEMS:
         rest = len(gathering.problems) - _MAX_PROBLEMS
         gathering.problems[_MAX_PROBLEMS:] = [Problem(f"and {rest} further problems like these")]
@@ -73,9 +74,7 @@ def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gather
     strangers = {row.get("sheet", "") for row in filled} - {sheet}
     if strangers:
         other = ", ".join(repr(name) for name in sorted(strangers))
-        gathering.problems.append(
-            Problem(path, f"belongs to sheet {other}, the key to {sheet!r}", "give the key of that sheet")
-        )
+        gathering.add(path, f"belongs to sheet {other}, the key to {sheet!r}", "give the key of that sheet")
         return
     rater = _rater_of_file(path, sheet, filled, gathering)
     for row in filled:
@@ -102,20 +101,16 @@ def _rater_of_file(path: Path, sheet: str, rows: Sequence[dict[str, str]], gathe
         return ""
     named = {row["rater"].casefold(): row["rater"] for row in rows if row.get("rater")}
     if len(named) > 1:
-        gathering.problems.append(
-            Problem(path, "several raters' rows, and some without a name", "fill in the rater column")
-        )
+        gathering.add(path, "several raters' rows, and some without a name", "fill in the rater column")
     if named:
         return next(iter(named.values()))
     rater = path.stem.removeprefix(f"ratings-{sheet}-")
     other = gathering.unnamed.setdefault(rater.casefold(), path)
     if other != path:
-        gathering.problems.append(
-            Problem(
-                path,
-                f"its rater would be called {rater!r} after the file, as that of {other}",
-                "fill in the rater column",
-            )
+        gathering.add(
+            path,
+            f"its rater would be called {rater!r} after the file, as that of {other}",
+            "fill in the rater column",
         )
     return rater
 
@@ -126,22 +121,18 @@ def _judge(
     number = _whole_number(row.get("item", ""))
     item = row.get("item", "") if number is None else str(number)
     if item not in items:
-        gathering.problems.append(Problem(path, f"item {item!r} is not on the sheet, which has 1 to {len(items)}"))
+        gathering.add(path, f"item {item!r} is not on the sheet, which has 1 to {len(items)}")
         return None
     ratings = {}
     for column, value in _filled_ratings(row):
         rating = _whole_number(value)
         if rating not in SCALE:
-            gathering.problems.append(
-                Problem(path, f"item {item}: {column} is {value!r}", f"must be {SCALE[0]} to {SCALE[-1]}, or empty")
-            )
+            gathering.add(path, f"item {item}: {column} is {value!r}", f"must be {SCALE[0]} to {SCALE[-1]}, or empty")
         else:
             ratings[column] = rating
     preference = row.get("preference", "").lower()
     if preference and preference not in PREFERENCES:
-        gathering.problems.append(
-            Problem(path, f"item {item}: preference is {row['preference']!r}", "must be A, B or tie, or empty")
-        )
+        gathering.add(path, f"item {item}: preference is {row['preference']!r}", "must be A, B or tie, or empty")
     known = next((choice for choice in PREFERENCES if choice == preference), None)
     name = gathering.names.setdefault(rater.casefold(), rater)
     return Judgement(name, item, ratings, known, rearm(row.get("comment", "")))
@@ -167,12 +158,10 @@ def _add(new: Judgement, path: Path, gathering: _Gathering) -> None:
     after = {**new.ratings, **({"preference": new.preference} if new.preference else {})}
     for column in sorted(before.keys() & after.keys()):
         if before[column] != after[column]:
-            gathering.problems.append(
-                Problem(
-                    path,
-                    f"item {new.item}: {new.rater} gives {column} {after[column]} here and {before[column]} elsewhere",
-                    "take one of them out",
-                )
+            gathering.add(
+                path,
+                f"item {new.item}: {new.rater} gives {column} {after[column]} here and {before[column]} elsewhere",
+                "take one of them out",
             )
     gathering.judgements[new.rater, new.item] = Judgement(
         new.rater,
