@@ -10,7 +10,7 @@ import pytest
 
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
-from medtune.errors import ConfigError, RunDirError
+from medtune.errors import Command, ConfigError, RunDirError
 from medtune.pipeline.run import is_done
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
