@@ -51,7 +51,7 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
     from medtune.runtime.process import prepare_process
 
     prepare_process()
-    from medtune.config.schema import parse_config
+    from medtune.config.checking import parse_config
     from medtune.inference.generation import choose_batch_size, generate_answers
     from medtune.inference.preparation import prepare_inference
     from medtune.model.loaded import load_model
@@ -95,7 +95,7 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def planned_peak(config: Any, gpu: Any, longest_prompt: int, batch: int) -> float:
-    """GiB that `medtune plan` foretells for these answers, from the model's config.json."""
+    """GiB that `medtune plan` predicts for these answers, from the model's config.json."""
     from medtune.pipeline.plan import RowSizes, base_folder, forecast
     from medtune.pipeline.plan_tables import answer_parts
 

@@ -42,7 +42,7 @@ def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Seq
     run = RunDir.create(path, config, resume=False)
     shutil.copytree(prepared / "data", path / "data")
     run.complete("data", source.stage_records["data"])
-    release_locks()  # the command that goes on is another process
+    release_locks()  # the next command is another process
 
 
 def medtune(
@@ -93,7 +93,7 @@ def stage_records(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def planned(run: Path, *, cap: float) -> dict[str, Any]:
-    """What `medtune plan` foretells for a finished training on the GPU that is here; nothing without one.
+    """What `medtune plan` predicts for a finished training on the GPU that is here; nothing without one.
 
     From the model's config.json and the lengths of the rows; `cap` GiB of the GPU, or what is free.
     """

@@ -30,7 +30,7 @@ from reporting import GIB, note, print_measurement
 
 RECIPE = "llama3-8b-80gb"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# Of an entry of B: the update is then a thirtieth of a weight of LLaMA's usual spread, as after a short training.
+# The spread of an entry of B: the update is then a thirtieth of a weight's usual spread, as after a short training.
 B_SPREAD = 0.02
 # What an 8B merge must stay under.
 PEAK_GIB = 6.0
@@ -92,7 +92,7 @@ def take_for_trained(path: Path, adapter: Path) -> None:
     run = RunDir.open(path)
     shutil.copytree(adapter, run.adapter_dir)
     run.complete("train", {})
-    release_locks()  # the commands that go on are other processes
+    release_locks()  # the next commands are other processes
 
 
 def write_adapter(model: Path, folder: Path) -> Path:

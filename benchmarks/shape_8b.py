@@ -99,7 +99,7 @@ def random_model(tokenizer: Any, sizes: dict[str, int], device: str) -> Any:
 
 
 def write_nf4(model: Any, folder: Path) -> None:
-    """Quantise `model` layer by layer, as it stands on its device, and write it as transformers does."""
+    """Quantise `model` layer by layer, where it is, and write it as transformers does."""
     import torch
     from safetensors.torch import save_file
     from transformers import BitsAndBytesConfig

@@ -212,7 +212,8 @@ def nf4_layers(device: str) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from medtune.config.schema import LoraSection, ModelSection
+    from medtune.config.schema import ModelSection
+    from medtune.config.training import LoraSection
     from medtune.model.adapters import attach_new_adapter
     from medtune.model.fused.layers import fuse_layers
     from medtune.model.loading import ModelFiles, load_base_model

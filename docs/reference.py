@@ -1,8 +1,11 @@
-"""Writes docs/config.md and docs/cli.md from the schema and the commands: `python docs/reference.py docs`."""
+"""Writes docs/config.md and docs/cli.md, and the tree of CONTRIBUTING.md: `python docs/reference.py docs`."""
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +13,10 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from medtune.config.schema import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "medtune"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 
 def config_page() -> str:
@@ -46,6 +53,38 @@ def write_pages(folder: Path) -> None:
     """Write both pages to `folder`."""
     for name, text in (("config.md", config_page()), ("cli.md", cli_page())):
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def tree() -> str:
+    """Every module of the package with the first sentence of its docstring, from the top layer down."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    lines = [f"- `__init__.py` {_first_sentence(PACKAGE / '__init__.py')}"]
+    for layer in contracts["contracts"][0]["layers"]:
+        for name in layer.split(" | "):
+            room = PACKAGE / name
+            lines += _room(room, 0) if room.is_dir() else [f"- `{name}.py` {_first_sentence(room.with_suffix('.py'))}"]
+    return "\n".join(lines) + "\n"
+
+
+def with_tree(page: str) -> str:
+    """The text of CONTRIBUTING.md with the tree as it is now."""
+    return re.sub(r"(<!-- tree -->\n).*(<!-- /tree -->)", lambda marks: marks[1] + tree() + marks[2], page, flags=re.S)
+
+
+def _room(folder: Path, depth: int) -> list[str]:
+    indent = "  " * depth
+    lines = [f"{indent}- `{folder.name}/` {_first_sentence(folder / '__init__.py')}"]
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        if path.is_dir() and (path / "__init__.py").exists():
+            lines += _room(path, depth + 1)
+        elif path.suffix == ".py" and path.name != "__init__.py":
+            lines.append(f"{indent}  - `{path.name}` {_first_sentence(path)}")
+    return lines
+
+
+def _first_sentence(module: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    return re.split(r"(?<=\.)\s", docstring, maxsplit=1)[0].replace("\n", " ")
 
 
 def _section(field: Any) -> type[BaseModel] | None:
@@ -109,3 +148,4 @@ def _cell(text: str | None) -> str:
 
 if __name__ == "__main__":
     write_pages(Path(sys.argv[1]))
+    CONTRIBUTING.write_text(with_tree(CONTRIBUTING.read_text(encoding="utf-8")), encoding="utf-8")

@@ -16,7 +16,8 @@ from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.evaluation.strata import compare_strata
 from medtune.model.adapters import adapter_fingerprint
-from medtune.records import Comparison, Control, ControlName, MergeRecord, Prediction, QAPair, Split
+from medtune.model.merging.record import MergeRecord
+from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, Split
 from medtune.run_dir.directory import RunDir
 
 QTYPES = ("symptoms", "treatment", "causes")

@@ -15,7 +15,7 @@ from medtune.config.schema import Config
 from medtune.runtime.interruption import INTERRUPTED_STATUS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HAND_WRITTEN = [page for page in PAGES if page.name not in ("cli.md", "config.md")]
 
 
@@ -68,6 +68,27 @@ def test_generated_pages_are_current(tmp_path):
     reference.write_pages(tmp_path)
     for name in ("config.md", "cli.md"):
         assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), f"run `make docs`: {name} is stale"
+
+
+def test_contributing_names_every_module_once_with_what_it_does():
+    page = reference.CONTRIBUTING.read_text(encoding="utf-8")
+    assert reference.with_tree(page) == page, "run `make docs`: CONTRIBUTING.md is stale"
+    entries = re.findall(r"^ *- `([\w./]+)` (.*)$", page.split("<!-- tree -->")[1].split("<!-- /tree -->")[0], re.M)
+    assert sorted(name for name, _ in entries) == sorted(map(_as_listed, reference.PACKAGE.rglob("*.py")))
+    assert [name for name, text in entries if not text] == []
+
+
+def _as_listed(module):
+    in_room = module.name == "__init__.py" and module.parent.name != "medtune"
+    return f"{module.parent.name}/" if in_room else module.name
+
+
+def test_contributing_names_files_that_exist():
+    text = re.sub(r"<!-- tree -->.*<!-- /tree -->", "", reference.CONTRIBUTING.read_text(encoding="utf-8"), flags=re.S)
+    # A part that is marked speaks of what is being built.
+    parts = [part for part in re.split(r"\n(?=\n|\d\. |\| )", text) if "<!-- check -->" not in part]
+    for name in re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|md))`", "\n".join(parts)):
+        assert (ROOT / name).is_file() or (reference.PACKAGE / name).is_file(), name
 
 
 def test_readme_lists_every_recipe_and_make_target():

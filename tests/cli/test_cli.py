@@ -14,7 +14,8 @@ import pytest
 from command_line import Medtune, Result, command_runner
 from medtune import __version__
 from medtune.__main__ import main
-from medtune.config.recipes import dump_config, load_recipe, read_config, shipped_recipes
+from medtune.config.recipes import load_recipe, read_config, shipped_recipes
+from medtune.config.recipes.yaml_text import dump_config
 from medtune.run_dir.directory import RunDir
 from tiny_model import write_rows
 

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from medtune.config.schema import Config, LoraSection, Section, SplitSection, parse_config
+from medtune.config.checking import parse_config
+from medtune.config.schema import Config, SplitSection
+from medtune.config.section import Section
+from medtune.config.training import LoraSection
 from medtune.errors import ConfigError, MedtuneError
 
 MINIMAL: dict[str, Any] = {"model": {"base": "owner/model"}, "data": {"source": "rows.csv"}}

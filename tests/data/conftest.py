@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config.schema import ColumnsSection, parse_config
+from medtune.config.checking import parse_config
+from medtune.config.schema import ColumnsSection
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.near_duplicates import SimilarAnswers
 from medtune.data.prepare import Prepared, prepare_data

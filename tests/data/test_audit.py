@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medtune.config.schema import Config, parse_config
+from medtune.config.checking import parse_config
+from medtune.config.schema import Config
 from medtune.data.audit import TokenLengths, Truncation, audit_rows
 from medtune.data.audit_tables import leak_sentences, print_audit, print_leakage
 from medtune.data.prepare import Prepared, prepare_data

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medtune.config.schema import Config, parse_config
+from medtune.config.checking import parse_config
+from medtune.config.schema import Config
 from medtune.data.prepare import Prepared, prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.shown_rows import print_rows, rows_to_show

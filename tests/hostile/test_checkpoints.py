@@ -153,7 +153,7 @@ def _torn(what: str, damage: str, *edits: inputs.Maker) -> Torn:
         assert f"{CHECKPOINT}: torn ({damage}), skipped" in result.err
         assert (workspace / "run/adapter/adapter_model.safetensors").is_file()
 
-    then = f"`{CHECKPOINT}: torn ({damage}), skipped`; training goes on from the one before it, or starts over"
+    then = f"`{CHECKPOINT}: torn ({damage}), skipped`; training resumes from the one before it, or starts over"
     return Torn(what, unfinished_training(*edits, sealed=False), RESUME, then, check, damage)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from command_line import Medtune
 from hostile.cases import matches, snapshot
-from medtune.config.schema import Config, Section
+from medtune.config.schema import Config
+from medtune.config.section import Section
 
 INTEGER, NUMBER, TEXT = (f"input should be a valid {kind}" for kind in ("integer", "number", "string"))
 SECTION, LIST = "must be a section of keys", "must be a list"

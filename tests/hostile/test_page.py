@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hostile import page
+from hostile.cases import matches
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -23,3 +25,20 @@ def test_every_line_names_its_subject_and_is_one_line() -> None:
             for line in getattr(case, "lines", ()):
                 assert line.isprintable()
                 assert ": " in line or " has " in line, line
+
+
+def test_every_case_is_on_the_page_under_what_it_says() -> None:
+    text = page.page()
+    for cases in page.CASES.values():
+        outcomes = {
+            what: shared for shared, inputs in page.grouped((page.said(c), c.what) for c in cases) for what in inputs
+        }
+        assert outcomes.keys() == {case.what for case in cases}
+        for case in cases:
+            assert matches(page.said(case), re.sub(" ?… ?", "…", outcomes[case.what]))
+            assert case.what.replace("|", "\\|") in text
+
+
+def test_texts_that_are_alike_share_a_row_with_dots_where_they_differ() -> None:
+    pairs = [("a.csv: row 1 is a list", "x"), ("b.csv: row 12 is a list", "y"), ("a.csv: empty", "z")]
+    assert page.grouped(pairs) == [("… row … is a list", ["x", "y"]), ("a.csv: empty", ["z"])]

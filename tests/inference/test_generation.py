@@ -97,7 +97,7 @@ def test_finished_rows_leave_the_batch(model, tiny, prompts, monkeypatch):
 
 
 def test_adapters_answer_too_and_can_be_switched_off(tiny, prompts):
-    from medtune.config.schema import LoraSection
+    from medtune.config.training import LoraSection
     from medtune.model.adapters import attach_new_adapter
 
     plain = [answer.text for answer in batched(tiny.load(), tiny, prompts, 4)]

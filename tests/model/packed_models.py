@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
-from medtune.config.schema import LoraSection
+from medtune.config.training import LoraSection
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.attention import NAME, register_packed_attention
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from medtune.config.schema import LoraSection
+from medtune.config.training import LoraSection
 from medtune.errors import ModelError
 from medtune.model.adapters import adapter_base, attach_adapter, attach_new_adapter, resolve_adapter
 

@@ -11,7 +11,8 @@ from architectures import ARCHITECTURES, Architecture
 from packed_models import error, gradients_of
 from torch.nn.functional import cross_entropy
 
-from medtune.config.schema import LoraSection, ModelSection
+from medtune.config.schema import ModelSection
+from medtune.config.training import LoraSection
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.inference.generation import generate_answers

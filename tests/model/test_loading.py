@@ -7,7 +7,8 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from medtune.config.schema import LoraSection, ModelSection
+from medtune.config.schema import ModelSection
+from medtune.config.training import LoraSection
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
 from medtune.inference.scoring import answer_losses

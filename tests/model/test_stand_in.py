@@ -6,7 +6,8 @@ import torch
 from packed_models import error, gradients_of
 from torch.nn.functional import cross_entropy
 
-from medtune.config.schema import LoraSection, ModelSection
+from medtune.config.schema import ModelSection
+from medtune.config.training import LoraSection
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import encode_for_training
 from medtune.model.adapters import attach_new_adapter

@@ -87,8 +87,8 @@ def artefacts(run_dir: RunDir, system="baseline") -> dict[str, bytes]:
 
 
 def stages(run_dir: RunDir, name: str) -> dict:
-    """What provenance tells of a stage, save what it cost and how much memory was free."""
-    record = run_dir.stage_records[name]
+    """What provenance tells of a stage, except what it cost and how much memory was free."""
+    record = dict(run_dir.stage_records[name])
     record["choices"] = {name: choice["value"] for name, choice in record["choices"].items()}
     return {key: value for key, value in record.items() if key not in ("seconds", "peak_rss_bytes", "peak_gpu_bytes")}
 
@@ -214,14 +214,14 @@ def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, capfd, 
     run_dir.config_file.write_text(config.replace(before, after))
     capfd.readouterr()
     batches = Calls(monkeypatch, *DECODED)
-    perform("baseline", run_dir)
+    perform("baseline", RunDir(run_dir.path))
     assert batches.count == 4
     file = run_dir.partial_file("baseline")
     assert f"{file}: begun with another {name}, thrown away; all rows are computed anew" in capfd.readouterr().err
 
 
 def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, monkeypatch, capfd):
-    from medtune.config.schema import LoraSection
+    from medtune.config.training import LoraSection
     from medtune.model.adapters import attach_new_adapter
 
     for seed in (0, 1):
@@ -229,6 +229,7 @@ def test_answers_of_another_adapter_are_thrown_away(run_dir, tiny, tmp_path, mon
     shutil.copytree(tmp_path / "adapter-0", tmp_path / "adapter")
     config = run_dir.config_file.read_text()
     run_dir.config_file.write_text(config.replace("adapter: null", f"adapter: {tmp_path / 'adapter'}"))
+    run_dir = RunDir(run_dir.path)
     for _ in range(2):
         with monkeypatch.context() as patch:
             Calls(patch, *DECODED, at=2)
@@ -250,6 +251,7 @@ def test_another_base_of_the_same_name_is_told_by_every_later_stage(uninterrupte
     run_dir.config_file.write_text(run_dir.config_file.read_text().replace(str(tiny.path), str(base)))
     # As if the run had been made with this folder.
     run_dir.provenance_file.write_text(run_dir.provenance_file.read_text().replace(str(tiny.path), str(base)))
+    run_dir = RunDir(run_dir.path)
     load_run_model(run_dir, {}, for_training=False)
     weights = base / "model.safetensors"
     save_file({name: weight * 2 for name, weight in load_file(weights).items()}, weights, {"format": "pt"})
@@ -257,7 +259,7 @@ def test_another_base_of_the_same_name_is_told_by_every_later_stage(uninterrupte
         perform("train", run_dir)
     # Versions that recorded nothing of it go on.
     run_dir.provenance_file.write_text(run_dir.provenance_file.read_text().replace("base_identity", "older"))
-    load_run_model(run_dir, {}, for_training=False)
+    load_run_model(RunDir(run_dir.path), {}, for_training=False)
 
 
 def test_a_file_left_behind_by_a_complete_stage_is_taken_away(uninterrupted):

@@ -18,18 +18,18 @@ from safetensors.torch import load_file, save_file
 from command_line import command_runner
 from medtune.__main__ import main
 from medtune.config.recipes import load_recipe
-from medtune.config.schema import LoraSection
+from medtune.config.training import LoraSection
 from medtune.errors import ModelError
 from medtune.inference import merge_measurement
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
 from medtune.model.loading import base_identity, resolve_base
 from medtune.model.merging import blocks as merging
 from medtune.model.merging.folder import existing_merge, read_record, record_of, require_whole, write_companions
+from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.merge import merge_stage
 from medtune.pipeline.run import perform
 from medtune.publishing.merge_record import merge_sentences, read_merge
-from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
 from medtune.runtime import interruption
@@ -446,8 +446,8 @@ def starting(run_dir, tmp_path) -> RunDir:
     values["model"]["adapter"] = str(adapter)
     run_dir.config_file.write_text(json.dumps(values))
     record = run_dir.provenance
-    run_dir.write_json(run_dir.provenance_file, record | {"stages": {"data": record["stages"]["data"]}})
-    return run_dir
+    run_dir.write_json(run_dir.provenance_file, {**record, "stages": {"data": record["stages"]["data"]}})
+    return RunDir(run_dir.path)
 
 
 def test_what_a_training_starts_from_is_not_merged_for_what_it_makes(starting, tmp_path, medtune):

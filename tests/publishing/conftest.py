@@ -33,7 +33,7 @@ def reconfigured(copied_run: RunDir) -> Callable[..., RunDir]:
     """The copied run as if it had been made with other values of some keys."""
 
     def change(**sections: dict[str, object]) -> RunDir:
-        from medtune.config.recipes import dump_config
+        from medtune.config.recipes.yaml_text import dump_config
 
         config = copied_run.config
         updates = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}

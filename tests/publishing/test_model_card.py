@@ -14,11 +14,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from medtune.evaluation.artefacts import read_comparison
 from medtune.model.loading import DEMO_MODEL
+from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
 from medtune.publishing.licences import agreement_files, base_licence, data_licence
 from medtune.publishing.loading_code import Target, loading_code
 from medtune.publishing.model_card import CardRequest, build_card, write_card
 from medtune.publishing.public_names import is_local, public_names
-from medtune.records import Divergence, MergeMeasurement, MergeRecord
 from medtune.run_dir.directory import RunDir
 
 

@@ -429,6 +429,7 @@ def test_paths_under_the_home_directory_stay_at_home(hub, reconfigured, tiny, tm
     run.complete("train", {})
     # Its stages had the base elsewhere, and before the notes.
     run.provenance_file.write_text(run.provenance_file.read_text().replace("base_identity", "older"))
+    run = RunDir(run.path)
     merge_stage(run, tmp_path / "merged", measure=False)
     release_locks()
     monkeypatch.setenv("HOME", "/home/alice")

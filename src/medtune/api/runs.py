@@ -20,9 +20,10 @@ from medtune.run_dir.stages import STAGE_NAMES, StageName
 
 if TYPE_CHECKING:
     from medtune.inference.chat import Chat
+    from medtune.model.merging.record import MergeRecord
     from medtune.pipeline.merge import MergedDtype
     from medtune.publishing.publish import Published, PublishOption
-    from medtune.records import MergeRecord, Prediction, Score, SystemName
+    from medtune.records import Prediction, Score, SystemName
     from medtune.runtime.progress import Listener
 
 

@@ -13,7 +13,8 @@ from medtune.evaluation.prediction_files import predictions_of, read_predictions
 from medtune.records import Comparison, Prediction, Score
 
 if TYPE_CHECKING:
-    from medtune.api import Predictions, StrPath
+    from medtune.api.scores import Predictions
+    from medtune.api.stages import StrPath
 
 
 def score_rows(

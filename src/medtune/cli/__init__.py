@@ -101,7 +101,8 @@ def recipes() -> None:
 
 def config(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print what a recipe resolves to, every key written out."""
-    from medtune.config.recipes import dump_config, load_recipe
+    from medtune.config.recipes import load_recipe
+    from medtune.config.recipes.yaml_text import dump_config
 
     print(dump_config(load_recipe(recipe, overrides or [])), end="")
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from medtune.inference.generation import unwrapped
 from medtune.inference.scoring import plan_passes
 from medtune.model.answer_loss import logit_change
+from medtune.model.merging.record import Divergence
 from medtune.model.packing import pack_rows
-from medtune.records import Divergence, EncodedRow
+from medtune.records import EncodedRow
 from medtune.runtime.hardware import input_device
 
 # Tokens of one pass: few, so that weights which wait in host memory are all that a small GPU holds beside them.

@@ -22,7 +22,8 @@ from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.inference.preparation import prepare_inference
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
-from medtune.records import EncodedRow, MergeMeasurement, QAPair
+from medtune.model.merging.record import MergeMeasurement
+from medtune.records import EncodedRow, QAPair
 from medtune.runtime.hardware import (
     choose_device,
     choose_dtype,

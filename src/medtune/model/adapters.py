@@ -9,7 +9,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from medtune.config.schema import DEFAULT_SYSTEM_PROMPT, Config, LoraSection
+from medtune.config.schema import DEFAULT_SYSTEM_PROMPT, Config
+from medtune.config.training import LoraSection
 from medtune.errors import ModelError
 from medtune.model.adapter_files import (
     CONFIG_NAME,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from medtune.config.schema import Config
 from medtune.errors import Command, ConfigError, ModelError, Option
-from medtune.records import FileRecord, MergeRecord
+from medtune.model.merging.record import MergeRecord
+from medtune.records import FileRecord
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.stages import stage_named
 from medtune.runtime.hardware import PeakMemory, release_memory

@@ -10,9 +10,9 @@ from medtune.config.schema import Config
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count
 from medtune.evaluation.human.results import SCORES_FILE
+from medtune.model.merging.record import MergeRecord
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
-from medtune.records import MergeRecord
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.stages import STAGE_NAMES
 from medtune.runtime.terminal import one_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from medtune.errors import Command, Option
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import read_record
-from medtune.records import MergeMeasurement, MergeRecord
+from medtune.model.merging.record import MergeMeasurement, MergeRecord
 from medtune.run_dir.directory import RunDir
 
 

@@ -15,12 +15,13 @@ from medtune.evaluation.formatting import METRIC_NAMES, escape_markdown
 from medtune.evaluation.reading import reading_of
 from medtune.evaluation.tables import comparison_markdown
 from medtune.model.loading import DEMO_MODEL
+from medtune.model.merging.record import MergeRecord
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
 from medtune.publishing.merge_record import is_within_bound, merged_notes
 from medtune.publishing.public_names import PublicNames, public_name, public_names
-from medtune.records import Comparison, ComparisonRow, MergeRecord
+from medtune.records import Comparison, ComparisonRow
 from medtune.run_dir.directory import RunDir
 
 _LANGUAGE = "en"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from medtune.config.recipes import dump_config
+from medtune.config.recipes.yaml_text import dump_config
 from medtune.errors import Command, Option, PublishError
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import RECORD_NAME, record_of, require_whole

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medtune.config.recipes import changed_keys, dump_config, read_config
+from medtune.config.recipes import changed_keys, read_config
+from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text
 from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, SystemName

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtune.config.recipes import dump_config, read_config
+from medtune.config.recipes import read_config
+from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import ConfigError
 from medtune.runtime.hardware import describe_hardware

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-from medtune.config.schema import Config, TrainingSection
+from medtune.config.schema import Config
+from medtune.config.training import TrainingSection
 from medtune.errors import ModelError, first_line
 from medtune.model.fused.adapters import fuse_adapters
 from medtune.model.fused.layers import FusedLayer, fuse_layers

@@ -7,16 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from medtune.config.recipes import (
-    changed_keys,
-    dump_config,
-    load_for_source,
-    load_recipe,
-    read_config,
-    recipe_name,
-    shipped_recipes,
-)
-from medtune.config.schema import Config, DataSection, TrainingSection, parse_config
+from medtune.config.checking import parse_config
+from medtune.config.recipes import changed_keys, load_for_source, load_recipe, read_config, recipe_name, shipped_recipes
+from medtune.config.recipes.yaml_text import dump_config
+from medtune.config.schema import Config, DataSection
+from medtune.config.training import TrainingSection
 from medtune.errors import ConfigError
 
 BASE = "model: {base: owner/model}\ndata: {source: rows.csv}\n"

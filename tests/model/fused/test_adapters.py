@@ -4,7 +4,8 @@ import pytest
 import torch
 from packed_models import error, gradients_of
 
-from medtune.config.schema import LoraSection, ModelSection
+from medtune.config.schema import ModelSection
+from medtune.config.training import LoraSection
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.base_weights import dequantized_bytes
 from medtune.model.fused.adapters import fuse_adapters

@@ -10,7 +10,8 @@ import torch
 from huggingface_hub import close_session
 
 from hub_uploads import UploadServer, ask_this_hub
-from medtune.config.recipes import dump_config, load_recipe
+from medtune.config.recipes import load_recipe
+from medtune.config.recipes.yaml_text import dump_config
 from medtune.errors import HubError, HubUnavailableError
 from medtune.run_dir.directory import RunDir
 from medtune.training.checkpoints import remote

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtune.config.schema import TrainingSection
+from medtune.config.training import TrainingSection
 from medtune.errors import ModelError
 from medtune.training import preparation
 from medtune.training.plan.choosing import plan_training, work_per_token

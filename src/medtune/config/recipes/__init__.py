@@ -5,21 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeConstructor
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.scanner import Scanner
+from medtune.config.checking import parse_config
+from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
+from medtune.config.schema import Config
+from medtune.errors import ConfigError, Option, Problem, show_value
 
-from medtune.config.schema import Config, parse_config
-from medtune.errors import ConfigError, Option, Problem, Text, show_value
-
-MAX_RECIPE_BYTES = 1 << 20
-# A recipe has some sixty keys.
-MAX_MERGED_KEYS = 10_000
 # `key.path=value` as text, with a YAML value, or values by their dotted keys or in sections.
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -89,23 +82,9 @@ def recipe_name(recipe: str) -> str:
     return Path(recipe).stem if _is_file_name(recipe) else recipe
 
 
-def dump_config(config: Config) -> str:
-    """The configuration as YAML, every key written out."""
-    stream = StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.width = 2**31 - 1  # where ruamel folds a line beside an escape, a blank comes or goes
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    values = config.model_dump(mode="json")
-    # ruamel writes U+0085 as it is and reads it back as a blank; escaped it survives.
-    yaml.allow_unicode = "\\x85" not in repr(values)
-    yaml.dump(values, stream)
-    return stream.getvalue()
-
-
 def read_config(path: Path) -> Config:
     """Read back a resolved `config.yaml`."""
-    return parse_config(_parse_yaml(_read_text(path, str(path)), origin=str(path)), origin=str(path))
+    return parse_config(parse_yaml(read_recipe_text(path, str(path)), origin=str(path)), origin=str(path))
 
 
 # What a run may change when it goes on: it has no part in what comes out, but for the last bits.
@@ -135,7 +114,7 @@ def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
     text, where, identity = _find_recipe(recipe)
     if identity in seen:
         raise ConfigError(recipe, f"extends itself ({' → '.join([*seen, identity])})", "remove one `extends`")
-    values = _parse_yaml(text, origin=recipe)
+    values = parse_yaml(text, origin=recipe)
     parent = values.pop("extends", None)
     if parent is None:
         return values
@@ -152,82 +131,15 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
         path = Path(recipe)
         if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
             raise ConfigError(recipe, "no such recipe file", "`medtune recipes` lists the shipped ones")
-        return _read_text(path, recipe), path, str(path.resolve())
+        return read_recipe_text(path, recipe), path, str(path.resolve())
     if recipe not in shipped_recipes():
         names = ", ".join(shipped_recipes())
         raise ConfigError(recipe, f"unknown recipe; shipped are {names}", "a file's name must end in .yaml or .yml")
     return (files(__name__) / f"{recipe}.yaml").read_text(encoding="utf-8"), None, recipe
 
 
-def _read_text(path: Path, origin: str) -> str:
-    if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise ConfigError(origin, f"larger than {MAX_RECIPE_BYTES} bytes", "a recipe is a short YAML file")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise ConfigError(origin, f"not UTF-8 text ({reason})", "save it as UTF-8") from None
-
-
 def _is_file_name(recipe: str) -> bool:
     return recipe.endswith((".yaml", ".yml")) or "/" in recipe
-
-
-def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
-    values = _load_yaml(text, origin)
-    if not isinstance(values, dict):
-        raise ConfigError(origin, f"must be a mapping of sections such as model and data, got {type(values).__name__}")
-    return values
-
-
-def _load_yaml(text: str, origin: Text) -> Any:
-    # The pure loader speaks YAML 1.2, in which 2e-4 is a number and `no` a string, and refuses duplicate keys.
-    try:
-        yaml = YAML(typ="safe", pure=True)
-        yaml.Scanner = _TaglessScanner
-        yaml.Constructor = _BoundedConstructor
-        return yaml.load(text)
-    except DuplicateKeyError as error:
-        problem = str(error.problem or "a key is given twice").split(" with")[0]
-        raise ConfigError(origin, f"{problem}{_at(error)}", "keep one of them") from None
-    except ConstructorError as error:
-        problem = str(error.problem)
-        problem = "YAML tags are not allowed" if "tag" in problem else f"not valid YAML: {problem}"
-        raise ConfigError(origin, f"{problem}{_at(error)}", "write plain values") from None
-    except YAMLError as error:
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(origin, f"not valid YAML: {problem}{_at(error)}") from None
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        # The constructors' own: a date of month 99, an integer of 5,000 digits, a list as a key, `!!int` of nothing.
-        raise ConfigError(origin, f"not valid YAML: {error}") from None
-    except RecursionError:
-        raise ConfigError(origin, "nested too deeply", "a recipe has sections and keys only") from None
-
-
-class _TaglessScanner(Scanner):
-    """Refuses any tag: the safe ones make sets, whose order is another in every process, and pairs of one key."""
-
-    def fetch_tag(self) -> None:
-        """Raises ConstructorError."""
-        raise ConstructorError(problem="a tag", problem_mark=self.reader.get_mark())
-
-
-class _BoundedConstructor(SafeConstructor):
-    """Counts the keys that `<<` brings in: a few lines of it, each merging the last one nine times, make millions."""
-
-    merged = 0
-
-    def flatten_mapping(self, node: Any) -> Any:
-        """As the parent class. Raises ConstructorError for more than `MAX_MERGED_KEYS`."""
-        super().flatten_mapping(node)
-        self.merged += len(getattr(node, "merge", None) or ())
-        if self.merged > MAX_MERGED_KEYS:
-            raise ConstructorError(problem=f"merges more than {MAX_MERGED_KEYS:,} keys", problem_mark=node.start_mark)
-
-
-def _at(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
 
 
 def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> None:
@@ -248,7 +160,7 @@ def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> Non
             raise ConfigError(Option("set", shown), f"{parent} is a value, not a section")
         node = child
     if isinstance(given, str):
-        value = _load_yaml(text, origin=Option("set", shown))
+        value = load_yaml(text, origin=Option("set", shown))
     node[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from medtune.errors import ModelError, Option
-from medtune.records import MergeRecord
+from medtune.model.merging.record import MergeRecord
 from medtune.runtime.progress import progress_bar
 from medtune.runtime.terminal import one_line
 from medtune.storage.hub import ADAPTER_SETTINGS, LICENCE_FILES, TOKENIZER_FILES

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from medtune.config.recipes import dump_config
+from medtune.config.recipes.yaml_text import dump_config
 from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value
 from medtune.evaluation.reading import reading_of
 from medtune.publishing.public_names import public_name, without_paths

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from medtune.config.schema import TrainingSection
+from medtune.config.training import TrainingSection
 from medtune.errors import ModelError
 from medtune.model.packing import filled_up
 from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelShape, TrainingPlan, predicted_peak

@@ -1,0 +1,152 @@
+"""The whole job and its stages as functions; runs that are there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, overload
+
+from medtune.api.runs import Run
+from medtune.api.spelling import spelled_as_calls
+from medtune.api.working import working
+from medtune.config.recipes import Overrides, load_recipe, override, recipe_name
+from medtune.config.schema import Config
+from medtune.errors import ConfigError
+from medtune.records import ModelName, Score, SystemName
+from medtune.run_dir.directory import RunDir
+from medtune.runtime.progress import Listener
+
+StrPath = str | os.PathLike[str]
+
+
+def run(
+    recipe: StrPath | Config,
+    run_dir: StrPath | None = None,
+    *,
+    overrides: Overrides = (),
+    resume: bool = False,
+    progress: Listener | None = None,
+) -> Run:
+    """The whole job: data, baseline, controls, training, tuned, comparison. Complete stages are skipped.
+
+    `recipe` is a shipped recipe's name, a YAML file or a `Config`; the run goes to `run_dir`, or to `runs/NAME`. With
+    `resume` a run that is there goes on. Raises MedtuneError before any long work, and RunInterrupted where it was
+    stopped.
+
+    >>> run = medtune.run("demo", overrides={"training.max_steps": 3})
+    >>> print(run.comparison.reading[0])
+    On ... questions in ... groups the tuned model, against the baseline, ...
+    >>> events = []
+    >>> medtune.run("demo", overrides={"training.max_steps": 3}, resume=True, progress=events.append) == run
+    True
+    >>> events[0].stage, events[0].done, events[0].total
+    ('data', 1, 1)
+    """
+    config, path = _resolve(recipe, overrides, run_dir)
+    with working(progress):
+        from medtune.pipeline.run import run as run_all
+
+        run_all(config, path, resume=resume)
+    return Run(path)
+
+
+def prepare(
+    recipe: StrPath | Config,
+    run_dir: StrPath | None = None,
+    *,
+    overrides: Overrides = (),
+    resume: bool = False,
+    progress: Listener | None = None,
+) -> Run:
+    """The first stage alone: a run whose rows are cleaned, split and audited. Arguments are those of `run`.
+
+    >>> medtune.prepare("demo", "runs/by-hand", overrides={"training.max_steps": 3}).stages
+    ('data',)
+    """
+    config, path = _resolve(recipe, overrides, run_dir)
+    with working(progress):
+        from medtune.pipeline.run import perform, start_run
+
+        perform("data", start_run(config, path, resume=resume))
+    return Run(path)
+
+
+def train(run: Run | StrPath, *, resume: bool = False, progress: Listener | None = None) -> Run:
+    """The adapter of a run whose data is prepared. Raises MedtuneError, and RunInterrupted where it was stopped.
+
+    >>> medtune.train("runs/by-hand").stages
+    ('data', 'train')
+    """
+    opened = reopen(run)
+    with working(progress):
+        from medtune.pipeline.run import perform
+
+        perform("train", RunDir(opened.path), resume=resume)
+    return opened
+
+
+@overload
+def evaluate(run: Run | StrPath, model: ModelName, *, progress: Listener | None = None) -> dict[str, Score]: ...
+
+
+@overload
+def evaluate(
+    run: Run | StrPath, model: Literal["controls"], *, progress: Listener | None = None
+) -> dict[SystemName, dict[str, Score]]: ...
+
+
+def evaluate(
+    run: Run | StrPath, model: ModelName | Literal["controls"], *, progress: Listener | None = None
+) -> dict[str, Score] | dict[SystemName, dict[str, Score]]:
+    """Answer and score the test rows with the base model, or the tuned one: metric → score.
+
+    With "controls", those of every answer that took no tuning: control → metric → score. What is complete is read, and
+    what was interrupted goes on. Raises MedtuneError.
+
+    >>> medtune.evaluate("runs/by-hand", "baseline")["bleu"].n
+    8
+    >>> sorted(medtune.evaluate("runs/by-hand", "controls"))
+    ['cut_reference', 'few_shot', 'nearest_question', 'random_answer']
+    >>> medtune.evaluate("runs/by-hand", "tuned")["bleu"].ci95
+    (..., ...)
+    """
+    if model not in ("baseline", "controls", "tuned"):
+        raise ConfigError("evaluate", f"{model!r} must be baseline, controls or tuned")
+    opened = reopen(run)
+    directory = RunDir(opened.path)
+    with working(progress):
+        from medtune.pipeline.run import perform
+
+        perform(model, directory)
+        if model != "controls":
+            return directory.read_scores(model)
+        names: tuple[SystemName, ...] = directory.config.evaluation.controls
+        return {name: directory.read_scores(name) for name in names}
+
+
+@spelled_as_calls()
+def load_run(path: StrPath) -> Run:
+    """A run that is there, complete or not. Raises RunDirError if `path` holds none.
+
+    >>> "compare" in medtune.load_run("runs/demo").stages
+    True
+    """
+    return Run(RunDir.open(Path(path)).path)
+
+
+@spelled_as_calls()
+def _resolve(recipe: StrPath | Config, overrides: Overrides, run_dir: StrPath | None) -> tuple[Config, Path]:
+    if not isinstance(recipe, Config):
+        default = Path("runs") / recipe_name(os.fspath(recipe))
+        return load_recipe(recipe, overrides), default if run_dir is None else Path(run_dir)
+    if run_dir is None:
+        raise ConfigError("a Config has no name to call its run by", fix="give run_dir, such as run_dir='runs/mine'")
+    return override(recipe, overrides), Path(run_dir)
+
+
+def reopen(run: Run | StrPath) -> Run:
+    """The run at `run`, without a model in memory that a stage may need the room of."""
+    if isinstance(run, Run):
+        run.close()
+        return run
+    return load_run(run)

@@ -1,0 +1,42 @@
+"""What the sections of the configuration share: frozen, strict, and nothing in them that no file can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# YAML and JSON know no tuples: a list is what a user can write.
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        if any("\ud800" <= letter <= "\udfff" for text in _texts(value) for letter in text):
+            raise ValueError(NO_CHARACTER)
+        return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts((*value, *value.values()))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+# YAML and JSON can spell it, and no file and no tokenizer takes it.
+NO_CHARACTER = "holds half of a surrogate pair, which is no character; leave it out"

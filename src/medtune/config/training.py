@@ -1,0 +1,103 @@
+"""The sections of the configuration that say what is trained and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from medtune.config.section import Fraction, Names, PositiveInt, Section
+
+
+class LoraSection(Section):
+    """The adapter."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the two adapter matrices."""
+    alpha: Annotated[float, Field(gt=0)] = 16
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input. Anything but 0 rules out fused kernels."""
+    targets: Annotated[Names, Field(min_length=1)] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Names of the linear layers that get an adapter."""
+
+
+class TrainingSection(Section):
+    """Optimisation."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Passes over the training rows."""
+    max_steps: PositiveInt | None = None
+    """Stop after this many optimiser steps, whatever `epochs` says."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = "cosine"
+    """Learning-rate schedule, by its name in transformers."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps over which the learning rate rises to its peak."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Weight decay of the adapter."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    max_gradient_spike: Annotated[float, Field(gt=1)] | None = 100.0
+    """Training stops at a gradient whose norm is more than this many times the median of the steps before; none goes on
+    whatever comes."""
+    optimizer: Annotated[str, Field(min_length=1)] = "auto"
+    """Any optimiser name of transformers; `auto` is `adamw_torch_fused`, or `paged_adamw_8bit` on a GPU where the state
+    of 8 bytes a parameter does not fit."""
+    effective_batch_rows: PositiveInt = 16
+    """Rows of one optimiser step, over all devices."""
+    tokens_per_micro_batch: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
+    """Token budget of one pass, in training and in scoring; a longer row gets a pass of its own, and a pass is filled
+    up to a multiple of 64. It bounds memory: the rows of a step and the gradient stay the same. `auto` takes what is
+    fastest in the memory that is there."""
+    max_length: Annotated[int, Field(ge=16)] = 1024
+    """Longest row in tokens, prompt included."""
+    overlong: Literal["cut", "drop"] = "cut"
+    """Rows over `max_length`: `cut` shortens the answer at a sentence end and keeps the end token; `drop` leaves the
+    row out. Both are counted."""
+    checkpointing: PositiveInt | Literal["auto", "none", "all", "offload"] = "auto"
+    """Layers whose activations are computed again in the backward pass: none, all, or a number of them; `offload`
+    is all, with their inputs in host memory. `auto` takes what is fastest in the memory that is there."""
+    embeddings: Literal["auto", "device", "host"] = "auto"
+    """Where input embeddings sit in training: `host` is the host's memory, 1 GiB less on the GPU for LLaMA-3-8B."""
+    memory_gib: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Peak of GPU memory, in GiB, that the automatic choices keep to; none takes what is free."""
+    host_memory_gib: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Host memory, in GiB, that waiting inputs of layers may take in training; none takes 60 % of what is free."""
+    fused_adapters: bool = True
+    """Compute each projection and its adapter as one operation; the mathematics is PEFT's. Needs `lora.dropout: 0`."""
+    weights: Literal["auto", "nf4", "dequantized"] = "auto"
+    """4-bit base weights in training: `nf4` dequantises them in every step, `dequantized` does it once and keeps them
+    in the compute dtype (the same numbers, four times the memory). `auto` takes what is fastest in the memory that is
+    there. Without `fused_adapters` it is always `nf4`."""
+    checkpoint_steps: PositiveInt | None = None
+    """Validate and save a checkpoint every so many steps; none does both about five times a run."""
+    validation_limit: PositiveInt | None = 256
+    """Measure the validation loss on a seeded random sample of this many validation rows; none takes them all."""
+    keep_checkpoints: PositiveInt = 2
+    """How many checkpoints stay on disk; the newest and the best always do, an older one beside its own best alone."""
+    push_checkpoints_to: str | None = None
+    """Keep the newest checkpoint in this private Hub repository, `owner/name`, from which `--resume` goes on on a fresh
+    machine. It is made if it is not there; a public one is refused. None pushes nothing."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights become the adapter: lowest validation loss, or the last step's."""
+    early_stopping_patience: PositiveInt | None = None
+    """Stop after this many validations without a better loss; none never stops early."""
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], Field(strict=False)] = ()
+    """Trackers, by name; each needs its package installed."""
+
+    @field_validator("push_checkpoints_to")
+    @classmethod
+    def _name_a_repository(cls, name: str | None) -> str | None:
+        if name is not None:
+            from huggingface_hub.errors import HFValidationError
+            from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+            try:
+                validate_repo_id(name if "/" in name else f"{name}/")
+            except HFValidationError:
+                raise ValueError("must be a Hub repository of the form owner/name") from None
+        return name

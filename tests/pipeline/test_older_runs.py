@@ -1,0 +1,98 @@
+"""Runs, checkpoints and merged folders that an older version wrote are opened, resumed, reported, merged and asked.
+
+`fixtures/runs_0.1.0.tar.xz` was written by version 0.1.0 as of commit 71d2ebe: a random LLaMA of 70 kB in `base`, a
+`complete` run of 12 steps on the invented rows of `tiny_model.write_rows`, its merge in `merged`, and a run that was
+`stopped` by SIGTERM at step 6. The recipe is beside them.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medtune.config.recipes import load_recipe
+from medtune.evaluation.artefacts import read_comparison
+from medtune.inference.chat import Chat
+from medtune.pipeline.merge import merge_stage
+from medtune.pipeline.run import perform, run
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.lock import release_locks
+from medtune.run_dir.stages import STAGE_NAMES
+from medtune.training.checkpoints.sealing import last_checkpoint
+
+ARCHIVE = Path(__file__).resolve().parents[1] / "fixtures" / "runs_0.1.0.tar.xz"
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("older")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def older(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the older version's folder, which is the working directory: its recipe names `./base`."""
+    folder = shutil.copytree(unpacked, tmp_path / "older")
+    monkeypatch.chdir(folder)
+    yield folder
+    release_locks()
+
+
+def test_a_complete_run_is_complete_still(older: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    finished = run(load_recipe("recipe.yaml"), Path("complete"), resume=True)
+    assert capfd.readouterr().err.splitlines() == [f"── {name}: complete, skipped" for name in STAGE_NAMES]
+    comparison = read_comparison(finished)
+    assert [row.metric for row in comparison.rows if row.table == "standard"] == [
+        "bleu", "rougeL", "perplexity", "bits_per_byte",
+    ]  # fmt: skip
+    assert len(finished.read_history()) == 12 + 3
+    assert len(finished.read_predictions("tuned")) == comparison.rows[0].n
+
+
+def test_its_comparison_is_made_again_as_it_was(older: Path) -> None:
+    finished = RunDir.open(Path("complete"))
+    files = [finished.comparison_file, finished.controls_file, finished.strata_file, finished.lengths_file]
+    before = [file.read_bytes() for file in files]
+    finished.comparison_file.unlink()
+    perform("compare", finished)
+    assert [file.read_bytes() for file in files] == before
+    perform("report", finished)
+    assert b"<html" in finished.report_file.read_bytes()
+    assert finished.is_complete("report")
+
+
+def test_a_stopped_training_goes_on_and_ends_as_the_other_did(older: Path) -> None:
+    stopped = RunDir.open(Path("stopped"))
+    assert last_checkpoint(stopped).name == "checkpoint-6"
+    finished = run(load_recipe("recipe.yaml"), Path("stopped"), resume=True)
+    ours, theirs = (
+        [entry["loss"] for entry in one.read_history() if "loss" in entry]
+        for one in (finished, RunDir.open(Path("complete")))
+    )
+    # On the processor that wrote them they are equal; another rounds otherwise.
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert all(finished.is_complete(name) for name in STAGE_NAMES)
+
+
+def test_its_merge_is_known_and_made_again(older: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    finished = RunDir.open(Path("complete"))
+    record = merge_stage(finished, Path("merged"), dtype="float32", measure=False)
+    assert "merged: holds this merge already" in capfd.readouterr().err
+    again = merge_stage(finished, Path("merged-again"), dtype="float32", measure=False)
+    assert again.files["model.safetensors"] == record.files["model.safetensors"]
+
+
+def test_both_answer_alike(older: Path) -> None:
+    answers = []
+    for target in ("complete", "merged"):
+        said = io.StringIO()
+        answers.append(Chat.open(target).answer("What causes gout ?", use_adapter=True, on_text=said.write))
+        assert said.getvalue() == answers[-1]
+    assert answers[0] == answers[1]
