@@ -30,7 +30,7 @@ evaluation: {metrics: [bleu, rougeL]}
 # Runs `medtune doctor` for each case, without the price of starting Python. The token is read at every request.
 DRIVER = """
 import contextlib, io, json, os, sys, traceback
-from medtune import hub_access
+from medtune.storage import hub_access
 from medtune.__main__ import main
 
 hub_access.time_limit.__wrapped__.__defaults__ = (float(os.environ.get("LIMIT", "10")),)
