@@ -34,7 +34,7 @@ def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Seq
     from medtune.run_dir.lock import release_locks
 
     source = RunDir.open(prepared)
-    source.require("data", "medtune data prepare")
+    source.require("data")
     if taken := [override for override in overrides if override.startswith(("data.", "seed="))]:
         raise SystemExit(f"{', '.join(taken)}: the rows are those of {prepared}; give the table instead to change them")
     held = source.config

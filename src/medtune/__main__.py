@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from medtune.errors import DiskError, MedtuneError
 from medtune.runtime import interruption
 from medtune.runtime.distributed import is_main
 
@@ -32,7 +33,6 @@ def _open_what_is_closed() -> None:
 def _run() -> None:
     from typer import Abort, TyperException
 
-    from medtune.errors import DiskError, MedtuneError
     from medtune.pipeline.edge import process_edge
     from medtune.runtime.terminal import harmless
     from medtune.storage.disk_errors import writing
@@ -47,7 +47,7 @@ def _run() -> None:
                 sys.stdout.flush()
         sys.exit(status)
     except DiskError as error:
-        _fail_on_disk(str(error))
+        _fail_on_disk(error)
     except MedtuneError as error:
         # Not splitlines: a name in a message may hold what only looks like the end of a line.
         _fail(*(f"medtune: {harmless(line)}" for line in str(error).split("\n") if line))
@@ -76,7 +76,7 @@ def _continuing_command() -> str | None:
     return continuing_command(sys.argv[1:])
 
 
-def _fail_on_disk(problem: str) -> None:
+def _fail_on_disk(problem: DiskError) -> None:
     command = _continuing_command()
     _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
 

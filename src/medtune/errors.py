@@ -1,16 +1,90 @@
-"""What a user is shown when something of theirs is wrong: one line that names the thing and the fix."""
+"""What a user is shown when something of theirs is wrong: the thing, its problem and the fix, in one line."""
 
 from __future__ import annotations
 
 import reprlib
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option by the name of its parameter, such as `run_dir`, and the value where it is shown with one.
+
+    As text it is what the command line calls it; a Python call has a spelling of its own.
+    """
+
+    name: str
+    value: object = None
+
+    def __str__(self) -> str:
+        return f"--{self.name.replace('_', '-')}" + ("" if self.value is None else f" {self.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that a fix names, such as `medtune train RUN`. As text it is in backticks."""
+
+    name: str
+    target: object = ""
+    options: tuple[Option, ...] = ()
+
+    def __str__(self) -> str:
+        return f"`{' '.join(filter(None, map(str, ('medtune', self.name, self.target, *self.options))))}`"
+
+
+# A str or a path, or a tuple of these with options, commands and further tuples.
+Text: TypeAlias = object
+# How each part of a text is spelled; `str` spells it as the command line does.
+Spelling: TypeAlias = Callable[[object], str]
+
+
+def spell_out(text: Text, spelling: Spelling = str) -> str:
+    """A text with its options and commands spelled for the reader."""
+    return "".join(spell_out(part, spelling) for part in text) if isinstance(text, tuple) else spelling(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A thing, what is wrong with it and what to do about it; the last two may be empty."""
+
+    what: Text
+    problem: Text = ""
+    fix: Text = ""
+
+    @property
+    def reason(self) -> Text:
+        """All but the fix."""
+        return (self.what, ": ", self.problem) if self.problem else self.what
+
+    @property
+    def line(self) -> Text:
+        """All of it."""
+        return (self.reason, "; ", self.fix) if self.fix else self.reason
 
 
 class MedtuneError(Exception):
-    """A problem the user can mend. The command line prints each line of its text and exits with status 2.
+    """A problem that the user can fix. The command line prints a line for each of `problems` and exits with status 2.
 
-    Lines after the first are further problems of the same kind, found together (a config with three wrong fields).
+    Its text is that of the command line until whoever shows it sets another `spelling`.
     """
+
+    def __init__(self, what: Text, problem: Text = "", fix: Text = "") -> None:
+        super().__init__(what, problem, fix)
+        self.problems: tuple[Problem, ...] = (Problem(what, problem, fix),)
+        self.spelling: Spelling = str
+
+    @classmethod
+    def together(cls, problems: Iterable[Problem]) -> Self:
+        """One error for several problems of the same kind, such as three wrong fields of a recipe."""
+        found = tuple(problems)
+        error = cls(found[0].what, found[0].problem, found[0].fix)
+        error.problems = found
+        return error
+
+    def __str__(self) -> str:
+        return "\n".join(spell_out(problem.line, self.spelling) for problem in self.problems)
 
 
 def first_line(error: BaseException) -> str:
@@ -32,7 +106,7 @@ def show_value(value: Any) -> str:
 
 
 class ConfigError(MedtuneError):
-    """A recipe, a `--set` override or the pair of them does not make a valid configuration."""
+    """A recipe, an override or the pair of them does not make a valid configuration."""
 
 
 class DataError(MedtuneError):
@@ -56,15 +130,18 @@ class HubError(MedtuneError):
 
 
 class HubUnavailableError(HubError):
-    """The Hub is busy, broken or out of reach: the same may work later, after `seconds` if it said so."""
+    """The Hub is busy, broken or out of reach: the same may work later, after `seconds` if it said so.
 
-    def __init__(self, message: str, reason: str, seconds: float = 0):
-        super().__init__(message)
+    `reason` is its problem in a few words.
+    """
+
+    def __init__(self, what: Text, problem: Text = "", fix: Text = "", *, reason: str = "", seconds: float = 0) -> None:
+        super().__init__(what, problem, fix)
         self.reason, self.seconds = reason, seconds
 
 
 class DiskError(MedtuneError):
     """A file cannot be written: the disk is full, over a limit, read-only or broken, or permission is lacking.
 
-    Its text ends with what to do first. The command line adds the command that goes on.
+    Its fix is what to do first. The command line adds the command that goes on.
     """

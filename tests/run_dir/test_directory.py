@@ -316,10 +316,10 @@ def test_a_split_that_cannot_be_written_leaves_no_half(run: RunDir) -> None:
 def test_a_stage_is_complete_once_it_is_recorded_and_while_its_files_stand(run: RunDir, stage: StageName) -> None:
     assert not run.is_complete(stage)
     with pytest.raises(RunDirError, match=f"the {stage} stage is not complete; run `do this` first"):
-        run.require(stage, "do this")
+        run.require(stage, "`do this`")
     finish(run, stage)
     assert run.is_complete(stage)
-    run.require(stage, "do this")
+    run.require(stage, "`do this`")
     artefacts = [path for path in run.path.rglob("*") if path.is_file() and path.parent != run.path] or [
         run.comparison_file if stage == "compare" else run.report_file
     ]

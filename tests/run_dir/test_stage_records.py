@@ -10,7 +10,7 @@ import pytest
 
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
-from medtune.errors import ConfigError, RunDirError
+from medtune.errors import Command, ConfigError, RunDirError
 from medtune.pipeline.run import is_done
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
@@ -80,7 +80,7 @@ def test_a_stage_whose_file_differs_is_made_again(run: RunDir, capfd, damage: Ca
     assert not is_done(run, "train")
     assert capfd.readouterr().err == f"{run.path}: adapter/tokenizer.json {how}; the train stage is made again\n"
     with pytest.raises(RunDirError) as caught:
-        run.require("train", "medtune train X")
+        run.require("train", Command("train", "X"))
     assert str(caught.value) == (
         f"{run.path}: the train stage is not complete; run `medtune train X` first (adapter/tokenizer.json {how})"
     )

@@ -104,8 +104,8 @@ def test_a_device_without_room() -> None:
 )
 def test_each_problem_has_its_line(number: int, problem: str) -> None:
     error = OSError(number, os.strerror(number), "a/file")
-    assert describe_disk_error(error) == f"a/file: {problem}"
-    assert describe_disk_error(OSError(number, os.strerror(number)), elsewhere="runs/x") == f"runs/x: {problem}"
+    assert str(describe_disk_error(error)) == f"a/file: {problem}"
+    assert str(describe_disk_error(OSError(number, os.strerror(number)), elsewhere="runs/x")) == f"runs/x: {problem}"
     with pytest.raises(DiskError, match=r"^mine: "), writing(Path("mine")):
         raise error
 
@@ -122,7 +122,7 @@ def test_the_reason_may_be_a_cause_or_what_was_going_on() -> None:
     for by_cause in (True, False):
         with pytest.raises((ValueError, KeyError)) as caught:
             fail(by_cause)
-        assert describe_disk_error(caught.value) == "cache/rows: no space left on the device; make room"
+        assert str(describe_disk_error(caught.value)) == "cache/rows: no space left on the device; make room"
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from trainings import huge_adapter, make_config, rows, train
 
 from medtune.config.recipes import MAY_CHANGE
-from medtune.errors import MedtuneError
+from medtune.errors import MedtuneError, spell_out
 from medtune.model.adapters import attach_new_adapter
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
@@ -36,7 +36,7 @@ def reading(step=1, loss=2.0, norm=1.0, scale=None):
 def test_trouble(bad, said):
     trouble = HealthWatch(100.0, [1.0] * NORMS).trouble(bad)
     assert said in trouble.what
-    assert "training." in trouble.advice
+    assert "training." in spell_out(trouble.advice)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_spike_needs_steps_before_it_and_a_limit():
 def test_the_way_past_a_spike_is_one_that_a_run_takes():
     """`medtune train` takes no `--set`, and a resumed run refuses other keys."""
     trouble = HealthWatch(100.0, [1.0] * NORMS).trouble(reading(norm=1e6))
-    assert "`medtune run … --resume --set training.max_gradient_spike=null`" in trouble.advice
+    assert "`medtune run … --resume --set training.max_gradient_spike=null`" in spell_out(trouble.advice)
     assert "training.max_gradient_spike" in MAY_CHANGE
 
 

@@ -7,9 +7,10 @@ receives `Progress` events in place of the bars.
 from medtune.api.outlook import doctor, plan
 from medtune.api.runs import Run
 from medtune.api.scores import compare, score
+from medtune.api.spelling import spelled_as_calls
 from medtune.api.stages import evaluate, load_run, prepare, run, train
 from medtune.api.working import RunInterrupted
-from medtune.config.recipes import load_recipe
+from medtune.config import recipes
 from medtune.config.schema import Config
 from medtune.errors import MedtuneError
 from medtune.records import Comparison, Prediction, Score
@@ -19,3 +20,5 @@ __all__ = [
     "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "compare",
     "doctor", "evaluate", "load_recipe", "load_run", "plan", "prepare", "run", "score", "train",
 ]  # fmt: skip
+
+load_recipe = spelled_as_calls()(recipes.load_recipe)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from medtune.api.shown import Findings, Plan
+from medtune.api.spelling import as_call, spelled_as_calls
 from medtune.api.stages import StrPath
 from medtune.api.working import working
 from medtune.config.recipes import Overrides, load_recipe, override
@@ -25,7 +26,7 @@ def doctor(
     True
     """
     if recipe is None and (overrides or run_dir is not None):
-        raise ConfigError("doctor: overrides and run_dir belong to a recipe; name one, such as doctor('demo')")
+        raise ConfigError("doctor", "overrides and run_dir belong to a recipe", "name one, such as doctor('demo')")
     from medtune.pipeline.doctor import examine
     from medtune.pipeline.doctor.findings import secrets, without_secrets
 
@@ -34,9 +35,10 @@ def doctor(
     with working():
         found = list(examine(looked_at, overrides, folder))
     hidden = secrets()
-    return Findings(without_secrets(finding, hidden) for finding in found)
+    return Findings(without_secrets(finding, hidden, as_call) for finding in found)
 
 
+@spelled_as_calls()
 def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrides = ()) -> Plan:
     """Memory, plan and time of a recipe on a GPU that need not be here; times are estimates, and no weights are read.
 

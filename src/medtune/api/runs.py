@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
 from medtune.api.shown import Chart, Figures, ShownComparison
+from medtune.api.spelling import spelled_as_calls
 from medtune.api.working import working
 from medtune.config.schema import Config
 from medtune.errors import ConfigError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from medtune.inference.chat import Chat
     from medtune.model.merging.record import MergeRecord
     from medtune.pipeline.merge import MergedDtype
-    from medtune.publishing.publish import Option, Published
+    from medtune.publishing.publish import Published, PublishOption
     from medtune.records import Prediction, Score, SystemName
     from medtune.runtime.progress import Listener
 
@@ -42,6 +43,7 @@ class Run:
     _open: _OpenChat = field(default_factory=_OpenChat, repr=False, compare=False)
 
     @property
+    @spelled_as_calls()
     def config(self) -> Config:
         """The configuration that the run was made with.
 
@@ -51,6 +53,7 @@ class Run:
         return self._directory.config
 
     @property
+    @spelled_as_calls()
     def stages(self) -> tuple[StageName, ...]:
         """The stages that are complete, in their order.
 
@@ -60,6 +63,7 @@ class Run:
         return tuple(name for name in STAGE_NAMES if self._directory.is_complete(name))
 
     @property
+    @spelled_as_calls()
     def comparison(self) -> ShownComparison:
         """Baseline and tuned side by side. Raises RunDirError until the compare stage is complete.
 
@@ -71,6 +75,7 @@ class Run:
 
         return ShownComparison.of(read_comparison(self._directory))
 
+    @spelled_as_calls()
     def scores(self, system: SystemName = "tuned") -> dict[str, Score]:
         """Metric → value, interval, n and signature of a model or a control. Raises RunDirError without them.
 
@@ -80,6 +85,7 @@ class Run:
         _require_system(system)
         return self._directory.read_scores(system)
 
+    @spelled_as_calls()
     def predictions(self, system: SystemName = "tuned") -> list[Prediction]:
         """The answers of a model or a control, a row a test question; `pandas.DataFrame` takes the list as it is.
 
@@ -90,6 +96,7 @@ class Run:
         self.scores(system)  # which tells what has not been evaluated
         return self._directory.read_predictions(system)
 
+    @spelled_as_calls()
     def history(self) -> list[dict[str, Any]]:
         """The training's log: step and loss, learning rate and tokens a second, or validation loss; may be empty.
 
@@ -99,6 +106,7 @@ class Run:
         """
         return self._directory.read_history()
 
+    @spelled_as_calls()
     def ask(self, question: str, *, base: bool = False, on_text: Callable[[str], object] | None = None) -> str:
         """The tuned model's greedy answer, or with `base` that of the base model, the adapter off. No medical advice.
 
@@ -117,6 +125,7 @@ class Run:
         return self._open.chat.answer(question, use_adapter=not base, on_text=on_text or (lambda text: None))
 
     @property
+    @spelled_as_calls()
     def report(self) -> Path:
         """The report for people, one page that works offline; written now if it is not there. Raises MedtuneError.
 
@@ -131,6 +140,7 @@ class Run:
         return self._directory.report_file
 
     @property
+    @spelled_as_calls()
     def figures(self) -> Figures:
         """The report's charts as SVG by their names; a notebook shows them. Raises RunDirError until it is compared.
 
@@ -173,7 +183,7 @@ class Run:
         merged: str | os.PathLike[str] | None = None,
         dry_run: bool = False,
         base_model: str | None = None,
-        options: Collection[Option] = (),
+        options: Collection[PublishOption] = (),
         progress: Listener | None = None,
     ) -> Published:
         """Put the adapter, or the model in the folder `merged`, on the Hub with its card, scores and report.
@@ -236,4 +246,4 @@ def _require_system(name: str) -> None:
 
     known = (*get_args(ModelName), *get_args(ControlName))
     if name not in known:
-        raise ConfigError(f"{name!r}: must be one of {', '.join(known)}")
+        raise ConfigError(f"{name!r}", f"must be one of {', '.join(known)}")

@@ -71,10 +71,10 @@ def compare(
                 compare_rows(target, other, metrics=metrics, encoder=bertscore_model, resamples=resamples, names=names)
             )
     if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
-        raise ConfigError("compare: one set of predictions has nothing to be compared with; give a second")
+        raise ConfigError("compare", "one set of predictions has nothing to be compared with", "give a second")
     if other is not None or metrics or bertscore_model or names or resamples is not None:
         raise ConfigError(
-            "compare: metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
+            "compare", "metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
         )
     opened = reopen(target)
     with working(progress):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from medtune.api.runs import Run
+from medtune.api.spelling import spelled_as_calls
 from medtune.api.working import working
 from medtune.config.recipes import Overrides, load_recipe, override, recipe_name
 from medtune.config.schema import Config
@@ -110,7 +111,7 @@ def evaluate(
     (..., ...)
     """
     if model not in ("baseline", "controls", "tuned"):
-        raise ConfigError(f"evaluate: {model!r} must be baseline, controls or tuned")
+        raise ConfigError("evaluate", f"{model!r} must be baseline, controls or tuned")
     opened = reopen(run)
     directory = RunDir(opened.path)
     with working(progress):
@@ -123,6 +124,7 @@ def evaluate(
         return {name: directory.read_scores(name) for name in names}
 
 
+@spelled_as_calls()
 def load_run(path: StrPath) -> Run:
     """A run that is there, complete or not. Raises RunDirError if `path` holds none.
 
@@ -132,12 +134,13 @@ def load_run(path: StrPath) -> Run:
     return Run(RunDir.open(Path(path)).path)
 
 
+@spelled_as_calls()
 def _resolve(recipe: StrPath | Config, overrides: Overrides, run_dir: StrPath | None) -> tuple[Config, Path]:
     if not isinstance(recipe, Config):
         default = Path("runs") / recipe_name(os.fspath(recipe))
         return load_recipe(recipe, overrides), default if run_dir is None else Path(run_dir)
     if run_dir is None:
-        raise ConfigError("a Config has no name to call its run by; give run_dir, such as run_dir='runs/mine'")
+        raise ConfigError("a Config has no name to call its run by", fix="give run_dir, such as run_dir='runs/mine'")
     return override(recipe, overrides), Path(run_dir)
 
 

@@ -40,7 +40,7 @@ def compare_rows(
 ) -> Comparison:
     """The second set of predictions against the first. Raises MedtuneError."""
     if names is not None and not _are_two_texts(names):
-        raise ConfigError(f"names={show_value(names)}: must be two texts, such as ('before', 'after')")
+        raise ConfigError(f"names={show_value(names)}", "must be two texts, such as ('before', 'after')")
     before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
     if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
         names = files.short_names(Path(first), Path(second))
@@ -61,7 +61,7 @@ def _read(given: Predictions, origin: str, references: Path | None = None) -> li
     if isinstance(given, pandas.DataFrame):
         return predictions_of(given.to_dict("records"), origin, references)  # type: ignore[arg-type]
     if not isinstance(given, Sequence):
-        raise DataError(f"{origin}: {type(given).__name__} is no table; give a file, a DataFrame or a list of rows")
+        raise DataError(origin, f"{type(given).__name__} is no table", "give a file, a DataFrame or a list of rows")
     return predictions_of([_record(row, f"{origin}: row {i}") for i, row in enumerate(given, 1)], origin, references)
 
 
@@ -69,5 +69,5 @@ def _record(row: Any, where: str) -> Mapping[str, Any]:
     if isinstance(row, Prediction):
         return {name: getattr(row, name) for name in Prediction.__slots__}
     if not isinstance(row, Mapping):
-        raise DataError(f"{where}: {type(row).__name__} is no row; give a Prediction or a mapping")
+        raise DataError(where, f"{type(row).__name__} is no row", "give a Prediction or a mapping")
     return row

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from medtune.errors import DiskError, MedtuneError, RunDirError
+from medtune.api.spelling import spelled_as_calls
+from medtune.errors import DiskError, Option, RunDirError
 from medtune.pipeline.edge import process_edge
 from medtune.runtime import interruption
 from medtune.runtime.distributed import require_single_process
@@ -35,9 +36,9 @@ def working(progress: Listener | None = None, *, processes: Literal["one", "all"
     if processes == "one":
         require_single_process("this call")
     if not _at_work.acquire(blocking=False):
-        raise RunDirError("medtune is at work in another thread of this process; wait for it to end")
+        raise RunDirError("medtune is at work in another thread of this process", fix="wait for it to end")
     try:
-        with _errors_of_a_call(), process_edge(), listening(progress):
+        with spelled_as_calls(), _errors_of_a_call(), process_edge(), listening(progress):
             prepare_process()
             yield
     finally:
@@ -53,12 +54,7 @@ def _errors_of_a_call() -> Iterator[None]:
     except DiskError as error:
         if error.__cause__ is None:
             raise
-        raise DiskError(f"{error}, then go on with resume=True") from error.__cause__
-    except MedtuneError as error:
-        error.args = (_in_python(str(error)), *error.args[1:])
-        raise
-
-
-def _in_python(text: str) -> str:
-    """`text` with a command's options as arguments of a call."""
-    return text.replace("add --resume", "add resume=True").replace("another --run-dir", "another run_dir")
+        (disk,) = error.problems
+        raise DiskError(
+            disk.what, disk.problem, (disk.fix, ", then go on with ", Option("resume"))
+        ) from error.__cause__

@@ -82,7 +82,7 @@ def ask(
     from medtune.errors import ConfigError
 
     if (question is None) == (file is None):
-        raise ConfigError('ask: give either a question or --file, such as `medtune ask RUN "What causes gout ?"`')
+        raise ConfigError("ask", 'give either a question or --file, such as `medtune ask RUN "What causes gout ?"`')
     prepare_process()
     from medtune.inference import chat
 

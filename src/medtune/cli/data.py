@@ -43,7 +43,7 @@ def data_audit(
 
     config = load_for_source(source, recipe, overrides or [])
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise ConfigError(f"--out {out}: must be a file in a folder that exists")
+        raise ConfigError(f"--out {out}", "must be a file in a folder that exists")
     prepare_process()
     from rich.console import Console
 

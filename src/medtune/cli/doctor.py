@@ -21,7 +21,7 @@ def doctor(
     from medtune.errors import ConfigError
 
     if recipe is None and (overrides or run_dir is not None):
-        raise ConfigError("doctor: --set and --run-dir belong to a recipe; name one, such as `medtune doctor demo`")
+        raise ConfigError("doctor", "--set and --run-dir belong to a recipe", "name one, such as `medtune doctor demo`")
     from rich.console import Console
 
     from medtune.pipeline.doctor import examine

@@ -52,7 +52,7 @@ def publish(
     from medtune.publishing import publish as publishing
     from medtune.runtime.progress import say
 
-    wanted: dict[publishing.Option, bool] = {
+    wanted: dict[publishing.PublishOption, bool] = {
         "without-evaluation": without_evaluation,
         "without-report": without_report,
         "overwrite": overwrite,

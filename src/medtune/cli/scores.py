@@ -41,7 +41,7 @@ def evaluate(
     from medtune.errors import ConfigError
 
     if model not in ("baseline", "controls", "tuned"):
-        raise ConfigError(f"--model {model}: must be baseline, controls or tuned")
+        raise ConfigError(f"--model {model}", "must be baseline, controls or tuned")
     opened = open_run(run)
     prepare_process()
     from medtune.pipeline.run import perform
@@ -74,10 +74,11 @@ def compare(
     from medtune.errors import ConfigError
 
     if os.path.isfile(target):
-        raise ConfigError(f"{target}: one file of predictions has nothing to be compared with; give a second")
+        raise ConfigError(target, "one file of predictions has nothing to be compared with", "give a second")
     if metrics or encoder or out or resamples is not None:
         raise ConfigError(
-            "--metric, --bertscore-model, --resamples and --out go with two files; a run has its own configuration"
+            "--metric, --bertscore-model, --resamples and --out go with two files",
+            fix="a run has its own configuration",
         )
     opened = open_run(target)
     from medtune.pipeline.run import perform

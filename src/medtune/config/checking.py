@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from medtune.config.schema import Config
 from medtune.config.section import NO_CHARACTER
-from medtune.errors import ConfigError, show_value
+from medtune.errors import ConfigError, Option, Problem, show_value
 
 
 def parse_config(values: dict[str, Any], *, origin: str) -> Config:
@@ -23,28 +23,29 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
         problems = error.errors(include_url=False)
         # A list whose items are wrong is not too short besides.
         lists = {problem["loc"][:-1] for problem in problems}
-        lines = [
-            f"{origin}: {_describe(problem)}"
+        found = [
+            _describe(problem, origin)
             for problem in problems
             if problem["type"] != "too_short" or problem["loc"] not in lists
         ]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError.together(dict.fromkeys(found)) from None
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, origin: str) -> Problem:
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{_dotted(problem['loc'])}: unknown key{_suggest(problem['loc'])}"
+        return Problem(f"{origin}: {_dotted(problem['loc'])}", "unknown key", _suggest(problem["loc"]))
     # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
     path = _dotted(part for part in problem["loc"] if not _is_union_tag(str(part)))
+    what = f"{origin}: {path}"
     if kind == "missing":
-        return f"{path}: missing; give it in the recipe or with --set {path}=…"
+        return Problem(what, "missing", ("give it in the recipe or with ", Option("set", f"{path}=…")))
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
         message = f"must be {context['expected']}"
     elif kind in _PLAIN_WORDS:
         message = _PLAIN_WORDS[kind].format(**context)
-    return f"{path}: {message[0].lower()}{message[1:]}, got {show_value(problem['input'])}"
+    return Problem(what, f"{message[0].lower()}{message[1:]}, got {show_value(problem['input'])}")
 
 
 # What pydantic says in words of Python.
@@ -75,4 +76,4 @@ def _suggest(path: Sequence[str]) -> str:
         section = section.model_fields[parent].annotation
     fields = list(section.model_fields)
     near = difflib.get_close_matches(key, fields, n=1)
-    return f"; did you mean {'.'.join([*parents, near[0]])}?" if near else f"; known keys here: {', '.join(fields)}"
+    return f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"known keys here: {', '.join(fields)}"

@@ -25,7 +25,7 @@ from medtune.data.cleaning import normalize_question
 from medtune.data.leakage import Leakage, deal_again, leakage_table, leaking_test_rows
 from medtune.data.prepare import Prepared
 from medtune.data.splits import PARTS, TEMPLATE_QUESTIONS, TEMPLATE_TOPICS, focus_key
-from medtune.errors import DataError
+from medtune.errors import DataError, Option
 from medtune.records import QAPair
 from medtune.storage.writing import replacing_file
 
@@ -73,7 +73,7 @@ def write_audit(audit: Audit, path: Path) -> None:
         with replacing_file(path) as temporary:
             temporary.write_text(json.dumps(audit.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise DataError(f"--out {path}: cannot be written ({error.strerror}); give another file") from None
+        raise DataError(Option("out", path), f"cannot be written ({error.strerror})", "give another file") from None
 
 
 def _counts(rows: Sequence[QAPair]) -> AuditCounts:

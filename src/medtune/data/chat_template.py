@@ -44,7 +44,7 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     """
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its tokenizer has no chat template; use the model's chat (instruct) variant"
+            tokenizer.name_or_path, "its tokenizer has no chat template", "use the model's chat (instruct) variant"
         )
     question = {"role": "user", "content": _QUESTION}
     answer = {"role": "assistant", "content": _ANSWER}
@@ -61,15 +61,16 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
         # Gemma's and early Mistral's templates know no system role: the line goes before the question.
         prompt, whole, system_in_question = plain_prompt, plain_whole, f"{SYSTEM_PLACE}\n\n"
     if prompt is None or whole is None or prompt.count(_QUESTION) != 1 or whole.count(_ANSWER) != 1:
-        raise ModelError(f"{tokenizer.name_or_path}: its chat template cannot render one question and one answer")
+        raise ModelError(tokenizer.name_or_path, "its chat template cannot render one question and one answer")
     before, after = prompt.split(_QUESTION)
     head, tail = whole.split(_ANSWER)
     before_answer = head.removeprefix(prompt) if head.startswith(prompt) else ""
     end_ids = encode(tail)
     if not end_ids or end_ids[0] not in tokenizer.added_tokens_decoder:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template puts no end token behind an answer (it puts {tail!r}); "
-            "the model would never learn to stop"
+            tokenizer.name_or_path,
+            f"its chat template puts no end token behind an answer (it puts {tail!r})",
+            "the model would never learn to stop",
         )
     return ChatTemplate(before, after, before_answer, end_ids[0], system_in_question)
 
@@ -87,8 +88,9 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template cannot render worked examples; leave few_shot out "
-            "of evaluation.controls"
+            tokenizer.name_or_path,
+            "its chat template cannot render worked examples",
+            "leave few_shot out of evaluation.controls",
         )
     return pieces
 
@@ -110,7 +112,7 @@ def _render(tokenizer: Any, *chats: tuple[list[dict[str, str]], bool]) -> list[s
     answer = _ask_process(json.dumps(request))
     if problem := answer["refused"]:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template {problem}; use the template of the model's own makers"
+            tokenizer.name_or_path, f"its chat template {problem}", "use the template of the model's own makers"
         )
     texts: list[str | None] = answer["texts"]
     return texts

@@ -25,7 +25,7 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
     """
     paths = sorted(path for path in folder.rglob("*.xml") if path.is_file())
     if not paths:
-        raise DataError(f"{folder}: no .xml files in it; give a folder of MedQuAD XML, or a table file")
+        raise DataError(folder, "no .xml files in it", "give a folder of MedQuAD XML, or a table file")
     pairs: list[QAPair] = []
     unanswered = 0
     seen: set[str] = set()
@@ -43,7 +43,7 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
             pid = pair.get("pid", "")
             id = f"{name}#{pid}"
             if id in seen:
-                raise DataError(f"{shown}: pid {pid!r} is in two pairs; give each its own")
+                raise DataError(shown, f"pid {pid!r} is in two pairs", "give each its own")
             seen.add(id)
             pairs.append(
                 QAPair(
@@ -59,7 +59,7 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
                 )
             )
     if not pairs:
-        raise DataError(f"{folder}: no answered pairs in its {len(paths)} files ({unanswered} without an answer)")
+        raise DataError(folder, f"no answered pairs in its {len(paths)} files ({unanswered} without an answer)")
     return pairs, unanswered
 
 
@@ -67,14 +67,14 @@ def _parse(path: Path) -> Element:
     shown = one_line(str(path))
     try:
         if path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise DataError(f"{shown}: larger than {MAX_DOCUMENT_BYTES:,} bytes; a document of MedQuAD is a small file")
+            raise DataError(shown, f"larger than {MAX_DOCUMENT_BYTES:,} bytes", "a document of MedQuAD is a small file")
         root = parse(path, forbid_dtd=True).getroot()
     except DefusedXmlException as error:
-        raise DataError(f"{shown}: refused, {type(error).__name__}: MedQuAD's XML has no DTD and no entities") from None
+        raise DataError(shown, f"refused, {type(error).__name__}: MedQuAD's XML has no DTD and no entities") from None
     except (ParseError, LookupError, ValueError) as error:  # the last two: an encoding that expat does not know
-        raise DataError(f"{shown}: not well-formed XML ({error}); fetch the file again") from None
+        raise DataError(shown, f"not well-formed XML ({error})", "fetch the file again") from None
     if root is None:
-        raise DataError(f"{shown}: holds no XML element; fetch the file again")
+        raise DataError(shown, "holds no XML element", "fetch the file again")
     return root
 
 

@@ -77,7 +77,7 @@ def _clean(source: str, read: SourceRows) -> cleaning.Cleaned:
     if not cleaned.pairs:
         dropped = Counter(rule.replace("_", " ") for rule, _ in cleaned.dropped)
         rules = ", ".join(f"{rule}: {rows:,}" for rule, rows in dropped.items())
-        raise DataError(f"{source}: cleaning left none of its {len(read.pairs):,} rows ({rules}); check its columns")
+        raise DataError(source, f"cleaning left none of its {len(read.pairs):,} rows ({rules})", "check its columns")
     return cleaned
 
 

@@ -11,7 +11,7 @@ from medtune.data.prepare import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import PARTS
 from medtune.data.training_rows import fit_rows
-from medtune.errors import DataError
+from medtune.errors import DataError, Option
 from medtune.records import EncodedRow, QAPair, SplitName
 from medtune.runtime.terminal import harmless, one_line
 
@@ -43,10 +43,16 @@ def rows_to_show(
         return [_shown(*parts[row_id], config, renderer)]
     rule = next((rule for rule, pair in prepared.dropped if pair.id == row_id), None)
     if rule is not None:
-        raise DataError(f"--id {row_id}: cleaning dropped that row ({rule.replace('_', ' ')}); give another id")
+        raise DataError(
+            Option("id", row_id), f"cleaning dropped that row ({rule.replace('_', ' ')})", "give another id"
+        )
     if any(pair.id == row_id for pair in prepared.rows):
-        raise DataError(f"--id {row_id}: that row is in no split (data.train_limit or data.test_source); give another")
-    raise DataError(f"--id {row_id}: no row has that id; `medtune data show RECIPE` without --id shows some")
+        raise DataError(
+            Option("id", row_id), "that row is in no split (data.train_limit or data.test_source)", "give another"
+        )
+    raise DataError(
+        Option("id", row_id), "no row has that id", ("`medtune data show RECIPE` without ", Option("id"), " shows some")
+    )
 
 
 def _shown(part: SplitName, pair: QAPair, config: Config, renderer: PromptRenderer) -> ShownRow:

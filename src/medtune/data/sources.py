@@ -24,7 +24,7 @@ from medtune.data.table_files import (
     show_column,
     unknown_kind,
 )
-from medtune.errors import DataError, show_value
+from medtune.errors import DataError, Problem, show_value
 from medtune.records import QAPair
 
 DEMO_SOURCE = "medtune:demo"
@@ -66,7 +66,7 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
     elif os.path.isfile(path):
         records = read_table(path)
     elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
-        raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
+        raise DataError(source, "no such file or folder", "give data.source an existing path or a Hub data set's id")
     else:
         records, revision_read = _read_hub(source, revision)
     rows = _to_pairs(records, columns, source)
@@ -83,10 +83,10 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
         return
     if os.path.isfile(path):
         if not path.name.lower().endswith(TABLE_SUFFIXES):
-            raise DataError(unknown_kind(path))
+            raise unknown_kind(path)
         records: Iterable[Mapping[str, Any]] = read_table(path) if columns else ()
     elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
-        raise DataError(f"{source}: no such file or folder; give data.source an existing path or a Hub data set's id")
+        raise DataError(source, "no such file or folder", "give data.source an existing path or a Hub data set's id")
     elif columns:
         records, _ = _read_hub(source, revision)
     else:
@@ -127,7 +127,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
         if values["id"] in seen:
             raise DataError(
-                f"{origin}: id {show_value(given)} is in two rows; ids must be unique, or leave data.columns.id out"
+                origin, f"id {show_value(given)} is in two rows", "ids must be unique, or leave data.columns.id out"
             )
         seen.add(values["id"])
         pairs.append(
@@ -143,7 +143,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
             )
         )
     if not pairs:
-        raise DataError(f"{origin}: no rows with an answer ({unanswered} without); there is nothing to train on")
+        raise DataError(origin, f"no rows with an answer ({unanswered} without)", "there is nothing to train on")
     return SourceRows(pairs, unanswered)
 
 
@@ -179,9 +179,10 @@ def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -
         required = key in ("question", "answer") or wanted not in (None, default)
         if resolved[key] is None and required:
             shown = ", ".join(map(show_column, present[:COLUMNS_SHOWN])) + (" …" if present[COLUMNS_SHOWN:] else "")
-            missing.append(f"{origin}: no column {wanted!r}; it has {shown}; name yours in data.columns.{key}")
+            problem, fix = f"no column {wanted!r}; it has {shown}", f"name yours in data.columns.{key}"
+            missing.append(Problem(origin, problem, fix))
     if missing:
-        raise DataError("\n".join(missing))
+        raise DataError.together(missing)
     return resolved
 
 
@@ -192,6 +193,6 @@ def _text(value: Any, key: str, index: int, origin: str) -> str:
         return require_text_size(value, f"{origin}: row {index}: {key}")
     if key in ("question", "answer") or not isinstance(value, int | float):
         raise DataError(
-            f"{origin}: row {index}: {key} is a {type(value).__name__}, not text; convert that column to text"
+            origin, f"row {index}: {key} is a {type(value).__name__}, not text", "convert that column to text"
         )
     return str(value)

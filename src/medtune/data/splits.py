@@ -173,8 +173,9 @@ def split_by_column(pairs: Sequence[QAPair], *, validation: float, seed: int) ->
     if unknown:
         shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
         raise DataError(
-            f"data.columns.split: {shown}: no part of a split; that column may say train, validation (or val, valid, "
-            "dev) and test"
+            "data.columns.split",
+            f"{shown}: no part of a split",
+            "that column may say train, validation (or val, valid, dev) and test",
         )
     parts = {part: tuple(pair for pair in sample_rows(pairs, None, seed) if named_part(pair) == part) for part in PARTS}
     if not parts["validation"]:
@@ -210,5 +211,5 @@ def require_rows(split: Split) -> None:
         if not getattr(split, name):
             total = len(split.train) + len(split.validation) + len(split.test)
             raise DataError(
-                f"data.split: the {name} split is empty ({total} rows in all); give more rows or other shares"
+                "data.split", f"the {name} split is empty ({total} rows in all)", "give more rows or other shares"
             )

@@ -30,26 +30,28 @@ def read_table(path: Path) -> Iterable[Mapping[str, Any]]:
     """Records of a CSV, JSONL or Parquet file. Raises DataError, in one line, if it cannot be read."""
     name = path.name.lower()
     if not name.endswith(TABLE_SUFFIXES):
-        raise DataError(unknown_kind(path))
+        raise unknown_kind(path)
     try:
         size = path.stat().st_size
         if size > MAX_TABLE_BYTES:
-            raise DataError(f"{path}: larger than {MAX_TABLE_BYTES:,} bytes; split it, or leave out what is not needed")
+            raise DataError(path, f"larger than {MAX_TABLE_BYTES:,} bytes", "split it, or leave out what is not needed")
         if name.endswith(".parquet"):
             return read_parquet(path, MAX_TABLE_ROWS, MAX_TABLE_BYTES)
         data = _unpack(path, size) if name.endswith(".gz") else path.read_bytes()
     except DamagedError as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); fetch or write it again") from None
+        raise DataError(path, f"not a readable Parquet file ({error})", "fetch or write it again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from None
+        raise DataError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from None
     if name.removesuffix(".gz").endswith(".csv"):
         return _read_csv(str(path), data)
     return read_jsonl(str(path), data)
 
 
-def unknown_kind(path: Path) -> str:
-    """The message for a file that no reader knows by its name."""
-    return f"{path}: unknown kind of file; medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
+def unknown_kind(path: Path) -> DataError:
+    """That no reader knows a file of this name."""
+    return DataError(
+        path, "unknown kind of file", f"medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
+    )
 
 
 def read_jsonl(origin: str, data: bytes) -> Iterator[dict[str, Any]]:
@@ -60,9 +62,9 @@ def read_jsonl(origin: str, data: bytes) -> Iterator[dict[str, Any]]:
         try:
             row = parse_json(line)
         except DamagedError as error:
-            raise DataError(f"{origin}: line {number} is {error}; one object a line is needed") from None
+            raise DataError(origin, f"line {number} is {error}", "one object a line is needed") from None
         if not isinstance(row, dict):
-            raise DataError(f"{origin}: line {number} is a {type(row).__name__}; one object a line is needed")
+            raise DataError(origin, f"line {number} is a {type(row).__name__}", "one object a line is needed")
         yield row
 
 
@@ -74,17 +76,18 @@ def _unpack(path: Path, packed: int) -> bytes:
                 unpacked.write(chunk)
                 _require_table_size(path, packed, unpacked.tell())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); fetch or compress it again") from None
+        raise DataError(path, f"not a whole gzip file ({error})", "fetch or compress it again") from None
     return unpacked.getvalue()
 
 
 def _require_table_size(path: Path, packed: int, unpacked: int) -> None:
     if unpacked > MAX_TABLE_BYTES:
-        raise DataError(f"{path}: unpacks to more than {MAX_TABLE_BYTES:,} bytes; split it")
+        raise DataError(path, f"unpacks to more than {MAX_TABLE_BYTES:,} bytes", "split it")
     if unpacked > _RATIO_COUNTS_FROM and unpacked > MAX_GZIP_RATIO * packed:
         raise DataError(
-            f"{path}: unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does; if it is sound, unpack "
-            "it and give that file"
+            path,
+            f"unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does",
+            "if it is sound, unpack it and give that file",
         )
 
 
@@ -92,7 +95,7 @@ def _decode(origin: str, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{origin}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        raise DataError(origin, f"not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8") from None
 
 
 def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
@@ -103,11 +106,11 @@ def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
         frame = pd.read_csv(io.StringIO(_decode(origin, data)), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(
-            f"{origin}: not a readable CSV file ({first_line(error)}); check its header and quotes"
+            origin, f"not a readable CSV file ({first_line(error)})", "check its header and quotes"
         ) from None
     if not isinstance(frame.index, pd.RangeIndex):
         # pandas reads surplus leading cells as row labels, which would shift every column by one.
-        raise DataError(f"{origin}: its first row has more cells than its header; check its header and quotes")
+        raise DataError(origin, "its first row has more cells than its header", "check its header and quotes")
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
@@ -115,7 +118,8 @@ def require_text_size(text: str, where: str) -> str:
     """`text` itself. Raises DataError, which begins with `where`, if it is longer than any answer."""
     if len(text) > MAX_TEXT_CHARACTERS:
         raise DataError(
-            f"{where} has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}; shorten it, or leave the row out"
+            f"{where} has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}",
+            fix="shorten it, or leave the row out",
         )
     return text
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Literal
 
 from medtune.data.prompts import PromptRenderer
-from medtune.errors import DataError
+from medtune.errors import DataError, Problem
 from medtune.records import EncodedRow, QAPair
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|\n")
@@ -42,12 +42,13 @@ def encode_for_training(
     if encoded.no_room:
         longest = max(row.prompt_length for row in encoded.no_room)
         raise DataError(
-            f"training.max_length: {_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an "
-            f"answer; raise training.max_length above {longest + 1}"
+            "training.max_length",
+            f"{_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an answer",
+            f"raise training.max_length above {longest + 1}",
         )
     if not encoded.rows:
         raise DataError(
-            f"training.max_length: no row fits in {max_length} tokens; raise it or set training.overlong to cut"
+            "training.max_length", f"no row fits in {max_length} tokens", "raise it or set training.overlong to cut"
         )
     return encoded
 
@@ -101,20 +102,20 @@ def require_sound_rows(rows: Sequence[EncodedRow], renderer: PromptRenderer) -> 
     """
     bos, end, bos_count = renderer.tokenizer.bos_token_id, renderer.end_token_id, renderer.bos_count
     faults = {
-        "BOS is there twice; take it out of the tokenizer's chat template, or out of what the tokenizer adds": [
+        ("BOS is there twice", "take it out of the tokenizer's chat template, or out of what the tokenizer adds"): [
             row for row in rows if _doubles_bos(row, bos, bos_count)
         ],
-        "no token carries a label, so there is nothing to learn; raise training.max_length": [
+        ("no token carries a label, so there is nothing to learn", "raise training.max_length"): [
             row for row in rows if row.prompt_length == len(row.labels)
         ],
-        "no end token at the end of the labels, so the model would not learn to stop; use the tokenizer and the chat "
-        "template of the model's chat variant": [
-            row for row in rows if row.prompt_length < len(row.labels) and row.labels[-1] != end
-        ],
+        (
+            "no end token at the end of the labels, so the model would not learn to stop",
+            "use the tokenizer and the chat template of the model's chat variant",
+        ): [row for row in rows if row.prompt_length < len(row.labels) and row.labels[-1] != end],
     }
-    problems = [f"training {_named(found)}: {fault}" for fault, found in faults.items() if found]
+    problems = [Problem(f"training {_named(found)}", *fault) for fault, found in faults.items() if found]
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError.together(problems)
 
 
 def _doubles_bos(row: EncodedRow, bos_token_id: int | None, bos_count: int) -> bool:

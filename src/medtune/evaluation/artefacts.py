@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medtune.errors import RunDirError, first_line
+from medtune.errors import Command, RunDirError, first_line
 from medtune.evaluation.metrics import Metric, MetricRows, metric_named
 from medtune.records import Comparison, Control, ModelName, Prediction, Score, SystemName
 from medtune.run_dir.directory import RunDir
@@ -44,17 +44,17 @@ def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
             # Equal rows take next to no room on disk, and all of it in memory.
             if any(file.metadata.num_rows != score.n for score in scores.values()):
                 raise RunDirError(
-                    f"{path}: does not fit the scores beside it ({next(iter(scores))}); evaluate that model again"
+                    path, f"does not fit the scores beside it ({next(iter(scores))})", "evaluate that model again"
                 )
             table = file.read()
     except (OSError, pa.ArrowException) as error:
-        raise RunDirError(f"{path}: not readable ({first_line(error)}); evaluate that model again") from None
+        raise RunDirError(path, f"not readable ({first_line(error)})", "evaluate that model again") from None
     measured = []
     for name, score in scores.items():
         metric = metric_named(name)
         columns = _column_names(metric)
         if not set(columns) <= set(table.column_names):
-            raise RunDirError(f"{path}: does not fit the scores beside it ({name}); evaluate that model again")
+            raise RunDirError(path, f"does not fit the scores beside it ({name})", "evaluate that model again")
         measured.append(MetricRows(metric, _numbers(table, columns, path), score.signature, score.details))
     return measured
 
@@ -69,7 +69,7 @@ def _numbers(table: pa.Table, names: list[str], path: Path) -> np.ndarray[tuple[
     numeric = all(pa.types.is_integer(column.type) or pa.types.is_floating(column.type) for column in columns)
     rows = np.column_stack([column.to_numpy() for column in columns]) if numeric else None
     if rows is None or np.isnan(rows).any():
-        raise RunDirError(f"{path}: {names[0]} or a column beside it is not all numbers; evaluate that model again")
+        raise RunDirError(path, f"{names[0]} or a column beside it is not all numbers", "evaluate that model again")
     return rows
 
 
@@ -97,8 +97,9 @@ def read_comparison(run: RunDir) -> Comparison:
     except (AttributeError, KeyError, TypeError, DamagedError) as error:
         why = f" ({error})" if isinstance(error, DamagedError) else ""
         raise RunDirError(
-            f"{run.comparison_file}: it or a file beside it is damaged, or from another version of medtune{why}; "
-            f"delete it and run `medtune compare {run.path}`"
+            run.comparison_file,
+            f"it or a file beside it is damaged, or from another version of medtune{why}",
+            ("delete it and run ", Command("compare", run.path)),
         ) from None
 
 

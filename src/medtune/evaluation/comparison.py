@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medtune.errors import DataError
+from medtune.errors import DataError, Problem
 from medtune.evaluation.metrics import MetricRows, metric_named
 from medtune.evaluation.significance import (
     SIGNIFICANCE_LEVEL,
@@ -59,20 +59,17 @@ def require_comparable_scores(
     for metric in [*baseline, *(metric for metric in tuned if metric not in baseline)]:
         if metric not in baseline or metric not in tuned:
             lacking = names[0] if metric not in baseline else names[1]
-            problems.append(f"{metric}: the {lacking} has no such score; evaluate both with the same metrics")
+            problems.append(Problem(metric, f"the {lacking} has no such score", "evaluate both with the same metrics"))
             continue
         (before, before_n), (after, after_n) = baseline[metric], tuned[metric]
         if before != after:
-            problems.append(
-                f"{metric}: measured in two ways, which never compare; {names[0]} {before}, {names[1]} {after}; "
-                "evaluate both again with the same settings"
-            )
+            problem = f"measured in two ways, which never compare; {names[0]} {before}, {names[1]} {after}"
+            problems.append(Problem(metric, problem, "evaluate both again with the same settings"))
         elif before_n != after_n:
-            problems.append(
-                f"{metric}: {names[0]} has {before_n} rows, {names[1]} has {after_n}; evaluate both on the same rows"
-            )
+            problem = f"{names[0]} has {before_n} rows, {names[1]} has {after_n}"
+            problems.append(Problem(metric, problem, "evaluate both on the same rows"))
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError.together(problems)
 
 
 def require_same_rows(
@@ -81,13 +78,15 @@ def require_same_rows(
     """Raise DataError unless both systems answered the same questions, in one order, against the same references."""
     if len(baseline) != len(tuned):
         raise DataError(
-            f"{names[0]} has {len(baseline)} predictions, {names[1]} has {len(tuned)}; evaluate both on the same rows"
+            f"{names[0]} has {len(baseline)} predictions, {names[1]} has {len(tuned)}",
+            fix="evaluate both on the same rows",
         )
     for before, after in zip(baseline, tuned, strict=True):
         if (before.id, before.question, before.reference) != (after.id, after.question, after.reference):
             raise DataError(
                 f"{names[0]} row {before.id} and {names[1]} row {after.id} are compared, but their id, question or "
-                "reference differ; evaluate both on the same rows"
+                "reference differ",
+                fix="evaluate both on the same rows",
             )
 
 

@@ -46,7 +46,7 @@ def nearest_answers(train: Sequence[QAPair], test: Sequence[QAPair]) -> list[str
         vectorizer.fit([row.question for row in train])
     except ValueError:  # not one word in all questions
         raise DataError(
-            "the training questions hold no words; leave nearest_question out of evaluation.controls"
+            "the training questions hold no words", fix="leave nearest_question out of evaluation.controls"
         ) from None
     vectors = {qtype: vectorizer.transform([row.question for row in rows]) for qtype, rows in by_type.items()}
     questions = vectorizer.transform([row.question for row in test])

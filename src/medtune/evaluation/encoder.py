@@ -41,7 +41,7 @@ def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
     config = _read_config(display_name, folder)
     if name != BUNDLED_ENCODER and os.path.isdir(name) and not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"evaluation.bertscore_model: no .safetensors weights in {name}; pickled weights are never loaded"
+            "evaluation.bertscore_model", f"no .safetensors weights in {name}", "pickled weights are never loaded"
         )
     return Encoder(name=display_name, path=str(folder), layer=_choose_layer(display_name, config))
 
@@ -55,7 +55,7 @@ def _find_folder(name: str, fetch: Callable[[str], Path]) -> tuple[Path, str]:
     if local.is_dir():
         return local.resolve(), local.resolve().name
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelError(f"evaluation.bertscore_model: there is no folder {name}; give a local folder or a Hub id")
+        raise ModelError("evaluation.bertscore_model", f"there is no folder {name}", "give a local folder or a Hub id")
     return fetch(name), name
 
 
@@ -63,9 +63,9 @@ def _read_config(name: str, folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"evaluation.bertscore_model: {name} has no readable config.json in {folder}") from error
+        raise ModelError("evaluation.bertscore_model", f"{name} has no readable config.json in {folder}") from error
     if not isinstance(config, dict):
-        raise ModelError(f"evaluation.bertscore_model: config.json in {folder} is not a JSON object")
+        raise ModelError("evaluation.bertscore_model", f"config.json in {folder} is not a JSON object")
     return config
 
 
@@ -80,7 +80,7 @@ def _choose_layer(name: str, config: dict[str, Any]) -> int:
         if depth is None or known <= depth:
             return known
     if depth is None:
-        raise ModelError(f"evaluation.bertscore_model: the config.json of {name} states no num_hidden_layers")
+        raise ModelError("evaluation.bertscore_model", f"the config.json of {name} states no num_hidden_layers")
     return int(3 * depth + 2) // 4  # half up, in whole numbers: round() would go to the even neighbour
 
 
@@ -113,7 +113,7 @@ def load_scorer(encoder: Encoder, device: str) -> Any:
         scorer = BERTScorer(model_type=path, num_layers=encoder.layer, device=device)
     except (OSError, ValueError, AssertionError, SafetensorError) as error:
         raise ModelError(
-            f"evaluation.bertscore_model: bert-score cannot load {encoder.name} at layer {encoder.layer}: {error}"
+            "evaluation.bertscore_model", f"bert-score cannot load {encoder.name} at layer {encoder.layer}: {error}"
         ) from error
     if isinstance(scorer._tokenizer, RobertaTokenizer | GPT2Tokenizer):
         # bert-score asks for this on every encode(); transformers 5 ignores it there and heeds it only on loading.

@@ -9,7 +9,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from medtune.errors import ConfigError, DataError, show_value
+from medtune.errors import ConfigError, DataError, Option, show_value
 from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.encoder import Encoder, resolve_encoder
 from medtune.evaluation.lengths import answer_lengths
@@ -123,14 +123,18 @@ def short_names(first: Path, second: Path) -> tuple[str, str]:
 
 def _check_metrics(metrics: Sequence[str], encoder_name: str | None, different_tokens: bool) -> None:
     if unknown := [metric for metric in metrics if metric not in METRIC_NAMES]:
-        raise ConfigError(f"--metric {unknown[0]}: unknown; known are {', '.join(METRIC_NAMES)}")
+        raise ConfigError(Option("metric", unknown[0]), "unknown", f"known are {', '.join(METRIC_NAMES)}")
     for metric in map(metric_named, metrics):
         if metric.needs_encoder and encoder_name is None:
-            raise ConfigError(f"--metric {metric.name} needs an encoder; name one with --bertscore-model")
+            raise ConfigError(
+                (Option("metric", metric.name), " needs an encoder"), fix=("name one with ", Option("bertscore_model"))
+            )
         if metric.counts_tokens and different_tokens:
             raise ConfigError(
-                f"--metric {metric.name}: the files count different tokens of the same references, and "
-                "perplexities of different tokenizers never compare; leave --metric out to get bits per byte"
+                Option("metric", metric.name),
+                "the files count different tokens of the same references, and perplexities of different tokenizers "
+                "never compare",
+                ("leave ", Option("metric"), " out to get bits per byte"),
             )
 
 
@@ -139,8 +143,9 @@ def _checked_resamples(resamples: int | None) -> int:
         return _RESAMPLES
     if not isinstance(resamples, Integral) or not _FEWEST_RESAMPLES <= resamples <= _MOST_RESAMPLES:
         raise ConfigError(
-            f"--resamples {show_value(resamples)}: must be a whole number from {_FEWEST_RESAMPLES}, below which no "
-            f"difference can be established, to {_MOST_RESAMPLES:,}"
+            Option("resamples", show_value(resamples)),
+            f"must be a whole number from {_FEWEST_RESAMPLES}, below which no difference can be established, to "
+            f"{_MOST_RESAMPLES:,}",
         )
     return resamples
 
@@ -156,4 +161,4 @@ def _write(out: Path | None, value: Any) -> None:
         with replacing_file(out) as temporary:
             temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+        raise DataError(out, f"cannot be written ({error.strerror})", ("choose another ", Option("out"))) from None

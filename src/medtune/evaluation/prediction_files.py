@@ -38,13 +38,13 @@ def predictions_of(
             record = {**record, "reference": given.get(str(record.get("id")))}
             if record["reference"] is None:
                 id = show_value(record.get("id"))
-                raise DataError(f"{where}: id {id} is not in {references}; give it a reference")
+                raise DataError(where, f"id {id} is not in {references}", "give it a reference")
         row = _to_prediction(record, where)
         if row.id in rows:
-            raise DataError(f"{where}: id {show_value(row.id)} is in two rows; ids must be unique")
+            raise DataError(where, f"id {show_value(row.id)} is in two rows", "ids must be unique")
         rows[row.id] = row
     if not rows:
-        raise DataError(f"{origin}: holds no rows; one object with id, reference and prediction a line is needed")
+        raise DataError(origin, "holds no rows", "one object with id, reference and prediction a line is needed")
     return list(rows.values())
 
 
@@ -57,19 +57,20 @@ def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tupl
     missing = [row.id for row in first if row.id not in by_id] or sorted(by_id.keys() - {row.id for row in first})
     if missing:
         raise DataError(
-            f"{names[0]} and {names[1]} answer different rows: {format_count(len(missing), 'id')} in one of them "
-            f"alone, such as {missing[0]!r}; compare predictions of the same rows"
+            f"{names[0]} and {names[1]} answer different rows",
+            f"{format_count(len(missing), 'id')} in one of them alone, such as {missing[0]!r}",
+            "compare predictions of the same rows",
         )
     aligned = [by_id[row.id] for row in first]
     for before, after in zip(first, aligned, strict=True):
         if before.reference != after.reference:
             raise DataError(
-                f"row {before.id!r} has one reference in {names[0]} and another in {names[1]}; give both the same"
+                f"row {before.id!r} has one reference in {names[0]} and another in {names[1]}", fix="give both the same"
             )
         if before.group and after.group and before.group != after.group:
             raise DataError(
-                f"row {before.id!r} has group {before.group!r} in {names[0]} and {after.group!r} in {names[1]}; give "
-                "both files the same groups, or one of them none"
+                f"row {before.id!r} has group {before.group!r} in {names[0]} and {after.group!r} in {names[1]}",
+                fix="give both files the same groups, or one of them none",
             )
     _require_comparable_caps(first, aligned, names)
     _require_comparable_caps(aligned, first, names[::-1])
@@ -82,8 +83,9 @@ def _require_comparable_caps(first: Sequence[Prediction], second: Sequence[Predi
     longest = max((row.new_tokens or 0 for row in second), default=0)
     if cap is not None and longest > cap:
         raise DataError(
-            f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}: different caps never "
-            "compare; generate both again with the same cap"
+            f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}",
+            "different caps never compare",
+            "generate both again with the same cap",
         )
 
 
@@ -92,16 +94,16 @@ def _read_references(path: Path) -> dict[str, str]:
     for number, record in enumerate(_records(path), start=1):
         text = record.get("reference", record.get("answer"))
         if record.get("id") is None or not isinstance(text, str) or not text.strip():
-            raise DataError(f"{path}: row {number}: needs id and reference (or answer), both filled")
+            raise DataError(path, f"row {number}: needs id and reference (or answer), both filled")
         if (id := str(record["id"])) in found:
-            raise DataError(f"{path}: row {number}: id {show_value(id)} is in two rows; ids must be unique")
+            raise DataError(path, f"row {number}: id {show_value(id)} is in two rows", "ids must be unique")
         found[id] = text
     return found
 
 
 def _records(path: Path) -> Iterable[Mapping[str, Any]]:
     if not os.path.isfile(path):  # where Path.is_file raises: on a name that is too long
-        raise DataError(f"{path}: no such file; give a JSONL, CSV or Parquet file with id, reference and prediction")
+        raise DataError(path, "no such file", "give a JSONL, CSV or Parquet file with id, reference and prediction")
     return read_table(path)
 
 
@@ -114,10 +116,10 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             value = str(value)
         if name not in record:
             present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
-            raise DataError(f"{where}: no {name}; it has {present}; name the columns id, reference, prediction")
+            raise DataError(where, f"no {name}; it has {present}", "name the columns id, reference, prediction")
         if not isinstance(value, str) or (name != "prediction" and not value.strip()):
             raise DataError(
-                f"{where}: {name} is {show_value(value)}, and must be text that is not empty; fix the row or drop it"
+                where, f"{name} is {show_value(value)}, and must be text that is not empty", "fix the row or drop it"
             )
         values[name] = require_text_size(value, f"{where}: {name}")
     for name in _LABELS:
@@ -137,7 +139,7 @@ def _label(record: Mapping[str, Any], name: str, where: str) -> str:
     # An ignored group would silently make intervals too narrow.
     if not isinstance(value, str | int):
         raise DataError(
-            f"{where}: {name} is {show_value(value)}, neither text nor a whole number; fix it or leave it out"
+            where, f"{name} is {show_value(value)}, neither text nor a whole number", "fix it or leave it out"
         )
     return str(value)
 
@@ -149,7 +151,7 @@ def _number(record: Mapping[str, Any], name: str, where: str) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{where}: {name} is {show_value(value)}, not a number; fix it or leave it out") from None
+        raise DataError(where, f"{name} is {show_value(value)}, not a number", "fix it or leave it out") from None
 
 
 def _count(record: Mapping[str, Any], name: str, where: str) -> int | None:
@@ -157,5 +159,5 @@ def _count(record: Mapping[str, Any], name: str, where: str) -> int | None:
     if number is None or math.isnan(number):  # a gap in a column of floats
         return None
     if number < 0 or not number.is_integer():
-        raise DataError(f"{where}: {name} is {show_value(record[name])}, not a count of tokens; fix it or leave it out")
+        raise DataError(where, f"{name} is {show_value(record[name])}, not a count of tokens", "fix it or leave it out")
     return int(number)

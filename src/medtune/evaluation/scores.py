@@ -70,9 +70,11 @@ def _signature(rows: MetricRows, caps: str, precision: str) -> str:
 
 def _check_request(predictions: Sequence[Prediction], metrics: Sequence[str], encoder: Encoder | None) -> None:
     if not predictions:
-        raise DataError("there are no predictions to score; the test split or evaluation.max_examples leaves no row")
+        raise DataError(
+            "there are no predictions to score", fix="the test split or evaluation.max_examples leaves no row"
+        )
     if unknown := [metric for metric in metrics if metric not in METRIC_NAMES]:
-        raise ConfigError(f"evaluation.metrics: unknown {', '.join(unknown)}; known are {', '.join(METRIC_NAMES)}")
+        raise ConfigError("evaluation.metrics", f"unknown {', '.join(unknown)}", f"known are {', '.join(METRIC_NAMES)}")
     for metric in metrics:
         if encoder is None and metric_named(metric).needs_encoder:
-            raise ConfigError(f"evaluation.bertscore_model: {metric} needs an encoder; name one or drop the metric")
+            raise ConfigError("evaluation.bertscore_model", f"{metric} needs an encoder", "name one or drop the metric")

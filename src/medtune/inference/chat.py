@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from medtune.config.schema import Config
-from medtune.errors import ConfigError, DataError, ModelError
+from medtune.errors import ConfigError, DataError, ModelError, Option
 from medtune.model.merging.folder import record_of
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import harmless
@@ -26,16 +26,16 @@ def read_questions(path: Path) -> list[str]:
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise DataError(
-                f"{path}: larger than {MAX_SETTINGS_BYTES:,} bytes; give a text file with one question a line"
+                path, f"larger than {MAX_SETTINGS_BYTES:,} bytes", "give a text file with one question a line"
             )
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; give a text file with one question a line") from None
+        raise DataError(path, "no such file", "give a text file with one question a line") from None
     except (UnicodeDecodeError, IsADirectoryError):
-        raise DataError(f"{path}: not a UTF-8 text file; give one with one question a line") from None
+        raise DataError(path, "not a UTF-8 text file", "give one with one question a line") from None
     questions = [line.strip() for line in lines if line.strip()]
     if not questions:
-        raise DataError(f"{path}: holds no question; write one a line")
+        raise DataError(path, "holds no question", "write one a line")
     return questions
 
 
@@ -43,7 +43,9 @@ def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO
     """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError."""
     _require_text(*questions)
     if not use_adapter and _is_merged(Path(target)):
-        raise ConfigError(f"--base: {target} is a merged model, with no adapter to leave out; ask the run it is from")
+        raise ConfigError(
+            Option("base"), f"{target} is a merged model, with no adapter to leave out", "ask the run it is from"
+        )
     chat = Chat.open(target)
 
     def write(text: str) -> None:
@@ -111,7 +113,7 @@ class Chat:
 
 def _require_text(*questions: str) -> None:
     if not all(question.strip() for question in questions):
-        raise DataError("ask: the question is empty; write it in quotes")
+        raise DataError("ask", "the question is empty", "write it in quotes")
 
 
 def _is_merged(path: Path) -> bool:
@@ -131,8 +133,9 @@ def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
         return merged_config(path), None, None
     if path.is_dir() and not (path / "adapter_config.json").is_file():
         raise ModelError(
-            f"{target}: neither a run directory (no config.yaml) nor an adapter (no adapter_config.json), nor a merged "
-            "model (no merge.json)"
+            target,
+            "neither a run directory (no config.yaml) nor an adapter (no adapter_config.json), nor a merged model (no "
+            "merge.json)",
         )
     try:
         adapter = resolve_adapter(target)
@@ -140,5 +143,6 @@ def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
         if path.exists() or not is_repository_name(target):
             raise
         # `runs/mine` has the form of a Hub id.
-        raise ModelError(f"{target}: no run directory here; {error}") from None
+        (problem,) = error.problems
+        raise ModelError(target, ("no run directory here; ", problem.reason), problem.fix) from None
     return adapter_config(adapter), adapter, None

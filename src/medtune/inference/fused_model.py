@@ -43,8 +43,8 @@ def _require_room(size: int, free: int) -> None:
     if size > free:
         raise ModelError(
             f"{size / 2**30:.1f} GiB of dequantised weights, with which these answers were begun, do not fit in "
-            f"{free / 2**30:.1f} GiB; free memory on the device, or delete partial.jsonl in the run directory to start "
-            "over"
+            f"{free / 2**30:.1f} GiB",
+            fix="free memory on the device, or delete partial.jsonl in the run directory to start over",
         )
 
 

@@ -112,7 +112,8 @@ def _halve_batches(work: BatchWork[Result], failed: list[int], cap: int, prompt:
     if size == 0:
         raise ModelError(
             f"out of memory with one question at once (generation.batch_size 1), its prompt of {prompt} tokens and "
-            f"generation.max_new_tokens {cap}; lower that, or free memory on the device"
+            f"generation.max_new_tokens {cap}",
+            fix="lower that, or free memory on the device",
         )
     say(f"out of memory with {len(failed)} questions at once; continuing with {size}")
     work.replan(_batches([*failed, *chain.from_iterable(work.to_do)], size))

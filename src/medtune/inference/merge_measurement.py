@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from medtune.config.schema import Config
-from medtune.errors import ModelError
+from medtune.errors import ModelError, Option
 from medtune.inference.decoders.greedy import Greedy
 from medtune.inference.divergence import AnswerStates, NextTokenAgreement, answer_states, compare_states, same_prefix
 from medtune.inference.fused_model import prepare_inference
@@ -73,7 +73,9 @@ def plan_measuring(config: Config, weights: int, *, asked: bool) -> MeasuringPla
     size = weights * torch_dtype(choose_dtype(config.model.dtype, device).value).itemsize
     free = free_bytes(device) * WEIGHTS_SHARE
     if device == "cpu" and weights > CPU_WEIGHTS and not asked:
-        return MeasuringPlan("without a GPU a model of this size takes hours; --measure does it all the same")
+        return MeasuringPlan(
+            f"without a GPU a model of this size takes hours; {Option('measure')} does it all the same"
+        )
     if size <= free:
         return MeasuringPlan()
     if device != "cpu" and size <= free + host_free_bytes() * WEIGHTS_SHARE:

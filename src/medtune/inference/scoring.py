@@ -111,8 +111,8 @@ def _halve_passes(work: BatchWork[AnswerLoss], rows: Sequence[EncodedRow], faile
     tokens = sum(len(rows[i].input_ids) for i in failed)
     if len(failed) == 1:
         raise ModelError(
-            f"out of memory with one row of {tokens} tokens at a time, whatever training.tokens_per_micro_batch is; "
-            "free memory on the device, or leave such long rows out of the data"
+            f"out of memory with one row of {tokens} tokens at a time, whatever training.tokens_per_micro_batch is",
+            fix="free memory on the device, or leave such long rows out of the data",
         )
     release_memory()
     less = tokens // 2

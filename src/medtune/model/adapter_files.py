@@ -71,14 +71,14 @@ def read_adapter_config(path: Path) -> dict[str, Any]:
         stored = read_mapping(path / CONFIG_NAME)
         values = check_type(StoredLora, stored).model_dump()
     except FileNotFoundError:
-        raise ModelError(f"{where}: missing; fetch or save the adapter again") from None
+        raise ModelError(where, "missing", "fetch or save the adapter again") from None
     except DamagedError as error:
-        raise ModelError(f"{where}: {error}; a LoRA adapter in PEFT's format is needed") from None
+        raise ModelError(where, str(error), "a LoRA adapter in PEFT's format is needed") from None
     for name in _foreign_settings(stored):
-        raise ModelError(f"{where}: {name} is not of a plain LoRA adapter, and is never followed; give another adapter")
+        raise ModelError(where, f"{name} is not of a plain LoRA adapter, and is never followed", "give another adapter")
     for name in ("target_modules", "exclude_modules"):
         if isinstance(values[name], str) and not _is_tame(values[name]):
-            raise ModelError(f"{where}: {name} is no pattern, or one that could take forever; list the layers' names")
+            raise ModelError(where, f"{name} is no pattern, or one that could take forever", "list the layers' names")
     return values
 
 
@@ -115,7 +115,7 @@ def require_own_files(path: Path) -> None:
         target = (path / name).resolve()
         if not any(target.is_relative_to(home) for home in homes):
             link, where = (one_line(str(file)) for file in (path / name, target))
-            raise ModelError(f"{link}: a link out of its folder, to {where}; put the file itself there")
+            raise ModelError(link, f"a link out of its folder, to {where}", "put the file itself there")
 
 
 def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -128,7 +128,7 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{one_line(str(file))}: not a safetensors file ({first_line(error)}); fetch or save it again"
+            one_line(str(file)), f"not a safetensors file ({first_line(error)})", "fetch or save it again"
         ) from None
 
 

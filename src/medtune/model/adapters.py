@@ -30,11 +30,11 @@ def resolve_adapter(adapter: str) -> Path:
     path = Path(adapter)
     if not os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         if os.path.exists(path) or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
-            raise ModelError(f"{adapter}: no such adapter folder; give an existing folder or a Hub id")
+            raise ModelError(adapter, "no such adapter folder", "give an existing folder or a Hub id")
         path = fetch_adapter(adapter)
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (path / name).is_file():
-            raise ModelError(f"{adapter}: no {name} in it; a LoRA adapter in PEFT's safetensors format is needed")
+            raise ModelError(adapter, f"no {name} in it", "a LoRA adapter in PEFT's safetensors format is needed")
     require_own_files(path)
     read_adapter_config(path)
     weight_shapes(path)
@@ -81,14 +81,14 @@ def _with_settings(path: Path, model: dict[str, Any]) -> Config:
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}
         return Config.model_validate({"model": model, "data": data, "generation": generation})
     except (ValueError, DamagedError):
-        raise ModelError(f"{file}: damaged; delete it to use the default settings") from None
+        raise ModelError(file, "damaged", "delete it to use the default settings") from None
 
 
 def adapter_base(path: Path) -> str:
     """The base model that an adapter names. Raises ModelError if it names none."""
     base = read_adapter_config(path)["base_model_name_or_path"]
     if not base:
-        raise ModelError(f"{path}: its adapter_config.json names no base model; give the run directory instead")
+        raise ModelError(path, "its adapter_config.json names no base model", "give the run directory instead")
     return str(base)
 
 
@@ -109,7 +109,7 @@ def attach_new_adapter(model: Any, lora: LoraSection, seed: int) -> Any:
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
-        raise ModelError(f"lora.targets: {str(error).splitlines()[0]}") from None
+        raise ModelError("lora.targets", str(error).splitlines()[0]) from None
     return lift_adapter(wrapped)
 
 
@@ -128,12 +128,13 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ModelError(
-            f"{path}: this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
+            path, f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
         ) from None
     if problem := weight_problem(wrapped, path):
         raise ModelError(
-            f"{path}: this adapter does not fit the base model ({WEIGHTS_NAME} {problem}); name the base that it was "
-            "trained on, or train or fetch it again"
+            path,
+            f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})",
+            "name the base that it was trained on, or train or fetch it again",
         )
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 

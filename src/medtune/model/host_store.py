@@ -35,8 +35,8 @@ def page_locked(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     status = runtime.cudaHostRegister(tensor.data_ptr(), size, 0)
     if int(status) != 0:
         raise HostMemoryError(
-            f"{size / 2**30:.2f} GiB of host memory cannot be page-locked (CUDA error {int(status)}); set "
-            "training.host_memory_gib lower, or free host memory"
+            f"{size / 2**30:.2f} GiB of host memory cannot be page-locked (CUDA error {int(status)})",
+            fix="set training.host_memory_gib lower, or free host memory",
         )
     weakref.finalize(tensor.untyped_storage(), runtime.cudaHostUnregister, tensor.data_ptr())
     return tensor

@@ -66,12 +66,12 @@ def resolve_base(base: str, revision: str | None = None, *, weights: bool = True
     path = Path(base)
     if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         if not (path / "config.json").is_file():
-            raise ModelError(f"{base}: a folder without config.json; give a model's folder or Hub id in model.base")
+            raise ModelError(base, "a folder without config.json", "give a model's folder or Hub id in model.base")
         if weights:
             require_weights(path)
         return ModelFiles(path, None)
     if os.path.exists(path) or base.startswith((".", "/", "~")) or base.count("/") > 1:
-        raise ModelError(f"{base}: no such model folder; give an existing folder or a Hub id in model.base")
+        raise ModelError(base, "no such model folder", "give an existing folder or a Hub id in model.base")
     folder = fetch_snapshot(base, revision, weights=weights)
     return ModelFiles(folder, folder.name)
 
@@ -79,7 +79,7 @@ def resolve_base(base: str, revision: str | None = None, *, weights: bool = True
 def require_weights(path: Path) -> None:
     """Raises ModelError if the folder `path` holds no safetensors weights."""
     if not any(path.glob("*.safetensors")):
-        raise ModelError(f"{path}: no .safetensors weights in it; pickled weights are never loaded, convert them")
+        raise ModelError(path, "no .safetensors weights in it", "pickled weights are never loaded, convert them")
 
 
 def model_without_weights(path: Path, dtype: str, name: str) -> Any:
@@ -92,7 +92,7 @@ def model_without_weights(path: Path, dtype: str, name: str) -> Any:
     try:
         shape = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)})") from None
+        raise ModelError(path, f"its config.json cannot be used ({first_line(error)})") from None
     return model_of_shape(shape, dtype, name)
 
 
@@ -107,7 +107,7 @@ def model_of_shape(shape: Any, dtype: str, name: str) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(shape, dtype=torch_dtype(dtype), trust_remote_code=False)
     except (ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{name}: no causal language model ({first_line(error)})") from None
+        raise ModelError(name, f"no causal language model ({first_line(error)})") from None
 
 
 def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dtype: str, split: bool = False) -> Any:
@@ -134,7 +134,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{section.base}: cannot be loaded ({first_line(error)})") from None
+        raise ModelError(section.base, f"cannot be loaded ({first_line(error)})") from None
     storage_format(section.quantization).settle(model, torch_dtype(dtype))
     model.requires_grad_(False)
     return model.eval()

@@ -207,7 +207,7 @@ def stored_quantization(path: Path) -> Mapping[str, Any] | None:
         stored: _Quantized = check_type(_Quantized, read_mapping(path / "config.json"))
         return stored.quantization_config
     except DamagedError as error:
-        raise ModelError(f"{path}: its config.json cannot be used ({error})") from None
+        raise ModelError(path, f"its config.json cannot be used ({error})") from None
 
 
 def check_quantization(path: Path, section: ModelSection) -> None:
@@ -215,8 +215,10 @@ def check_quantization(path: Path, section: ModelSection) -> None:
     stored = stored_quantization(path)
     if stored is not None and not storage_format(section.quantization).reads(stored):
         raise ModelError(
-            f"{section.base}: its weights are stored as {stored.get('quant_method', 'quantised')}, which "
-            f"model.quantization: {section.quantization} cannot use; give the 16-bit model"
+            section.base,
+            f"its weights are stored as {stored.get('quant_method', 'quantised')}, which model.quantization: "
+            f"{section.quantization} cannot use",
+            "give the 16-bit model",
         )
 
 

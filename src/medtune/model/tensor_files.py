@@ -67,7 +67,7 @@ class StoredTensor:
                 values = file.get_slice(self.name)[start:stop] if self.shape else file.get_tensor(self.name)
                 return values.clone()  # type: ignore[no-any-return]
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{self.file}: cut off or changed ({first_line(error)}); fetch the model again") from None
+            raise ModelError(self.file, f"cut off or changed ({first_line(error)})", "fetch the model again") from None
 
     def read(self) -> Tensor:
         """All of it."""
@@ -87,12 +87,12 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         if strange := [name for name in places.values() if PurePath(name).name != name]:
             raise DamagedError(f"weight_map names {one_line(strange[0])}, which is not in the folder")
     except DamagedError as error:
-        raise ModelError(f"{index}: {error}; fetch the model again") from None
+        raise ModelError(index, str(error), "fetch the model again") from None
     found: dict[str, StoredTensor] = {}
     for name in sorted(set(places.values())):
         found |= stored_in(folder / name)
     if missing := sorted(places.keys() - found.keys()):
-        raise ModelError(f"{index}: lists {one_line(missing[0])}, which no file holds; fetch the model again")
+        raise ModelError(index, f"lists {one_line(missing[0])}, which no file holds", "fetch the model again")
     return {name: tensor for name, tensor in found.items() if name in places}
 
 
@@ -103,10 +103,10 @@ def stored_in(file: Path) -> dict[str, StoredTensor]:
         with safe_open(file, framework="pt") as content:
             return {name: _described(file, name, content.get_slice(name)) for name in content.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise ModelError(f"{file}: missing; fetch the model again, or save it in safetensors files") from None
+        raise ModelError(file, "missing", "fetch the model again, or save it in safetensors files") from None
     except (SafetensorError, OSError, DamagedError) as error:
         raise ModelError(
-            f"{one_line(str(file))}: cannot be read ({first_line(error)}); fetch the model again"
+            one_line(str(file)), f"cannot be read ({first_line(error)})", "fetch the model again"
         ) from None
 
 

@@ -26,10 +26,10 @@ def load_tokenizer(path: Path) -> Any:
         if type(error) is not Exception and not isinstance(error, _BROKEN_FILES):
             raise
         raise ModelError(
-            f"{path}: no usable tokenizer ({first_line(error)}); give a model with its tokenizer files"
+            path, f"no usable tokenizer ({first_line(error)})", "give a model with its tokenizer files"
         ) from None
     if not tokenizer.is_fast:
-        raise ModelError(f"{path}: only fast tokenizers are supported; convert it to tokenizer.json")
+        raise ModelError(path, "only fast tokenizers are supported", "convert it to tokenizer.json")
     return tokenizer
 
 
@@ -50,7 +50,7 @@ def set_pad_token(tokenizer: Any, end_token_ids: Collection[int], embedding_rows
     candidates = [tokenizer.pad_token, *_NAMED, *(t for _, t in reserved), tokenizer.unk_token, *special, *vocabulary]
     chosen = next((token for token in candidates if fits(token)), None)
     if chosen is None:
-        raise ModelError(f"{tokenizer.name_or_path}: no token is left for padding besides the end tokens")
+        raise ModelError(tokenizer.name_or_path, "no token is left for padding besides the end tokens")
     if tokenizer.pad_token != chosen:
         tokenizer.pad_token = chosen
 

@@ -53,8 +53,9 @@ def check_rows(config: Config, run_dir: RunDir) -> None:
     positions, cap = _positions(path), config.generation.max_new_tokens
     if positions is not None and longest + cap > positions:
         raise ConfigError(
-            f"generation.max_new_tokens: {cap} and the longest prompt of {longest} tokens exceed the model's context "
-            f"of {positions}; lower it to {positions - longest} or less"
+            "generation.max_new_tokens",
+            f"{cap} and the longest prompt of {longest} tokens exceed the model's context of {positions}",
+            f"lower it to {positions - longest} or less",
         )
 
 
@@ -62,7 +63,7 @@ def check_trackers(config: Config) -> None:
     """Raises ModelError for a tracker whose package is missing."""
     for name in config.training.report_to:
         if find_spec(name) is None:
-            raise ModelError(f"training.report_to: {name} is not installed; `pip install {name}` or leave it out")
+            raise ModelError("training.report_to", f"{name} is not installed", f"`pip install {name}` or leave it out")
 
 
 def check_encoder(name: str) -> None:
@@ -79,7 +80,7 @@ def check_optimizer(name: str) -> None:
 
     known = [optimizer.value for optimizer in OptimizerNames]
     if name != "auto" and name not in known:
-        raise ConfigError(f"training.optimizer: {name} is unknown; transformers has {', '.join(known)}")
+        raise ConfigError("training.optimizer", f"{name} is unknown", f"transformers has {', '.join(known)}")
 
 
 def check_model(config: Config) -> Path:
@@ -96,7 +97,7 @@ def check_model(config: Config) -> Path:
     positions = _positions(path)
     if positions is not None and config.training.max_length > positions:
         raise ConfigError(
-            f"training.max_length: {config.training.max_length} exceeds the model's context of {positions} tokens"
+            "training.max_length", f"{config.training.max_length} exceeds the model's context of {positions} tokens"
         )
     _check_targets(config, model_without_weights(path, "bfloat16", config.model.base))
     return path
@@ -109,7 +110,7 @@ def _positions(path: Path) -> int | None:
     try:
         text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)})") from None
+        raise ModelError(path, f"its config.json cannot be used ({first_line(error)})") from None
     rope = getattr(text, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
         # Beyond it every row's angles depend on the longest of its pack or batch.
@@ -130,6 +131,7 @@ def _check_targets(config: Config, model: Any) -> None:
     missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
     if missing:
         raise ModelError(
-            f"lora.targets: {', '.join(missing)} not in {config.model.base}; "
-            f"set lora.targets to [{', '.join(sorted(names))}] or some of these"
+            "lora.targets",
+            f"{', '.join(missing)} not in {config.model.base}",
+            f"set lora.targets to [{', '.join(sorted(names))}] or some of these",
         )

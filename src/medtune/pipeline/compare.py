@@ -90,7 +90,7 @@ def _tested_rows(run_dir: RunDir, predictions: list[Prediction]) -> list[QAPair]
     by_id = {pair.id: pair for pair in run_dir.read_split("test")}
     if unknown := [row.id for row in predictions if row.id not in by_id]:
         file = run_dir.predictions_file("baseline")
-        raise RunDirError(f"{file}: {unknown[0]} is no row of the test split; evaluate that model again")
+        raise RunDirError(file, f"{unknown[0]} is no row of the test split", "evaluate that model again")
     return [by_id[row.id] for row in predictions]
 
 

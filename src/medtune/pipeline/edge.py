@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medtune.errors import DiskError, MedtuneError
+from medtune.errors import MedtuneError
 from medtune.run_dir.lock import locked_folders, release_locks
 from medtune.runtime import interruption
 from medtune.runtime.hardware import release_memory
@@ -39,7 +39,7 @@ def process_edge(*, own_process: bool = False) -> Iterator[None]:
                 problem = None if isinstance(error, MedtuneError) else describe_disk_error(error, _place(own_process))
                 if problem is None:
                     raise
-                raise DiskError(problem) from error
+                raise problem from error
             interruption.raise_if_requested()
     except BaseException as error:
         if not own_process:

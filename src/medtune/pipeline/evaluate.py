@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
-from medtune.errors import RunDirError
+from medtune.errors import Option, RunDirError
 from medtune.pipeline.run_model import load_run_model
 from medtune.records import ModelName, Prediction, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
@@ -57,7 +57,9 @@ def rows_to_test(run_dir: RunDir) -> list[QAPair]:
 
     config, test = run_dir.config, run_dir.read_split("test")
     if not test:  # which the data stage never leaves
-        raise RunDirError(f"{run_dir.split_file('test')}: damaged, no rows; restore it, or start another --run-dir")
+        raise RunDirError(
+            run_dir.split_file("test"), "damaged, no rows", ("restore it, or start another ", Option("run_dir"))
+        )
     chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
     return [pair for pair in test if pair.id in chosen]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from medtune.config.schema import Config
-from medtune.errors import ConfigError, ModelError
+from medtune.errors import Command, ConfigError, ModelError, Option
 from medtune.model.merging.record import MergeRecord
 from medtune.records import FileRecord
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.stages import stage_named
 from medtune.runtime.hardware import PeakMemory, release_memory
 from medtune.runtime.progress import progress_bar, say
 from medtune.storage.disk_errors import writing
@@ -57,7 +58,7 @@ def merge_stage(
     from medtune.model.merging.folder import existing_merge
 
     if dtype not in get_args(MergedDtype):
-        raise ConfigError(f"--dtype {dtype}: must be one of {', '.join(get_args(MergedDtype))}")
+        raise ConfigError(Option("dtype", dtype), f"must be one of {', '.join(get_args(MergedDtype))}")
     run_dir.lock()
     merge = _plan(run_dir, to, dtype)
     record = existing_merge(merge.to, merge.record)
@@ -95,7 +96,7 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
         changed_tensors=0,
         seconds=0.0,
         peak_rss_bytes=0,
-        not_measured="`medtune merge` with the same RUN and --to measures it",
+        not_measured=f"{Command('merge')} with the same RUN and {Option('to')} measures it",
         identity=base_identity(name, base),
     )
     return _Merge(run_dir, config, base.path, adapter, to, record)
@@ -105,19 +106,19 @@ def _adapter(run_dir: RunDir, config: Config) -> Path:
     """The trained adapter, or the stored one that the run evaluated in its place. Raises MedtuneError."""
     from medtune.model.adapters import adapter_fingerprint, resolve_adapter
 
-    stored, command = config.model.adapter, f"medtune train {run_dir.path}"
+    stored, command = config.model.adapter, Command("train", run_dir.path)
     if stored is None or run_dir.damage("train") or run_dir.is_complete("train") or last_checkpoint(run_dir):
         run_dir.require("train", command)
         return run_dir.adapter_dir
     # What a training starts from is not what it makes.
     if not run_dir.is_complete("tuned"):
         run_dir.require(
-            "train", f"{command}` or, to evaluate {stored} as it is, `medtune evaluate {run_dir.path} --model tuned"
+            "train", (command, f" or, to evaluate {stored} as it is, ", stage_named("tuned").command_for(run_dir.path))
         )
     adapter = resolve_adapter(stored)
     evaluated = run_dir.stage_records["tuned"].get("adapter")
     if evaluated not in (None, adapter_fingerprint(adapter)):
-        raise ModelError(f"{stored}: not the adapter that was evaluated; put that back, or start a new run")
+        raise ModelError(stored, "not the adapter that was evaluated", "put that back, or start a new run")
     return adapter
 
 
@@ -133,7 +134,7 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
     name, dtype = merge.config.model.base, merge.record.dtype
     plan = plan_merge(merge.base, merge.adapter, name=name, dtype=dtype, shard_bytes=shard_bytes or SHARD_BYTES)
     clear_abandoned(merge.to)
-    require_room(merge.to, plan.bytes + _COMPANION_BYTES, "--to")
+    require_room(merge.to, plan.bytes + _COMPANION_BYTES, Option("to"))
     with writing(merge.to):
         merge.to.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(merge.to) as folder:
@@ -153,7 +154,7 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
         write_record(folder, record)
         # The folder that is there is replaced, and what came into it meanwhile is somebody's.
         if existing_merge(merge.to, merge.record) is not None:
-            raise ModelError(f"{merge.to}: another process has merged into it meanwhile; the same command measures it")
+            raise ModelError(merge.to, "another process has merged into it meanwhile", "the same command measures it")
     return record
 
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from medtune.errors import Option
 from medtune.model.quantization import DEQUANTIZED
 from medtune.pipeline.plan import Forecast, RowSizes
 from medtune.training.plan.forecast import REACHED_BY_STEPS
@@ -73,10 +74,11 @@ def answer_parts(found: Forecast) -> dict[str, float]:
 
 
 def print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, console: Console) -> None:
-    """A line for each GPU, by the names that `--gpu` takes."""
+    """A line for each GPU, by the names that the command takes."""
     table = Table(title="What each GPU would do", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name in ("--gpu", "fits", "tokens a pass", "layers again", "weights", "peak GiB", "of GiB", "hours (estimate)"):
-        table.add_column(name, justify="left" if name in ("--gpu", "fits", "weights") else "right")
+    gpu = str(Option("gpu"))
+    for name in (gpu, "fits", "tokens a pass", "layers again", "weights", "peak GiB", "of GiB", "hours (estimate)"):
+        table.add_column(name, justify="left" if name in (gpu, "fits", "weights") else "right")
     for name, one in found.items():
         if isinstance(one, str):
             table.add_row(name, "no", "-", "-", "-", "-", "-", "-")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtune.config.schema import Config
 from medtune.data.training_rows import EncodedRows, encode_for_training, require_sound_rows
-from medtune.errors import RunDirError
+from medtune.errors import Option, RunDirError
 from medtune.model.loaded import LoadedModel
 from medtune.model.loading import prepare_for_training
 from medtune.pipeline.run_model import load_run_model
@@ -57,8 +57,9 @@ def _unfinished(run_dir: RunDir, resume: bool) -> Path | None:
     checkpoint = last_checkpoint(run_dir)
     if checkpoint is not None and not resume:
         raise RunDirError(
-            f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
-            f"or delete {run_dir.checkpoints_dir} to start over"
+            run_dir.path,
+            f"holds an unfinished training ({checkpoint.name})",
+            ("add ", Option("resume"), f" to continue it, or delete {run_dir.checkpoints_dir} to start over"),
         )
     return checkpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medtune.errors import Command, Option
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import read_record
 from medtune.model.merging.record import MergeMeasurement, MergeRecord
@@ -102,10 +103,10 @@ def _beyond(found: MergeMeasurement, evaluated: bool, public: bool) -> str:
     doubted = f"{beyond}; the scores of the run need not be those of the merged model"
     if public:
         return doubted
-    return (
-        f"{doubted}, so evaluate it by itself: `medtune data prepare RUN/config.yaml --run-dir NEW "
-        "--set model.base=DIR --set model.quantization=none` and `medtune evaluate NEW --model baseline`"
-    )
+    overrides = (Option("set", "model.base=DIR"), Option("set", "model.quantization=none"))
+    prepare = Command("data prepare", "RUN/config.yaml", (Option("run_dir", "NEW"), *overrides))
+    evaluate = Command("evaluate", "NEW", (Option("model", "baseline"),))
+    return f"{doubted}, so evaluate it by itself: {prepare} and {evaluate}"
 
 
 def _nats(value: float) -> str:

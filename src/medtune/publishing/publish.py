@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from medtune.errors import HubError, HubUnavailableError, PublishError
+from medtune.errors import Command, HubError, HubUnavailableError, Option, PublishError
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.folder import record_of
 from medtune.publishing.differences import MANIFEST, Change, Differences, find_differences, write_manifest
@@ -25,7 +25,7 @@ from medtune.storage.hub import is_repository_name
 
 # `without-evaluation`: a model of which nothing shows what tuning changed. `without-report`: leave report.html, which
 # holds test rows and answers, at home. `overwrite`: replace files that medtune did not put there as they are.
-Option = Literal["without-evaluation", "without-report", "overwrite"]
+PublishOption = Literal["without-evaluation", "without-report", "overwrite"]
 # Of a model of the other kind: transformers would take one for the other.
 _OTHER_KIND = {True: "adapter_config.json", False: "config.json"}
 
@@ -55,7 +55,7 @@ def publish(
     merged: Path | None = None,
     base_model: str | None = None,
     dry_run: bool = False,
-    options: Collection[Option] = (),
+    options: Collection[PublishOption] = (),
 ) -> Published:
     """Put the adapter of `run`, or the merged model in the folder `merged`, into the Hub's repository `repo`.
 
@@ -68,9 +68,9 @@ def publish(
     work when it is tried again, and RunDirError if the run is not complete.
     """
     if isinstance(options, str):
-        raise PublishError(f"options={options!r}: must be a list of names, such as [{options!r}]")
-    if unknown := set(options).difference(get_args(Option)):
-        raise PublishError(f"options: {', '.join(sorted(unknown))}: must be of {', '.join(get_args(Option))}")
+        raise PublishError(f"options={options!r}", f"must be a list of names, such as [{options!r}]")
+    if unknown := set(options).difference(get_args(PublishOption)):
+        raise PublishError("options", f"{', '.join(sorted(unknown))}: must be of {', '.join(get_args(PublishOption))}")
     run.require("train")
     _require_unknown_base(run, base_model)
     names = public_names(run, base_model)
@@ -111,26 +111,28 @@ def publish(
 def _require_unknown_base(run: RunDir, base_model: str | None) -> None:
     if base_model is not None and public_names(run).base_on_hub:
         raise PublishError(
-            f"--base-model {one_line(base_model)}: the run read {one_line(run.config.model.base)} from the Hub, and "
-            "that is what is published; leave --base-model out"
+            Option("base_model", one_line(base_model)),
+            f"the run read {one_line(run.config.model.base)} from the Hub, and that is what is published",
+            ("leave ", Option("base_model"), " out"),
         )
 
 
 def _check_request(
-    run: RunDir, repo: str, names: PublicNames, licence: BaseLicence, options: Collection[Option]
+    run: RunDir, repo: str, names: PublicNames, licence: BaseLicence, options: Collection[PublishOption]
 ) -> None:
     require_name(repo, licence)
     if names.base_on_hub and not is_repository_name(names.base):
-        raise PublishError(f"--base-model {one_line(names.base)}: must be a Hub model's id, such as owner/name")
+        raise PublishError(Option("base_model", one_line(names.base)), "must be a Hub model's id, such as owner/name")
     if "without-evaluation" not in options and not run.is_complete("compare"):
         raise PublishError(
-            f"{run.path}: not evaluated, so its card would show nothing of what tuning changed; run "
-            f"`medtune compare {run.path}` first, or add --without-evaluation"
+            run.path,
+            "not evaluated, so its card would show nothing of what tuning changed",
+            ("run ", Command("compare", run.path), " first, or add ", Option("without_evaluation")),
         )
     if not names.base_on_hub and names.base != DEMO_MODEL:
         say(
             f"{names.base}: not a model of the Hub, so that nobody else can load it by this name; if it is there, name "
-            "it with --base-model owner/name"
+            f"it with {Option('base_model', 'owner/name')}"
         )
     if licence.notice and not agreement_files(run):
         say(f"the {licence.title} wants a copy of itself to go along; put LICENSE of {names.base} into the repository")
@@ -166,18 +168,21 @@ def _check_repository(
         return
     if private and not state.private:
         raise PublishError(
-            f"repository {repo}: public, and --private was given; make it private in its settings, or name another"
+            f"repository {repo}",
+            ("public, and ", Option("private"), " was given"),
+            "make it private in its settings, or name another",
         )
     if _OTHER_KIND[merged] in state.files:
         holds, other = ("an adapter", "merged model") if merged else ("a whole model", "adapter")
-        raise PublishError(f"repository {repo}: holds {holds}; name another repository for the {other}")
+        raise PublishError(f"repository {repo}", f"holds {holds}", f"name another repository for the {other}")
 
 
-def _check_edited(repo: str, found: Differences, options: Collection[Option]) -> None:
+def _check_edited(repo: str, found: Differences, options: Collection[PublishOption]) -> None:
     if found.edited and "overwrite" not in options:
         raise PublishError(
-            f"repository {repo}: {', '.join(found.edited)} there {'is' if len(found.edited) == 1 else 'are'} not as "
-            "medtune put it; keep a copy and add --overwrite, or name another repository"
+            f"repository {repo}",
+            f"{', '.join(found.edited)} there {'is' if len(found.edited) == 1 else 'are'} not as medtune put it",
+            ("keep a copy and add ", Option("overwrite"), ", or name another repository"),
         )
 
 
@@ -195,7 +200,7 @@ def _send(
         return done
     state = state or hub_repositories.make_repository(done.repo, private=private)
     if private and not state.private:  # somebody made it in between
-        raise PublishError(f"repository {done.repo}: public, and --private was given; name another")
+        raise PublishError(f"repository {done.repo}", ("public, and ", Option("private"), " was given"), "name another")
     try:
         commit = hub_repositories.commit_files(
             done.repo,
@@ -205,8 +210,11 @@ def _send(
             parent=state.commit,
         )
     except HubUnavailableError as error:
-        message = f"{error}; the same command goes on from there, and sends nothing twice"
-        raise HubUnavailableError(message, error.reason, error.seconds) from None
+        (problem,) = error.problems
+        fix = (problem.fix, "; the same command goes on from there, and sends nothing twice")
+        raise HubUnavailableError(
+            problem.what, problem.problem, fix, reason=error.reason, seconds=error.seconds
+        ) from None
     return replace(done, private=state.private, commit=commit, sent=sent, deleted=deleted)
 
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from medtune.errors import Problem
 from medtune.runtime.terminal import one_line
 
 # What services give out, by its form.
@@ -40,8 +41,8 @@ _PACKED = re.compile(r"\bH4sI[A-Za-z0-9+/]{16,}={0,2}")
 _MAX_UNPACKED_BYTES = 1 << 30
 
 
-def find_secrets(name: str, file: Path) -> Iterator[str]:
-    """A line a secret: the file's `name`, the line in it, and the kind. Of weights the header alone is text."""
+def find_secrets(name: str, file: Path) -> Iterator[Problem]:
+    """A problem for each secret, with its line in the file called `name`. Only the header of weights is text."""
     # Every secret is ASCII, and Latin-1 decodes whatever a file holds.
     text = _readable_part(file).decode("latin-1")
     places = [(position, kind, "") for position, kind in _places(text).items()]
@@ -49,7 +50,9 @@ def find_secrets(name: str, file: Path) -> Iterator[str]:
         places += [(packed.start(), kind, ", packed") for kind in sorted({*_places(_unpacked(packed[0])).values()})]
     for position, kind, how in sorted(places):
         line = text.count("\n", 0, position) + 1
-        yield f"{one_line(name)}: holds {kind} in line {line}{how}; take it out, and replace it where it is used"
+        yield Problem(
+            one_line(name), f"holds {kind} in line {line}{how}", "take it out, and replace it where it is used"
+        )
 
 
 def _places(text: str) -> dict[int, str]:

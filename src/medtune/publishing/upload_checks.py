@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune.errors import PublishError
+from medtune.errors import Option, Problem, PublishError
 from medtune.publishing.licences import BaseLicence
 from medtune.publishing.secrets import find_secrets
 from medtune.runtime.progress import progress_bar
@@ -24,14 +24,15 @@ _BLOCK_BYTES = 1 << 26
 def require_name(repo: str, licence: BaseLicence) -> None:
     """Raises PublishError unless `repo` is owner/name, with a name that begins as the base's licence demands."""
     if "/" not in repo or not is_repository_name(repo):
-        raise PublishError(f"--repo {one_line(repo)}: must be a Hub repository of the form owner/name")
+        raise PublishError(Option("repo", one_line(repo)), "must be a Hub repository of the form owner/name")
     owner, _, name = repo.partition("/")
     prefix = licence.name_prefix
     if prefix is not None and not name.startswith(prefix):
         rest = name.lower().removeprefix("meta-").removeprefix("llama-3").removeprefix("llama").strip("-_.")
         raise PublishError(
-            f"--repo {repo}: the {licence.title} wants a name that begins with {prefix}; name it "
-            f"{owner}/{prefix}-{rest or 'medtune'}"
+            Option("repo", repo),
+            f"the {licence.title} wants a name that begins with {prefix}",
+            f"name it {owner}/{prefix}-{rest or 'medtune'}",
         )
 
 
@@ -40,18 +41,20 @@ def require_plain_files(folder: Path) -> None:
     problems = []
     for file in sorted(folder.iterdir()):
         if file.is_symlink():
-            problems.append(f"{one_line(str(file))}: a link; put the file itself there")
+            problems.append(Problem(one_line(str(file)), "a link", "put the file itself there"))
         elif file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in NEVER if "/" not in pattern):
-            problems.append(f"{one_line(str(file))}: a pickle or a program, which is never published; delete it")
+            problems.append(
+                Problem(one_line(str(file)), "a pickle or a program, which is never published", "delete it")
+            )
     if problems:
-        raise PublishError("\n".join(problems))
+        raise PublishError.together(problems)
 
 
 def require_no_secrets(files: Mapping[str, Path]) -> None:
     """Raises PublishError with a line for every secret that `files`, by their names in the repository, hold."""
     problems = [problem for name, file in files.items() for problem in find_secrets(name, file)]
     if problems:
-        raise PublishError("\n".join(problems))
+        raise PublishError.together(problems)
 
 
 def require_finite_weights(files: Iterable[Path]) -> None:
@@ -65,7 +68,7 @@ def require_finite_weights(files: Iterable[Path]) -> None:
             for name, tensor in tensors.items():
                 if not _is_finite(tensor):
                     raise PublishError(
-                        f"{one_line(str(file))}: {one_line(name)} holds NaN or infinite numbers; train, or merge, again"
+                        one_line(str(file)), f"{one_line(name)} holds NaN or infinite numbers", "train, or merge, again"
                     )
                 advance(tensor.bytes)
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medtune.config.recipes.yaml_text import dump_config
-from medtune.errors import PublishError
+from medtune.errors import Command, Option, PublishError
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import RECORD_NAME, record_of, require_whole
 from medtune.publishing.licences import BaseLicence, agreement_files
@@ -57,7 +57,7 @@ class Uploads:
             try:
                 self.add_text(name, self.names.scrub(read_text(file)))
             except DamagedError as error:
-                raise PublishError(f"{one_line(str(file))}: {error}; make it again") from None
+                raise PublishError(one_line(str(file)), str(error), "make it again") from None
 
     def add_text(self, name: str, text: str) -> None:
         """A text that is written for the repository."""
@@ -83,7 +83,9 @@ class Uploads:
         """A merged model. Raises MedtuneError unless `folder` holds a whole one of this run's adapter."""
         if not folder.is_dir():
             raise PublishError(
-                f"--merged {folder}: no such folder; make it with `medtune merge {self.run.path} --to DIR`"
+                Option("merged", folder),
+                "no such folder",
+                ("make it with ", Command("merge", self.run.path, (Option("to", "DIR"),))),
             )
         _require_merge_of(self.run, folder)
         require_plain_files(folder)
@@ -133,7 +135,9 @@ def _require_merge_of(run: RunDir, folder: Path) -> None:
     where = one_line(str(folder))
     record = record_of(folder)
     if record is None:
-        raise PublishError(f"{where}: no merged model; make one with `medtune merge {run.path} --to DIR`")
+        raise PublishError(
+            where, "no merged model", ("make one with ", Command("merge", run.path, (Option("to", "DIR"),)))
+        )
     if record.adapter != adapter_fingerprint(run.adapter_dir):
-        raise PublishError(f"{where}: merged from another adapter than this run's; merge again")
+        raise PublishError(where, "merged from another adapter than this run's", "merge again")
     require_whole(folder, record)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medtune.errors import RunDirError
+from medtune.errors import Option, RunDirError
 from medtune.records import Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir.layout import SPLITS, RunFiles
 from medtune.storage.disk_errors import writing
@@ -141,7 +141,9 @@ class RunArtefacts(RunFiles):
         try:
             return read_text(path, MAX_ARTEFACT_BYTES)
         except FileNotFoundError:
-            raise RunDirError(f"{path}: missing; repeat the stage that makes it, or start another --run-dir") from None
+            raise RunDirError(
+                path, "missing", ("repeat the stage that makes it, or start another ", Option("run_dir"))
+            ) from None
         except DamagedError as error:
             raise self.damaged_file(path, str(error)) from None
 
@@ -153,4 +155,4 @@ class RunArtefacts(RunFiles):
 
     def damaged_file(self, path: Path, reason: str) -> RunDirError:
         """The error that says that `path` cannot be used, and why."""
-        return RunDirError(f"{path}: damaged, {reason}; restore it, or start another --run-dir")
+        return RunDirError(path, f"damaged, {reason}", ("restore it, or start another ", Option("run_dir")))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from medtune.config.recipes import changed_keys, read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
-from medtune.errors import RunDirError
+from medtune.errors import Command, Option, Problem, RunDirError, Text
 from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, SystemName
 from medtune.run_dir import stage_records
 from medtune.run_dir.artefacts import RunArtefacts
@@ -49,7 +49,9 @@ class RunDir(RunArtefacts):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunDirError(f"{path}: cannot be made ({error.strerror}); choose another --run-dir") from None
+            raise RunDirError(
+                path, f"cannot be made ({error.strerror})", ("choose another ", Option("run_dir"))
+            ) from None
         run.lock()
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
@@ -65,20 +67,25 @@ class RunDir(RunArtefacts):
         """Raises what `create` would, and makes nothing."""
         path = self.path
         if os.path.exists(path) and not path.is_dir():
-            raise RunDirError(f"{path}: is a file, not a directory; choose another --run-dir")
+            raise RunDirError(path, "is a file, not a directory", ("choose another ", Option("run_dir")))
         if self._is_unused():
             return
         if not resume:
-            raise RunDirError(f"{path}: not empty; add --resume to continue that run, or choose another --run-dir")
+            raise RunDirError(
+                path,
+                "not empty",
+                ("add ", Option("resume"), " to continue that run, or choose another ", Option("run_dir")),
+            )
         if not self.config_file.is_file():
-            raise RunDirError(f"{path}: not empty and not a medtune run (no config.yaml); choose another --run-dir")
+            raise RunDirError(
+                path, "not empty and not a medtune run (no config.yaml)", ("choose another ", Option("run_dir"))
+            )
         if self._lost_end_of(config):
             return  # `create` writes it again
         changes = changed_keys(read_config(unfinished_copy(self.config_file) or self.config_file), config)
         if changes:
-            raise RunDirError(
-                "\n".join(f"{path}: made with another {change}; choose another --run-dir" for change in changes)
-            )
+            fix = ("choose another ", Option("run_dir"))
+            raise RunDirError.together(Problem(path, f"made with another {change}", fix) for change in changes)
 
     def _is_unused(self) -> bool:
         """Whether there is nothing here, or only what a run wrote that failed before its first artefact."""
@@ -94,7 +101,7 @@ class RunDir(RunArtefacts):
         """An existing run. Raises RunDirError if `path` holds none."""
         run = cls(path)
         if not os.path.isfile(run.config_file):
-            raise RunDirError(f"{path}: not a medtune run (no config.yaml); make one with `medtune run RECIPE`")
+            raise RunDirError(path, "not a medtune run (no config.yaml)", ("make one with ", Command("run", "RECIPE")))
         return run
 
     def lock(self) -> None:
@@ -123,8 +130,12 @@ class RunDir(RunArtefacts):
         file = unfinished_copy(self.config_file) or self.config_file
         if is_cut_off(file, self.provenance.get("config")):
             raise RunDirError(
-                f"{self.config_file}: cut off; `medtune run RECIPE --run-dir {self.path} --resume` with the recipe it "
-                "was made from writes it again"
+                self.config_file,
+                "cut off",
+                (
+                    Command("run", "RECIPE", (Option("run_dir", self.path), Option("resume"))),
+                    " with the recipe it was made from writes it again",
+                ),
             )
         return read_config(file)
 
@@ -179,8 +190,9 @@ class RunDir(RunArtefacts):
         for name, record in self.stage_records.items():
             if record.get("base_identity") not in (None, identity):
                 raise RunDirError(
-                    f"{self.path}: {self.config.model.base} has changed since the {name} stage; put the model that was "
-                    "there back, or start a new run in another --run-dir"
+                    self.path,
+                    f"{self.config.model.base} has changed since the {name} stage",
+                    ("put the model that was there back, or start a new run in another ", Option("run_dir")),
                 )
 
     # Its stages ---------------------------------------------------------------------------------------------------
@@ -226,12 +238,12 @@ class RunDir(RunArtefacts):
         """Texts for people, of a stage that has ended, that someone has edited."""
         return stage_records.edited_texts(self.stage_records.get(stage, {}), self.path)
 
-    def require(self, stage: StageName, command: str | None = None) -> None:
+    def require(self, stage: StageName, command: Text = None) -> None:
         """Raises RunDirError, naming the command to run first, unless `stage` is complete."""
         if not self.is_complete(stage):
             damage, command = self.damage(stage), command or stage_named(stage).command_for(self.path)
             reason = f" ({damage})" if damage else ""
-            raise RunDirError(f"{self.path}: the {stage} stage is not complete; run `{command}` first{reason}")
+            raise RunDirError(self.path, f"the {stage} stage is not complete", ("run ", command, f" first{reason}"))
 
     def require_needs(self, stage: StageName) -> None:
         """Raises RunDirError unless every stage that `stage` is made from is complete."""

@@ -28,11 +28,11 @@ def lock_folder(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunDirError(
-            f"{folder}: another medtune process works in this run directory; wait for it to end, or stop it"
+            folder, "another medtune process works in this run directory", "wait for it to end, or stop it"
         ) from None
     except OSError as error:
         raise RunDirError(
-            f"{folder}: cannot be locked ({error.strerror}); choose a folder that can be written"
+            folder, f"cannot be locked ({error.strerror})", "choose a folder that can be written"
         ) from None
     _held[file] = lock
     return True

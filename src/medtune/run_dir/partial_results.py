@@ -125,7 +125,7 @@ class PartialResults:
 
     def damaged(self) -> RunDirError:
         """That the file cannot be gone on from."""
-        return RunDirError(f"{self.file}: damaged; delete it to compute its rows anew")
+        return RunDirError(self.file, "damaged", "delete it to compute its rows anew")
 
     def _append(self, entry: dict[str, Any]) -> None:
         # In one piece and past Python's buffers, so that nothing but the last line can be torn.

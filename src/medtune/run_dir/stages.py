@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from medtune.config.schema import Config
+from medtune.errors import Command, Option
 from medtune.records import ControlName, SystemName
 from medtune.run_dir.layout import SPLITS, RunFiles
 
@@ -19,15 +20,15 @@ StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare",
 class Stage:
     """One stage of a run.
 
-    It is made from the artefacts of the stages that it `needs`, and `command` runs it alone, going on with `--resume`
-    where it `resumes`. `files` are the artefacts of a run with these controls that every version of medtune writes;
+    It is made from the artefacts of the stages that it `needs`, and `command` runs it alone, and with resume goes
+    on where it `resumes`. `files` are the artefacts of a run with these controls that every version of medtune writes;
     `also` are those that only later versions write; a folder means all files in it. `partial` are files that keep its
     results until it is complete. Later stages do without one that `is_optional` in a configuration.
     """
 
     name: StageName
     needs: tuple[StageName, ...]
-    command: str
+    command: Command
     files: Callable[[RunFiles, Sequence[ControlName]], list[Path]]
     also: Callable[[RunFiles], list[Path]] = lambda run: []
     partial: Callable[[RunFiles], list[Path]] = lambda run: []
@@ -41,9 +42,9 @@ class Stage:
         # PEFT's texts for people are not medtune's.
         return [file for file in dict.fromkeys(found) if file.parent != run.adapter_dir or file.suffix != ".md"]
 
-    def command_for(self, run: Path) -> str:
-        """The command line that runs it in the run at `run`."""
-        return self.command.format(run=run)
+    def command_for(self, run: Path) -> Command:
+        """The command that runs it in the run at `run`; the first one, which makes a run, takes a recipe."""
+        return replace(self.command, target=run) if self.needs else self.command
 
 
 def _of_systems(run: RunFiles, systems: Sequence[SystemName]) -> list[Path]:
@@ -55,7 +56,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "data",
         needs=(),
-        command="medtune data prepare",
+        command=Command("data prepare"),
         files=lambda run, controls: [run.split_file(name) for name in SPLITS],
         also=lambda run: [run.data_report_file, run.audit_file, run.dropped_file],
         resumes=True,
@@ -63,7 +64,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "baseline",
         needs=("data",),
-        command="medtune evaluate {run} --model baseline",
+        command=Command("evaluate", options=(Option("model", "baseline"),)),
         files=lambda run, controls: _of_systems(run, ["baseline"]),
         partial=lambda run: [run.partial_file("baseline")],
     ),
@@ -71,7 +72,7 @@ STAGES: tuple[Stage, ...] = (
         "controls",
         # Controls are compared with models, whose precision their signatures share.
         needs=("data", "baseline"),
-        command="medtune evaluate {run} --model controls",
+        command=Command("evaluate", options=(Option("model", "controls"),)),
         files=_of_systems,
         partial=lambda run: [run.partial_file("few_shot")],
         is_optional=lambda config: not config.evaluation.controls,
@@ -79,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "train",
         needs=("data",),
-        command="medtune train {run}",
+        command=Command("train"),
         files=lambda run, controls: [run.adapter_weights_file, run.adapter_config_file],
         also=lambda run: [run.adapter_dir],
         resumes=True,
@@ -88,14 +89,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "tuned",
         needs=("data", "train"),
-        command="medtune evaluate {run} --model tuned",
+        command=Command("evaluate", options=(Option("model", "tuned"),)),
         files=lambda run, controls: _of_systems(run, ["tuned"]),
         partial=lambda run: [run.partial_file("tuned")],
     ),
     Stage(
         "compare",
         needs=("baseline", "tuned", "controls"),
-        command="medtune compare {run}",
+        command=Command("compare"),
         files=lambda run, controls: [
             run.comparison_file,
             run.comparison_text_file,
@@ -107,7 +108,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "report",
         needs=("compare",),
-        command="medtune report {run}",
+        command=Command("report"),
         files=lambda run, controls: [run.report_file, run.card_file],
     ),
 )
@@ -140,10 +141,9 @@ def made_from(name: StageName) -> frozenset[StageName]:
 def continuing_command(arguments: Sequence[str]) -> str | None:
     """The command that continues the one with `arguments`, or None where there is nothing to continue."""
     resumes: dict[tuple[str, ...], bool] = {("run",): True, ("merge",): False, ("publish",): False}
-    resumes |= {tuple(stage.command.split(" {run}")[0].split()[1:]): stage.resumes for stage in STAGES}
+    resumes |= {tuple(stage.command.name.split()): stage.resumes for stage in STAGES}
+    option = str(Option("resume"))
     for words, resume in resumes.items():
         if tuple(arguments[: len(words)]) == words:
-            return shlex.join(
-                ["medtune", *arguments, *(["--resume"] if resume and "--resume" not in arguments else [])]
-            )
+            return shlex.join(["medtune", *arguments, *([option] if resume and option not in arguments else [])])
     return None

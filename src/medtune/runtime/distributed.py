@@ -46,7 +46,7 @@ def _launched(name: str, alone: int) -> int:
     try:
         return int(given or alone)
     except ValueError:
-        raise ConfigError(f"{name}={show_value(given)} in the environment: must be a number; unset it") from None
+        raise ConfigError(f"{name}={show_value(given)} in the environment", "must be a number", "unset it") from None
 
 
 def require_single_process(command: str) -> None:
@@ -59,8 +59,8 @@ def require_single_process(command: str) -> None:
         finally:  # the launcher's signal included
             sys.exit(2)
     raise RunDirError(
-        f"{command} runs as one process, and {world_size()} were launched; start it without the launcher: only "
-        "training takes several, by `accelerate launch -m medtune train RUN`"
+        f"{command} runs as one process, and {world_size()} were launched",
+        fix="start it without the launcher: only training takes several, by `accelerate launch -m medtune train RUN`",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, Option
 
 # Above the largest GPU there is; more is a typing error.
 _MOST_GIB = 1024
@@ -44,7 +44,7 @@ def described_gpu(text: str) -> DescribedGpu:
     except ValueError:
         memory = 0.0
     if not 0 < memory <= _MOST_GIB:
-        raise ConfigError(f"--gpu {text}: unknown; give one of {', '.join(GPUS)}, or a number of GiB")
+        raise ConfigError(Option("gpu", text), "unknown", f"give one of {', '.join(GPUS)}, or a number of GiB")
     return DescribedGpu(f"a GPU of {memory:g} GiB", memory, (8, 0))
 
 

@@ -19,15 +19,15 @@ from medtune.errors import DiskError, MedtuneError
 
 # What is wrong, and what to do before the command can resume.
 _FULL = {
-    errno.ENOSPC: "no space left on the device; make room",
-    errno.EDQUOT: "the disk quota is used up; make room",
-    errno.EFBIG: "larger than a file may be here; raise the limit (`ulimit -f`) or move to another file system",
+    errno.ENOSPC: ("no space left on the device", "make room"),
+    errno.EDQUOT: ("the disk quota is used up", "make room"),
+    errno.EFBIG: ("larger than a file may be here", "raise the limit (`ulimit -f`) or move to another file system"),
 }
 _REFUSED = {
-    errno.EROFS: "the file system is read-only; make it writable",
-    errno.EACCES: "permission denied; check who may read and write it",
-    errno.EPERM: "not permitted; check who may read and write it",
-    errno.EIO: "input/output error; check the disk or the mount",
+    errno.EROFS: ("the file system is read-only", "make it writable"),
+    errno.EACCES: ("permission denied", "check who may read and write it"),
+    errno.EPERM: ("not permitted", "check who may read and write it"),
+    errno.EIO: ("input/output error", "check the disk or the mount"),
 }
 _PROBLEMS = _FULL | _REFUSED
 # "(os error 28)" in Rust's texts, "[errno 28]" in pyarrow's.
@@ -50,20 +50,21 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
             number = _ask_again(temporary or path)
         if number is None:
             raise
-        raise DiskError(f"{path}: {_PROBLEMS[number]}") from None
+        raise DiskError(path, *_PROBLEMS[number]) from None
 
 
-def describe_disk_error(error: BaseException, elsewhere: object = "the disk") -> str | None:
-    """One line that says what is wrong with the disk and what to do first; None if `error` is about something else.
+def describe_disk_error(error: BaseException, elsewhere: object = "the disk") -> DiskError | None:
+    """The DiskError that `error` stands for; None if `error` is about something else.
 
-    The line names the file that the error names, or `elsewhere`. Among the causes of the error only a full disk counts:
-    a missing permission may have been handled.
+    Its text names the file that the error names, or `elsewhere`. In what the error was caused by, only a full disk is
+    looked for: a permission that once was lacking may have been dealt with.
     """
     for link in _chain(error):
         number = _number(link)
         if number in _FULL or (number is not None and link is error):
             file = getattr(link, "filename", None)
-            return f"{os.fspath(file) if isinstance(file, (str, os.PathLike)) else elsewhere}: {_PROBLEMS[number]}"
+            place = os.fspath(file) if isinstance(file, (str, os.PathLike)) else elsewhere
+            return DiskError(place, *_PROBLEMS[number])
     return None
 
 

@@ -12,7 +12,7 @@ from textwrap import shorten
 from typing import Any
 from urllib.parse import urlsplit
 
-from medtune.errors import DataError, DiskError, MedtuneError, ModelError
+from medtune.errors import DataError, MedtuneError, ModelError
 from medtune.storage.disk_errors import describe_disk_error
 from medtune.storage.hub_errors import explained, failure_reason
 from medtune.storage.reading import DamagedError, check_type, read_mapping
@@ -50,13 +50,15 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
         folder, names, is_cached = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
     if is_cached and not _holds_whole_weights(folder):
         raise ModelError(
-            f"model {repo}: its weights are not all in the local cache, and the Hub cannot be asked for them; try "
-            "again online, without HF_HUB_OFFLINE"
+            f"model {repo}",
+            "its weights are not all in the local cache, and the Hub cannot be asked for them",
+            "try again online, without HF_HUB_OFFLINE",
         )
     if not any(name.endswith(".safetensors") and "/" not in name for name in names):
         raise ModelError(
-            f"model {repo}: no .safetensors weights in it; pickled weights are never loaded, so give a repository "
-            "that has .safetensors files, or convert them"
+            f"model {repo}",
+            "no .safetensors weights in it",
+            "pickled weights are never loaded, so give a repository that has .safetensors files, or convert them",
         )
     return folder
 
@@ -98,8 +100,9 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
             # Where the Hub cannot be had, datasets takes the newest rows in its cache, whatever their commit.
             if builder.hash != commit:
                 raise DataError(
-                    f"data set {name}: its rows at commit {commit} are not in the local cache and the Hub cannot be "
-                    f"reached; check the network and HF_HUB_OFFLINE, or set data.revision: {builder.hash}"
+                    f"data set {name}",
+                    f"its rows at commit {commit} are not in the local cache and the Hub cannot be reached",
+                    f"check the network and HF_HUB_OFFLINE, or set data.revision: {builder.hash}",
                 )
             builder.download_and_prepare()
             loaded = builder.as_dataset()
@@ -108,11 +111,12 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
             raise
         except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
             if problem := describe_disk_error(error, elsewhere=datasets.config.HF_DATASETS_CACHE):
-                raise DiskError(problem) from None
+                raise problem from None
             reason = shorten(str(error.__cause__ or error), 300, placeholder=" …")
             raise DataError(
-                f"data set {name}: cannot be loaded as it is ({reason}); download it and give its table as a CSV, "
-                "JSONL or Parquet file in data.source"
+                f"data set {name}",
+                f"cannot be loaded as it is ({reason})",
+                "download it and give its table as a CSV, JSONL or Parquet file in data.source",
             ) from None
 
 
@@ -172,18 +176,18 @@ def check_settings() -> None:
     if is_offline_mode():
         return
     if not is_web_address(constants.ENDPOINT):
-        raise MedtuneError("HF_ENDPOINT: no web address; unset it, or set it to one such as https://huggingface.co")
+        raise MedtuneError("HF_ENDPOINT", "no web address", "unset it, or set it to one such as https://huggingface.co")
     for name in _PROXIES:
         value = os.environ.get(name, "")
         if value.startswith("socks") and find_spec("socksio") is None:
-            raise MedtuneError(f"{name}: a SOCKS proxy needs another package; `pip install httpx[socks]`, or unset it")
+            raise MedtuneError(name, "a SOCKS proxy needs another package", "`pip install httpx[socks]`, or unset it")
         # The address of a SOCKS proxy is checked as if it were HTTP's.
         address = value.replace("socks5h://", "http://", 1).replace("socks5://", "http://", 1)
         if value and not is_web_address(address if "://" in address else f"http://{address}"):
-            raise MedtuneError(f"{name}: not a proxy's address; unset it, or set it to one such as http://host:port")
+            raise MedtuneError(name, "not a proxy's address", "unset it, or set it to one such as http://host:port")
     token = get_token() or ""
     if not (token.isascii() and token.isprintable()):
-        raise MedtuneError("HF_TOKEN, or the stored token: holds characters that no token has; copy it again")
+        raise MedtuneError("HF_TOKEN, or the stored token", "holds characters that no token has", "copy it again")
 
 
 def is_web_address(text: str) -> bool:

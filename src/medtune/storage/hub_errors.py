@@ -32,9 +32,9 @@ def explained(error_class: type[MedtuneError], kind: str, name: str, revision: s
         raise
     except Exception as error:
         if problem := _disk_problem(error):
-            raise DiskError(problem) from None
-        if problem := _problem(error, kind):
-            raise error_class(f"{where}: {problem}") from None
+            raise problem from None
+        if parts := _problem(error, kind):
+            raise error_class(where, *parts) from None
         raise
 
 
@@ -81,7 +81,7 @@ def _is_answer(error: BaseException) -> bool:
     return isinstance(error, (HTTPError, json.JSONDecodeError))
 
 
-def _disk_problem(error: Exception) -> str | None:
+def _disk_problem(error: Exception) -> DiskError | None:
     from huggingface_hub import constants, errors
 
     is_file = isinstance(error, OSError) and not isinstance(
@@ -90,51 +90,48 @@ def _disk_problem(error: Exception) -> str | None:
     return describe_disk_error(error, elsewhere=constants.HF_HOME) if is_file and not _is_answer(error) else None
 
 
-def _problem(error: Exception, kind: str) -> str | None:
-    """What is wrong and what to do, of what is fetched; None for a bug."""
+def _problem(error: Exception, kind: str) -> tuple[str, ...] | None:
+    """What is wrong with a download, and what to do where that is known; None for a bug."""
     from huggingface_hub import errors
 
     # The narrower error before the wider.
-    for error_class, problem in (
-        (
-            errors.GatedRepoError,
-            "gated; accept its licence on its Hub page, then log in with `hf auth login` or set HF_TOKEN",
-        ),
-        (errors.RevisionNotFoundError, "no such revision on the Hub; check model.revision or data.revision"),
-        (
-            errors.RepositoryNotFoundError,
-            "not on the Hub, or private; check the name, or log in with `hf auth login` or set HF_TOKEN",
-        ),
-        (errors.HFValidationError, "neither an existing path nor a Hub id of the form owner/name"),
-        (
-            errors.OfflineModeIsEnabled,
-            "not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub; unset it, or run once online",
-        ),
-    ):
+    for error_class, parts in _problems_of_downloads():
         if isinstance(error, error_class):
-            return problem
+            return parts
     if _is_answer(error):
-        return f"{failure_reason(error)}; {_CACHE.get(kind, '')}{failure_remedy(error)}"
+        return failure_reason(error), f"{_CACHE.get(kind, '')}{failure_remedy(error)}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         # The Hub answered first and then no more: the cause says why.
         cause = error.__cause__ or error
-        return f"the download broke off: {failure_reason(cause)}; {failure_remedy(cause)}"
+        return f"the download broke off: {failure_reason(cause)}", failure_remedy(cause)
     if isinstance(error, OSError):
-        return f"cannot be fetched ({first_line(error)}); check the network, the disk space and HF_HOME"
+        return f"cannot be fetched ({first_line(error)})", "check the network, the disk space and HF_HOME"
     return None
+
+
+def _problems_of_downloads() -> Iterator[tuple[type[Exception], tuple[str, ...]]]:
+    from huggingface_hub import errors
+
+    log_in = "log in with `hf auth login` or set HF_TOKEN"
+    yield errors.GatedRepoError, ("gated", f"accept its licence on its Hub page, then {log_in}")
+    yield errors.RevisionNotFoundError, ("no such revision on the Hub", "check model.revision or data.revision")
+    yield errors.RepositoryNotFoundError, ("not on the Hub, or private", f"check the name, or {log_in}")
+    yield errors.HFValidationError, ("neither an existing path nor a Hub id of the form owner/name",)
+    offline = "not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub"
+    yield errors.OfflineModeIsEnabled, (offline, "unset it, or run once online")
 
 
 def _upload_problem(where: str, error: Exception) -> HubError | None:
     from huggingface_hub import errors
 
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return HubError(f"{where}: HF_HUB_OFFLINE forbids asking the Hub; unset it, or name no repository")
+        return HubError(where, "HF_HUB_OFFLINE forbids asking the Hub", "unset it, or name no repository")
     if isinstance(error, errors.HFValidationError):
-        return HubError(f"{where}: no Hub id of the form owner/name")
+        return HubError(where, "no Hub id of the form owner/name")
     if _is_answer(error) or isinstance(error, (RuntimeError, OSError, errors.EntryNotFoundError)):
         return _upload_failure(where, error)
     if isinstance(error, ValueError):  # refused by the store of large files
-        return HubError(f"{where}: {shorten(str(error), 200, placeholder=' …')}")
+        return HubError(where, shorten(str(error), 200, placeholder=" …"))
     return None
 
 
@@ -147,9 +144,9 @@ def _upload_failure(where: str, error: BaseException) -> HubError:
         cause = cause.__cause__
     if not _is_answer(cause):
         if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
-            return HubError(f"{where}: {_without_addresses(cause)}; check the disk and HF_TOKEN")
+            return HubError(where, _without_addresses(cause), "check the disk and HF_TOKEN")
         reason = f"the transfer failed ({_without_addresses(cause)})"
-        return HubUnavailableError(f"{where}: {reason}; try again later", reason)
+        return HubUnavailableError(where, reason, "try again later", reason=reason)
     reason, remedy, seconds = failure_reason(cause), failure_remedy(cause), 0.0
     if isinstance(cause, errors.HfHubHTTPError):
         status = cause.response.status_code
@@ -158,9 +155,9 @@ def _upload_failure(where: str, error: BaseException) -> HubError:
         if status < 500 and status not in _TRANSIENT and not moved:
             if status == 404:
                 remedy = "check the name, and that the token may write there"
-            return HubError(f"{where}: {reason}; {remedy}")
+            return HubError(where, reason, remedy)
         seconds = _asked_to_wait(cause.response.headers)
-    return HubUnavailableError(f"{where}: {reason}; {remedy}", reason, seconds)
+    return HubUnavailableError(where, reason, remedy, reason=reason, seconds=seconds)
 
 
 def _without_addresses(error: BaseException) -> str:

@@ -46,7 +46,7 @@ def require_write_token(repo: str) -> None:
         _limit_waiting()
         token = HfApi().whoami().get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
-        raise HubError(f"repository {repo}: the token may only read; {_TOKEN_ADVICE}")
+        raise HubError(f"repository {repo}", "the token may only read", _TOKEN_ADVICE)
 
 
 def open_private_repository(repo: str) -> RepositoryState:
@@ -55,8 +55,9 @@ def open_private_repository(repo: str) -> RepositoryState:
     state = find_repository(repo) or make_repository(repo, private=True)
     if not state.private:
         raise HubError(
-            f"repository {repo}: public, and adapters may have learnt rows by heart; make it private in its settings, "
-            "or name another repository"
+            f"repository {repo}",
+            "public, and adapters may have learnt rows by heart",
+            "make it private in its settings, or name another repository",
         )
     return state
 
@@ -155,7 +156,7 @@ def _require_token(repo: str) -> None:
     from huggingface_hub import get_token
 
     if get_token() is None:
-        raise HubError(f"repository {repo}: needs a token of the Hub; {_TOKEN_ADVICE}")
+        raise HubError(f"repository {repo}", "needs a token of the Hub", _TOKEN_ADVICE)
 
 
 def _head(repo: str) -> RepositoryState:

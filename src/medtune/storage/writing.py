@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medtune.errors import DiskError
+from medtune.errors import DiskError, Option
 from medtune.storage.disk_errors import is_full, writing
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 
@@ -110,7 +110,7 @@ def _rename_file(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno in _UNKNOWN | {errno.EXDEV}:
             raise DiskError(
-                f"{path}: the file system cannot rename files ({error.strerror}); move to another file system"
+                path, f"the file system cannot rename files ({error.strerror})", "move to another file system"
             ) from None
         raise
 
@@ -161,13 +161,14 @@ def nearest_folder(path: Path) -> Path:
     return next(parent for parent in (absolute, *absolute.parents) if os.path.isdir(parent))
 
 
-def require_room(path: Path, size: int, option: str) -> None:
+def require_room(path: Path, size: int, option: Option) -> None:
     """Raises DiskError unless `size` bytes can be written to `path`, which the user gave as `option`."""
     free = shutil.disk_usage(nearest_folder(path)).free
     if size > free:
         raise DiskError(
-            f"{path}: {size / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free; make room, or give "
-            f"{option} on a larger disk"
+            path,
+            f"{size / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free",
+            ("make room, or give ", option, " on a larger disk"),
         )
 
 

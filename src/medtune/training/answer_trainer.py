@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from medtune.errors import MedtuneError, first_line
+from medtune.errors import MedtuneError, Option, first_line
 from medtune.model.adapters import lift_adapter
 from medtune.model.host_store import HostMemoryError
 from medtune.records import EncodedRow
@@ -148,8 +148,12 @@ class AnswerTrainer(ValidatingTrainer):
         if not alone or not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             why = "no other plan takes less" if alone else "several processes cannot change the plan of a step"
             raise MedtuneError(
-                f"training ran out of {memory} memory {where} ({problem}), and {why}; lower training.max_length or "
-                "lora.rank, or free memory, and go on with --resume or start over"
+                f"training ran out of {memory} memory {where} ({problem}), and {why}",
+                fix=(
+                    "lower training.max_length or lora.rank, or free memory, and go on with ",
+                    Option("resume"),
+                    " or start over",
+                ),
             )
         self.times_out_of_memory += 1
         self.args.optim = self.prepared.plan.optimizer

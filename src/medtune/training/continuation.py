@@ -67,8 +67,9 @@ def require_best(checkpoint: Path, state: Mapping[str, Any]) -> None:
     best = checkpoint.with_name(f"checkpoint-{state['best_global_step']}")
     if damage := damage_of(best):
         raise RunDirError(
-            f"{best}: the best checkpoint so far is torn or gone ({damage}); restore it, or delete "
-            f"{checkpoint.parent} to start over"
+            best,
+            f"the best checkpoint so far is torn or gone ({damage})",
+            f"restore it, or delete {checkpoint.parent} to start over",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from medtune.errors import MedtuneError
+from medtune.errors import Command, MedtuneError, Option, Text, spell_out
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
 
@@ -39,7 +39,7 @@ class Trouble:
     """What is wrong with a step, and what to do about it, in words."""
 
     what: str
-    advice: str
+    advice: Text
 
 
 class HealthWatch:
@@ -68,8 +68,10 @@ class HealthWatch:
             return Trouble(
                 f"the gradient's norm is {reading.gradient_norm:.3g}, {reading.gradient_norm / usual:,.0f} times the "
                 "median before it",
-                "look at these rows; lower training.learning_rate and start over, or go on past it with "
-                "`medtune run … --resume --set training.max_gradient_spike=null`",
+                (
+                    "look at these rows; lower training.learning_rate and start over, or go on past it with ",
+                    Command("run", "…", (Option("resume"), Option("set", "training.max_gradient_spike=null"))),
+                ),
             )
         self.norms.append(reading.gradient_norm)
         return None
@@ -87,21 +89,24 @@ def stop_training(
         {"id": row.id, "tokens": len(row.input_ids), "loss": mean if math.isfinite(mean) else str(mean)}
         for mean, row in by_loss
     ]
-    record = {**asdict(trouble), **{key: _plain(value) for key, value in asdict(reading).items()}, "rows": entries}
+    plain = {key: _plain(value) for key, value in asdict(reading).items()}
+    record = {"what": trouble.what, "advice": spell_out(trouble.advice), **plain, "rows": entries}
     run.write_json(run.trouble_file, record)
     named = ", ".join(suspects[:_NAMED_ROWS]) + (" …" if len(suspects) > _NAMED_ROWS else "")
     which = f"rows without a finite loss: {named}" if broken else f"its rows, the highest loss first: {named}"
     if len(broken) == len(rows):
         which = "none of its rows has a finite loss"
     return MedtuneError(
-        f"training stopped at step {reading.step}, before its update: {trouble.what}; {which} (all in "
-        f"{run.trouble_file}); {trouble.advice}"
+        f"training stopped at step {reading.step}, before its update",
+        f"{trouble.what}; {which} (all in {run.trouble_file})",
+        trouble.advice,
     )
 
 
-def _lower_rate(half: bool) -> str:
+def _lower_rate(half: bool) -> Text:
     dtype = "set model.dtype to float32 or bfloat16, or " if half else ""
-    return f"look at these rows, {dtype}lower training.learning_rate, and start over in another --run-dir"
+    advice = f"look at these rows, {dtype}lower training.learning_rate, and start over in another "
+    return (advice, Option("run_dir"))
 
 
 def _plain(value: Any) -> Any:
@@ -113,7 +118,9 @@ def require_float32_adapter(model: Any) -> None:
     """Raises MedtuneError, naming the weight, if a trainable parameter is not float32."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
-            raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32; this is a bug in medtune")
+            raise MedtuneError(
+                f"adapter weight {name} is {parameter.dtype}, not float32", fix="this is a bug in medtune"
+            )
 
 
 def require_finite_adapter(model: Any) -> None:
@@ -124,6 +131,6 @@ def require_finite_adapter(model: Any) -> None:
     for name, parameter in trained.items():
         if not torch.isfinite(parameter).all():
             raise MedtuneError(
-                f"the adapter has NaN or infinite weights ({name}), which are not saved; "
-                "lower training.learning_rate or set model.dtype to bfloat16 or float32"
+                f"the adapter has NaN or infinite weights ({name}), which are not saved",
+                fix="lower training.learning_rate or set model.dtype to bfloat16 or float32",
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from medtune.errors import MedtuneError, first_line
+from medtune.errors import MedtuneError, Option, first_line
 from medtune.model.answer_loss import add_answer_loss
 from medtune.runtime import interruption
 from medtune.runtime.distributed import is_main
@@ -92,8 +92,14 @@ def _train(trainer: AnswerTrainer) -> None:
     except torch.OutOfMemoryError as error:
         # Outside of passes and validations, which make do with less: the optimiser's own.
         raise MedtuneError(
-            f"training ran out of GPU memory after step {trainer.state.global_step} ({first_line(error)}); go "
-            "on with --resume --set training.memory_gib=… and a number below the memory that is free"
+            f"training ran out of GPU memory after step {trainer.state.global_step} ({first_line(error)})",
+            fix=(
+                "go on with ",
+                Option("resume"),
+                " ",
+                Option("set", "training.memory_gib=…"),
+                " and a number below the memory that is free",
+            ),
         ) from None
 
 

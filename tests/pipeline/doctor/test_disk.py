@@ -9,6 +9,7 @@ from collections import namedtuple
 import pytest
 
 from medtune.config.recipes import load_recipe
+from medtune.errors import spell_out
 from medtune.pipeline.doctor import disk
 from medtune.pipeline.doctor.disk import CHECKPOINT_BYTES, TOKENIZER, Need, check_disk, check_output, run_needs
 from medtune.pipeline.doctor.findings import Finding
@@ -56,7 +57,7 @@ def test_what_goes_to_one_disk_is_summed(tmp_path, free, size, state, text):
     assert text in found.reason
     assert (found.fix == "") is (state == "ok")
     if state == "failure":
-        assert found.fix.startswith("free 6.0 GiB, or set HF_HOME or --run-dir")
+        assert spell_out(found.fix).startswith("free 6.0 GiB, or set HF_HOME or --run-dir")
 
 
 def test_disks_are_judged_each_by_itself(tmp_path, monkeypatch, free):
@@ -85,7 +86,7 @@ def test_a_run_that_is_there_is_a_warning(tmp_path):
     (tmp_path / "demo" / "adapter").mkdir()
     found = only(check_output(load_recipe("demo"), tmp_path / "demo"))
     assert found.state == "warning"
-    assert "--resume" in found.fix
+    assert "--resume" in spell_out(found.fix)
 
 
 def test_a_file_in_the_way_is_a_failure(tmp_path):
@@ -93,7 +94,7 @@ def test_a_file_in_the_way_is_a_failure(tmp_path):
     for path in (tmp_path / "runs", tmp_path / "runs" / "demo"):
         found = only(check_output(load_recipe("demo"), path))
         assert found.state == "failure"
-        assert "choose another --run-dir" in found.fix
+        assert "choose another --run-dir" in spell_out(found.fix)
 
 
 def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path, monkeypatch):

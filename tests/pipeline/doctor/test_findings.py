@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from medtune.errors import DataError, ModelError
+from medtune.errors import DataError, ModelError, Option, Problem
 from medtune.pipeline.doctor.findings import (  # fmt: skip
     Finding,
     amount,
@@ -29,9 +29,11 @@ def printed(finding: Finding, *, terminal: bool, width: int = 60) -> list[str]:
 
 
 def test_an_error_is_a_finding_a_line_with_its_fix_last():
-    error = DataError("a.csv: no column 'x'; it has y; name yours\nb.csv: gone")
-    assert list(findings_of("data", error)) == [
-        Finding("failure", "data", "a.csv: no column 'x'; it has y", "name yours"),
+    error = DataError.together(
+        [Problem("a.csv", "no column 'x'; it has y", ("name yours with ", Option("set"))), Problem("b.csv", "gone")]
+    )
+    assert [without_secrets(finding, ()) for finding in findings_of("data", error)] == [
+        Finding("failure", "data", "a.csv: no column 'x'; it has y", "name yours with --set"),
         Finding("failure", "data", "b.csv: gone"),
     ]
 
@@ -39,7 +41,7 @@ def test_an_error_is_a_finding_a_line_with_its_fix_last():
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ModelError("gone; check the name"), "gone"),
+        (ModelError("gone", fix="check the name"), "gone"),
         (ModuleNotFoundError("No module named 'trl'"), "cannot be imported (No module named 'trl')"),
         (PermissionError(13, "Permission denied"), "[Errno 13] Permission denied"),
     ],

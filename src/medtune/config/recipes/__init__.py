@@ -11,7 +11,7 @@ from typing import Any
 from medtune.config.checking import parse_config
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
 from medtune.config.schema import Config
-from medtune.errors import ConfigError, show_value
+from medtune.errors import ConfigError, Option, Problem, show_value
 
 # `key.path=value` as text, with a YAML value, or values by their dotted keys or in sections.
 Overrides = Iterable[str] | Mapping[str, Any]
@@ -61,19 +61,19 @@ def load_for_source(source: str, recipe: str | None = None, overrides: Overrides
 
 
 def _resolve(values: dict[str, Any], overrides: Overrides, origin: str) -> Config:
-    problems: list[str] = []
+    problems: list[Problem] = []
     given = _flatten(overrides).items() if isinstance(overrides, Mapping) else overrides
     for one in given:
         try:
             _apply_override(values, one)
         except ConfigError as error:
-            problems.append(str(error))
+            problems += error.problems
     try:
         config = parse_config(values, origin=origin)
     except ConfigError as error:
-        problems.append(str(error))
+        problems += error.problems
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError.together(problems)
     return config
 
 
@@ -113,13 +113,13 @@ def changed_keys(old: Config, new: Config) -> list[str]:
 def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
     text, where, identity = _find_recipe(recipe)
     if identity in seen:
-        raise ConfigError(f"{recipe}: extends itself ({' → '.join([*seen, identity])}); remove one `extends`")
+        raise ConfigError(recipe, f"extends itself ({' → '.join([*seen, identity])})", "remove one `extends`")
     values = parse_yaml(text, origin=recipe)
     parent = values.pop("extends", None)
     if parent is None:
         return values
     if not isinstance(parent, str):
-        raise ConfigError(f"{recipe}: extends: must be a recipe's name or file, got {parent!r}")
+        raise ConfigError(recipe, f"extends: must be a recipe's name or file, got {parent!r}")
     if where is not None and _is_file_name(parent):
         parent = str(where.parent / parent)
     return _merge(_read_recipe(parent, (*seen, identity)), values)
@@ -130,11 +130,11 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
     if _is_file_name(recipe):
         path = Path(recipe)
         if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
-            raise ConfigError(f"{recipe}: no such recipe file; `medtune recipes` lists the shipped ones")
+            raise ConfigError(recipe, "no such recipe file", "`medtune recipes` lists the shipped ones")
         return read_recipe_text(path, recipe), path, str(path.resolve())
     if recipe not in shipped_recipes():
         names = ", ".join(shipped_recipes())
-        raise ConfigError(f"{recipe}: unknown recipe; shipped are {names}; a file's name must end in .yaml or .yml")
+        raise ConfigError(recipe, f"unknown recipe; shipped are {names}", "a file's name must end in .yaml or .yml")
     return (files(__name__) / f"{recipe}.yaml").read_text(encoding="utf-8"), None, recipe
 
 
@@ -149,16 +149,18 @@ def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> Non
         (key, value), equals = given, "="
         shown = f"{key}={show_value(value)}"
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {shown}: must read key.path=value, such as --set training.epochs=2")
+        raise ConfigError(
+            Option("set", shown), ("must read key.path=value, such as ", Option("set", "training.epochs=2"))
+        )
     *parents, last = key.split(".")
     node = values
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {shown}: {parent} is a value, not a section")
+            raise ConfigError(Option("set", shown), f"{parent} is a value, not a section")
         node = child
     if isinstance(given, str):
-        value = load_yaml(text, origin=f"--set {shown}")
+        value = load_yaml(text, origin=Option("set", shown))
     node[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

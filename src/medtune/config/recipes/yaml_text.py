@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scanner import Scanner
 
 from medtune.config.schema import Config
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, Text
 
 MAX_RECIPE_BYTES = 1 << 20
 # A recipe has some sixty keys.
@@ -36,25 +36,23 @@ def dump_config(config: Config) -> str:
 def read_recipe_text(path: Path, origin: str) -> str:
     """The text of a recipe's file. Raises ConfigError, naming `origin`, if it is too large or not UTF-8."""
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise ConfigError(f"{origin}: larger than {MAX_RECIPE_BYTES} bytes; a recipe is a short YAML file")
+        raise ConfigError(origin, f"larger than {MAX_RECIPE_BYTES} bytes", "a recipe is a short YAML file")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         reason = f"{error.reason} at byte {error.start}"
-        raise ConfigError(f"{origin}: not UTF-8 text ({reason}); save it as UTF-8") from None
+        raise ConfigError(origin, f"not UTF-8 text ({reason})", "save it as UTF-8") from None
 
 
 def parse_yaml(text: str, origin: str) -> dict[str, Any]:
     """The mapping that a recipe is. Raises ConfigError, naming `origin`, the line and the fix."""
     values = load_yaml(text, origin)
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{origin}: must be a mapping of sections such as model and data, got {type(values).__name__}"
-        )
+        raise ConfigError(origin, f"must be a mapping of sections such as model and data, got {type(values).__name__}")
     return values
 
 
-def load_yaml(text: str, origin: str) -> Any:
+def load_yaml(text: str, origin: Text) -> Any:
     """Any YAML value. Raises ConfigError, naming `origin`, the line and the fix."""
     # The pure loader speaks YAML 1.2, in which 2e-4 is a number and `no` a string, and refuses duplicate keys.
     try:
@@ -64,19 +62,19 @@ def load_yaml(text: str, origin: str) -> Any:
         return yaml.load(text)
     except DuplicateKeyError as error:
         problem = str(error.problem or "a key is given twice").split(" with")[0]
-        raise ConfigError(f"{origin}: {problem}{_at(error)}; keep one of them") from None
+        raise ConfigError(origin, f"{problem}{_at(error)}", "keep one of them") from None
     except ConstructorError as error:
         problem = str(error.problem)
         problem = "YAML tags are not allowed" if "tag" in problem else f"not valid YAML: {problem}"
-        raise ConfigError(f"{origin}: {problem}{_at(error)}; write plain values") from None
+        raise ConfigError(origin, f"{problem}{_at(error)}", "write plain values") from None
     except YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{origin}: not valid YAML: {problem}{_at(error)}") from None
+        raise ConfigError(origin, f"not valid YAML: {problem}{_at(error)}") from None
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         # The constructors' own: a date of month 99, an integer of 5,000 digits, a list as a key, `!!int` of nothing.
-        raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+        raise ConfigError(origin, f"not valid YAML: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{origin}: nested too deeply; a recipe has sections and keys only") from None
+        raise ConfigError(origin, "nested too deeply", "a recipe has sections and keys only") from None
 
 
 class _TaglessScanner(Scanner):

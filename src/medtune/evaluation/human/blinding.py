@@ -98,7 +98,7 @@ def parse_key(text: str | bytes, name: str) -> Key:
         place = ".".join(map(str, problem["loc"]))
         what = f"{place}: {problem['msg']}" if place else problem["msg"]
         raise DataError(
-            f"{name}: not a key of `medtune human export` ({what}); restore it from where it was written"
+            name, f"not a key of `medtune human export` ({what})", "restore it from where it was written"
         ) from None
 
 

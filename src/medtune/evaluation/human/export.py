@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medtune.errors import RunDirError
+from medtune.errors import Option, RunDirError
 from medtune.evaluation.comparison import require_same_rows
 from medtune.evaluation.human.blinding import KEY_FILE, AnswerPair, blind, key_json
 from medtune.evaluation.human.rating_page import rating_page
@@ -57,18 +57,21 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
         for name, text in texts.items():
             run.write_text(folder / name, text)
     except OSError as error:
-        raise RunDirError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out") from None
+        raise RunDirError(
+            folder, f"cannot be written ({error.strerror})", ("name another folder with ", Option("out"))
+        ) from None
     identical = sum(entry.identical for entry in key.items.values())
     return Export(folder / SHEET_FILE, folder / PAGE_FILE, folder / KEY_FILE, n, identical)
 
 
 def _require_unused(folder: Path, run: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise RunDirError(f"{folder}: is a file, not a folder; name another with --out")
+        raise RunDirError(folder, "is a file, not a folder", ("name another with ", Option("out")))
     if folder.is_dir() and any(folder.iterdir()):
         raise RunDirError(
-            f"{folder}: not empty, and a new key would make its sheet and ratings worthless; "
-            f"name another folder with --out, such as --out {run / 'human-2'}"
+            folder,
+            "not empty, and a new key would make its sheet and ratings worthless",
+            ("name another folder with ", Option("out"), ", such as ", Option("out", run / "human-2")),
         )
 
 

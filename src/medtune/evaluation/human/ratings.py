@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtune.errors import DataError
+from medtune.errors import DataError, Problem
 from medtune.evaluation.human.rubric import PREFERENCES, RATING_COLUMNS, SCALE, Preference
 from medtune.evaluation.human.spreadsheet import Spreadsheet, read_spreadsheet, rearm
 
@@ -37,7 +37,10 @@ class _Gathering:
     judgements: dict[tuple[str, str], Judgement] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)  # casefolded → as first written
     unnamed: dict[str, Path] = field(default_factory=dict)  # rater named after a file → that file
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, path: Path | str, problem: str, fix: str = "") -> None:
+        self.problems.append(Problem(path, problem, fix))
 
 
 def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> list[Judgement]:
@@ -52,26 +55,26 @@ def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> 
         _read_file(path, sheet, frozenset(items), gathering)
     if not gathering.problems and not gathering.judgements:
         names = ", ".join(map(str, files))
-        gathering.problems.append(f"{names}: nothing is rated; fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
+        gathering.add(names, "nothing is rated", f"fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
     if len(gathering.problems) > _MAX_PROBLEMS:
         rest = len(gathering.problems) - _MAX_PROBLEMS
-        gathering.problems[_MAX_PROBLEMS:] = [f"and {rest} further problems like these"]
+        gathering.problems[_MAX_PROBLEMS:] = [Problem(f"and {rest} further problems like these")]
     if gathering.problems:
-        raise DataError("\n".join(gathering.problems))
+        raise DataError.together(gathering.problems)
     order = {item: i for i, item in enumerate(items)}
     return sorted(gathering.judgements.values(), key=lambda judgement: (judgement.rater, order[judgement.item]))
 
 
 def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gathering) -> None:
     table = read_spreadsheet(path)
-    if problem := _column_problem(table):
-        gathering.problems.append(f"{path}: {problem}")
+    if problem := _column_problem(path, table):
+        gathering.problems.append(problem)
         return
     filled = [row for row in table.rows if any(row.get(column) for column in (*_ANSWERS, "comment"))]
     strangers = {row.get("sheet", "") for row in filled} - {sheet}
     if strangers:
         other = ", ".join(repr(name) for name in sorted(strangers))
-        gathering.problems.append(f"{path}: belongs to sheet {other}, the key to {sheet!r}; give the key of that sheet")
+        gathering.add(path, f"belongs to sheet {other}, the key to {sheet!r}", "give the key of that sheet")
         return
     rater = _rater_of_file(path, sheet, filled, gathering)
     for row in filled:
@@ -80,16 +83,16 @@ def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gather
             _add(judgement, path, gathering)
 
 
-def _column_problem(table: Spreadsheet) -> str:
+def _column_problem(path: Path, table: Spreadsheet) -> Problem | None:
     missing = [name for name in ("sheet", "item") if name not in table.columns]
-    if missing:
-        return f"no column {' and no column '.join(missing)}; give a filled sheet or the page's export"
     twice = sorted({name for name in table.columns if name in _ANSWERS and table.columns.count(name) > 1})
-    if twice:
-        return f"two columns {twice[0]}; take one of them out"
+    if twice and not missing:
+        return Problem(path, f"two columns {twice[0]}", "take one of them out")
     if not set(_ANSWERS) & set(table.columns):
-        return "no column of ratings; give a filled sheet or the page's export"
-    return ""
+        missing = missing or ["of ratings"]
+    if not missing:
+        return None
+    return Problem(path, f"no column {' and no column '.join(missing)}", "give a filled sheet or the page's export")
 
 
 def _rater_of_file(path: Path, sheet: str, rows: Sequence[dict[str, str]], gathering: _Gathering) -> str:
@@ -98,14 +101,16 @@ def _rater_of_file(path: Path, sheet: str, rows: Sequence[dict[str, str]], gathe
         return ""
     named = {row["rater"].casefold(): row["rater"] for row in rows if row.get("rater")}
     if len(named) > 1:
-        gathering.problems.append(f"{path}: several raters' rows, and some without a name; fill in the rater column")
+        gathering.add(path, "several raters' rows, and some without a name", "fill in the rater column")
     if named:
         return next(iter(named.values()))
     rater = path.stem.removeprefix(f"ratings-{sheet}-")
     other = gathering.unnamed.setdefault(rater.casefold(), path)
     if other != path:
-        gathering.problems.append(
-            f"{path}: its rater would be called {rater!r} after the file, as that of {other}; fill in the rater column"
+        gathering.add(
+            path,
+            f"its rater would be called {rater!r} after the file, as that of {other}",
+            "fill in the rater column",
         )
     return rater
 
@@ -116,22 +121,18 @@ def _judge(
     number = _whole_number(row.get("item", ""))
     item = row.get("item", "") if number is None else str(number)
     if item not in items:
-        gathering.problems.append(f"{path}: item {item!r} is not on the sheet, which has 1 to {len(items)}")
+        gathering.add(path, f"item {item!r} is not on the sheet, which has 1 to {len(items)}")
         return None
     ratings = {}
     for column, value in _filled_ratings(row):
         rating = _whole_number(value)
         if rating not in SCALE:
-            gathering.problems.append(
-                f"{path}: item {item}: {column} is {value!r}; must be {SCALE[0]} to {SCALE[-1]}, or empty"
-            )
+            gathering.add(path, f"item {item}: {column} is {value!r}", f"must be {SCALE[0]} to {SCALE[-1]}, or empty")
         else:
             ratings[column] = rating
     preference = row.get("preference", "").lower()
     if preference and preference not in PREFERENCES:
-        gathering.problems.append(
-            f"{path}: item {item}: preference is {row['preference']!r}; must be A, B or tie, or empty"
-        )
+        gathering.add(path, f"item {item}: preference is {row['preference']!r}", "must be A, B or tie, or empty")
     known = next((choice for choice in PREFERENCES if choice == preference), None)
     name = gathering.names.setdefault(rater.casefold(), rater)
     return Judgement(name, item, ratings, known, rearm(row.get("comment", "")))
@@ -157,9 +158,10 @@ def _add(new: Judgement, path: Path, gathering: _Gathering) -> None:
     after = {**new.ratings, **({"preference": new.preference} if new.preference else {})}
     for column in sorted(before.keys() & after.keys()):
         if before[column] != after[column]:
-            gathering.problems.append(
-                f"{path}: item {new.item}: {new.rater} gives {column} {after[column]} here and {before[column]} "
-                "elsewhere; take one of them out"
+            gathering.add(
+                path,
+                f"item {new.item}: {new.rater} gives {column} {after[column]} here and {before[column]} elsewhere",
+                "take one of them out",
             )
     gathering.judgements[new.rater, new.item] = Judgement(
         new.rater,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from medtune.errors import DataError, RunDirError
+from medtune.errors import Command, DataError, Option, RunDirError
 from medtune.evaluation.human.blinding import KEY_FILE, Key, parse_key
 from medtune.evaluation.human.rating_tables import read_scores
 from medtune.evaluation.human.ratings import read_judgements
@@ -26,13 +26,14 @@ def find_key(files: Sequence[Path], key: Path | None) -> Path:
     """
     if key is not None:
         candidates = [key, key / KEY_FILE, RunDir(key).human_dir / KEY_FILE]
-        lacking = f"{key}: holds no {KEY_FILE} of `medtune human export`"
+        lacking = RunDirError(key, f"holds no {KEY_FILE} of {Command('human export')}")
     else:
         candidates = [path.parent / KEY_FILE for path in files]
-        lacking = f"no {KEY_FILE} beside {', '.join(map(str, files))}; name it, or the run, with --key"
+        what, fix = f"no {KEY_FILE} beside {', '.join(map(str, files))}", ("name it, or the run, with ", Option("key"))
+        lacking = RunDirError(what, fix=fix)
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        raise RunDirError(lacking)
+        raise lacking
     return found
 
 
@@ -47,7 +48,7 @@ def read_key(path: Path) -> Key:
     try:
         return parse_key(read_text(path), str(path))
     except DamagedError as error:
-        raise DataError(f"{path}: {error}; restore it from where it was written") from None
+        raise DataError(path, str(error), "restore it from where it was written") from None
 
 
 def write_scores(scores: HumanScores, key_file: Path, out: Path | None = None) -> Path:
@@ -58,11 +59,13 @@ def write_scores(scores: HumanScores, key_file: Path, out: Path | None = None) -
     """
     path = out or key_file.parent / SCORES_FILE
     if path.resolve() == key_file.resolve():
-        raise RunDirError(f"{path}: is the key; name another file with --out")
+        raise RunDirError(path, "is the key", ("name another file with ", Option("out")))
     values = {"reading": read_scores(scores), **asdict(scores)}
     try:
         with replacing_file(path) as temporary:
             temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise RunDirError(f"{path}: cannot be written ({error.strerror}); name another file with --out") from None
+        raise RunDirError(
+            path, f"cannot be written ({error.strerror})", ("name another file with ", Option("out"))
+        ) from None
     return path

@@ -71,12 +71,12 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise DataError(
-                f"{path}: larger than {MAX_SETTINGS_BYTES:,} bytes; give a filled sheet or the page's export"
+                path, f"larger than {MAX_SETTINGS_BYTES:,} bytes", "give a filled sheet or the page's export"
             )
         text = _decode(path.read_bytes())
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give a filled sheet or the page's export"
+            path, f"cannot be read ({error.strerror})", "give a filled sheet or the page's export"
         ) from None
     try:
         header = next(iter(text.lstrip().splitlines()), "")
@@ -84,9 +84,9 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
         delimiter = max(_DELIMITERS, key=lambda sign: len(_COLUMNS & set(map(_column_name, _cells(header, sign)))))
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(line)]
     except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file ({error}); save the sheet as CSV again") from None
+        raise DataError(path, f"not a CSV file ({error})", "save the sheet as CSV again") from None
     if len(lines) < 2:
-        raise DataError(f"{path}: empty; give a filled sheet or the page's export")
+        raise DataError(path, "empty", "give a filled sheet or the page's export")
     columns = tuple(_column_name(cell) for cell in lines[0])
     return Spreadsheet(
         columns, tuple(dict(zip(columns, (cell.strip() for cell in line), strict=False)) for line in lines[1:])

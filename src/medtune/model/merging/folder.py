@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
-from medtune.errors import ModelError
+from medtune.errors import ModelError, Option
 from medtune.model.merging.record import MergeRecord
 from medtune.runtime.progress import progress_bar
 from medtune.runtime.terminal import one_line
@@ -37,7 +37,7 @@ def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, unt
     try:
         config = read_mapping(base / CONFIG_NAME)
     except (DamagedError, FileNotFoundError) as error:
-        raise ModelError(f"{base / CONFIG_NAME}: cannot be used ({error}); fetch the model again") from None
+        raise ModelError(base / CONFIG_NAME, f"cannot be used ({error})", "fetch the model again") from None
     config.pop("auto_map", None)  # of code that is neither run nor copied
     config.pop("_name_or_path", None)  # a folder on the machine of whoever saved the base
     config["dtype"] = dtype
@@ -60,7 +60,7 @@ def read_record(file: Path) -> MergeRecord | None:
     except FileNotFoundError:
         return None
     except DamagedError as error:
-        raise ModelError(f"{file}: damaged, {error}; delete it, and merge again") from None
+        raise ModelError(file, f"damaged, {error}", "delete it, and merge again") from None
 
 
 def record_of(folder: Path) -> MergeRecord | None:
@@ -78,20 +78,20 @@ def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
     if not os.path.lexists(folder):
         above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
         if not above.is_dir():
-            raise ModelError(f"{folder}: {above} is no directory; give another --to")
+            raise ModelError(folder, f"{above} is no directory", ("give another ", Option("to")))
         return None
     if not folder.is_dir():
-        raise ModelError(f"{folder}: is a file, not a directory; give another --to")
+        raise ModelError(folder, "is a file, not a directory", ("give another ", Option("to")))
     if not any(folder.iterdir()):
         return None
     record = record_of(folder)
     if record is None:
-        raise ModelError(f"{folder}: not empty, and no merged model; give another --to")
+        raise ModelError(folder, "not empty, and no merged model", ("give another ", Option("to")))
     for name in ("adapter", "base", "revision", "dtype"):
         if getattr(record, name) != getattr(wanted, name):
-            raise ModelError(f"{folder}: holds a merge of another {name}; delete it, or give another --to")
+            raise ModelError(folder, f"holds a merge of another {name}", ("delete it, or give another ", Option("to")))
     if record.files and record.identity != wanted.identity:
-        raise ModelError(f"{folder}: merged into {record.base} before its files changed; delete it, and merge again")
+        raise ModelError(folder, f"merged into {record.base} before its files changed", "delete it, and merge again")
     require_whole(folder, record)
     return record
 
@@ -102,13 +102,13 @@ def require_whole(folder: Path, record: MergeRecord) -> None:
     All of them are read: a few bytes of 16 GB that differ are another model.
     """
     if not record.files:
-        raise ModelError(f"{one_line(str(folder))}: merged before checksums were kept; delete it, and merge again")
+        raise ModelError(one_line(str(folder)), "merged before checksums were kept", "delete it, and merge again")
     with progress_bar("Checking files", len(record.files), unit="files") as advance:
         for name, described in record.files.items():
             # A record that names a file elsewhere was not written here.
             how = difference(folder / name, asdict(described)) if PurePath(name).name == name else "is not in it"
             if how is not None:
-                raise ModelError(f"{one_line(str(folder))}: its {one_line(name)} {how}; delete it, and merge again")
+                raise ModelError(one_line(str(folder)), f"its {one_line(name)} {how}", "delete it, and merge again")
             advance(1)
 
 

@@ -65,8 +65,9 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
     if (packed := stored_quantization(base)) is not None:
         kind = one_line(str(packed.get("quant_method", "quantised weights")))
         raise ModelError(
-            f"{name}: its weights are stored as {kind}, and an adapter is only merged into the 16-bit original; "
-            "train on that (model.base), or serve base and adapter side by side"
+            name,
+            f"its weights are stored as {kind}, and an adapter is only merged into the 16-bit original",
+            "train on that (model.base), or serve base and adapter side by side",
         )
     model = model_without_weights(base, dtype, name)
     updates, replaced = adapter_parts(model, adapter)
@@ -80,7 +81,7 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
     for target, part in parts.items():
         key = _stored_name(target, part.shape, tensors, str(model.base_model_prefix))
         if key is None:
-            raise ModelError(f"{name}: holds no {one_line(target)} that the adapter in {adapter} could be merged into")
+            raise ModelError(name, f"holds no {one_line(target)} that the adapter in {adapter} could be merged into")
         if isinstance(part, LowRankUpdate):
             _require_numbers(key, tensors[key].source, name)
             tensors[key] = replace(tensors[key], update=part)
@@ -135,8 +136,9 @@ def _output_dtype(name: str, tensor: StoredTensor, wanted: torch.dtype, kept: tu
 def _require_numbers(key: str, source: StoredTensor, name: str) -> None:
     if not source.dtype.is_floating_point:
         raise ModelError(
-            f"{name}: {one_line(key)} is stored as {dtype_name(source.dtype)}, packed; an adapter is only merged into "
-            "the 16-bit original"
+            name,
+            f"{one_line(key)} is stored as {dtype_name(source.dtype)}, packed",
+            "an adapter is only merged into the 16-bit original",
         )
 
 

@@ -54,12 +54,13 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
     config = read_adapter_config(adapter)
     for setting in ("use_dora", "lora_bias"):
         if config[setting]:
-            raise ModelError(f"{adapter}: an adapter with {setting} is not merged here; serve it beside its base")
+            raise ModelError(adapter, f"an adapter with {setting} is not merged here", "serve it beside its base")
     wrapped = _without_weights(lambda: get_peft_model(model, LoraConfig(**config), low_cpu_mem_usage=True), adapter)
     if problem := weight_problem(wrapped, adapter):
         raise ModelError(
-            f"{adapter}: this adapter does not fit the base model ({WEIGHTS_NAME} {problem}); name the base that it "
-            "was trained on, or train or fetch it again"
+            adapter,
+            f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})",
+            "name the base that it was trained on, or train or fetch it again",
         )
     weights = {
         key.removeprefix("base_model.model."): tensor for key, tensor in stored_in(adapter / WEIGHTS_NAME).items()
@@ -74,7 +75,7 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
                 for side in "AB"
             )
             if len(a.shape) != 2:
-                raise ModelError(f"{adapter}: {one_line(name)} is no linear layer; serve this adapter beside its base")
+                raise ModelError(adapter, f"{one_line(name)} is no linear layer", "serve this adapter beside its base")
             transposed = is_embedding or bool(getattr(layer, "fan_in_fan_out", False))
             updates[f"{name}.weight"] = LowRankUpdate(a, b, float(layer.scaling["default"]), transposed)
     return updates, {key.replace(".base_layer.", "."): tensor for key, tensor in weights.items()}
@@ -86,4 +87,4 @@ def _without_weights(wrap: Callable[[], Any], adapter: Path) -> Any:
             return wrap()
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{adapter}: this adapter does not fit the base model ({reason})") from None
+        raise ModelError(adapter, f"this adapter does not fit the base model ({reason})") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from medtune.errors import ModelError
+from medtune.errors import ModelError, Option
 from medtune.model.merging.planning import MergedTensor, MergePlan, dtype_name
 from medtune.model.tensor_files import INDEX_NAME, TensorFileWriter, blocks
 from medtune.records import FileRecord
@@ -58,7 +58,8 @@ def _write_tensor(
         block = block.to(tensor.dtype)
         if block.is_floating_point() and not torch.isfinite(block).all():
             raise ModelError(
-                f"{one_line(name)}: merged, it holds numbers that are NaN or beyond {dtype_name(tensor.dtype)}; "
-                "train the adapter again if it is broken, or give a wider --dtype"
+                one_line(name),
+                f"merged, it holds numbers that are NaN or beyond {dtype_name(tensor.dtype)}",
+                ("train the adapter again if it is broken, or give a wider ", Option("dtype")),
             )
         on_bytes(writer.write(block))

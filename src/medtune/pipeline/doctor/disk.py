@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.config.schema import Config
-from medtune.errors import RunDirError
+from medtune.errors import Option, RunDirError
 from medtune.pipeline.doctor.findings import MIB, Finding, amount, findings_of
 from medtune.run_dir.directory import RunDir
 from medtune.storage.writing import nearest_folder
@@ -60,7 +60,7 @@ def check_disk(needs: Sequence[Need]) -> Iterator[Finding]:
         terms = " + ".join(f"{amount(need.bytes)} {need.label}" for need in parts if need.bytes)
         reason = f"{amount(total)} to be written ({terms}), {amount(free)} free"
         if total > free:
-            fix = f"free {amount(total - free)}, or set HF_HOME or --run-dir to a larger disk"
+            fix = (f"free {amount(total - free)}, or set HF_HOME or ", Option("run_dir"), " to a larger disk")
             yield Finding("failure", "disk", reason, fix)
         elif total > 0.9 * free:
             yield Finding("warning", "disk", reason, "free some more: other programs write as well")
@@ -78,9 +78,13 @@ def check_output(config: Config, run_dir: Path) -> Iterator[Finding]:
     folder = nearest_folder(run_dir)
     above = [parent for parent in (run_dir, *run_dir.parents) if os.path.lexists(parent)][:1]
     if above and not above[0].is_dir():
-        yield Finding("failure", "output", f"{run_dir}: {above[0]} is no folder", "choose another --run-dir")
+        yield Finding(
+            "failure", "output", f"{run_dir}: {above[0]} is no folder", ("choose another ", Option("run_dir"))
+        )
     elif not os.access(folder, os.W_OK | os.X_OK):
-        yield Finding("failure", "output", f"{run_dir}: {folder} cannot be written", "choose another --run-dir")
+        yield Finding(
+            "failure", "output", f"{run_dir}: {folder} cannot be written", ("choose another ", Option("run_dir"))
+        )
     else:
         yield Finding("ok", "output", f"{run_dir} can be written")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medtune.errors import MedtuneError, first_line
+from medtune.errors import MedtuneError, Spelling, Text, first_line, spell_out
 from medtune.runtime.terminal import one_line
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Finding:
 
     state: State
     subject: str
-    reason: str
-    fix: str = ""
+    reason: Text
+    fix: Text = ""
 
 
 def guarded(subject: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -48,11 +48,8 @@ def guarded(subject: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
 
 
 def findings_of(subject: str, error: MedtuneError, state: State = "failure") -> Iterator[Finding]:
-    """A finding for each line of an error; by the house's rule the fix comes last in a line, after a semicolon."""
-    # Not splitlines: a name may hold what only looks like the end of a line.
-    for line in str(error).split("\n"):
-        reason, _, fix = line.rpartition("; ")
-        yield Finding(state, subject, reason, fix) if reason else Finding(state, subject, line)
+    """A finding for each problem of an error."""
+    return (Finding(state, subject, problem.reason, problem.fix) for problem in error.problems)
 
 
 def secrets() -> set[str]:
@@ -71,13 +68,14 @@ def secrets() -> set[str]:
     return found - {""}
 
 
-def without_secrets(finding: Finding, hidden: Iterable[str]) -> Finding:
-    """The finding with `***` in place of what is hidden and of the login in any web address."""
+def without_secrets(finding: Finding, hidden: Iterable[str], spelling: Spelling = str) -> Finding:
+    """The finding as text, with `***` in place of what is hidden and of the login in any web address."""
 
-    def clean(text: str) -> str:
+    def clean(text: Text) -> str:
+        shown = spell_out(text, spelling)
         for secret in sorted(hidden, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return re.sub(r"(?<=://)[^\s/]*@", "***@", text)
+            shown = shown.replace(secret, "***")
+        return re.sub(r"(?<=://)[^\s/]*@", "***@", shown)
 
     return replace(finding, reason=clean(finding.reason), fix=clean(finding.fix))
 
@@ -91,21 +89,21 @@ def amount(size: float) -> str:
 
 def print_finding(finding: Finding, console: Console) -> None:
     """In a terminal a row whose text wraps beneath itself; elsewhere one line, for files and searches."""
-    finding = replace(finding, reason=one_line(finding.reason), fix=one_line(finding.fix))
+    reason, fix = one_line(spell_out(finding.reason)), one_line(spell_out(finding.fix))
     if not console.is_terminal:
-        text = f"{finding.state}: {finding.subject}: {finding.reason}" + (f"; {finding.fix}" if finding.fix else "")
+        text = f"{finding.state}: {finding.subject}: {reason}" + (f"; {fix}" if fix else "")
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return
     from rich.table import Table
-    from rich.text import Text
+    from rich.text import Text as RichText
 
     row = Table.grid(padding=(0, 2, 0, 0))
     row.add_column(width=_STATE_WIDTH, style=_COLOURS[finding.state])
     row.add_column(width=_SUBJECT_WIDTH)
     row.add_column(overflow="fold")
-    row.add_row(finding.state, finding.subject, Text(finding.reason))
-    if finding.fix:
-        row.add_row("", "", Text(f"→ {finding.fix}", style="bold"))
+    row.add_row(finding.state, finding.subject, RichText(reason))
+    if fix:
+        row.add_row("", "", RichText(f"→ {fix}", style="bold"))
     console.print(row)
 
 

@@ -64,7 +64,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def _not_installed() -> MedtuneError:
-    return MedtuneError("medtune's own metadata are missing, so no versions can be compared; pip install medtune")
+    return MedtuneError("medtune's own metadata are missing, so no versions can be compared", fix="pip install medtune")
 
 
 def check_bitsandbytes(config: Config | None) -> Iterator[Finding]:

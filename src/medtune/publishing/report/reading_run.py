@@ -8,7 +8,7 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.audit_record import Audit
-from medtune.errors import RunDirError
+from medtune.errors import Option, RunDirError
 from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
 from medtune.evaluation.human.results import SCORES_FILE
@@ -88,12 +88,14 @@ def _read_history(run: RunDir) -> tuple[Step, ...]:
     try:
         return tuple(check_type(list[Step], run.read_history()))
     except DamagedError as error:
-        raise RunDirError(f"{run.history_file}: damaged, {error}; restore it, or start another --run-dir") from None
+        raise RunDirError(
+            run.history_file, f"damaged, {error}", ("restore it, or start another ", Option("run_dir"))
+        ) from None
 
 
 def _row_scores(run: RunDir, model: ModelName, n: int) -> dict[str, list[float]]:
     scores = {rows.name: rows.rows[:, 0].tolist() for rows in read_measured(run, model) if rows.name in ROW_METRICS}
     if any(len(values) != n for values in scores.values()):
         file = run.row_statistics_file(model)
-        raise RunDirError(f"{file}: does not fit the predictions beside it; evaluate that model again")
+        raise RunDirError(file, "does not fit the predictions beside it", "evaluate that model again")
     return scores

@@ -123,5 +123,5 @@ def require_fitting_moments(optimizer: Any, folder: Path) -> None:
 def checkpoint_error(folder: Path, problem: str) -> RunDirError:
     """The error that training cannot resume from `folder`."""
     return RunDirError(
-        f"{folder}: {one_line(problem)}; delete {folder} to go on from the checkpoint before it, or start over"
+        folder, one_line(problem), f"delete {folder} to go on from the checkpoint before it, or start over"
     )

@@ -172,7 +172,7 @@ class CheckpointPusher:
         state = open_private_repository(self.repo)
         there = max(remote_steps(state), default=None)
         if there is not None and there > staged.step:
-            raise HubError(f"repository {self.repo}: holds a newer checkpoint (step {there})")
+            raise HubError(f"repository {self.repo}", f"holds a newer checkpoint (step {there})")
         if there != staged.step:
             files = names_in_repository(staged.run)
             prefix = f"{staged.run.checkpoints_dir.name}/"

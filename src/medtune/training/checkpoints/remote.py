@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from medtune.config.recipes import changed_keys, read_config
 from medtune.config.schema import Config
-from medtune.errors import ConfigError, HubError, HubUnavailableError
+from medtune.errors import ConfigError, HubError, HubUnavailableError, Option, Problem
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
@@ -78,8 +78,13 @@ def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool
             return
         if not resume:
             raise HubError(
-                f"repository {repo}: holds a checkpoint of an unfinished training (step {steps[-1]}); add --resume to "
-                "continue it, or name another repository in training.push_checkpoints_to"
+                f"repository {repo}",
+                f"holds a checkpoint of an unfinished training (step {steps[-1]})",
+                (
+                    "add ",
+                    Option("resume"),
+                    " to continue it, or name another repository in training.push_checkpoints_to",
+                ),
             )
         with tempfile.TemporaryDirectory() as folder:
             fetched = RunDir(Path(folder))
@@ -134,7 +139,7 @@ def _fetch_if_newer(
         for checkpoint in found:
             _require_sound(repo, checkpoint, origin)
         if missing := [_name(fetched, file) for file in wanted if not file.is_file()]:
-            raise HubError(f"repository {repo}: {missing[0]} is missing; {_way_out(repo)}")
+            raise HubError(f"repository {repo}", f"{missing[0]} is missing", _way_out(repo))
         # The newest checkpoint last: only with it does the rest count.
         run.write_text(run.checkpoints_dir / PLAN_NAME, plan.read_text(encoding="utf-8", errors="replace"))
         run.write_text(run.history_file, fetched.history_file.read_text(encoding="utf-8", errors="replace"))
@@ -150,10 +155,10 @@ def _require_configuration(repo: str, fetched: RunDir, config: Config) -> None:
     try:
         changes = changed_keys(read_config(fetched.config_file), config)
     except (ConfigError, FileNotFoundError):
-        raise HubError(f"repository {repo}: its config.yaml is missing or damaged; {_way_out(repo)}") from None
+        raise HubError(f"repository {repo}", "its config.yaml is missing or damaged", _way_out(repo)) from None
     if changes:
-        lines = [f"repository {repo}: made with another {change}; {_way_out(repo)}" for change in changes]
-        raise HubError("\n".join(lines))
+        way_out = _way_out(repo)
+        raise HubError.together(Problem(f"repository {repo}", f"made with another {one}", way_out) for one in changes)
 
 
 def _require_sound(repo: str, folder: Path, origin: Mapping[str, str]) -> None:
@@ -162,9 +167,9 @@ def _require_sound(repo: str, folder: Path, origin: Mapping[str, str]) -> None:
 
     where = f"repository {repo}: {folder.name}"
     if damage := damage_of(folder):
-        raise HubError(f"{where} is torn ({damage}); {_way_out(repo)}")
+        raise HubError(f"{where} is torn ({damage})", fix=_way_out(repo))
     if differing := differing_origin(folder, origin):
-        raise HubError(f"{where} is of a training with another {' and '.join(differing)}; {_way_out(repo)}")
+        raise HubError(f"{where} is of a training with another {' and '.join(differing)}", fix=_way_out(repo))
     for file in sorted(file for pattern in _STATES for file in folder.rglob(pattern)):
         try:
             with safe_globals():
@@ -173,7 +178,7 @@ def _require_sound(repo: str, folder: Path, origin: Mapping[str, str]) -> None:
             unsafe = ["no tensors"]
         if unsafe:
             problem = f"{file.name} holds more than tensors ({unsafe[0]}) and was not loaded"
-            raise HubError(f"{where}/{problem}; {_way_out(repo)}")
+            raise HubError(f"{where}/{problem}", fix=_way_out(repo))
 
 
 def _way_out(repo: str) -> str:

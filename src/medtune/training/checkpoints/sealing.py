@@ -18,7 +18,7 @@ from pathlib import Path
 
 from medtune.config.recipes import MAY_CHANGE
 from medtune.config.schema import Config
-from medtune.errors import DiskError, RunDirError
+from medtune.errors import DiskError, Option, RunDirError
 from medtune.records import EncodedRow, FileRecord
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import say
@@ -105,8 +105,9 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
         say(f"{folder}: its steps were computed in {before}, those to come in {origin['dtype']}")
     if differing := differing_origin(folder, origin):
         raise RunDirError(
-            f"{folder}: of a training with another {' and '.join(differing)}; "
-            f"delete {folder.parent} to start over, or choose another --run-dir"
+            folder,
+            f"of a training with another {' and '.join(differing)}",
+            (f"delete {folder.parent} to start over, or choose another ", Option("run_dir")),
         )
 
 

@@ -72,9 +72,10 @@ def plan_training(
         if not must_fit:
             return smallest
         raise ModelError(
-            f"training does not fit: the smallest plan takes {smallest.peak_bytes / GIB:.1f} GiB of "
-            f"{machine.limit / GIB:.1f} GiB ({smallest.describe()}); lower training.max_length or lora.rank, or set "
-            "training.checkpointing, weights and embeddings to auto"
+            "training does not fit",
+            f"the smallest plan takes {smallest.peak_bytes / GIB:.1f} GiB of {machine.limit / GIB:.1f} GiB "
+            f"({smallest.describe()})",
+            "lower training.max_length or lora.rank, or set training.checkpointing, weights and embeddings to auto",
         )
     return best
 

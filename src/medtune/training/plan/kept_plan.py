@@ -48,5 +48,5 @@ def restore_plan(run: RunDir, device: str | None = None) -> TrainingPlan:
 
 def _plan_error(run: RunDir, problem: str) -> RunDirError:
     return RunDirError(
-        f"{run.checkpoints_dir / PLAN_NAME}: {problem}; restore it, or delete {run.checkpoints_dir} to start over"
+        run.checkpoints_dir / PLAN_NAME, problem, f"restore it, or delete {run.checkpoints_dir} to start over"
     )
