@@ -100,7 +100,8 @@ def planned(run: Path, *, cap: float) -> dict[str, Any]:
     from medtune.model.loaded import load_renderer
     from medtune.pipeline.plan import base_folder, forecast_or_reason, sizes_of
     from medtune.records import Split
-    from medtune.run_dir.directory import SPLITS, RunDir
+    from medtune.run_dir.directory import RunDir
+    from medtune.run_dir.layout import SPLITS
     from medtune.runtime.gpus import this_gpu
 
     if (gpu := this_gpu()) is None:
