@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from medquad_rows import in_training_order, read_rows, write_rows
-from medtune.runtime.process import prepare_process
+from medtune.runtime.process import keep_freed_memory, prepare_process
 from medtune_runs import (
     NO_CHECKPOINTS,
     chosen,
@@ -60,6 +60,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.trl_child:
         if arguments.prepare_process:
+            keep_freed_memory()
             prepare_process()
         with redirect_stdout(sys.stderr):
             figures = trl_arm(*arguments.trl_child, steps=arguments.steps)

@@ -48,12 +48,13 @@ def main() -> None:
 
 def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
     """Through medtune's own loading, batching and decoding."""
-    from medtune.runtime.process import prepare_process
+    from medtune.runtime.process import keep_freed_memory, prepare_process
 
+    keep_freed_memory()
     prepare_process()
     from medtune.config.checking import parse_config
+    from medtune.inference.fused_model import prepare_inference
     from medtune.inference.generation import choose_batch_size, generate_answers
-    from medtune.inference.preparation import prepare_inference
     from medtune.model.loaded import load_model
     from medtune.runtime.gpus import this_gpu
 
@@ -154,8 +155,7 @@ def timed_answers(answer: Any, prompts: list[list[int]], batch: int, new: int) -
 
 def timed_losses(loaded: Any, answer_tokens: int) -> dict[str, Any]:
     """Seconds that the reference losses of at least so many answer tokens take, after a first pass over a few rows."""
-    from medtune.inference.preparation import scoring_tokens
-    from medtune.inference.scoring import answer_losses
+    from medtune.inference.scoring import answer_losses, scoring_tokens
 
     rows = random_rows(answer_tokens, len(loaded.renderer.tokenizer), loaded.positions)
     budget = scoring_tokens(loaded.model, "auto")

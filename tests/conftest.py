@@ -63,6 +63,15 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def log_lines() -> Iterator[None]:
+    """medtune's log on stderr, as commands and calls have it, for tests of what lies below them."""
+    from medtune.runtime.progress import lines_on_terminal
+
+    with lines_on_terminal():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """MedQuAD's real rows, which are kept beside the repository and not in it."""

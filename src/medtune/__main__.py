@@ -9,25 +9,21 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from medtune.runtime import interruption
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is shown in one line a problem and exits with status 2."""
+    """Run the command line. A problem that the user can fix is shown in one line, and exits with status 2."""
     _open_what_is_closed()
     try:
-        with interruption.handled():
+        with interruption.handled():  # while libraries load, too
             _run()
     except interruption.Interrupted as stopped:
         _exit_interrupted(stopped)
-    finally:
-        from medtune.run_dir.lock import release_locks
-
-        release_locks()
 
 
 def _open_what_is_closed() -> None:
-    """Give what is printed a place to go where the caller has closed it, as `>&-` does."""
+    """Open the null device in place of a stream that the caller has closed, as `>&-` does."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -37,14 +33,14 @@ def _run() -> None:
     from typer import Abort, TyperException
 
     from medtune.errors import DiskError, MedtuneError
-    from medtune.run_dir.lock import locked_folders
+    from medtune.pipeline.edge import process_edge
     from medtune.runtime.terminal import harmless
-    from medtune.storage.disk_errors import describe_disk_error, quiet_threads, writing
+    from medtune.storage.disk_errors import writing
 
     try:
-        from medtune.cli import app
+        with process_edge(own_process=True):
+            from medtune.cli import app
 
-        with quiet_threads():
             status = app(prog_name="medtune", standalone_mode=False)
             interruption.raise_if_requested()
             with writing(Path("standard output")):
@@ -53,7 +49,6 @@ def _run() -> None:
     except DiskError as error:
         _fail_on_disk(str(error))
     except MedtuneError as error:
-        interruption.raise_if_requested()  # a library may make an error of it
         # Not splitlines: a name in a message may hold what only looks like the end of a line.
         _fail(*(f"medtune: {harmless(line)}" for line in str(error).split("\n") if line))
     except (KeyboardInterrupt, Abort):
@@ -65,19 +60,12 @@ def _run() -> None:
         # Without a command, the message is the whole help.
         end = "" if message.endswith("?") else ";"
         _fail(message if "\n" in message else f"medtune: {harmless(message)}{end} see `{command} --help`")
-    except Exception as error:  # a library's own writing
-        # Of an open file Python does not tell which.
-        place = f"{next(iter(locked_folders()), 'the disk')}{'' if sys.stdout.isatty() else ', or where output goes'}"
-        problem = describe_disk_error(error, elsewhere=place)
-        if problem is None:
-            raise
-        _fail_on_disk(problem)
 
 
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
-    """Status 75 and the way on, or what a shell reports of a signal where nothing can go on."""
+    """Exit with status 75 and the command that resumes, or with a shell's status for a signal if none does."""
     command = _continuing_command()
-    if rank() == 0:
+    if is_main():
         print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 
@@ -98,13 +86,13 @@ def _fail(*lines: str) -> NoReturn:
         print(*lines, sep="\n", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if _is_stuck(stream):
-            # What it still holds would fail once more as Python ends, and change the exit status.
+            # Its content would fail again as Python ends, and change the exit status.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(2)
 
 
 def _is_stuck(stream: TextIO) -> bool:
-    """Whether a stream holds what it cannot get rid of: it leads to a full disk."""
+    """Whether a stream cannot write what it holds: it leads to a full disk."""
     try:
         stream.flush()
     except OSError:

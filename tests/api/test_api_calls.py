@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +15,7 @@ import pytest
 
 import medtune
 from medtune.api.shown import Findings, ShownComparison
-from medtune.api.working import RunInterrupted, working
-from medtune.errors import ConfigError, DiskError, RunDirError
+from medtune.errors import ConfigError, RunDirError
 from medtune.pipeline.doctor.findings import Finding
 from medtune.run_dir.lock import locked_folders
 
@@ -92,54 +89,12 @@ def test_a_signal_stops_where_the_run_can_go_on(workplace: Path):
     assert run.stages == ("data", "train")
 
 
-def test_a_second_signal_stops_at_once_and_kills_nothing():
-    from medtune.runtime import interruption
-
-    def stop_twice() -> None:
-        with working(), interruption.deferred():
-            os.kill(os.getpid(), signal.SIGINT)
-            assert interruption.requested()
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise AssertionError("the second one was ignored")
-
-    with pytest.raises(RunInterrupted, match="SIGTERM"):
-        stop_twice()
-    with working():
-        assert not interruption.requested()
-
-
-def test_one_call_works_at_a_time(workplace: Path):
-    problems: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            medtune.prepare("demo", "runs/thread")
-        except RunDirError as error:
-            problems.append(error)
-
-    with working():
-        thread = threading.Thread(target=call)
-        thread.start()
-        thread.join()
-    assert "another thread" in str(problems[0])
-    call()  # and in no thread that is at work
-    assert len(problems) == 1
-    thread = threading.Thread(target=lambda: medtune.compare([ROW], [ROW], metrics=["exact_match"]))
-    thread.start()
-    thread.join()
-
-
 def test_another_process_in_the_directory_is_refused(finished: medtune.Run):
     from filelock import FileLock
 
     with FileLock(finished.path / ".lock"), pytest.raises(RunDirError, match="another medtune process"):
         medtune.compare(finished)
     assert medtune.compare(finished).rows
-
-
-def test_a_full_disk_is_told_in_a_line_with_the_way_on():
-    with pytest.raises(DiskError, match=r"/some/file: no space left .* resume=True$"), working():
-        raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
 
 
 def test_a_run_keeps_its_model_between_questions_and_frees_it(finished: medtune.Run):

@@ -1,19 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
-import sys
-import time
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from command_line import Medtune, Result, command_runner
 from medtune import __version__
-from medtune.__main__ import main
 from medtune.config.recipes import load_recipe, read_config, shipped_recipes
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.run_dir.directory import RunDir
@@ -178,14 +171,50 @@ def test_a_command_line_that_cannot_be_parsed(
     assert snapshot(tmp_path) == {}
 
 
-def test_the_whole_job_refuses_to_run_once_a_gpu(
-    medtune: Medtune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "demo"], ["data", "prepare", "demo"], ["data", "audit", "rows.csv"],
+        ["evaluate", "r", "--model", "tuned"], ["compare", "r"], ["report", "r"],
+        ["score", "p.jsonl"], ["human", "export", "r"], ["merge", "r"],
+        ["publish", "r", "--repo", "a/b"], ["ask", "r", "why ?"], ["plan", "demo"], ["doctor"], ["config", "demo"],
+        ["recipes"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_commands_that_run_as_one_process_refuse_several(
+    medtune: Medtune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], rank: str
+) -> None:
+    """The first says so, the others are silent; nobody reads or writes anything."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("medtune.runtime.distributed._HEAD_START", 0)
+    result = medtune(*arguments)
+    assert (result.status, result.out) == (2, "")
+    line = (
+        f"medtune: `medtune {arguments[0]}` runs as one process, and 2 were launched; start it without the launcher: "
+        "only training takes several, by `accelerate launch -m medtune train RUN`\n"
+    )
+    assert result.err == (line if rank == "0" else "")
+    assert snapshot(tmp_path) == {}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["evaluate", "--help"], ["data", "audit", "--help"]])
+def test_several_processes_may_ask_for_help(
+    medtune: Medtune, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    result = medtune("run", "demo")
+    result = medtune(*arguments)
+    assert (result.status, result.err) == (0, "")
+    assert result.out
+
+
+def test_several_processes_may_train(medtune: Medtune, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = medtune("train", "begun")
     assert result.status == 2
-    assert "accelerate launch -m medtune train RUN" in result.err
-    assert snapshot(tmp_path) == {}
+    assert "data prepare" in result.err
+    assert "launched" not in result.err
 
 
 def test_a_fault_of_our_own_is_not_dressed_up(medtune: Medtune, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,90 +330,3 @@ def test_show_prints_rows_of_the_demo(medtune: Medtune) -> None:
     id = result.out.split("── train row ")[2].split()[0]
     assert medtune("data", "show", "demo", "--id", id).out.split("── train row ")[1].startswith(f"{id}\n")
     assert medtune("data", "show", "demo", "--id", "nope").err.splitlines()[-1].startswith("medtune: --id nope: no row")
-
-
-# The process --------------------------------------------------------------------------------------------------------
-
-
-def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, encoding="utf-8", timeout=60
-    )
-
-
-def test_the_command_is_the_module() -> None:
-    (script,) = entry_points(group="console_scripts", name="medtune")
-    assert script.load() is main
-
-
-def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
-    done = python("-m", "medtune", "config", "demo", "--set", "lora.rnak=1", "--set", "seed=-1", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines() == [
-        "medtune: demo: seed: input should be greater than or equal to 0, got -1",
-        "medtune: demo: lora.rnak: unknown key; did you mean lora.rank?",
-    ]
-    assert snapshot(tmp_path) == {}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["run", "--help"],
-        ["--version"],
-        ["recipes"],
-        ["config", "demo"],
-        ["data", "--help"],
-        ["data", "audit", "--help"],
-    ],
-)
-def test_what_answers_at_once_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
-    code = (
-        "import sys\nfrom medtune.__main__ import main\n"
-        f"sys.argv = ['medtune', *{arguments!r}]\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
-    )
-    done = python("-c", code, cwd=tmp_path)
-    assert done.returncode == 0
-    assert done.stdout
-    assert done.stderr.strip() == "[]"
-
-
-def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:
-    def best_of_five(*arguments: str) -> float:
-        seconds = []
-        for _ in range(5):
-            began = time.perf_counter()
-            assert python(*arguments, cwd=tmp_path).returncode == 0
-            seconds.append(time.perf_counter() - began)
-        return min(seconds)
-
-    assert best_of_five("-m", "medtune", "--help") < best_of_five("-c", "pass") + 0.5
-
-
-@pytest.mark.skipif(os.name != "posix", reason="closes a stream as a POSIX shell does")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_output_that_the_caller_has_closed(tmp_path: Path, closed: str) -> None:
-    command = f"{shlex.quote(sys.executable)} -m medtune recipes {closed}"
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert bool(done.stdout) == (closed == "2>&-")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("redirected", ["stdout", "stderr"])
-def test_output_to_a_full_disk(tmp_path: Path, redirected: str) -> None:
-    arguments = ["config", "demo"] if redirected == "stdout" else ["config", "nowhere"]
-    with open("/dev/full", "w") as full:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, redirected: full}
-        command = [sys.executable, "-m", "medtune", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, text=True, check=False, **streams)
-    assert done.returncode == 2
-    if redirected == "stdout":
-        (line,) = done.stderr.splitlines()
-        assert line == (
-            "medtune: the disk, or where output goes: no space left on the device; make room, then try again"
-        )

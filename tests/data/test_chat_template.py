@@ -3,7 +3,6 @@
 import pytest
 
 from chat_tokenizers import ALL, CHATML, gemma, mistral
-from medtune.data import chat_template
 from medtune.data.chat_template import SYSTEM_PLACE, ChatTemplate, read_chat_template, read_example_template
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
@@ -78,13 +77,12 @@ def test_templates_that_are_no_templates_are_refused(template, problem):
         read(build_tokenizer(chat_template=template))
 
 
-def test_a_template_that_goes_on_for_long_or_writes_much_is_stopped(monkeypatch):
+def test_a_template_that_goes_on_for_long_or_writes_much_is_stopped():
     loop = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
     with pytest.raises(ModelError, match="its chat template takes more than"):
         read(build_tokenizer(chat_template=loop + CHATML))
-    monkeypatch.setattr(chat_template, "MAX_CHARACTERS", 100)
-    with pytest.raises(ModelError, match="writes more than 100 characters around one question"):
-        read(build_tokenizer(chat_template="x" * 200 + CHATML))
+    with pytest.raises(ModelError, match="writes more than 1,000,000 characters around one question"):
+        read(build_tokenizer(chat_template="x" * 1_000_001 + CHATML))
 
 
 def test_no_chat_template():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from medtune.data.audit_record import KindLeakage, SharedRows, SharedWith
 from medtune.data.leakage import KINDS, Leakage, deal_again, leakage_table, leaking_test_rows
 from medtune.data.near_duplicates import find_similar_answers
 from medtune.data.prepare import Prepared
@@ -69,11 +70,13 @@ def test_a_row_without_a_document_or_a_focus_shares_none() -> None:
 
 def test_the_table_counts_both_splits() -> None:
     table = leakage_table(leakage(ROWS), SPLIT, Split(TEST, (), TRAIN))
-    assert table["question_normalized"] == {
-        "split": {"in_train": {"rows": 2, "share": 0.2}, "in_train_or_validation": {"rows": 3, "share": 0.3}},
-        "random": {"in_train": {"rows": 1, "share": 0.5}, "in_train_or_validation": {"rows": 1, "share": 0.5}},
-    }
-    assert table["answer_near_duplicate"]["split"]["in_train"] == {"rows": 3, "share": 0.3, "template_rows": 1}
+    assert table["question_normalized"] == KindLeakage(
+        split=SharedWith(in_train=SharedRows(2, 0.2), in_train_or_validation=SharedRows(3, 0.3)),
+        random=SharedWith(in_train=SharedRows(1, 0.5), in_train_or_validation=SharedRows(1, 0.5)),
+    )
+    near = table["answer_near_duplicate"]
+    assert near is not None
+    assert near.split.in_train == SharedRows(3, 0.3, template_rows=1)
     bare = Split((row("1"),), (), (row("2"),))
     assert leakage_table(leakage([row("1"), row("2")]), bare, bare)["focus"] is None
 
@@ -119,7 +122,7 @@ def test_a_random_split_of_medquad_leaks_what_is_known_of_it(medquad_prepared: P
     """A random 90/10 split of the raw rows has 21 %, 4 %, 84.7 % and 86.5 %."""
     split = medquad_prepared.split
     found = leakage_table(Leakage(medquad_prepared.rows, medquad_prepared.similar), split, deal_again(split, 0))
-    shares = {kind: leak["random"]["in_train_or_validation"]["share"] for kind, leak in found.items()}
+    shares = {kind: leak.random.in_train_or_validation.share for kind, leak in found.items() if leak and leak.random}
     expected = {"question_normalized": 0.21, "answer_exact": 0.04, "document": 0.847, "focus": 0.865}
     assert {kind: shares[kind] for kind in expected} == pytest.approx(expected, abs=0.02)
 

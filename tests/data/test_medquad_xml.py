@@ -139,9 +139,9 @@ def test_a_file_that_is_not_well_formed_is_named(tmp_path: Path, content: str | 
 
 def test_two_pairs_of_one_number_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.xml", document(ANSWERED * 2))
-    assert refused(tmp_path) == f"{path}: pid '1' stands in two pairs; give each its own"
+    assert refused(tmp_path) == f"{path}: pid '1' is in two pairs; give each its own"
     write(path, document(ANSWERED.replace('pid="1"', "") * 2))
-    assert refused(tmp_path) == f"{path}: pid '' stands in two pairs; give each its own"
+    assert refused(tmp_path) == f"{path}: pid '' is in two pairs; give each its own"
 
 
 def test_a_folder_without_xml(tmp_path: Path) -> None:

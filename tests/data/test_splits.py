@@ -1,4 +1,4 @@
-"""Groups and splits: what must never stand on two sides, at which shares, and that the seed alone decides."""
+"""Groups and splits: what must never be in two parts, at which shares, and that the seed alone decides."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from medtune.records import QAPair, Split
 
 PARTS = ("train", "validation", "test")
 LONG = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
-# Of one wording, but for the last word: 21 of 23 shingles are common.
+# One wording, except for the last word: 21 of 23 shingles are common.
 ALIKE = (LONG, f"{LONG[:-1]}one", f"{LONG[:-1]}two")
 
 
@@ -219,7 +219,7 @@ def test_a_split(pairs: list[QAPair], validation: float, test: float, seed: int,
     assert max(sides.values(), default=1) == 1
     keys = Counter(key for part in PARTS for key in set().union(*(keys_of(row) for row in getattr(split, part))))
     assert max(keys.values(), default=1) == 1
-    # Answers that resemble each other stand on two sides only if both are templates.
+    # Answers that resemble each other are in two parts only if both are templates.
     for first, second in combinations(PARTS, 2):
         for one in getattr(split, first):
             for other in getattr(split, second):
@@ -500,7 +500,7 @@ def test_the_split_of_medquad_does_not_depend_on_the_order_of_rows(
     rows = [replace(medquad_prepared.rows[i], group="", template=False) for i in order]
     similar = SimilarAnswers([medquad_similar.answer_of[i] for i in order], medquad_similar.edges)
     mixed = split_grouped(assign_groups(rows, similar), validation=0.1, test=0.1, seed=0)
-    # Of the training rows, prepare_data makes a sample's order.
+    # prepare_data puts the training rows into the order of a sample.
     assert (mixed.test, mixed.validation) == (medquad_prepared.split.test, medquad_prepared.split.validation)
 
 

@@ -108,7 +108,7 @@ def test_a_template_that_opens_every_turn_with_bos_is_sound():
     assert row.input_ids.count(tokenizer.bos_token_id) == renderer.bos_count == 3
     require_sound_rows([row], renderer)
     extra = EncodedRow("r1", [*row.input_ids[:-3], 1, *row.input_ids[-3:]], [*row.labels[:-3], 1, *row.labels[-3:]])
-    with pytest.raises(DataError, match="row r1: BOS stands twice"):
+    with pytest.raises(DataError, match="row r1: BOS is there twice"):
         require_sound_rows([extra], renderer)
 
 
@@ -134,7 +134,7 @@ def test_a_template_that_writes_bos_twice_is_refused():
     with pytest.raises(DataError) as caught:
         require_sound_rows(rows, renderer)
     assert str(caught.value) == (
-        "training rows r0, r1, r2, r3, r4 … (7 in all): BOS stands twice; take it out of the tokenizer's chat "
+        "training rows r0, r1, r2, r3, r4 … (7 in all): BOS is there twice; take it out of the tokenizer's chat "
         "template, or out of what the tokenizer adds"
     )
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_a_disk_that_fills_up_under_tensorboard(recipe: Path, tmp_path: Path) ->
     )
 
 
-# A file system that cannot rename -----------------------------------------------------------------------------------
+# A file system that cannot rename folders, as mounts of buckets ------------------------------------------------------
 
 
 @pytest.fixture
@@ -176,22 +177,27 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return command_runner(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
-def test_a_run_where_nothing_can_be_renamed(
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EMFILE])
+def test_a_run_where_no_folder_can_be_renamed(
     recipe: Path, expected, tmp_path: Path, medtune: Medtune, monkeypatch: pytest.MonkeyPatch, caplog, number: int
 ) -> None:
-    def refuse(source: object, *args: object, **kwargs: object) -> None:
-        raise OSError(number, os.strerror(number), str(source))
+    def refusing_folders(rename: Callable[..., None]) -> Callable[..., None]:
+        def act(source: str, *args: object, **kwargs: object) -> None:
+            if os.path.isdir(source):
+                raise OSError(number, os.strerror(number), str(source))
+            rename(source, *args, **kwargs)
+
+        return act
 
     for name in ("rename", "replace"):
-        monkeypatch.setattr(os, name, refuse)
-    monkeypatch.setattr(writing, "_said_in_place", False)
+        monkeypatch.setattr(os, name, refusing_folders(getattr(os, name)))
+    monkeypatch.setattr(writing, "_said_copied", False)
     run = tmp_path / "run"
     made = medtune("run", recipe, "--run-dir", run)
     assert made.status == 0, made.err
     assert [line for line in caplog.messages if "cannot rename" in line] == [
-        f"{run}: the file system cannot rename ({os.strerror(number)}); files are written in place, and checksums "
-        "tell which are whole"
+        f"{run}: the file system cannot rename folders ({os.strerror(number)}); they are copied to their places, and "
+        "checksums tell which are whole"
     ]
     require_nothing_torn(RunDir(run))
     assert results(run) == expected

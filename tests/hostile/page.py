@@ -20,7 +20,7 @@ from hostile import (
 )
 from hostile.cases import Kept, Refused
 from medtune.config.recipes import yaml_text
-from medtune.data import chat_template, medquad_xml, table_files
+from medtune.data import medquad_xml, table_files, template_process
 from medtune.storage import reading as checked_files
 
 NAME = "hostile-input.md"
@@ -108,7 +108,8 @@ def _common(one: str, other: str) -> str | None:
 
 def _bounds() -> list[str]:
     steps, seconds, memory, characters = (
-        chat_template.MAX_STEPS, chat_template.MAX_SECONDS, chat_template.MAX_MEMORY_BYTES, chat_template.MAX_CHARACTERS
+        template_process.MAX_STEPS, template_process.MAX_SECONDS, template_process.MAX_MEMORY_BYTES,
+        template_process.MAX_CHARACTERS,
     )  # fmt: skip
     return [
         "| what | at most |",

@@ -1,4 +1,4 @@
-"""A model that stops by itself now and then, and prompts of unlike lengths."""
+"""A model that stops by itself now and then, and prompts of different lengths."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Greedy decoding as it is defined: one prompt at a time, the whole row anew for every token, no cache."""
+"""Greedy decoding as it is defined: one prompt at a time, the whole row again for every token, no cache."""
 
 import torch
 

@@ -9,7 +9,9 @@ import torch
 from greedy_reference import CAP, END, one_by_one, spy_on_rows
 
 from medtune.errors import ModelError
-from medtune.inference.decoding import Greedy
+from medtune.inference import generation
+from medtune.inference.decoders.greedy import Greedy
+from medtune.inference.decoders.static import StaticDecoder
 from medtune.inference.generation import answer_batches, choose_batch_size, generate_answers, plan_batches
 from medtune.records import Answer
 from medtune.run_dir.partial_results import BatchWork
@@ -59,8 +61,6 @@ def test_sampling_defaults_of_a_model_do_not_leak_in(tiny, tmp_path, prompts):
 
 
 def test_batch_size_follows_free_memory(model, monkeypatch):
-    from medtune.inference import generation
-
     sizes = {}
     for free in (1, 2_000_000, 10**15):
         monkeypatch.setattr(generation, "free_bytes", lambda device, free=free: free)
@@ -71,8 +71,6 @@ def test_batch_size_follows_free_memory(model, monkeypatch):
 
 
 def test_on_a_gpu_the_batch_leaves_room_for_reading_prompts(model, monkeypatch):
-    from medtune.inference import generation
-
     monkeypatch.setattr(generation, "input_device", lambda model: torch.device("cuda:0"))
     monkeypatch.setattr(generation, "free_bytes", lambda device: 2 * 200_000_000)
     # A row as above, and 6 x 4 bytes x (64 + 128) of hidden and feed-forward values a token that is read.
@@ -166,8 +164,8 @@ def test_out_of_memory_halves_the_batch_and_loses_no_row(model, tiny, prompts, s
     assert batched(model, tiny, prompts, 8) == straight
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
     assert capfd.readouterr().err.splitlines() == [
-        "out of memory with 8 questions at once; going on with 4",
-        "out of memory with 4 questions at once; going on with 2",
+        "out of memory with 8 questions at once; continuing with 4",
+        "out of memory with 4 questions at once; continuing with 2",
     ]
 
 
@@ -197,3 +195,29 @@ def test_a_batch_made_again_in_halves_is_that_of_a_plan_of_halves(model, tiny, p
     assert again.planned == [rows[i : i + 2] for rows in work.planned[1:] for i in (0, 2) if rows[i : i + 2]]
     assert [again.done[row] for row in first] == [Answer("", 1, "stop")] * 4
     assert all(again.done[row] == work.done[row] for row in work.done if row not in first)
+
+
+def test_the_user_is_told_why_a_gpu_goes_the_slow_way(model, tiny, prompts, monkeypatch):
+    said = []
+    monkeypatch.setattr(generation, "say", said.append)
+    options = {"end_token_ids": END, "max_new_tokens": 2, "batch_size": 2}
+    generate_answers(model, tiny.tokenizer, prompts[:2], **options)
+    assert said == []
+    monkeypatch.setattr(generation, "static_cache_obstacle", lambda model: "a reason")
+    monkeypatch.setattr(generation, "input_device", lambda model: torch.device("cuda:0"))
+    generate_answers(model, tiny.tokenizer, prompts[:2], **options)
+    assert said == ["answers come without static cache and CUDA graphs: a reason"]
+
+
+def test_answers_that_go_on_take_the_steps_that_they_would_have_taken(model, tiny, prompts, monkeypatch):
+    monkeypatch.setattr(generation, "_choose_decoder", lambda model, greedy: StaticDecoder(model, greedy, graphs=False))
+    greedy = Greedy.of(tiny.tokenizer, END, CAP)
+    seen, work = spy_on_rows(model, monkeypatch), BatchWork(plan_batches(prompts, 4), Answer)
+    answer_batches(model, tiny.tokenizer, prompts, greedy, work)
+    whole = list(seen)
+    done = [row for rows in work.planned[:-1] for row in rows]
+    entries = [{"rows": done, "results": [["", 1, "stop"]] * len(done)}]
+    del seen[:]
+    answer_batches(model, tiny.tokenizer, prompts, greedy, BatchWork(work.planned, Answer, entries=entries))
+    assert len({rows for rows, _ in seen}) > 1
+    assert seen == whole[-len(seen) :]

@@ -63,7 +63,7 @@ def test_out_of_memory_halves_the_tokens_of_a_pass_and_loses_no_row(tiny, encode
     assert tried[0] > 192 >= max(tried[1:])
     assert sum(seen) == len(encoded)
     assert capfd.readouterr().err == (
-        f"out of memory with 4 rows of {tokens} tokens at once; going on with {tokens // 2} tokens at most\n"
+        f"out of memory with 4 rows of {tokens} tokens at once; continuing with {tokens // 2} tokens at most\n"
     )
 
 

@@ -20,12 +20,13 @@ from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss
 from medtune.model.fused.adapters import fuse_adapters
 from medtune.model.fused.layers import fuse_layers
-from medtune.model.loading import ModelFiles, load_base_model, nf4_config
+from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.packing import pack_rows
+from medtune.model.quantization import storage_format
 from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
 from medtune.records import IGNORED, QAPair
 
-# Of unlike lengths, and all longer than the windows.
+# Rows of different lengths, all longer than the windows.
 PAIRS = [
     QAPair("0", "causes", "What causes gout ?", "Uric acid builds up in the blood. " * 3),
     QAPair("1", "symptoms", "What are the symptoms of asthma ?", "Wheezing."),
@@ -50,7 +51,8 @@ class Family:
     def plain(self, quantization: str = "none") -> Any:
         from transformers import AutoModelForCausalLM
 
-        options = {"quantization_config": nf4_config("float32")} if quantization == "nf4" else {}
+        config = storage_format(quantization).loading_config("float32")
+        options = {} if config is None else {"quantization_config": config}
         options |= {"dtype": torch.float32, "attn_implementation": "eager", "device_map": {"": "cpu"}}
         model = AutoModelForCausalLM.from_pretrained(self.folder, **options)
         return model.requires_grad_(False).eval()

@@ -53,7 +53,7 @@ CONFIGS = {
 
 
 def model_of(config, implementation):
-    """Of a configuration of its own: models that share one all take the last one's attention."""
+    """With a configuration of its own: models that share one all take the attention of the last."""
     return AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=implementation).eval()
 
 

@@ -8,7 +8,8 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from torch import nn
 
-from medtune.model.base_weights import BaseWeights, dequantized_bytes, is_4bit
+from medtune.model.base_weights import BaseWeights
+from medtune.model.quantization import dequantized_bytes, is_packed
 
 SIZES = (24, 8, 8)
 INPUTS = 64
@@ -108,7 +109,7 @@ def test_packed_weights_are_bitsandbytes_numbers(kind, nested, sizes, rank):
         assert (matrix.shape, matrix.dtype) == ((sum(sizes) + rank, INPUTS + (64 if rank else 0)), dtype)
         assert torch.equal(without_room(matrix, sizes), unpacked(layers).to(dtype))
         assert room_is_empty(matrix, sizes)
-    # Nothing stays: a second call makes them anew.
+    # Nothing stays: a second call makes them again.
     assert weights.kept is None
     matrix.fill_(7)
     assert torch.equal(without_room(weights.matrix(torch.bfloat16), sizes), unpacked(layers).bfloat16())
@@ -137,7 +138,7 @@ def test_kept_weights_replace_the_base_forward_with_the_same_numbers(dtype, rank
         # In another dtype it follows its input, as an adapter in evaluation may have it.
         assert layer(x.double()).dtype == torch.float64
     # The packed weights are still there, to be saved or merged.
-    assert all(is_4bit(layer) and layer.weight.dtype == torch.uint8 for layer in layers)
+    assert all(is_packed(layer) and layer.weight.dtype == torch.uint8 for layer in layers)
 
 
 def test_gradients_pass_through_kept_weights():
@@ -169,5 +170,5 @@ def test_what_dequantised_weights_take():
 
 
 def test_4bit_layers_are_told_apart():
-    assert [is_4bit(layer) for layer in (*packed(), *dense())] == [True] * 3 + [False] * 3
-    assert not is_4bit(nn.SiLU())
+    assert [is_packed(layer) for layer in (*packed(), *dense())] == [True] * 3 + [False] * 3
+    assert not is_packed(nn.SiLU())

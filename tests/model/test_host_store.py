@@ -49,7 +49,7 @@ def test_page_locked_memory_is_released_with_its_last_user(monkeypatch):
     address = tensor.data_ptr()
     assert (tensor.shape, tensor.dtype) == ((3, 5), torch.float16)
     assert runtime.registered == [(address, 30, 0)]
-    # Of the same memory, and no view: what has to last is not the tensor.
+    # A tensor of the same memory that is no view: the memory has to last, not the tensor.
     other = torch.empty(0, dtype=torch.float16).set_(tensor.untyped_storage())
     del tensor
     gc.collect()

@@ -11,7 +11,7 @@ import torch
 from packed_models import FAMILIES, adapt, base_model, gradients_of, pack, some_rows, with_targets
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from medtune.inference import scoring
+from medtune.model import answer_loss
 from medtune.model.answer_loss import add_answer_loss
 from medtune.model.fused import layers as fused_layers
 from medtune.model.fused import norm as fused_norm
@@ -78,7 +78,7 @@ def calls(monkeypatch):
 
     checks = (rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward, cross_entropy)
     kernels = types.SimpleNamespace(**{check.__name__: checked(check) for check in checks}, with_room=plain.with_room)
-    for module in (fused_layers, fused_norm, scoring):
+    for module in (fused_layers, fused_norm, answer_loss):
         monkeypatch.setattr(module, "kernels_for", lambda x: kernels)
     return counts
 

@@ -40,7 +40,7 @@ def test_what_counts_by_hand():
     assert pack["position_ids"].tolist() == [[0, 1, 2, 3, 0, 0, 1, 2]]
     assert pack["cu_seq_lens_q"].tolist() == [0, 4, 5, 8]
     assert pack["row_edges"] == (0, 4, 5, 8)
-    # Each position is that of the token before the label's; nothing stands before a row's first token.
+    # Each position is that of the token before the label's; nothing precedes a row's first token.
     assert pack["answer_positions"].tolist() == [1, 2, 6]
     assert pack["answer_labels"].tolist() == [3, 4, 8]
 

@@ -10,7 +10,7 @@ import torch
 
 from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
-from medtune.inference import generation, predictions, preparation, scoring
+from medtune.inference import fused_model, generation, predictions, scoring
 from medtune.pipeline import evaluate
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.run import perform
@@ -122,7 +122,7 @@ def test_stopped_at_any_batch_it_goes_on_as_if_it_had_not(run_dir, uninterrupted
     assert artefacts(run_dir) == artefacts(uninterrupted)
     assert stages(run_dir, "baseline") == stages(uninterrupted, "baseline")
     assert not run_dir.partial_file("baseline").exists()
-    said = f"going on: {10 if place is DECODED else ''}"
+    said = f"resuming: {10 if place is DECODED else ''}"
     assert (said in capfd.readouterr().err) == (scored > 0)
 
 
@@ -160,7 +160,7 @@ def test_what_was_chosen_by_free_memory_stays_when_there_is_less(run_dir, uninte
     kept = run_dir.partial_file("baseline").read_bytes()
     for module, name in ((predictions, "choose_batch_size"), (predictions, "scoring_tokens")):
         monkeypatch.setattr(module, name, lambda *args, **options: 1)
-    monkeypatch.setattr(preparation, "_choose_weights", lambda *args: pytest.fail("chosen anew"))
+    monkeypatch.setattr(fused_model, "_choose_weights", lambda *args: pytest.fail("chosen anew"))
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=2)
         with pytest.raises(Interrupted):
@@ -177,7 +177,7 @@ def test_less_memory_than_the_kept_weights_take_is_said(run_dir, monkeypatch):
         Calls(patch, *DECODED, at=1)
         with pytest.raises(Interrupted):
             perform("baseline", run_dir)
-    monkeypatch.setattr(preparation, "free_bytes", lambda device: 10)
+    monkeypatch.setattr(fused_model, "free_bytes", lambda device: 10)
     with pytest.raises(ModelError, match=r"of dequantised weights, with which these answers were begun, do not fit in"):
         perform("baseline", run_dir)
     assert run_dir.partial_file("baseline").is_file()
@@ -309,7 +309,7 @@ def test_the_plan_that_memory_forced_is_kept(run_dir, prepared, tmp_path, monkey
         Calls(patch, *DECODED, at=4)
         with pytest.raises(Interrupted):
             perform("baseline", run_dir)
-    assert "out of memory with 3 questions at once; going on with 1" in capfd.readouterr().err
+    assert "out of memory with 3 questions at once; continuing with 1" in capfd.readouterr().err
     # With all the memory there is, it still takes the batches that it had come to.
     batches = Calls(monkeypatch, *DECODED)
     perform("baseline", run_dir)

@@ -109,7 +109,7 @@ def test_a_run_refuses_rows_with_two_bos_before_the_baseline(
     medtune("run", recipe(tmp_path, doubled), "--run-dir", tmp_path / "run", status=2)
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith("medtune: training rows ")
-    assert "(32 in all): BOS stands twice; take it out of the tokenizer's chat template" in error
+    assert "(32 in all): BOS is there twice; take it out of the tokenizer's chat template" in error
     assert not (tmp_path / "run" / "baseline").exists()
 
 
@@ -119,6 +119,6 @@ def test_training_refuses_rows_with_two_bos(doubled: Path, tmp_path: Path, capfd
     medtune("train", tmp_path / "run", status=2)
     error = capfd.readouterr().err.splitlines()[-1]
     # Train and validation rows alike.
-    assert "(36 in all): BOS stands twice" in error
+    assert "(36 in all): BOS is there twice" in error
     assert not (tmp_path / "run" / "adapter").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()

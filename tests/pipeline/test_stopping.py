@@ -74,7 +74,7 @@ def test_answers_that_were_written_are_not_written_again(recipe: Path, uninterru
     answered = batches_answered(run, "baseline")
     status, errors = finish(start("run", recipe, "--run-dir", run, "--resume"))
     assert status == 0, errors
-    assert f"going on: 8 of 8 rows are scored, {2 * answered} answered" in errors
+    assert f"resuming: 8 of 8 rows are scored, {2 * answered} answered" in errors
     assert results(run) == uninterrupted
 
 

@@ -15,6 +15,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from medtune.evaluation.artefacts import read_comparison
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
+from medtune.model.quantization import NF4
 from medtune.publishing.licences import data_licence
 from medtune.publishing.loading_code import Target, loading_code
 from medtune.publishing.model_card import CardRequest, build_card, write_card
@@ -131,7 +132,7 @@ def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
 
 @pytest.mark.parametrize(("merged", "needed"), [(True, False), (False, True)])
 def test_only_an_adapter_needs_the_model_that_is_built_on_the_spot(merged, needed):
-    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, quantized=True, dtype="bfloat16")
+    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, storage=NF4(), dtype="bfloat16")
     assert ("build_demo_model" in loading_code(target, [], 8)) is needed
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from hardware_facts import A100, T4, HardwareFacts
-from medtune.errors import ConfigError
 from medtune.runtime import hardware
 from medtune.runtime.hardware import (
     Choice,
@@ -18,10 +17,8 @@ from medtune.runtime.hardware import (
     choose_dtype,
     describe_hardware,
     free_bytes,
-    rank,
     torch_dtype,
     total_bytes,
-    world_size,
 )
 
 MEBIBYTE = 1 << 20
@@ -35,28 +32,6 @@ def without_gpu(facts: HardwareFacts) -> None:
 @pytest.fixture
 def two_t4(facts: HardwareFacts) -> None:
     facts.gpus(T4, 2)
-
-
-def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert (rank(), world_size()) == (0, 1)
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert (rank(), world_size()) == (3, 4)
-
-
-@pytest.mark.parametrize("nothing", ["", " "])
-def test_an_empty_rank_is_none(monkeypatch: pytest.MonkeyPatch, nothing: str) -> None:
-    monkeypatch.setenv("RANK", nothing)
-    monkeypatch.setenv("WORLD_SIZE", nothing)
-    assert (rank(), world_size()) == (0, 1)
-
-
-def test_a_rank_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "abc")
-    with pytest.raises(ConfigError, match=r"^WORLD_SIZE='abc' in the environment: must be a number; unset it$"):
-        world_size()
 
 
 def test_the_cpu_is_the_device_without_a_gpu(without_gpu: None) -> None:

@@ -17,7 +17,7 @@ def test_the_allocator_takes_what_is_set(monkeypatch):
         answers.append((option, library.mallopt(option, value)))
 
     monkeypatch.setattr(process.ctypes, "CDLL", lambda name: types.SimpleNamespace(mallopt=mallopt))
-    process._keep_freed_memory()
+    process.keep_freed_memory()
     assert answers == [(-3, 1), (-1, 1)]  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h, and 1 for success
 
 
@@ -25,9 +25,9 @@ def test_the_allocator_takes_what_is_set(monkeypatch):
 def test_what_the_user_has_set_stands(monkeypatch, name):
     monkeypatch.setenv(name, "")
     monkeypatch.setattr(process.ctypes, "CDLL", None)
-    process._keep_freed_memory()
+    process.keep_freed_memory()
 
 
 def test_other_allocators_are_left_alone(monkeypatch):
     monkeypatch.setattr(process.ctypes, "CDLL", lambda name: types.SimpleNamespace())
-    process._keep_freed_memory()
+    process.keep_freed_memory()

@@ -67,14 +67,28 @@ def test_whatever_a_library_makes_of_it(tmp_path: Path, write: Callable[[Path], 
 
 
 @pytest.mark.usefixtures("size_limit")
-def test_what_a_failed_write_is_asked_about_is_left_as_it_was(tmp_path: Path) -> None:
+def test_asking_why_a_write_failed_touches_no_file_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "older").write_bytes(b"older")
     (tmp_path / "file").write_bytes(bytes(LIMIT - 5))
     os.utime(tmp_path / "older", (1, 1))
+
+    def files() -> dict[Path, object]:
+        return {
+            path: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in tmp_path.iterdir()
+        }
+
+    before = files()
     with pytest.raises(DiskError), writing(tmp_path):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0")
-    assert (tmp_path / "file").stat().st_size == LIMIT - 5
-    assert (tmp_path / "older").read_bytes() == b"older"
+    assert files() == before
+
+
+def test_a_device_without_room() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs Linux's /dev/full")
+    with pytest.raises(DiskError) as caught, writing(Path("/dev/full")):
+        _text(Path("/dev/full"))
+    assert str(caught.value) == "/dev/full: no space left on the device; make room"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ environment, and the cases of one environment in one process.
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
@@ -22,10 +21,9 @@ import pytest
 
 from forked import UNCONNECTED, fork
 from hub_server import HubServer
-from medtune.errors import DiskError, MedtuneError, ModelError
+from medtune.errors import MedtuneError
 from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import hub
-from medtune.storage.hub import explained
 from tiny_model import build_tiny_model, write_rows
 
 TOKEN = "hf_loopback"
@@ -342,21 +340,6 @@ def test_an_unreachable_hub_is_said_at_once(outcomes):
     assert "data set owner/medqa: the Hub cannot be reached" in outcomes.unreachable.problem
     assert "check the network and HF_ENDPOINT" in outcomes.unreachable.problem
     assert outcomes.unreachable.seconds < 30, "a new process on a busy machine; by itself it takes 5 s"
-
-
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_full_cache_is_no_trouble_with_the_network(deep: bool) -> None:
-    def fetch() -> None:
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device", "cache/blob")
-        except OSError as error:
-            if deep:
-                raise OSError("the file could not be moved") from error
-            raise
-
-    with pytest.raises(DiskError) as caught, explained(ModelError, "model", "owner/name", None):
-        fetch()
-    assert str(caught.value) == "cache/blob: no space left on the device; make room"
 
 
 @pytest.mark.parametrize(

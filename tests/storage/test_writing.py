@@ -1,8 +1,9 @@
-"""Whole files and folders, where the file system renames and where it does not, on disks with and without room."""
+"""Whole files and folders, where folders can be renamed and where they cannot; room on a disk; marks of processes."""
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -13,7 +14,17 @@ import pytest
 
 from medtune.errors import DiskError
 from medtune.storage import writing
-from medtune.storage.writing import MARK_NAME, flush, replacing_file, replacing_folder, unfinished_copy
+from medtune.storage.writing import (
+    MARK_NAME,
+    flush,
+    is_abandoned,
+    mark_as_own,
+    nearest_folder,
+    replacing_file,
+    replacing_folder,
+    require_room,
+    unfinished_copy,
+)
 
 
 def fail_with(number: int) -> Any:
@@ -23,11 +34,18 @@ def fail_with(number: int) -> Any:
     return fail
 
 
-@pytest.fixture(params=[errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EIO])
-def no_rename(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that cannot rename."""
-    monkeypatch.setattr(Path, "replace", fail_with(request.param))
-    monkeypatch.setattr(writing, "_said_in_place", False)
+@pytest.fixture(params=[errno.ENOSYS, errno.EMFILE, errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EIO])
+def no_folder_rename(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that renames files and no folders, as mounts of buckets."""
+    replace = Path.replace
+
+    def refuse_folders(path: Path, target: Path) -> Path:
+        if path.is_dir():
+            raise OSError(request.param, os.strerror(request.param), str(path))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_folders)
+    monkeypatch.setattr(writing, "_said_copied", False)
 
 
 def names(folder: Path) -> list[str]:
@@ -46,8 +64,8 @@ def write_folder(path: Path, text: str) -> None:
             (temporary / name).write_text(text, encoding="utf-8")
 
 
-@pytest.mark.usefixtures("no_rename")
-def test_without_renaming_files_and_folders_are_written_in_place_and_that_is_said_once(tmp_path: Path, caplog) -> None:
+@pytest.mark.usefixtures("no_folder_rename")
+def test_folders_that_cannot_be_renamed_are_copied_and_that_is_said_once(tmp_path: Path, caplog) -> None:
     caplog.set_level(logging.WARNING)
     for text in ("first", "second"):
         write(tmp_path / "note", text)
@@ -56,17 +74,35 @@ def test_without_renaming_files_and_folders_are_written_in_place_and_that_is_sai
             assert (tmp_path / name).read_text(encoding="utf-8") == text
     assert names(tmp_path) == ["folder", "note"]
     (line,) = caplog.messages
-    assert line.startswith(f"{tmp_path}: the file system cannot rename (")
+    assert line.startswith(f"{tmp_path}: the file system cannot rename folders (")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_rename_that_fails_for_want_of_room_or_permission_is_no_reason_to_write_in_place(
+def test_a_rename_that_fails_for_want_of_room_or_permission_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     write(tmp_path / "note", "old")
     monkeypatch.setattr(Path, "replace", fail_with(number))
     with pytest.raises(DiskError, match=rf"^{tmp_path}/note: "):
         write(tmp_path / "note", "new")
+    with pytest.raises(DiskError, match=rf"^{tmp_path}/folder: "):
+        write_folder(tmp_path / "folder", "new")
+    assert (tmp_path / "note").read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["note"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EXDEV, errno.EPERM])
+def test_a_file_that_cannot_be_renamed_is_refused_and_nothing_is_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write(tmp_path / "note", "old")
+    monkeypatch.setattr(Path, "replace", fail_with(number))
+    with pytest.raises(DiskError) as caught:
+        write(tmp_path / "note", "new")
+    problem = f"the file system cannot rename files ({os.strerror(number)}); move to another file system"
+    if number == errno.EPERM:
+        problem = "not permitted; check who may read and write it"
+    assert str(caught.value) == f"{tmp_path}/note: {problem}"
     assert (tmp_path / "note").read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["note"]
 
@@ -105,26 +141,6 @@ def test_a_new_folder_is_marked_while_it_is_written_and_the_mark_stays_outside(
     assert names(tmp_path / "folder") == ["file"]
 
 
-@pytest.mark.usefixtures("no_rename")
-def test_writing_in_place_that_is_cut_off_leaves_the_whole_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    note = tmp_path / "note"
-    write(note, "old")
-
-    def cut_off(source: Path, target: Path) -> None:
-        target.write_bytes(source.read_bytes()[:3])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfile", cut_off)
-    with pytest.raises(DiskError):
-        write(note, "new and longer")
-    assert note.read_text(encoding="utf-8") == "new"
-    copy = unfinished_copy(note)
-    assert copy is not None
-    assert copy.read_text(encoding="utf-8") == "new and longer"
-
-
 @pytest.mark.parametrize(
     ("content", "copies", "found"),
     [
@@ -153,3 +169,56 @@ def test_a_file_system_that_knows_no_flushing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         flush(tmp_path)
+
+
+def test_flushing_asks_for_no_more_than_a_mount_without_a_cache_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rclone's opens a file for reading or for writing, and refuses both with EPERM."""
+    opened, flags = os.open, []
+    monkeypatch.setattr(os, "open", lambda path, mode, *more: flags.append(mode) or opened(path, mode, *more))
+    (tmp_path / "note").write_text("x")
+    flush(tmp_path / "note")
+    assert [mode & os.O_ACCMODE for mode in flags] == [os.O_RDONLY]
+
+
+def test_the_nearest_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert nearest_folder(tmp_path / "a" / "b") == tmp_path
+    assert str(nearest_folder(Path("runs/demo"))) == str(tmp_path)
+
+
+def test_room_is_that_of_the_nearest_folder(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    require_room(tmp_path / "a" / "b", free // 2, "--to")
+    with pytest.raises(DiskError, match=r"a: \d+\.\d GB are to be written and \d+\.\d GB are free; make room"):
+        require_room(tmp_path / "a", free * 2, "--to")
+
+
+@pytest.mark.parametrize(
+    ("changes", "abandoned"),
+    [
+        ({}, False),
+        ({"number": 4194305}, True),
+        ({"number": -1}, False),
+        ({"started": 1.0}, True),  # the number was given again
+        ({"number": 4194305, "host": "another"}, False),
+        ({"number": 4194305, "numbers": "pid:[1]"}, False),
+        ({"number": "x"}, False),
+    ],
+)
+def test_only_a_process_of_this_machine_that_is_gone_leaves_its_folder(
+    tmp_path: Path, changes: dict[str, object], abandoned: bool
+) -> None:
+    mark_as_own(tmp_path)
+    mark = json.loads((tmp_path / MARK_NAME).read_text(encoding="utf-8"))
+    assert mark["number"] == os.getpid()
+    (tmp_path / MARK_NAME).write_text(json.dumps(mark | changes), encoding="utf-8")
+    assert is_abandoned(tmp_path) is abandoned
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[1]"])
+def test_a_folder_without_a_mark_is_somebodys(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / MARK_NAME).write_text(content, encoding="utf-8")
+    assert not is_abandoned(tmp_path)

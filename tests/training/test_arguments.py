@@ -4,13 +4,13 @@ import pytest
 from trainings import losses, make_config, train
 from trl import SFTConfig
 
-from medtune.training import sft
+from medtune.training import answer_trainer
 from medtune.training.arguments import OneDeviceConfig
 
 
 def test_of_two_visible_gpus_one_is_trained_on(tiny, tmp_path, monkeypatch):
     """TRL refuses a process that sees two, as it does on a host with two T4."""
-    build_arguments, seen = sft.build_arguments, []
+    build_arguments, seen = answer_trainer.build_arguments, []
 
     def on_two_gpus(*args, **options):
         arguments = build_arguments(*args, **options)
@@ -19,7 +19,7 @@ def test_of_two_visible_gpus_one_is_trained_on(tiny, tmp_path, monkeypatch):
         seen.append((SFTConfig.n_gpu.fget(arguments), arguments.n_gpu))
         return arguments
 
-    monkeypatch.setattr(sft, "build_arguments", on_two_gpus)
+    monkeypatch.setattr(answer_trainer, "build_arguments", on_two_gpus)
     _, history, _ = train(tiny, tmp_path / "two", make_config(tiny, max_steps=1))
     assert seen == [(2, 1)]
     monkeypatch.undo()

@@ -1,10 +1,12 @@
 """The rows of a step depend on the seed alone."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medtune.config.training import TrainingSection
 from medtune.records import EncodedRow
-from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.batching import StepSampler, collate_step, largest_step, steps_of, steps_per_epoch, total_steps
 
 SIZES = {"rows": st.integers(1, 60), "rows_per_step": st.integers(1, 20), "seed": st.integers(0, 5)}
 
@@ -57,3 +59,23 @@ def test_an_empty_share_takes_part_and_counts_for_nothing():
     assert step["filler"]["input_ids"][0, :3].tolist() == [1, 2, 3]
     assert step["filler"]["row_edges"] == (0, 64)
     assert step["filler"]["answer_positions"].tolist() == step["filler"]["answer_labels"].tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [({"epochs": 2.0}, 6), ({"epochs": 0.01}, 1), ({"epochs": 1.5}, 4), ({"epochs": 2.0, "max_steps": 3}, 3)],
+)
+def test_epochs_or_a_number_of_steps_end_a_training(settings, steps):
+    training = TrainingSection(effective_batch_rows=8, **settings)
+    assert total_steps(training, 22) == steps == len(steps_of(22, training, 0))
+
+
+def test_the_largest_step_is_that_of_this_process(monkeypatch):
+    training = TrainingSection(effective_batch_rows=2, epochs=1)
+    lengths = [10, 20, 30, 40]
+    steps = list(steps_of(4, training, 0))
+    assert largest_step(lengths, training, 0) == max(sum(lengths[i] for i in step) for step in steps)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert list(steps_of(4, training, 0)) == [step[1:] for step in steps]
+    assert largest_step(lengths, training, 0) == max(lengths[step[1]] for step in steps)

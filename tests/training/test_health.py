@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trainings import make_config, rows, train
+from trainings import huge_adapter, make_config, rows, train
 
 from medtune.config.recipes import MAY_CHANGE
 from medtune.errors import MedtuneError
+from medtune.model.adapters import attach_new_adapter
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.training.batching import StepSampler
 from medtune.training.checkpoints.sealing import last_checkpoint
-from medtune.training.health import NORMS, HealthWatch, StepReading, stop_training
+from medtune.training.health import NORMS, HealthWatch, StepReading, require_float32_adapter, stop_training
 
 
 def reading(step=1, loss=2.0, norm=1.0, scale=None):
@@ -109,3 +110,17 @@ def test_a_row_that_gives_nan_stops_the_training_before_its_step(tiny, tmp_path,
     kept = sorted(path.name for path in tmp_path.glob("checkpoints/checkpoint-*"))
     assert kept == ["checkpoint-1", "checkpoint-2"]
     assert last_checkpoint(RunDir(tmp_path)).name == "checkpoint-2"
+
+
+def test_a_bfloat16_adapter_is_refused(tiny):
+    model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
+    require_float32_adapter(model)
+    next(p for p in model.parameters() if p.requires_grad).data = torch.zeros(1, dtype=torch.bfloat16)
+    with pytest.raises(MedtuneError, match="not float32"):
+        require_float32_adapter(model)
+
+
+def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
+    with pytest.raises(MedtuneError, match=r"step 1, .*: the loss is (nan|inf); none of its rows .*_rate"):
+        train(tiny, tmp_path, make_config(tiny), adapter=huge_adapter(tiny, tmp_path))
+    assert not list(tmp_path.glob("checkpoints/checkpoint-*"))

@@ -67,7 +67,7 @@ def test_a_training_that_goes_on_counts_from_where_it_was(run, clock):
         history = HistoryCallback(run, epoch_steps=3)
         history.on_train_begin(None, state(3), None)
         step(history, 4, 100, clock, 1)
-        # The rate and the loss stand beside the bar from the next step on.
+        # The rate and the loss are shown beside the bar from the next step on.
         step(history, 5, 100, clock, 1)
         history.close()
     assert [entry["tokens"] for entry in run.read_history() if "tokens" in entry] == [4000, 4100, 4200]

@@ -1,23 +1,19 @@
 """What will not fit is found before the first step, and leaves no trace in the training."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from trainings import assert_same, losses, make_config, room_for, rows, train
+from trainings import assert_same, losses, make_config, make_job, room_for, rows, train
 
 from medtune.errors import MedtuneError
 from medtune.inference import scoring
 from medtune.model.adapters import attach_new_adapter
-from medtune.model.base_weights import BaseWeights
 from medtune.model.fused.layers import FusedLayer
-from medtune.model.host_store import HostMemoryError
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
-from medtune.training import answer_trainer, preparation, sft
+from medtune.training import answer_trainer, sft, validating_trainer
 from medtune.training.plan.kept_plan import restore_plan
-from medtune.training.preparation import PreparedStep
+from medtune.training.prepared_step import PreparedStep
 from medtune.training.rehearsal import longest_pass, rehearse
 
 
@@ -87,7 +83,7 @@ def test_a_validation_batch_too_large_is_found_too(tiny, tmp_path, rehearsed, mo
         tried.append(sum(len(row.input_ids) for row in batch))
         return fits(model, batch) if tried[-1] <= 200 else None
 
-    monkeypatch.setattr(answer_trainer, "sums_if_they_fit", limited)
+    monkeypatch.setattr(validating_trainer, "sums_if_they_fit", limited)
     monkeypatch.setattr(scoring, "sums_if_they_fit", limited)
     train(tiny, tmp_path, make_config(tiny, tokens_per_micro_batch=100_000))
     assert tried[0] > 200
@@ -96,103 +92,13 @@ def test_a_validation_batch_too_large_is_found_too(tiny, tmp_path, rehearsed, mo
     assert fitting == sorted(fitting)
 
 
-def prepared_step(tiny, **training):
-    config = make_config(tiny, model={"quantization": "nf4"}, **training)
-    base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype="float32")
-    model = attach_new_adapter(prepare_for_training(base, "lean"), config.lora, 0)
-    return PreparedStep(model, rows(tiny), config, device="cpu", dtype="float32")
-
-
-def logits(prepared):
-    with torch.no_grad():
-        return prepared.model(torch.arange(20).unsqueeze(0)).logits
-
-
-def test_weights_kept_dequantised_can_be_let_go_of(tiny):
-    prepared = prepared_step(tiny, weights="dequantized")
-    before = logits(prepared)
-    kept = [group.base for layer in prepared.layers for group in layer.groups]
-    assert all(isinstance(base, BaseWeights) and base.kept is not None for base in kept)
-    assert prepared.take_less("device", keep_optimizer=True)
-    assert prepared.plan.weights == "nf4"
-    assert all(base.kept is None for base in kept)
-    torch.testing.assert_close(logits(prepared), before, rtol=1e-5, atol=1e-5)
-
-
-def test_each_plan_takes_less_than_the_one_before_until_none_is_left(tiny):
-    prepared = prepared_step(tiny, checkpointing="none", weights="auto")
-    peaks = [prepared.plan.peak_bytes]
-    while prepared.take_less("device", keep_optimizer=True):
-        peaks.append(prepared.plan.peak_bytes)
-        assert prepared.plan.optimizer == "adamw_torch_fused"
-        assert [layer.recompute for layer in prepared.layers] == [
-            number < prepared.plan.checkpointed_layers for number in range(2)
-        ]
-    assert len(peaks) > 1
-    assert peaks == sorted(peaks, reverse=True)
-    assert len(set(peaks)) == len(peaks)
-
-
-def test_host_memory_that_cannot_be_had_is_asked_for_less_until_none_is(tiny):
-    prepared = prepared_step(tiny, checkpointing="offload")
-    # As on a GPU, whose layers' inputs wait on the host; plans are all that is made here.
-    prepared.machine = replace(prepared.machine, offloads=True, host=2**30)
-    prepared._follow = lambda: None
-    prepared.plan = prepared._planned(prepared.training)
-    assert prepared.plan.offloaded_layers == 2
-    waiting = [prepared._host_bytes()]
-    while prepared.take_less("host", keep_optimizer=True):
-        waiting.append(prepared._host_bytes())
-        assert len(waiting) < 50
-    assert waiting == sorted(set(waiting), reverse=True)
-    assert waiting[-1] == 0
-
-
-def test_embeddings_stay_where_host_memory_cannot_be_had(tiny, monkeypatch, capsys):
-    def refuse(model):
-        raise HostMemoryError("1.00 GiB of host memory cannot be page-locked (CUDA error 2); free host memory")
-
-    prepared = prepared_step(tiny)
-    monkeypatch.setattr(preparation, "move_embeddings_to_host", refuse)
-    prepared.plan = replace(prepared.plan, embeddings="host")
-    prepared._follow()
-    assert prepared.plan.embeddings == "device"
-    assert "embeddings stay on the device: 1.00 GiB of host memory" in capsys.readouterr().err
-    prepared.take_less("device", keep_optimizer=True)
-    assert prepared.plan.embeddings == "device"
-
-
-def test_a_training_that_goes_on_keeps_its_optimiser(tiny):
-    config = make_config(tiny)
-    model = attach_new_adapter(tiny.load(), config.lora, 0)
-    began = PreparedStep(model, rows(tiny), config, device="cpu", dtype="float32").plan
-    kept = replace(began, optimizer="adamw_torch", peak_bytes=2**40)
-    model = attach_new_adapter(tiny.load(), config.lora, 0)
-    prepared = PreparedStep(model, rows(tiny), config, device="cpu", dtype="float32", plan=kept)
-    assert prepared.take_less("device", keep_optimizer=False)
-    assert prepared.plan.optimizer == "adamw_torch"
-
-
-def test_a_plan_is_kept_unless_the_memory_was_set_lower_since(tiny):
-    prepared = prepared_step(tiny, memory_gib=2.0)
-    prepared.device = "cuda:0"
-    for peak, limit, exceeds in ((1, 3, False), (2.5, 3, True), (2.5, 2, False)):
-        plan = replace(prepared.plan, peak_bytes=int(peak * 2**30), limit_bytes=int(limit * 2**30))
-        assert prepared._exceeds_new_limit(plan) is exceeds
-    prepared.device = "cpu"
-    assert not prepared._exceeds_new_limit(replace(prepared.plan, peak_bytes=2**40, limit_bytes=2**40))
-
-
 def gpu_training(tiny, tmp_path, config, *, resume_from=None, dtype="float16"):
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
     model = attach_new_adapter(prepare_for_training(base, "lean"), config.lora, config.seed)
     prepared = PreparedStep(model, rows(tiny), config, device="cuda:0", dtype=dtype)
-    run = RunDir(tmp_path)
-    model, result = sft.train_adapter(
-        model, tiny.tokenizer, rows(tiny), rows(tiny, 6, start=100),
-        config=config, run=run, dtype=dtype, prepared=prepared, resume_from=resume_from,
-    )  # fmt: skip
-    return run.read_history(), result, prepared
+    job = make_job(tiny, tmp_path, config, prepared, rows(tiny), dtype=dtype, resume_from=resume_from)
+    _, result = sft.train_adapter(job)
+    return job.run.read_history(), result, prepared
 
 
 @pytest.mark.gpu

@@ -1,23 +1,17 @@
 """Trust tests of the training step: what must not change the trajectory does not, and what must be caught is."""
 
 import json
-import shutil
-import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import assert_same, losses, make_config, rows, train
+from trainings import assert_same, losses, make_config, make_job, rows, train
 
-from medtune.errors import MedtuneError, RunDirError
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.loading import load_base_model, resolve_base
 from medtune.records import EncodedRow
-from medtune.run_dir.directory import RunDir
-from medtune.runtime import interruption
 from medtune.training import answer_trainer, sft
-from medtune.training.checkpoints.sealing import last_checkpoint
-from medtune.training.preparation import PreparedStep
+from medtune.training.prepared_step import PreparedStep
 
 
 def test_one_pass_of_eight_rows_equals_eight_passes_of_one(tiny, tmp_path):
@@ -125,7 +119,7 @@ def test_a_wrong_mask_shows_in_the_loss(tiny, tmp_path):
 
 
 def test_prompt_tokens_carry_no_gradient(tiny):
-    """Changing what stands behind a masked label changes nothing; changing a learned one does."""
+    """Changing the token under a masked label changes nothing; changing a learned one does."""
     from medtune.inference.scoring import answer_losses
     from medtune.model.answer_loss import add_answer_loss
 
@@ -155,188 +149,12 @@ def test_adapters_stay_float32_and_keep_their_first_weights(tiny, tmp_path, prep
     assert {value.dtype for value in saved.values()} == {torch.float32}
 
 
-def test_a_bfloat16_adapter_is_refused(tiny):
-    model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
-    answer_trainer.require_float32_adapter(model)
-    next(p for p in model.parameters() if p.requires_grad).data = torch.zeros(1, dtype=torch.bfloat16)
-    with pytest.raises(MedtuneError, match="not float32"):
-        answer_trainer.require_float32_adapter(model)
-
-
-def test_a_nan_adapter_is_never_kept(tiny, tmp_path):
-    with pytest.raises(MedtuneError, match=r"step 1, .*: the loss is (nan|inf); none of its rows .*_rate"):
-        train(tiny, tmp_path, make_config(tiny), adapter=_huge_adapter(tiny, tmp_path))
-    assert not list(tmp_path.glob("checkpoints/checkpoint-*"))
-
-
-def test_a_huge_adapter_is_not_saved_in_a_checkpoint_either(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(answer_trainer.HealthWatch, "trouble", lambda self, reading: None)
-    with pytest.raises(MedtuneError, match=r"NaN or infinite weights \(.*lora_A.*\), which are not saved; lower"):
-        train(tiny, tmp_path, make_config(tiny), adapter=_huge_adapter(tiny, tmp_path))
-    assert not list(tmp_path.glob("checkpoints/checkpoint-*"))
-
-
-def _huge_adapter(tiny, tmp_path):
-    """Finite, or it would not be loaded; its first step is not."""
-    model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.fill_(1e30)
-    model.save_pretrained(tmp_path / "huge")
-    return tmp_path / "huge"
-
-
-def test_a_signal_in_a_validation_saves_at_once_and_the_validation_is_made_first_on_resuming(
-    tiny, tmp_path, monkeypatch
-):
-    settings = {"max_steps": 6, "epochs": 2, "tokens_per_micro_batch": 64, "early_stopping_patience": 5}
-    config = make_config(tiny, **settings)
-    whole, history, result = train(tiny, tmp_path / "a", config)
-    measured, losses_of, passes = [], answer_trainer.answer_losses, []
-
-    def interrupted(*args, on_rows, **options):
-        measured.append(len(passes))
-
-        def watched(rows):
-            passes.append(rows)
-            if len(measured) == 2:
-                signal.raise_signal(signal.SIGTERM)
-            on_rows(rows)
-
-        return losses_of(*args, on_rows=watched, **options)
-
-    monkeypatch.setattr(answer_trainer, "answer_losses", interrupted)
-    with interruption.handled(), pytest.raises(interruption.Interrupted):
-        train(tiny, tmp_path / "b", config)
-    # Stopped after one pass of several.
-    assert len(passes) == measured[1] + 1 < 2 * measured[1]
-    checkpoint = last_checkpoint(RunDir(tmp_path / "b"))
-    assert checkpoint.name == "checkpoint-4"
-    monkeypatch.undo()
-    resumed, other, again = train(tiny, tmp_path / "b", config, resume_from=checkpoint)
-    assert [{**entry, "tokens_per_second": 0} for entry in history] == [
-        {**entry, "tokens_per_second": 0} for entry in other
-    ]
-    assert_same(whole, resumed, rtol=0, atol=0)
-    assert (result.best_step, result.validation_loss) == (again.best_step, again.validation_loss)
-
-
-def stopped_in_validation(tiny, tmp_path, monkeypatch, config, number, *, resume_from=None):
-    """A training whose validation of that number, from one, is stopped by a signal."""
-    measured, losses_of = [], answer_trainer.answer_losses
-
-    def interrupted(*args, on_rows, **options):
-        measured.append(None)
-
-        def watched(rows):
-            if len(measured) == number:
-                signal.raise_signal(signal.SIGTERM)
-            on_rows(rows)
-
-        return losses_of(*args, on_rows=watched, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(answer_trainer, "answer_losses", interrupted)
-        with interruption.handled(), pytest.raises(interruption.Interrupted):
-            train(tiny, tmp_path, config, resume_from=resume_from)
-
-
-def timeless(history):
-    return [{**entry, "tokens_per_second": 0} for entry in history]
-
-
-def test_the_owed_validation_may_be_stopped_too(tiny, tmp_path, monkeypatch):
-    config = make_config(tiny, max_steps=4, epochs=2, keep="last", lora={"dropout": 0.1})
-    whole, history, _ = train(tiny, tmp_path / "a", config)
-    stopped_in_validation(tiny, tmp_path / "b", monkeypatch, config, 1)
-    checkpoint = last_checkpoint(RunDir(tmp_path / "b"))
-    seal = (checkpoint / "sealed.json").stat().st_mtime_ns
-    stopped_in_validation(tiny, tmp_path / "b", monkeypatch, config, 1, resume_from=checkpoint)
-    assert (checkpoint / "sealed.json").stat().st_mtime_ns == seal
-    # Killed after the validation that was owed: it is made once more, and stands once in the history.
-    with monkeypatch.context() as patch:
-        patch.setattr(answer_trainer.AnswerTrainer, "training_step", lambda *args, **options: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(tiny, tmp_path / "b", config, resume_from=checkpoint)
-    assert "validation_loss" in RunDir(tmp_path / "b").read_history()[-1]
-    resumed, other, _ = train(tiny, tmp_path / "b", config, resume_from=checkpoint)
-    assert timeless(other) == timeless(history)
-    assert_same(whole, resumed, rtol=0, atol=0)
-
-
-def test_the_owed_validation_may_end_the_training(tiny, tmp_path, monkeypatch):
-    # The first validation stays the best: the second ends the training.
-    settings = {"learning_rate": 0.3, "max_steps": 8, "checkpoint_steps": 1, "schedule": "constant", "epochs": 3}
-    config = make_config(tiny, early_stopping_patience=1, **settings)
-    whole, history, result = train(tiny, tmp_path / "a", config)
-    assert (result.steps, result.best_step) == (2, 1)
-    stopped_in_validation(tiny, tmp_path / "b", monkeypatch, config, 2)
-    checkpoint = last_checkpoint(RunDir(tmp_path / "b"))
-    assert checkpoint.name == "checkpoint-2"
-    resumed, other, again = train(tiny, tmp_path / "b", config, resume_from=checkpoint)
-    assert timeless(other) == timeless(history)
-    assert_same(whole, resumed, rtol=0, atol=0)
-    assert (again.steps, again.best_step, again.validation_loss) == (2, 1, result.validation_loss)
-
-
-@pytest.mark.parametrize("gone", [True, False])
-def test_without_its_best_checkpoint_a_training_does_not_end_with_another(tiny, tmp_path, gone):
-    settings = {"learning_rate": 0.3, "max_steps": 3, "checkpoint_steps": 1, "schedule": "constant"}
-    config = make_config(tiny, keep_checkpoints=9, **settings)
-    _, _, result = train(tiny, tmp_path, config)
-    assert result.best_step == 1
-    best = tmp_path / "checkpoints" / "checkpoint-1"
-    if gone:
-        shutil.rmtree(best)
-    else:
-        file = best / "adapter_model.safetensors"
-        content = bytearray(file.read_bytes())
-        content[-3] ^= 1
-        file.write_bytes(content)
-    with pytest.raises(RunDirError, match=r"checkpoint-1: the best checkpoint so far is torn or gone \(.*; restore it"):
-        train(tiny, tmp_path, config, resume_from=tmp_path / "checkpoints" / "checkpoint-2")
-
-
-# On a CPU bitsandbytes keeps the state where it is, and says so; its 8 bits begin with matrices of 4,096 numbers.
-@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU:UserWarning")
-@pytest.mark.parametrize(("optimizer", "rank"), [("auto", 4), ("paged_adamw_8bit", 64)])
-def test_resumed_training_equals_the_uninterrupted_one(tiny, tmp_path, optimizer, rank):
-    settings = {"max_steps": 6, "checkpoint_steps": 2, "keep_checkpoints": 9, "keep": "last", "epochs": 2}
-    config = make_config(tiny, lora={"rank": rank}, optimizer=optimizer, **settings)
-    whole, history, _ = train(tiny, tmp_path / "a", config)
-    checkpoint = tmp_path / "a" / "checkpoints" / "checkpoint-2"
-    again, resumed, _ = train(tiny, tmp_path / "a", config, resume_from=checkpoint)
-    assert losses(resumed) == losses(history)
-    assert losses(resumed, "learning_rate") == losses(history, "learning_rate")
-    assert [entry["step"] for entry in resumed] == [entry["step"] for entry in history]
-    assert [entry.get("tokens") for entry in resumed] == [entry.get("tokens") for entry in history]
-    assert_same(whole, again, atol=0, rtol=0)
-
-
-def test_keep_best_takes_the_best_validation_loss(tiny, tmp_path):
-    # A rate so high that the second step undoes the first.
-    options = {"learning_rate": 0.3, "max_steps": 2, "checkpoint_steps": 1, "schedule": "constant"}
-    _, history, result = train(tiny, tmp_path / "a", make_config(tiny, **options))
-    validation = losses(history, "validation_loss")
-    assert validation[0] < validation[1]
-    assert (result.best_step, result.validation_loss) == (1, validation[0])
-    last, history, result = train(tiny, tmp_path / "b", make_config(tiny, keep="last", **options))
-    assert result.validation_loss == losses(history, "validation_loss")[1]
-    stored = load_file(tmp_path / "b" / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
-    assert sorted(float(v.sum()) for v in stored.values()) == sorted(float(v.sum()) for v in last.values())
-
-
 def test_early_stopping(tiny, tmp_path):
     # Too small a rate to move a weight: the loss of the first validation stays the best, on any hardware.
     options = {"learning_rate": 1e-30, "max_steps": 30, "checkpoint_steps": 1, "schedule": "constant"}
     _, history, result = train(tiny, tmp_path, make_config(tiny, early_stopping_patience=2, **options))
     assert result.steps == 3
     assert history[-1]["step"] == result.steps
-
-
-def test_checkpoints_are_limited(tiny, tmp_path):
-    train(tiny, tmp_path, make_config(tiny, max_steps=4, checkpoint_steps=1, keep_checkpoints=1, keep="last"))
-    assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-4"]
 
 
 def test_tensorboard(tiny, tmp_path):
@@ -370,13 +188,10 @@ def test_bfloat16_autocast_trains_on_a_cpu(tiny, tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_gpu_training_follows_the_cpu(tiny, tmp_path, dtype):
     config = make_config(tiny, optimizer="paged_adamw_8bit")
-    run = RunDir(tmp_path / "gpu")
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cuda:0", dtype=dtype)
     model = attach_new_adapter(base, config.lora, config.seed)
     prepared = PreparedStep(model, rows(tiny), config, device="cuda:0", dtype=dtype)
-    validation = rows(tiny, 6, start=100)
-    sft.train_adapter(
-        model, tiny.tokenizer, rows(tiny), validation, config=config, run=run, dtype=dtype, prepared=prepared
-    )
+    job = make_job(tiny, tmp_path / "gpu", config, prepared, rows(tiny), dtype=dtype)
+    sft.train_adapter(job)
     _, exact, _ = train(tiny, tmp_path / "cpu", make_config(tiny))
-    assert losses(run.read_history()) == pytest.approx(losses(exact), rel=0.03)
+    assert losses(job.run.read_history()) == pytest.approx(losses(exact), rel=0.03)

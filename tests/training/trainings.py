@@ -10,7 +10,8 @@ from medtune.model.loading import load_base_model, prepare_for_training, resolve
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.training import answer_trainer, sft
-from medtune.training.preparation import PreparedStep
+from medtune.training.job import TrainingJob
+from medtune.training.prepared_step import PreparedStep
 
 
 def rows(tiny, count=24, start=0):
@@ -36,7 +37,6 @@ def make_config(tiny, *, model=None, lora=None, **training):
 
 
 def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="float32", adapter=None):
-    run = RunDir(tmp_path)
     base = load_base_model(resolve_base(str(tiny.path)), config.model, device="cpu", dtype=dtype)
     base = prepare_for_training(base, config.model.kbit_preparation)
     model = (
@@ -46,19 +46,23 @@ def train(tiny, tmp_path, config, *, resume_from=None, train_rows=None, dtype="f
     )
     encoded = train_rows or rows(tiny)
     prepared = PreparedStep(model, encoded, config, device="cpu", dtype=dtype)
-    model, result = sft.train_adapter(
-        model,
-        tiny.tokenizer,
-        encoded,
-        rows(tiny, 6, start=100),
-        config=config,
-        run=run,
-        dtype=dtype,
+    job = make_job(tiny, tmp_path, config, prepared, encoded, dtype=dtype, resume_from=resume_from)
+    model, result = sft.train_adapter(job)
+    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return weights, job.run.read_history(), result
+
+
+def make_job(tiny, tmp_path, config, prepared, train_rows, *, dtype="float32", resume_from=None):
+    return TrainingJob(
         prepared=prepared,
+        tokenizer=tiny.tokenizer,
+        train_rows=train_rows,
+        validation_rows=rows(tiny, 6, start=100),
+        seed=config.seed,
+        run=RunDir(tmp_path),
+        dtype=dtype,
         resume_from=resume_from,
     )
-    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    return weights, run.read_history(), result
 
 
 def losses(history, key="loss"):
@@ -83,3 +87,13 @@ def room_for(monkeypatch, tokens):
 
     monkeypatch.setattr(answer_trainer.AnswerTrainer, "passes", limited)
     return tried
+
+
+def huge_adapter(tiny, tmp_path):
+    """Finite, or it would not be loaded; its first step is not."""
+    model = attach_new_adapter(tiny.load(), make_config(tiny).lora, 0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.fill_(1e30)
+    model.save_pretrained(tmp_path / "huge")
+    return tmp_path / "huge"

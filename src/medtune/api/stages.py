@@ -77,7 +77,7 @@ def train(run: Run | StrPath, *, resume: bool = False, progress: Listener | None
     ('data', 'train')
     """
     opened = reopen(run)
-    with working(progress):
+    with working(progress, processes="all"):
         from medtune.pipeline.run import perform
 
         perform("train", RunDir(opened.path), resume=resume)

@@ -1,81 +1,64 @@
-"""What a call that works in a run needs in a process that outlives it, such as a notebook's or a server's."""
+"""Calls in a process that outlives them, such as a notebook's or a server's."""
 
 from __future__ import annotations
 
 import threading
-import traceback
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from medtune.errors import DiskError, MedtuneError, RunDirError
-from medtune.run_dir.lock import locked_folders, release_locks
+from medtune.pipeline.edge import process_edge
 from medtune.runtime import interruption
-from medtune.runtime.hardware import release_memory
+from medtune.runtime.distributed import require_single_process
 from medtune.runtime.process import prepare_process
 from medtune.runtime.progress import Listener, listening
-from medtune.storage.disk_errors import describe_disk_error, quiet_threads
 
-# Signals, warnings and the memory that a plan counts on are the process's: one call works at a time.
+# Signals, settings and the memory that a plan counts on are the process's: one call works at a time.
 _at_work = threading.Lock()
 
 
 class RunInterrupted(KeyboardInterrupt):
     """A run was asked to stop, by Ctrl-C, a notebook's stop button or SIGTERM, and has kept what it had.
 
-    The same call with `resume=True` goes on from there. No Exception, so that nothing takes it for an error.
+    The same call with `resume=True` resumes it. Not an Exception, so that nothing handles it as an error.
     """
 
 
 @contextmanager
-def working(progress: Listener | None = None) -> Iterator[None]:
-    """Locks, signal handlers and the memory of models end with this block, however it ends.
+def working(progress: Listener | None = None, *, processes: Literal["one", "all"] = "one") -> Iterator[None]:
+    """Locks, signal handlers, settings and the memory of models end with this block, however it ends.
 
     Raises RunInterrupted where a signal stopped it, DiskError where a disk did, and RunDirError if another thread of
-    this process is in such a block.
+    this process is in such a block, or if several processes were launched for what takes one.
     """
+    if processes == "one":
+        require_single_process("this call")
     if not _at_work.acquire(blocking=False):
         raise RunDirError("medtune is at work in another thread of this process; wait for it to end")
     try:
-        with warnings.catch_warnings(), listening(progress), quiet_threads(), _interruptible():
+        with _errors_of_a_call(), process_edge(), listening(progress):
             prepare_process()
             yield
-            interruption.raise_if_requested()
-    except BaseException as error:
-        _let_go(error)
-        raise
     finally:
-        release_locks()
-        release_memory()
         _at_work.release()
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _errors_of_a_call() -> Iterator[None]:
     try:
-        # A second signal would kill the command; a notebook's kernel holds more than this run.
-        with interruption.handled(second_kills=False):
-            try:
-                yield
-            except Exception as error:
-                interruption.raise_if_requested()  # a library may make an error of it
-                problem = describe_disk_error(error, elsewhere=next(iter(locked_folders()), "the disk"))
-                if problem is None or isinstance(error, DiskError):
-                    if isinstance(error, MedtuneError):
-                        error.args = (_in_python(str(error)), *error.args[1:])
-                    raise
-                raise DiskError(f"{problem}, then go on with resume=True") from error
+        yield
     except interruption.Interrupted as stopped:
         raise RunInterrupted(f"interrupted ({stopped}); call it again with resume=True to go on") from None
+    except DiskError as error:
+        if error.__cause__ is None:
+            raise
+        raise DiskError(f"{error}, then go on with resume=True") from error.__cause__
+    except MedtuneError as error:
+        error.args = (_in_python(str(error)), *error.args[1:])
+        raise
 
 
 def _in_python(text: str) -> str:
-    """`text` with what a command's options are called as arguments of a call."""
+    """`text` with a command's options as arguments of a call."""
     return text.replace("add --resume", "add resume=True").replace("another --run-dir", "another run_dir")
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Frames of a failed call hold its models for as long as someone keeps the error, as notebooks do."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

@@ -16,6 +16,7 @@ from medtune.cli.merge import merge
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe, say_next
 from medtune.cli.plan import plan
 from medtune.cli.publish import publish
+from medtune.runtime.distributed import require_single_process
 from medtune.runtime.process import prepare_process
 
 app = typer.Typer(
@@ -118,9 +119,14 @@ app.add_typer(human_app, name="human")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
         from medtune import __version__
 
         print(__version__)
         raise typer.Exit
+    command = context.invoked_subcommand
+    if command not in (None, "train") and "--help" not in sys.argv:
+        require_single_process(f"`medtune {command}`")

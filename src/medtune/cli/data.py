@@ -47,9 +47,10 @@ def data_audit(
     prepare_process()
     from rich.console import Console
 
+    from medtune.data.audit import write_audit
     from medtune.data.audit_tables import print_audit
     from medtune.data.prepare import prepare_data
-    from medtune.data.token_lengths import audit_prepared, write_audit
+    from medtune.data.token_lengths import audit_prepared
     from medtune.model.loaded import renderer_of
 
     renderer = renderer_of(config) if recipe is not None else None

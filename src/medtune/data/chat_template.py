@@ -1,29 +1,33 @@
-"""A tokenizer's chat template, rendered once with placeholders: what it writes around a row's own text."""
+"""A tokenizer's chat template, rendered once with placeholders: the text that it writes around a row's own text."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from medtune.errors import ModelError, first_line
-from medtune.runtime.limits import BoundReachedError, bounded
+from medtune.data import template_process
+from medtune.errors import ModelError
 
 # Plain words, so that no template and no tokenizer treats them specially; long, so that no other text holds them.
 SYSTEM_PLACE = "MEDTUNESYSTEMPLACE"
 _QUESTION, _ANSWER = "MEDTUNEQUESTIONPLACE", "MEDTUNEANSWERPLACE"
-# A template takes some hundred steps and writes some hundred characters around these.
-MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES = 1_000_000, 10.0, 1 << 29
-MAX_CHARACTERS = 1_000_000
+# One step may take longer than all may together, such as one of a large product. Starting takes some tenths.
+_PROCESS_SECONDS = template_process.MAX_SECONDS + 5
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """The template's text around one question and its answer; `SYSTEM_PLACE` stands where the system line goes.
+    """The template's text around one question and its answer, with `SYSTEM_PLACE` in the place of the system line.
 
-    `before_answer` is what the template writes before an answer that is not in its generation prompt, such as Mistral's
-    blank. `system_in_question` is text, with the place, that goes before the question where there is no system role.
+    `before_answer` is text before an answer that is not in the generation prompt, such as Mistral's blank.
+    `system_in_question` is text, with the place, that goes before the question where there is no system role.
     """
 
     before_question: str
@@ -34,7 +38,7 @@ class ChatTemplate:
 
 
 def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[str], list[int]]) -> ChatTemplate:
-    """Read the tokenizer's template; `encode` gives the token ids of text that the template writes.
+    """Read the tokenizer's template; `encode` gives the token ids of the template's text.
 
     Raises ModelError if the template is missing, fails, drops the question, or puts no special token behind the answer.
     """
@@ -45,13 +49,17 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     question = {"role": "user", "content": _QUESTION}
     answer = {"role": "assistant", "content": _ANSWER}
     system = [{"role": "system", "content": SYSTEM_PLACE}] if with_system else []
-    prompt = _render(tokenizer, [*system, question], generation_prompt=True)
+    prompt, whole, plain_prompt, plain_whole = _render(
+        tokenizer,
+        ([*system, question], True),
+        ([*system, question, answer], False),
+        ([question], True),
+        ([question, answer], False),
+    )
     system_in_question = ""
-    if prompt is None or (with_system and SYSTEM_PLACE not in prompt):
+    if with_system and (prompt is None or SYSTEM_PLACE not in prompt):
         # Gemma's and early Mistral's templates know no system role: the line goes before the question.
-        prompt = _render(tokenizer, [question], generation_prompt=True)
-        system, system_in_question = [], f"{SYSTEM_PLACE}\n\n" if with_system else ""
-    whole = _render(tokenizer, [*system, question, answer], generation_prompt=False)
+        prompt, whole, system_in_question = plain_prompt, plain_whole, f"{SYSTEM_PLACE}\n\n"
     if prompt is None or whole is None or prompt.count(_QUESTION) != 1 or whole.count(_ANSWER) != 1:
         raise ModelError(f"{tokenizer.name_or_path}: its chat template cannot render one question and one answer")
     before, after = prompt.split(_QUESTION)
@@ -67,7 +75,7 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
 
 
 def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> list[str]:
-    """What the template writes around `count` worked examples and the question: 2 * count + 2 pieces.
+    """The template's text around `count` worked examples and the question: 2 * count + 2 pieces.
 
     Raises ModelError if it cannot render that many turns.
     """
@@ -75,7 +83,7 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     roles = ("user", "assistant")
     turns = [{"role": roles[turn % 2], "content": place} for turn, place in enumerate(places)]
     system = [{"role": "system", "content": SYSTEM_PLACE}] if with_system else []
-    text = _render(tokenizer, [*system, *turns], generation_prompt=True)
+    (text,) = _render(tokenizer, ([*system, *turns], True))
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
         raise ModelError(
@@ -85,45 +93,46 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     return pieces
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], *, generation_prompt: bool) -> str | None:
-    """The template's text, or None where it cannot render these messages.
+def _render(tokenizer: Any, *chats: tuple[list[dict[str, str]], bool]) -> list[str | None]:
+    """The template's text for each of `chats`, messages and whether an answer is to follow; None where it has none.
 
-    It comes with the model and is a program: transformers runs it in jinja's sandbox, and here it is bounded too.
-    Raises ModelError if it reaches out of the sandbox or goes beyond a bound.
+    Raises ModelError if the template reaches out of jinja2's sandbox or goes beyond a bound.
     """
-    from jinja2.exceptions import SecurityError, TemplateError
-
-    _require_no_power(tokenizer)
     try:
-        with bounded(MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES):
-            text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-    except BoundReachedError as error:
-        raise _refused(tokenizer, str(error)) from None
-    except SecurityError as error:
-        raise _refused(tokenizer, f"reaches for what no template may ({first_line(error)})") from None
-    except OverflowError as error:  # jinja's own bound
-        raise _refused(tokenizer, f"goes beyond what a template may ({first_line(error)})") from None
-    # What any expression raises that does not suit its values.
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
-        return None
-    if len(text) > MAX_CHARACTERS:
-        raise _refused(tokenizer, f"writes more than {MAX_CHARACTERS:,} characters around one question")
-    return text
+        template = tokenizer.get_chat_template()
+    except ValueError:  # several, and none is the default
+        return [None] * len(chats)
+    request = {
+        "template": template,
+        "tokens": tokenizer.special_tokens_map,
+        "chats": [{"messages": messages, "add_generation_prompt": prompt} for messages, prompt in chats],
+    }
+    answer = _ask_process(json.dumps(request))
+    if problem := answer["refused"]:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its chat template {problem}; use the template of the model's own makers"
+        )
+    texts: list[str | None] = answer["texts"]
+    return texts
 
 
-def _require_no_power(tokenizer: Any) -> None:
-    """A power of powers takes forever in one step, and no template needs one."""
-    from jinja2 import Environment, TemplateSyntaxError
-
-    template = tokenizer.chat_template
+@lru_cache(maxsize=64)
+def _ask_process(request: str) -> dict[str, Any]:
+    """What `template_process` answers to a request; the same one is made once."""
+    paths = os.pathsep.join(filter(None, sys.path))
     try:
-        power = any(kind == "operator" and sign == "**" for _, kind, sign in Environment().lex(template))
-    except TemplateSyntaxError as error:
-        raise _refused(tokenizer, f"is not valid ({first_line(error)} at line {error.lineno})") from None
-    if power:
-        raise _refused(tokenizer, "takes powers")
-
-
-def _refused(tokenizer: Any, problem: str) -> ModelError:
-    name = tokenizer.name_or_path
-    return ModelError(f"{name}: its chat template {problem}; use the template of the model's own makers")
+        done = subprocess.run(
+            [sys.executable, "-P", template_process.__file__],
+            input=request,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=_PROCESS_SECONDS,
+            start_new_session=True,  # a Ctrl-C is for this process, which then ends that one
+        )
+    except subprocess.TimeoutExpired:
+        return {"refused": f"takes more than {template_process.MAX_SECONDS:g} s"}
+    if done.returncode:
+        return {"refused": f"ends the process that renders it (status {done.returncode})"}
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer

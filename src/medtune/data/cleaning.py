@@ -1,4 +1,4 @@
-"""Cleaning: a pure step, each rule with its count. Line breaks stay, and the raw text stays beside the clean one."""
+"""Cleaning: a pure step that counts what each rule does. Line breaks stay, and the raw text is kept too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from medtune.records import QAPair
 
-# Raise it when a rule changes: it stands in every report, so that two runs' rows can be told apart.
+# Raise it when a rule changes: every report has it, so that the rows of two runs can be told apart.
 VERSION = 2
 MIN_ANSWER_WORDS = 5
 
@@ -30,10 +30,10 @@ _REPEATED_MARK = re.compile(r"\?(?:\s*\?)+")
 # Tabs, line breaks and U+0085 are layout; other control characters, and half a surrogate pair, are damage.
 _DAMAGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]")
-# In scripts without blanks between words (Thai to Khmer, kana, Han) each character stands for a word.
+# In scripts without blanks between words (Thai to Khmer, kana, Han) each character counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-# What closes a repeated question: its mark, after an abbreviation in brackets at most; or the end of its line.
+# The end of a repeated question: its mark, with at most an abbreviation in brackets before it; or its line's end.
 _REPEAT_END = re.compile(r"(?:[^\S\n]*\([^()\n]{1,40}\))?[^\S\n]*\?(?:\s*\?)*[\"'\u201d\u2019]*|[^\S\n]*(?=\n|\Z)")
 
 
@@ -47,11 +47,11 @@ class Cleaned:
 
 
 def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
-    """Clean questions and answers and drop rows that are not worth a place.
+    """Clean questions and answers and drop rows that are of no use.
 
     Those are rows without a question or an answer, rows whose answer is nothing but the question, rows with fewer
     than `MIN_ANSWER_WORDS` words of answer, and exact duplicates of an earlier row. Duplicates that the source itself
-    puts in different parts stay: what its split leaks is for the audit to say.
+    puts in different parts stay: the audit reports what its split leaks.
     """
     counts: Counter[str] = Counter(dict.fromkeys(("rows_read", *CHANGES, *DROPS, "rows_kept"), 0))
     kept: list[QAPair] = []
@@ -116,12 +116,12 @@ def words(text: str) -> list[str]:
 
 
 def normalize_question(question: str) -> str:
-    """What two spellings of one question share: its words in lower case."""
+    """The words of a question in lower case: equal for two spellings of one question."""
     return " ".join(words(question))
 
 
 def normalize_answer(answer: str) -> str:
-    """What two spellings of one answer share: its words in lower case, or the text itself where it has no words."""
+    """The words of an answer in lower case, or the text itself where it has no words: equal for two spellings."""
     return " ".join(words(answer)) or answer
 
 
@@ -134,7 +134,7 @@ def _clean_text(text: str) -> tuple[str, set[str]]:
         return after
 
     text = changed("line_ends_unified", text, text.replace("\r\n", "\n").replace("\r", "\n"))
-    # Damage goes first: what it kept apart, such as a letter and its accent, NFC then composes.
+    # Damage is removed first: NFC then composes what it separated, such as a letter and its accent.
     text = changed("damage_removed", text, _DAMAGE.sub("", text))
     text = changed("characters_composed", text, unicodedata.normalize("NFC", text))
     lines = "\n".join(line.strip() for line in _BLANKS.sub(" ", text).split("\n"))
@@ -149,9 +149,9 @@ def _clean_question(text: str) -> tuple[str, set[str]]:
 
 
 def _without_question(question: str, answer: str) -> str:
-    """The answer behind the question that it begins with, if it does; empty if there is nothing else in it.
+    """The answer without the question that it begins with, if it does; empty if there is nothing else in it.
 
-    Compared word by word, cut in the text itself. A question's words that go on as a sentence ("Gout is …" to the
+    Compared word by word, cut in the text itself. A question's words that continue as a sentence ("Gout is …" after the
     question "Gout") are no repeat: a question mark or the end of the line must close them.
     """
     asked, rest = words(question), answer

@@ -11,8 +11,8 @@ from medtune.records import QAPair
 
 FocusOrigin = Literal["given", "read from the questions", "absent"]
 
-# MedQuAD's questions were made from templates: these sixteen make over 99 % of its rows. A table of our own, read off
-# those rows: what stands before the topic, and what stands behind it, question mark aside.
+# MedQuAD's questions were made from templates: these sixteen, read off its rows, make over 99 % of them. Each is the
+# text before the topic and the text behind it, without the question mark.
 TEMPLATES = (
     ("What is (are)", ""),
     ("What are the symptoms of", ""),

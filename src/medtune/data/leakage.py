@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
+from medtune.data.audit_record import KindLeakage, SharedRows, SharedWith
 from medtune.data.cleaning import normalize_question
 from medtune.data.near_duplicates import SimilarAnswers
 from medtune.data.splits import focus_key, sample_rows
 from medtune.records import QAPair, Split
 
 NEAR_DUPLICATE = "answer_near_duplicate"
-# What a row shares with another one if the two keys are equal; a row with an empty key shares nothing.
+# Two rows share this if their keys are equal; a row with an empty key shares nothing.
 _KEYS: Mapping[str, Callable[[QAPair], str]] = {
     "question_exact": lambda pair: pair.question,
     "question_normalized": lambda pair: normalize_question(pair.question),
@@ -33,9 +33,9 @@ KINDS = ("question_exact", "question_normalized", "answer_exact", NEAR_DUPLICATE
 
 
 class Leakage:
-    """Finds test rows that have their like in other rows, by kind.
+    """Finds test rows that share something with other rows, by kind.
 
-    `rows` and `similar` are all rows and which of them answer alike, in the same order.
+    `rows` are all rows, and `similar` says which of them have similar answers, in the same order.
     """
 
     def __init__(self, rows: Sequence[QAPair], similar: SimilarAnswers) -> None:
@@ -44,7 +44,7 @@ class Leakage:
         self._keys = {kind: {pair.id: key(pair) for pair in rows} for kind, key in _KEYS.items()}
 
     def given(self, kind: str) -> bool:
-        """Whether any row names what this kind is about."""
+        """Whether any row has a value of this kind."""
         return kind == NEAR_DUPLICATE or any(self._keys[kind].values())
 
     def find(self, kind: str, test: Iterable[QAPair], seen: Iterable[QAPair]) -> list[QAPair]:
@@ -65,34 +65,29 @@ def deal_again(split: Split, seed: int) -> Split:
     return Split(tuple(rest[len(split.validation) :]), tuple(rest[: len(split.validation)]), tuple(tests))
 
 
-def leakage_table(leakage: Leakage, split: Split, dealt: Split) -> dict[str, Any]:
+def leakage_table(leakage: Leakage, split: Split, dealt: Split) -> dict[str, KindLeakage | None]:
     """For each kind, rows and share of the test rows found in train, and in train or validation, of both splits.
 
-    Kinds that the source says nothing about are null. Of near-duplicates, which include equal answers, those whose
-    wording is a template are counted by themselves too.
+    Kinds of which the source has no values are null. Near-duplicates include equal answers; those whose wording is a
+    template are also counted separately.
     """
     return {
-        kind: {"split": _found(leakage, kind, split), "random": _found(leakage, kind, dealt)}
-        if leakage.given(kind)
-        else None
+        kind: KindLeakage(_found(leakage, kind, split), _found(leakage, kind, dealt)) if leakage.given(kind) else None
         for kind in KINDS
     }
 
 
-def _found(leakage: Leakage, kind: str, split: Split) -> dict[str, Any]:
-    places = {"in_train": split.train, "in_train_or_validation": (*split.train, *split.validation)}
-    return {name: _count(leakage.find(kind, split.test, seen), kind, len(split.test)) for name, seen in places.items()}
+def _found(leakage: Leakage, kind: str, split: Split) -> SharedWith:
+    def shared(seen: Sequence[QAPair]) -> SharedRows:
+        found = leakage.find(kind, split.test, seen)
+        templates = sum(pair.template for pair in found) if kind in ("answer_exact", NEAR_DUPLICATE) else None
+        return SharedRows(len(found), round(len(found) / len(split.test), 6), templates)
 
-
-def _count(found: Sequence[QAPair], kind: str, total: int) -> dict[str, Any]:
-    count: dict[str, Any] = {"rows": len(found), "share": round(len(found) / total, 6)}
-    if kind in ("answer_exact", NEAR_DUPLICATE):
-        count["template_rows"] = sum(pair.template for pair in found)
-    return count
+    return SharedWith(shared(split.train), shared((*split.train, *split.validation)))
 
 
 def leaking_test_rows(leakage: Leakage, split: Split) -> dict[str, list[str]]:
-    """Ids of the test rows that have their like in train, by kind; near-duplicates by template and other."""
+    """Ids of the test rows that share something with a train row, by kind; near-duplicates by template and other."""
     found = {kind: leakage.find(kind, split.test, split.train) for kind in KINDS}
     near = found.pop(NEAR_DUPLICATE)
     found[f"{NEAR_DUPLICATE}_template"] = [pair for pair in near if pair.template]

@@ -43,7 +43,7 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
             pid = pair.get("pid", "")
             id = f"{name}#{pid}"
             if id in seen:
-                raise DataError(f"{shown}: pid {pid!r} stands in two pairs; give each its own")
+                raise DataError(f"{shown}: pid {pid!r} is in two pairs; give each its own")
             seen.add(id)
             pairs.append(
                 QAPair(

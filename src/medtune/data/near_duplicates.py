@@ -22,7 +22,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, slots=True)
 class SimilarAnswers:
-    """Which rows answer alike.
+    """Which rows have equal or similar answers.
 
     `answer_of` gives each row the number of its answer; rows whose answers have the same words share one. `edges` are
     the pairs (first < second) of such numbers whose similarity is at least `THRESHOLD`.
@@ -55,8 +55,8 @@ def jaccard(first: str, second: str) -> float:
 def find_similar_answers(answers: Sequence[str], advance: Callable[[int], None] = lambda rows: None) -> SimilarAnswers:
     """Find equal and near-duplicate answers.
 
-    Does not depend on the order of the rows, the numbers of the answers included. `advance` is told, in portions, how
-    many answers are done.
+    Independent of the order of the rows, the numbers of the answers included. `advance` is called with the number of
+    answers done since its last call.
     """
     normalized = [normalize_answer(answer) for answer in answers]
     # Sorted, so that every id and hash below is the same whatever order the rows came in.
@@ -127,6 +127,6 @@ def _verified(matrix: Any, sizes: Any, pairs: list[tuple[int, int]]) -> list[tup
         return []
     first, second = np.array(pairs).T
     shared = matrix[first].multiply(matrix[second]).sum(axis=1)
-    # In whole numbers: a quotient of exactly 0.8 is not to be lost to rounding.
+    # In whole numbers: rounding must not lose a quotient of exactly 0.8.
     similar = 10 * shared >= int(10 * THRESHOLD) * (sizes[first] + sizes[second] - shared)
     return [pair for pair, is_similar in zip(pairs, similar.tolist(), strict=True) if is_similar]

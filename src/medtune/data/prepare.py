@@ -1,4 +1,4 @@
-"""The data stage: read, clean, group, split, sample; with a count for everything that left."""
+"""The data stage: read, clean, group, split, sample; every row that is left out is counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from medtune.runtime.progress import progress_bar
 class Prepared:
     """The splits, the counts behind them, and the identity of the data they came from.
 
-    `rows` are all rows that cleaning kept, those of a test source last; `similar` says which of them answer alike, in
+    `rows` are all rows that cleaning kept, those of a test source last; `similar` says which have similar answers, in
     the same order. `dropped` are the others as they were read, each with the rule that dropped it.
     """
 
@@ -44,7 +44,7 @@ class Prepared:
 
 
 def prepare_data(config: Config) -> Prepared:
-    """Rows of `config.data` as train, validation and test. Raises DataError if that cannot be had."""
+    """Rows of `config.data` as train, validation and test. Raises DataError if they cannot be read or split so."""
     data = config.data
     read = read_source(data.source, data.columns, data.revision)
     cleaned = _clean(data.source, read)

@@ -1,8 +1,8 @@
 """The one renderer: question and answer → chat text → token ids and loss labels.
 
 Training rows, generation prompts and reference losses all come from here, so a training row's prefix is the generation
-prompt, token for token. What stands between a row's texts is the chat template's, parsed with special tokens, and what
-a row puts in their place stays text, even where it spells one.
+prompt, token for token. The text around a row's own texts is the chat template's, parsed with special tokens; a row's
+own text stays text, even where it spells a special token.
 
 Rows are encoded many at a time, which the tokenizer spreads over the cores; one row is a batch of one.
 """
@@ -21,11 +21,11 @@ from medtune.data.chat_template import SYSTEM_PLACE, ChatTemplate, read_chat_tem
 from medtune.records import IGNORED, EncodedRow, QAPair
 
 _T = TypeVar("_T")
-# Text, and whether a special token in it counts as one: not where a row's own text spells it.
+# Text, and whether it is parsed with special tokens: a row's own text that spells one is not.
 _Part = tuple[str, bool]
 
-# Rows that are encoded together: enough to keep every core busy, few enough that what the tokenizer notes about each
-# token of theirs stays small.
+# Rows that are encoded together: enough to keep every core busy, few enough that the tokenizer's notes on each token
+# stay small.
 _BATCH = 1024
 
 
@@ -43,7 +43,7 @@ class PromptRenderer:
     def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
         """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one.
 
-        `examples` stand before the question as earlier turns of the chat.
+        `examples` come before the question, as earlier turns of the chat.
         """
         return self._encode_chats([self._prompt(question, examples)])[0]
 
@@ -69,7 +69,7 @@ class PromptRenderer:
         prompts = self._encode_chats(starts)
         wholes = self._encode_chats([start + tail for start, tail in zip(starts, tails, strict=True)])
         fits = [whole[: len(prompt)] == prompt for prompt, whole in zip(prompts, wholes, strict=True)]
-        # Where a token would span the border, the answer is encoded by itself: the prompt must be what generation sees.
+        # Where a token would span the border, the answer is encoded separately: the prompt must equal generation's.
         alone = iter(self._encode([tail for tail, fit in zip(tails, fits, strict=True) if not fit]))
         rows = []
         for pair, prompt, whole, fit in zip(pairs, prompts, wholes, fits, strict=True):
@@ -103,7 +103,7 @@ class PromptRenderer:
 
     @cached_property
     def bos_count(self) -> int:
-        """How often BOS stands in a prompt: once, or at every turn where the chat template opens turns with it."""
+        """How often BOS occurs in a prompt: once, or at every turn where the chat template opens turns with it."""
         return self.prompt_ids("?").count(self.tokenizer.bos_token_id)
 
     def _prompt(self, question: str, examples: Sequence[QAPair]) -> list[_Part]:
@@ -116,7 +116,7 @@ class PromptRenderer:
         return [*parts, *self._prompt_template(len(examples))[-1]]
 
     def _prompt_template(self, examples: int) -> list[list[_Part]]:
-        """What stands before, between and behind the texts of a prompt with so many worked examples."""
+        """The text before, between and behind the texts of a prompt with so many worked examples."""
         if examples not in self._prompt_templates:
             pieces = [self._template.before_question, self._template.after_question]
             if examples:
@@ -175,8 +175,8 @@ class PromptRenderer:
     def _encode(self, rows: Sequence[Sequence[_Part]]) -> list[list[int]]:
         """Token ids of each row of parts.
 
-        A row is encoded in one piece, as the model's makers did it, save where its own text spells a special token:
-        there the spelling is encoded as plain text.
+        A row is encoded in one piece, as the model's makers did it, except where its own text spells a special token:
+        that spelling is encoded as plain text.
         """
         pieces = [_joined(parts) for parts in rows]
         ids = {
@@ -187,8 +187,8 @@ class PromptRenderer:
         return [parts[0] if len(parts) == 1 else list(chain.from_iterable(parts)) for parts in found]
 
     def _token_ids(self, texts: list[str], special: bool) -> list[list[int]]:
-        # What transformers does on a call, without a fifth of its time, which goes into each token's place in the text,
-        # and without its warning of texts that are longer than the model reads: those are cut later, or meant to be.
+        # As transformers does on a call, but without each token's place in the text, which takes a fifth of the time,
+        # and without its warning of texts that are longer than the model reads: those are cut later, or intended.
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """A row as training encodes it, and what became of its length; `encoded` is whole where it does not fit at all."""
+    """A row as training encodes it, and whether it was cut; `encoded` is the whole row where it does not fit at all."""
 
     part: SplitName
     pair: QAPair
@@ -76,7 +76,7 @@ def print_rows(shown: Sequence[ShownRow], renderer: PromptRenderer, console: Con
             for part in (ids[:border], ids[border:])
         )
         console.print(Text(f"\n── {row.part} row {one_line(row.pair.id)}"), soft_wrap=True)
-        # Text, not str: a row may hold what rich takes for markup.
+        # Text, not str: a row may contain rich's markup.
         text = Text.assemble((prompt, "dim"), (answer if colour else f"⟦{answer}⟧", "bold green"))
         console.print(text, soft_wrap=True)
         console.print(Text(f"{len(ids)} tokens, {len(ids) - border} in the loss; {row.fate}"), soft_wrap=True)

@@ -58,7 +58,7 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
     revision_read = None
     if source == DEMO_SOURCE:
         records: Iterable[Mapping[str, Any]] = read_jsonl(source, _demo_bytes())
-    elif os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
+    elif os.path.isdir(path):  # Path.is_dir would raise for a name that is too long
         from medtune.data.medquad_xml import read_medquad_xml
 
         pairs, unanswered = read_medquad_xml(path)
@@ -76,7 +76,7 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
 def check_source(source: str, revision: str | None = None, columns: ColumnsSection | None = None) -> None:
     """Raises DataError if `source` clearly cannot be read or, given `columns`, if a table lacks them.
 
-    For that a Hub data set is downloaded, which the data stage then finds in the cache.
+    With `columns`, a Hub data set is downloaded, and the data stage finds it in the cache.
     """
     path = Path(source)
     if source == DEMO_SOURCE or os.path.isdir(path):
@@ -127,7 +127,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
         if values["id"] in seen:
             raise DataError(
-                f"{origin}: id {show_value(given)} stands in two rows; ids must be unique, or leave data.columns.id out"
+                f"{origin}: id {show_value(given)} is in two rows; ids must be unique, or leave data.columns.id out"
             )
         seen.add(values["id"])
         pairs.append(
@@ -148,12 +148,12 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
 
 
 def _column_names(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    # Of all rows: in JSONL a first row without a focus must not hide the others'.
+    # From all rows: in JSONL a first row without a focus must not hide the others'.
     return list(dict.fromkeys(name for record in records for name in record))
 
 
 def row_id(question: str, answer: str, taken: Collection[str] = (), copies: Counter[str] | None = None) -> str:
-    """An id for a row that brings none: a hash of its text, so that it is the same wherever the row stands.
+    """An id for a row that has none: a hash of its text, so that it does not depend on the row's place.
 
     Equal rows are told apart by a number. `copies` counts them, so that many need not be looked through for each.
     """

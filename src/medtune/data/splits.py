@@ -1,4 +1,4 @@
-"""Groups, splits and samples: pure, deterministic, and blind to the order of the rows."""
+"""Groups, splits and samples: pure, deterministic, and independent of the order of the rows."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def assign_groups(pairs: Sequence[QAPair], similar: SimilarAnswers | None = None
 
     A group is all rows that share a question (normalised), a document, a focus or an answer (equal or near-duplicate),
     however indirectly. Answers whose wording serves many topics are templates: their rows are marked and are joined by
-    question, document and focus alone. `similar` is what `find_similar_answers` makes of the rows' answers, if that is
-    known already.
+    question, document and focus alone. `similar` is the result of `find_similar_answers` for the rows' answers, if the
+    caller has it already.
     """
     similar = similar or find_similar_answers([pair.answer for pair in pairs])
     keys = [[("question", normalize_question(pair.question)), *_topics(pair)] for pair in pairs]
@@ -53,7 +53,7 @@ def assign_groups(pairs: Sequence[QAPair], similar: SimilarAnswers | None = None
 
 
 def focus_key(focus: str) -> str:
-    """What two spellings of one focus share: case and blanks aside."""
+    """A focus in lower case with single blanks: equal for two spellings of one focus."""
     return " ".join(focus.casefold().split())
 
 
@@ -79,7 +79,7 @@ def _topics(pair: QAPair) -> Iterable[tuple[str, str]]:
 
 
 def _template_clusters(pairs: Sequence[QAPair], base: Sequence[int], clusters: Sequence[int]) -> set[int]:
-    """Clusters of answers that span so many groups, as they are without any answer, that they glue nothing."""
+    """Clusters of answers that span so many of the groups made without answers that they must not join them."""
     with_topic = {group for pair, group in zip(pairs, base, strict=True) if any(_topics(pair))}
     spans: dict[int, set[int]] = defaultdict(set)
     for group, cluster in zip(base, clusters, strict=True):
@@ -156,7 +156,7 @@ def _take(order: Sequence[str], groups: Mapping[str, Sequence[QAPair]], quotas: 
 
 
 def split_random(pairs: Sequence[QAPair], *, validation: float, test: float, seed: int) -> Split:
-    """Single rows, whatever they share, dealt in seeded order. For comparison: it leaks."""
+    """Single rows in seeded order, whatever they share. For comparison only: it leaks."""
     ordered = sample_rows(pairs, None, seed)
     first = round(test * len(pairs))
     second = first + round(validation * len(pairs))

@@ -13,13 +13,13 @@ from medtune.errors import DataError, first_line
 from medtune.storage.reading import DamagedError, parse_json, read_parquet
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
-# MedQuAD takes 22 MB. What is far larger is no table of questions and answers, and would fill the memory.
+# MedQuAD takes 22 MB. A far larger file is no table of questions and answers, and would fill the memory.
 MAX_TABLE_BYTES = 1 << 30
 MAX_TABLE_ROWS = 10_000_000
-# A long answer of MedQuAD has 30,000. Far beyond that a row is a whole file that lost its quotes, and the metrics, some
-# of which take the square of it, would not come back.
+# A long answer of MedQuAD has 30,000. Far beyond that a row is a whole file that lost its quotes, and metrics that take
+# quadratic time would not end.
 MAX_TEXT_CHARACTERS = 1_000_000
-# Text packs ten times over, and gzip a thousand times at the most: what is beyond this is there to fill the memory.
+# gzip packs text to a tenth, and nothing to less than a thousandth: a file beyond this is made to fill the memory.
 MAX_GZIP_RATIO = 100
 COLUMNS_SHOWN = 20
 _RATIO_COUNTS_FROM = 1 << 26
@@ -48,7 +48,7 @@ def read_table(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def unknown_kind(path: Path) -> str:
-    """That no reader knows a file of this name."""
+    """The message for a file that no reader knows by its name."""
     return f"{path}: unknown kind of file; medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
 
 
@@ -106,7 +106,7 @@ def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
             f"{origin}: not a readable CSV file ({first_line(error)}); check its header and quotes"
         ) from None
     if not isinstance(frame.index, pd.RangeIndex):
-        # pandas takes surplus leading cells for row labels, which would shift every column by one.
+        # pandas reads surplus leading cells as row labels, which would shift every column by one.
         raise DataError(f"{origin}: its first row has more cells than its header; check its header and quotes")
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
@@ -121,6 +121,6 @@ def require_text_size(text: str, where: str) -> str:
 
 
 def show_column(name: str) -> str:
-    """A column's name for a message: it may be as long as a file, and hold anything."""
+    """A column's name for a message, shortened: it may be as long as a file, and contain anything."""
     name = name if len(name) <= 60 else f"{name[:60]}…"
     return name if name.isprintable() else repr(name)

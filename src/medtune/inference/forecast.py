@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.inference.memory import MAX_BATCH, answer_sizes, batch_that_fits
-from medtune.inference.preparation import DEQUANTIZED_SHARE
+from medtune.inference.batch_size import MAX_BATCH, answer_sizes, batch_that_fits
+from medtune.inference.fused_model import DEQUANTIZED_SHARE
+from medtune.model.quantization import StorageFormat
 
-# Of the operations on the datasheet what steps of many rows reach, and of the bandwidth: 256 questions of 128 new
-# tokens took 8.7 ms each on an H200 (docs/performance.md), which these shares foretell as 8.9.
+# What steps of many rows reach of the operations and the bandwidth on the datasheet: 256 questions of 128 new
+# tokens took 8.7 ms each on an H200 (docs/performance.md), which these shares predict as 8.9.
 REACHED_OPERATIONS, REACHED_BANDWIDTH = 0.4, 0.8
 
 
@@ -41,7 +42,7 @@ def forecast_answers(
     prompt_and_cap: tuple[int, int],
     batch: int | None = None,
 ) -> AnswersForecast:
-    """For a model of this configuration with `free` bytes beside it, `packed` of its weights in 4 bit.
+    """For a model of this configuration with `free` bytes beside it, `packed` of its weights packed.
 
     `prompt_and_cap` are the tokens of the longest prompt and of an answer at most; `batch` overrules what fits.
     """
@@ -61,19 +62,26 @@ def forecast_answers(
 
 
 def seconds_to_answer(
-    answers: AnswersForecast, questions: int, new_tokens: int, *, parameters: int, rates: tuple[float, float]
+    answers: AnswersForecast,
+    questions: int,
+    new_tokens: int,
+    *,
+    parameters: int,
+    storage: StorageFormat,
+    rates: tuple[float, float],
 ) -> float | None:
     """An estimate for answers that all take `new_tokens`; None without a static cache, where the host sets the pace.
 
-    `parameters` are those of all matrix products, `rates` operations and bytes a second on the datasheet.
+    `parameters` are those of all matrix products, in the format `storage`; `rates` are operations and bytes a second
+    on the datasheet.
     """
     if not answers.static:
         return None
     operations, bandwidth = rates[0] * REACHED_OPERATIONS, rates[1] * REACHED_BANDWIDTH
     rows = min(answers.batch, questions)
     batches = -(-questions // rows)
-    # Weights in 4 bit are read, written in 16 bit, and read again.
-    weights = 2 * parameters if answers.dequantized else 4.53 * parameters
+    # A step reads weights in 16 bit; packed ones are read, and written in 16 bit, before that.
+    weights = (2 + (0 if answers.dequantized else storage.unpacking_bytes(2))) * parameters
     cache = answers.cache / answers.batch * rows * (answers.longest_prompt + new_tokens / 2)
     cache /= answers.longest_prompt + new_tokens
     a_step = max(2 * parameters * rows / operations, weights / bandwidth) + cache / bandwidth

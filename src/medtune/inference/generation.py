@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from medtune.errors import ModelError
-from medtune.inference.decoding import Decoder, DynamicDecoder, Greedy
-from medtune.inference.memory import answer_sizes, batch_that_fits
-from medtune.inference.static_decoding import StaticDecoder, static_cache_obstacle
+from medtune.inference.batch_size import answer_sizes, batch_that_fits
+from medtune.inference.decoders.dynamic import DynamicDecoder
+from medtune.inference.decoders.greedy import Decoder, Greedy
+from medtune.inference.decoders.static import StaticDecoder, static_cache_obstacle
 from medtune.records import Answer, AnswerTokens
 from medtune.run_dir.partial_results import BatchWork, Result
 from medtune.runtime.hardware import free_bytes, input_device, release_memory
@@ -100,7 +101,7 @@ def _batches(rows: Sequence[int], size: int) -> list[list[int]]:
 
 
 def _reserve(decoder: Decoder, work: BatchWork[Result], prompts: Sequence[list[int]]) -> None:
-    # For all that was planned together, done or not: a run that goes on must not come to other buffers than it had.
+    # For all that was planned together, done or not: a resumed run must not get other buffers than it had.
     if work.planned:
         decoder.reserve(max(map(len, work.planned)), max(len(prompts[i]) for rows in work.planned for i in rows))
 
@@ -113,7 +114,7 @@ def _halve_batches(work: BatchWork[Result], failed: list[int], cap: int, prompt:
             f"out of memory with one question at once (generation.batch_size 1), its prompt of {prompt} tokens and "
             f"generation.max_new_tokens {cap}; lower that, or free memory on the device"
         )
-    say(f"out of memory with {len(failed)} questions at once; going on with {size}")
+    say(f"out of memory with {len(failed)} questions at once; continuing with {size}")
     work.replan(_batches([*failed, *chain.from_iterable(work.to_do)], size))
 
 

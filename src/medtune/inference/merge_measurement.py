@@ -1,6 +1,6 @@
 """What merging changed: the model that was evaluated beside the merged one, on the same test questions.
 
-The two are loaded one after the other. Beside them stand the adapter on the base in 16 bit, which differs from the
+The two are loaded one after the other. They are compared with the adapter on the base in 16 bit, which differs from the
 merged model by rounding alone, and the base without its adapter, which shows how much there was to lose.
 """
 
@@ -16,13 +16,14 @@ import torch
 
 from medtune.config.schema import Config
 from medtune.errors import ModelError
-from medtune.inference.decoding import Greedy
-from medtune.inference.divergence import Agreement, AnswerStates, answer_states, compare_states, same_prefix
+from medtune.inference.decoders.greedy import Greedy
+from medtune.inference.divergence import AnswerStates, NextTokenAgreement, answer_states, compare_states, same_prefix
+from medtune.inference.fused_model import prepare_inference
 from medtune.inference.generation import choose_batch_size, generate_tokens
-from medtune.inference.preparation import prepare_inference
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
 from medtune.model.merging.record import MergeMeasurement
+from medtune.model.quantization import PLAIN, storage_format
 from medtune.records import EncodedRow, QAPair
 from medtune.runtime.hardware import (
     choose_device,
@@ -35,9 +36,9 @@ from medtune.runtime.hardware import (
 from medtune.runtime.progress import progress_bar, say
 
 PROMPTS = 64
-# Of each reference answer; the long tail of a few answers would be most of the tokens.
+# At most, of each reference answer: the long tail of a few answers would be most of the tokens.
 ANSWER_TOKENS = 256
-# Of each greedy answer: where two models part, they mostly do so early.
+# At most, of each greedy answer: where two models differ, they mostly do so early.
 NEW_TOKENS = 64
 # Mean divergence in nats a token beyond which a merge is marked. NF4 moves a model's next tokens by a few hundredths
 # (docs/merging.md), and that much the merged model, which is back in 16 bit, is away from the one that was evaluated. A
@@ -46,7 +47,7 @@ NEW_TOKENS = 64
 BOUND, ROUNDING_BOUND = 0.1, 0.01
 # Weights that a CPU gets through in minutes; more are measured there only if asked for.
 CPU_WEIGHTS = 2e9
-# Of free memory, what weights may take; the rest is for what is computed.
+# What weights may take of the free memory; the rest is for what is computed.
 WEIGHTS_SHARE = 0.9
 
 
@@ -83,7 +84,7 @@ def plan_measuring(config: Config, weights: int, *, asked: bool) -> MeasuringPla
 
 
 def choose_prompts(pairs: Sequence[QAPair]) -> list[QAPair]:
-    """The `PROMPTS` rows whose ids have the smallest SHA-256: whatever the seed, spread over topics, the same ever."""
+    """The `PROMPTS` rows whose ids have the smallest SHA-256: spread over topics, and the same for every seed."""
     return sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).hexdigest())[:PROMPTS]
 
 
@@ -108,7 +109,8 @@ def _measure(
     release_memory()
     device = torch.device(choose_device().value)
     rounding = None
-    if not plan.spread and config.model.quantization != "none":
+    packed = storage_format(config.model.quantization).packed
+    if not plan.spread and packed:
         say("── base in 16 bit and adapter")
         sixteen = _in_16_bit(config, adapter, first.rows)
         release_memory()
@@ -116,7 +118,7 @@ def _measure(
         sixteen = None
     say("── the merged model")
     section = config.model.model_copy(
-        update={"base": str(merged), "revision": None, "quantization": "none", "adapter": None}
+        update={"base": str(merged), "revision": None, "quantization": PLAIN.name, "adapter": None}
     )
     if plan.spread:
         section = section.model_copy(update={"device_map": "auto"})
@@ -124,21 +126,21 @@ def _measure(
     kl = compare_states(first.states, second.states, device)
     if sixteen is not None:
         rounding = compare_states(sixteen, second.states, device)
-    elif config.model.quantization == "none":
+    elif not packed:
         rounding = kl
     return _summary(config, first, second, kl, rounding)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What one model did with the rows; `tuning` is how far it is from its base, where it wears an adapter."""
+    """What one model did with the rows; `tuning` is how far it is from its base, where it has an adapter."""
 
     rows: list[EncodedRow]
     states: AnswerStates
     cap: int | None
     tokens: list[list[int]] | None
     dtype: str
-    tuning: Agreement | None = None
+    tuning: NextTokenAgreement | None = None
 
 
 def _evaluated(config: Config, adapter: Path, pairs: Sequence[QAPair], *, generate: bool) -> _Run:
@@ -155,7 +157,7 @@ def _evaluated(config: Config, adapter: Path, pairs: Sequence[QAPair], *, genera
 
 
 def _in_16_bit(config: Config, adapter: Path, rows: Sequence[EncodedRow]) -> AnswerStates:
-    section = config.model.model_copy(update={"quantization": "none", "adapter": None})
+    section = config.model.model_copy(update={"quantization": PLAIN.name, "adapter": None})
     loaded = load_model(config.model_copy(update={"model": section}), for_training=False)
     model = attach_adapter(loaded.model, adapter, trainable=False)
     return _states(model, rows, "Reference answers").park()
@@ -189,8 +191,10 @@ def _cut(row: EncodedRow, positions: int | None) -> EncodedRow:
     return replace(row, input_ids=row.input_ids[:length], labels=row.labels[:length])
 
 
-def _summary(config: Config, first: _Run, second: _Run, kl: Agreement, rounding: Agreement | None) -> MergeMeasurement:
-    bound = ROUNDING_BOUND if config.model.quantization == "none" else BOUND
+def _summary(
+    config: Config, first: _Run, second: _Run, kl: NextTokenAgreement, rounding: NextTokenAgreement | None
+) -> MergeMeasurement:
+    bound = BOUND if storage_format(config.model.quantization).packed else ROUNDING_BOUND
     of_kl, of_rounding = kl.summary(), rounding.summary() if rounding else None
     answers = (first.tokens, second.tokens) if first.tokens is not None and second.tokens is not None else None
     return MergeMeasurement(
@@ -207,6 +211,6 @@ def _summary(config: Config, first: _Run, second: _Run, kl: Agreement, rounding:
         compute_dtype=first.dtype,
         bound=bound,
         rounding_bound=ROUNDING_BOUND,
-        # So that what is no number is beyond it.
+        # Written so that NaN is beyond the bound.
         within_bound=of_kl.mean <= bound and (of_rounding is None or of_rounding.mean <= ROUNDING_BOUND),
     )

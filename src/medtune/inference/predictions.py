@@ -1,4 +1,4 @@
-"""One model's answers and reference losses on the test rows, going on where an earlier process was stopped."""
+"""One model's answers and reference losses on the test rows, resumed where an earlier process was stopped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medtune.config.schema import Config
-from medtune.inference.decoding import Greedy
+from medtune.inference.decoders.greedy import Greedy
+from medtune.inference.decoders.static import static_cache_obstacle
+from medtune.inference.fused_model import prepare_inference
 from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches, unwrapped
-from medtune.inference.preparation import prepare_inference, scoring_tokens
-from medtune.inference.scoring import plan_passes, score_passes
-from medtune.inference.static_decoding import static_cache_obstacle
+from medtune.inference.scoring import plan_passes, score_passes, scoring_tokens
 from medtune.model.loaded import LoadedModel
 from medtune.records import Answer, AnswerLoss, EncodedRow, Prediction, QAPair
 from medtune.run_dir.partial_results import PartialResults
@@ -27,7 +27,7 @@ from medtune.runtime.progress import progress_bar, say
 
 @dataclass(frozen=True, slots=True)
 class AnswerPlan:
-    """What numbers depend on to their last bit: which rows are scored and answered together, and by what weights.
+    """All that results depend on to the last bit: which rows are scored and answered together, and with what weights.
 
     `passes` and `batches` are indices of rows. Made once, from all rows and the memory that was free.
     """
@@ -40,7 +40,7 @@ class AnswerPlan:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Predictions in the order of their rows, and how they came; `batch_size` is what memory sufficed for."""
+    """Predictions in the order of their rows, and how they were made; `batch_size` is the largest that fitted."""
 
     predictions: list[Prediction]
     weights: Choice
@@ -60,8 +60,8 @@ def predict(
 ) -> Predicted:
     """Answer every question and measure every reference answer; rows come back in the order of `pairs`.
 
-    `model` is that of `loaded`, which may wear an adapter. `examples` maps a row's id to the worked examples that stand
-    before its question. Answers come `batch_size` at a time if it is given, else as the configuration says or memory
+    `model` is that of `loaded`, which may have an adapter. `examples` maps a row's id to the worked examples that
+    precede its question. Answers come `batch_size` at a time if it is given, else as the configuration says or memory
     allows. Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
 
     `partial` gets every batch's results when they are there; what it holds already is not computed again. Raises
@@ -80,7 +80,7 @@ def predict(
     scoring = partial.work("losses", plan.passes, AnswerLoss)
     answering = partial.work("answers", plan.batches, Answer)
     if scoring.done:
-        say(f"going on: {len(scoring.done)} of {len(rows)} rows are scored, {len(answering.done)} answered")
+        say(f"resuming: {len(scoring.done)} of {len(rows)} rows are scored, {len(answering.done)} answered")
     with progress_bar("Scoring reference answers", len(rows), len(scoring.done), unit="answers") as advance:
         score_passes(model, rows, scoring, advance)
     with progress_bar("Answering questions", len(rows), len(answering.done), unit="questions") as advance:

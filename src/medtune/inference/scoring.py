@@ -1,4 +1,4 @@
-"""Negative log-likelihood of reference answers: the one measure behind training, validation loss and perplexity."""
+"""Negative log-likelihood of reference answers: the measure used for training, validation loss and perplexity."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from medtune.errors import ModelError
 from medtune.model.packing import fill_micro_batches, pack_rows
 from medtune.records import IGNORED, AnswerLoss, EncodedRow
 from medtune.run_dir.partial_results import BatchWork
-from medtune.runtime.hardware import input_device, release_memory
+from medtune.runtime.hardware import free_bytes, input_device, release_memory
 from medtune.runtime.progress import say
 
 # How often at most the host waits for the losses of the passes that are under way.
 SECONDS_PER_LOOK = 1.0
+# Tokens of one scoring pass where memory allows; more are no faster.
+SCORING_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 def answer_losses(
@@ -37,6 +39,18 @@ def answer_losses(
     work = BatchWork(plan_passes(rows, tokens_per_batch), AnswerLoss)
     score_passes(model, rows, work, on_rows)
     return work.in_order()
+
+
+def scoring_tokens(model: Any, wanted: int | str) -> int:
+    """Token budget of a scoring pass: `wanted`, or for `auto` as many as fit and pay."""
+    if not isinstance(wanted, str):
+        return wanted
+    device = input_device(model)
+    text = model.config.get_text_config()
+    width = model.get_input_embeddings().weight.element_size()
+    # Residual stream and its copies, and the feed-forward part; unfused layers hold some of it in float32.
+    a_token = width * (24 * text.hidden_size + 6 * getattr(text, "intermediate_size", 4 * text.hidden_size))
+    return int(max(512, min(SCORING_TOKENS[device.type], free_bytes(str(device)) // 2 // a_token)))
 
 
 def plan_passes(rows: Sequence[EncodedRow], tokens_per_batch: int) -> list[list[int]]:
@@ -101,7 +115,8 @@ def _halve_passes(work: BatchWork[AnswerLoss], rows: Sequence[EncodedRow], faile
             "free memory on the device, or leave such long rows out of the data"
         )
     release_memory()
-    say(f"out of memory with {len(failed)} rows of {tokens} tokens at once; going on with {tokens // 2} tokens at most")
+    less = tokens // 2
+    say(f"out of memory with {len(failed)} rows of {tokens} tokens at once; continuing with {less} tokens at most")
     left = sorted([*failed, *chain.from_iterable(work.to_do)])
-    passes = plan_passes([rows[i] for i in left], tokens // 2)
+    passes = plan_passes([rows[i] for i in left], less)
     work.replan([[left[place] for place in places] for places in passes])

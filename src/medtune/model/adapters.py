@@ -20,6 +20,7 @@ from medtune.model.adapter_files import (
     weight_problem,
     weight_shapes,
 )
+from medtune.model.quantization import NF4, PLAIN
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.storage.reading import DamagedError, read_mapping
 
@@ -68,14 +69,14 @@ def adapter_config(path: Path) -> Config:
 
 def merged_config(path: Path) -> Config:
     """The configuration for answers with a merged model. Raises ModelError if its settings are damaged."""
-    return _with_settings(path, {"base": str(path), "quantization": "none"})
+    return _with_settings(path, {"base": str(path), "quantization": PLAIN.name})
 
 
 def _with_settings(path: Path, model: dict[str, Any]) -> Config:
     file = path / ADAPTER_SETTINGS
     try:
         settings = read_mapping(file) if file.is_file() else {}
-        model = {"quantization": settings.get("quantization", "nf4"), **model}
+        model = {"quantization": settings.get("quantization", NF4.name), **model}
         data = {"source": "none", "system_prompt": settings.get("system_prompt", DEFAULT_SYSTEM_PROMPT)}
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}
         return Config.model_validate({"model": model, "data": data, "generation": generation})
@@ -116,7 +117,7 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
     """Wrap `model` with the adapter stored in `path`. Raises ModelError if it does not fit the model."""
     from peft import LoraConfig, PeftModel
 
-    # Of the file's own settings PEFT sees what was checked, and no other.
+    # PEFT sees those of the file's settings that were checked, and no others.
     config = LoraConfig(**read_adapter_config(path), inference_mode=not trainable)
     try:
         # What has another shape is warned of there, and refused below in one line.

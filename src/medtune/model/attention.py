@@ -2,7 +2,7 @@
 
 Registered through transformers' public interfaces under `NAME`. Packed batches carry `cu_seq_lens_q` and no mask; steps
 of decoding with a static cache carry `decode_span`; all other calls go to transformers' own SDPA attention unchanged,
-save those of Gemma 2, whose cap on scores that leaves out.
+except those of Gemma 2, whose cap on scores SDPA does not apply.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _capped(
     scaling: float | None,
     softcap: float,
 ) -> torch.Tensor:
-    """Padded rows, (rows, heads, tokens, head_dim), under a `mask` of what is seen; none stands for all before."""
+    """Padded rows, (rows, heads, tokens, head_dim), under a `mask` of what is seen; None: all that comes before."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     if mask is None:

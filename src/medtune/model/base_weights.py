@@ -1,6 +1,6 @@
-"""The frozen base weights behind projections that are computed together, as one matrix in the compute dtype.
+"""The frozen base weights of projections that are computed together, as one matrix in the compute dtype.
 
-In 4 bit they are dequantised at every use, or once and kept: the same numbers, four times the memory. Around the
+Packed weights are dequantised at every use, or once and kept: the same numbers, several times the memory. Around the
 weights there is room for an adapter's matrices, so that base and adapter can be one product.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medtune.model.kernels import has_triton
+from medtune.model.quantization import format_of
 
 # Rows that begin at whole cache lines are read faster: room beside them comes in this many elements.
 ROOM_MULTIPLE = 64
@@ -22,7 +22,7 @@ class BaseWeights:
     """Linear layers of one input, their weights joined along the outputs: shape (sum of outputs, inputs)."""
 
     def __init__(self, layers: Sequence[nn.Linear], *, keep: torch.dtype | None = None, rank: int = 0) -> None:
-        """`keep` is the dtype in which 4-bit weights are dequantised now and kept.
+        """`keep` is the dtype in which packed weights are dequantised now and kept.
 
         `rank`, of all adapters together, says how much room there is: `rank` rows behind the outputs, and `room`
         columns behind the inputs.
@@ -32,12 +32,15 @@ class BaseWeights:
         self.inputs, self.outputs = layers[0].in_features, sum(self.sizes)
         self.rank, self.room = rank, room_for(rank)
         self.kept: Tensor | None = None
-        self.packed = _packed(self.layers)
-        if keep is not None and all(is_4bit(layer) for layer in layers):
+        self.formats = [format_of(layer) for layer in layers]
+        self.all_packed = all(found.packed for found in self.formats)
+        alike = len({found.name for found in self.formats}) == 1
+        self.joined = self.formats[0].joined(self.layers) if alike else None
+        if keep is not None and self.all_packed:
             self.kept = self._dequantized(keep)
             for layer, part in zip(self.layers, self.kept[: self.outputs].split(self.sizes), strict=True):
                 layer.forward = _dense_forward(layer, part[:, : self.inputs])  # type: ignore[method-assign]
-        elif not any(is_4bit(layer) for layer in layers) and (rank or len(layers) > 1):
+        elif not any(found.packed for found in self.formats) and (rank or len(layers) > 1):
             # Already dense: one storage for all, so that joining costs no memory.
             self.kept = self._empty(layers[0].weight.data)
             for layer, part in zip(self.layers, self.kept[: self.outputs].split(self.sizes), strict=True):
@@ -45,19 +48,19 @@ class BaseWeights:
                 layer.weight.data = part[:, : self.inputs]
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """All weights in `dtype`, (outputs + rank, inputs + room); a temporary where they stay in 4 bit.
+        """All weights in `dtype`, (outputs + rank, inputs + room); a temporary where they stay packed.
 
         The room holds zeros, or what was last written there.
         """
         if self.kept is not None:
             return self.kept.to(dtype)
-        if len(self.layers) == 1 and not is_4bit(self.layers[0]):
+        if len(self.layers) == 1 and not self.all_packed:
             return self.layers[0].weight.data.to(dtype)
         return self._dequantized(dtype)
 
     def release(self) -> None:
         """From now on dequantise at every use, and free the memory of what was kept; dense weights stay."""
-        if self.kept is not None and all(is_4bit(layer) for layer in self.layers):
+        if self.kept is not None and self.all_packed:
             self.kept = None
             for layer in self.layers:
                 del layer.forward  # the instance's own, which reads what was kept
@@ -74,14 +77,12 @@ class BaseWeights:
 
     def _dequantized(self, dtype: torch.dtype) -> Tensor:
         joined = self._empty(self.layers[0].weight, dtype)
-        if self.packed is not None:
-            self.packed.dequantize(joined[: self.outputs, : self.inputs])
+        if self.joined is not None:
+            self.joined.dequantize(joined[: self.outputs, : self.inputs])
             return joined
-        from bitsandbytes.functional import dequantize_4bit
-
-        for layer, part in zip(self.layers, joined[: self.outputs].split(self.sizes), strict=True):
-            dense = dequantize_4bit(layer.weight.data, _state(layer)) if is_4bit(layer) else layer.weight.data
-            part[:, : self.inputs] = dense
+        parts = joined[: self.outputs].split(self.sizes)
+        for found, layer, part in zip(self.formats, self.layers, parts, strict=True):
+            part[:, : self.inputs] = found.dense(layer)
         return joined
 
     def _empty(self, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -97,39 +98,6 @@ class BaseWeights:
 def room_for(rank: int) -> int:
     """Columns of room for adapters of `rank` together."""
     return -(-rank // ROOM_MULTIPLE) * ROOM_MULTIPLE
-
-
-def is_4bit(layer: nn.Module) -> bool:
-    """Whether a layer's weight is packed in 4 bit."""
-    return _state(layer) is not None
-
-
-def dequantized_bytes(model: nn.Module, dtype: torch.dtype) -> int:
-    """What the 4-bit weights of `model` take once they are dequantised to `dtype`."""
-    states = [_state(module) for module in model.modules() if isinstance(module, nn.Linear)]
-    return sum(state.shape.numel() * dtype.itemsize for state in states if state is not None)
-
-
-def _state(layer: nn.Module) -> Any:
-    return getattr(getattr(layer, "weight", None), "quant_state", None)
-
-
-def _is_nf4(layer: nn.Module) -> bool:
-    state = _state(layer)
-    return state is not None and state.quant_type == "nf4"
-
-
-def _packed(layers: Sequence[nn.Linear]) -> Any:
-    """The layers' weights as one launch dequantises them, where a GPU's kernel can."""
-    states = [_state(layer) for layer in layers]
-    if not all(_is_nf4(layer) and layer.weight.is_cuda for layer in layers) or not has_triton():
-        return None
-    kinds = {(state.dtype, state.blocksize, state.nested, state.nested and state.state2.blocksize) for state in states}
-    if len(kinds) > 1:
-        return None
-    from medtune.model.kernels.gpu import PackedWeights
-
-    return PackedWeights([layer.weight.data for layer in layers], states)
 
 
 def _dense_forward(layer: nn.Linear, weight: Tensor) -> Any:

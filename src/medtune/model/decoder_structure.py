@@ -1,4 +1,4 @@
-"""Which decoder layers a model has, and whether they are of the structure that `fused_layers` computes."""
+"""Which decoder layers a model has, and whether they have the structure that `fused.layers` computes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def projection_groups(layer: Any) -> tuple[list[Any], ...]:
 
 
 def _alike(group: Sequence[nn.Module]) -> bool:
-    """Whether all layers of a group wear a plain adapter, or none does."""
+    """Whether all layers of a group have a plain adapter, or none has any."""
     return all(map(is_plain_lora, group)) or not any(map(is_lora, group))
 
 

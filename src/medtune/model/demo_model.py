@@ -165,7 +165,7 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
 
 
 def _chats(tokenizer: Any, passages: list[str]) -> list[list[int]]:
-    """Every passage as a chat that asks to be told more, so that the model knows where an answer stands and ends."""
+    """Every passage as a chat that asks to be told more, so that the model knows where an answer begins and ends."""
     chats = []
     for passage in passages:
         opening = " ".join(passage.split()[:4])

@@ -121,7 +121,7 @@ class Stored:
         store.stack = [other for other in store.stack if other is not self]
         store.free.append(self.buffer)
         if store.stack:
-            # Not before the layers behind have been computed: more than one would be back at once.
+            # Not before the layers after it have been computed: more than one would be back at once.
             store.stream.wait_stream(current)
             store.stack[-1].fetch()
         self.fetched = None

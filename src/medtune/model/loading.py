@@ -1,4 +1,4 @@
-"""Base models: where they come from, and loading them in 4-bit or 16-bit on the hardware that is there."""
+"""Base models: where they come from, and loading them in a storage format on the hardware that is there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from medtune.config.schema import ModelSection
 from medtune.errors import ModelError, first_line
+from medtune.model.quantization import loading_options, storage_format
 from medtune.storage.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_snapshot
-from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 DEMO_MODEL = "medtune:demo"
 # What prompts, answers and their ends depend on; a vocabulary in other files where there is no tokenizer.json.
@@ -20,7 +20,7 @@ _IDENTIFYING = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "chat_template*", *WEIGHT_FILES,
 )  # fmt: skip
-# Of each file, how many samples tell it from another, and how long they are.
+# How many samples of each file tell it from another, and how long they are.
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
 
 
@@ -121,12 +121,9 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
     from medtune.model.attention import register_packed_attention
     from medtune.runtime.hardware import torch_dtype
 
-    check_quantization(files.path, section)
-    options: dict[str, Any] = {"device_map": {"": device}}
+    options: dict[str, Any] = {"device_map": {"": device}, **loading_options(files.path, section, dtype)}
     if split and section.device_map is not None:
-        options = {"device_map": section.device_map, "max_memory": _max_memory(section.max_memory)}
-    if section.quantization == "nf4" and not stored_quantization(files.path):
-        options["quantization_config"] = nf4_config(dtype)
+        options |= {"device_map": section.device_map, "max_memory": _max_memory(section.max_memory)}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             files.path,
@@ -138,21 +135,9 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{section.base}: cannot be loaded ({first_line(error)})") from None
-    _settle_4bit_layers(model, dtype)
+    storage_format(section.quantization).settle(model, torch_dtype(dtype))
     model.requires_grad_(False)
     return model.eval()
-
-
-def nf4_config(dtype: str) -> Any:
-    """4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), computing in `dtype`."""
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
 
 
 def prepare_for_training(model: Any, kind: str) -> Any:
@@ -167,49 +152,6 @@ def prepare_for_training(model: Any, kind: str) -> Any:
 
     # Checkpointing is the training plan's to decide.
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-
-
-@dataclass(frozen=True)
-class _Quantized:
-    quantization_config: dict[str, Any] | None = None
-
-
-def stored_quantization(path: Path) -> Mapping[str, Any] | None:
-    """How the weights in the folder `path` are quantised, as its config.json says; None if they are not."""
-    try:
-        stored: _Quantized = check_type(_Quantized, read_mapping(path / "config.json"))
-        return stored.quantization_config
-    except DamagedError as error:
-        raise ModelError(f"{path}: its config.json cannot be used ({error})") from None
-
-
-def check_quantization(path: Path, section: ModelSection) -> None:
-    """Raises ModelError if the weights in `path` are stored in a form that `model.quantization` cannot use."""
-    stored = stored_quantization(path)
-    if stored is None:
-        return
-    is_nf4 = stored.get("load_in_4bit") and stored.get("bnb_4bit_quant_type") == "nf4"
-    if not is_nf4 or section.quantization != "nf4":
-        raise ModelError(
-            f"{section.base}: its weights are stored as {stored.get('quant_method', 'quantised')}, which "
-            f"model.quantization: {section.quantization} cannot use; give the 16-bit model"
-        )
-
-
-def _settle_4bit_layers(model: Any, dtype: str) -> None:
-    from bitsandbytes.nn import Linear4bit
-
-    from medtune.runtime.hardware import torch_dtype
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            # A checkpoint that was stored quantised brings its own compute dtype, which need not suit this hardware.
-            module.compute_dtype = torch_dtype(dtype)
-            module.compute_type_is_set = True
-            # On CPUs with AVX512-BF16 the first forward pass in eval mode packs the weights for a bfloat16 kernel, for
-            # good. It has no backward pass: every step after a validation would lose most of its gradient, in silence.
-            # (bitsandbytes 0.50; to go once that kernel can train.)
-            module.support_avx512bf16_for_cpu = False
 
 
 def _max_memory(limits: Mapping[int | str, str] | None) -> dict[int | str, str] | None:

@@ -26,12 +26,12 @@ def pack_rows(
 ) -> dict[str, Any]:
     """One pack of rows, (1, tokens), in the names that transformers' models know.
 
-    It is as long as the next `multiple`: what is missing makes the last row longer, behind all that counts.
+    It is as long as the next `multiple`: filler makes the last row longer, after all that counts.
 
     Beside token ids and positions: where rows begin and end (`cu_seq_lens_q` and `_k`, int32; `row_edges`, the same as
     numbers on the host), which row each token is of (`seq_idx`, for models with linear attention), and what counts:
     `answer_labels` and the `answer_positions` of the tokens before them. All is found here, on the host, where nothing
-    has to be waited for. A row's first token is never counted: nothing stands before it.
+    has to be waited for. A row's first token is never counted: nothing precedes it.
     """
     count = sum(len(ids) for ids in input_ids)
     if filler := filled_up(count, multiple) - count:
@@ -44,7 +44,7 @@ def pack_rows(
     targets[edges[:-1]] = IGNORED
     positions = np.flatnonzero(targets[1:] != IGNORED)
     places = np.arange(len(tokens)) - np.repeat(edges[:-1], lengths)
-    # No place behind the last row's own: a row may fill all that a model has.
+    # No place after the last row's own: a row may fill all that a model has.
     places[len(tokens) - filler :] = lengths[-1] - filler - 1
     bounds = torch.from_numpy(edges.astype(np.int32))
     longest = int(lengths.max())

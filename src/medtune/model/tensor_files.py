@@ -1,8 +1,8 @@
 """Safetensors files read and written piece by piece: a model of any size in little memory.
 
-The safetensors library maps files into memory, and what was touched of a map counts as this process's own: reading a
-shard of 5 GB through it takes 5 GB. Here bytes are read into a buffer, and written from it. The format is a length of 8
-bytes, a header in JSON, and the tensors' bytes one after the other.
+The safetensors library maps a file into memory, and what was touched of a map counts as this process's own. So a file
+is opened again for every block that is read, and closed before the next. The library writes whole files only; here they
+are written in blocks. The format is a length of 8 bytes, a header in JSON, and the tensors' bytes one after the other.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from torch import Tensor
 from medtune.errors import ModelError, first_line
 from medtune.records import FileRecord
 from medtune.runtime.terminal import one_line
-from medtune.storage.reading import DamagedError, check_type, parse_json, read_mapping
+from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
-# What the safetensors library itself allows a header to take.
-_MAX_HEADER_BYTES = 100_000_000
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -37,12 +35,12 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor in a file: its bytes begin at `begin` from the file's start."""
+    """A tensor in a file, by the name that it has there."""
 
     file: Path
+    name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    begin: int
 
     @property
     def rows(self) -> int:
@@ -60,13 +58,16 @@ class StoredTensor:
         return self.rows * self.row_elements * self.dtype.itemsize
 
     def read_rows(self, start: int, stop: int) -> Tensor:
-        """Rows from `start` to `stop` in a buffer of their own: (stop - start, …). Raises ModelError if cut off."""
-        values = torch.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
-        size = self.row_elements * self.dtype.itemsize
-        with self.file.open("rb", buffering=0) as file:
-            file.seek(self.begin + start * size)
-            _fill(file, values.reshape(-1).view(torch.uint8).numpy().data)
-        return values if self.shape else values.reshape(())
+        """Rows from `start` to `stop` in memory of their own: (stop - start, …).
+
+        Raises ModelError if the file is no longer as it was.
+        """
+        try:
+            with safe_open(self.file, framework="pt") as file:
+                values = file.get_slice(self.name)[start:stop] if self.shape else file.get_tensor(self.name)
+                return values.clone()  # type: ignore[no-any-return]
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{self.file}: cut off or changed ({first_line(error)}); fetch the model again") from None
 
     def read(self) -> Tensor:
         """All of it."""
@@ -98,15 +99,9 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 def stored_in(file: Path) -> dict[str, StoredTensor]:
     """The tensors of one safetensors file. Raises ModelError."""
     try:
-        # The library checks the header against the file's size; of the map only that page is touched.
-        with safe_open(file, framework="pt"):
-            pass
-        with file.open("rb") as content:
-            length = int.from_bytes(content.read(8), "little")
-            header = parse_json(content.read(min(length, _MAX_HEADER_BYTES)).decode("utf-8"))
-        header.pop("__metadata__", None)
-        entries = check_type(dict[str, _Entry], header)
-        return {name: _place(file, 8 + length, entry) for name, entry in entries.items()}
+        # The library checks the header against the file's size.
+        with safe_open(file, framework="pt") as content:
+            return {name: _described(file, name, content.get_slice(name)) for name in content.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ModelError(f"{file}: missing; fetch the model again, or save it in safetensors files") from None
     except (SafetensorError, OSError, DamagedError) as error:
@@ -163,26 +158,10 @@ def by_alignment(tensors: Mapping[str, torch.dtype]) -> list[str]:
     return sorted(tensors, key=lambda name: -tensors[name].itemsize)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
-
-
-def _place(file: Path, data: int, entry: _Entry) -> StoredTensor:
-    if entry.dtype not in _DTYPES:
-        raise DamagedError(f"holds numbers of type {one_line(entry.dtype)}, as only quantised weights do")
-    return StoredTensor(file, _DTYPES[entry.dtype], tuple(entry.shape), data + entry.data_offsets[0])
-
-
-def _fill(file: Any, buffer: memoryview) -> None:
-    done = 0
-    while done < len(buffer):
-        count = file.readinto(buffer[done:])
-        if not count:
-            raise ModelError(f"{file.name}: cut off; fetch the model again")
-        done += count
+def _described(file: Path, name: str, part: Any) -> StoredTensor:
+    if part.get_dtype() not in _DTYPES:
+        raise DamagedError(f"holds numbers of type {one_line(part.get_dtype())}, as only quantised weights do")
+    return StoredTensor(file, name, _DTYPES[part.get_dtype()], tuple(part.get_shape()))
 
 
 def blocks(tensor: StoredTensor, block_bytes: int) -> Iterator[tuple[int, int]]:

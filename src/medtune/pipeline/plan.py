@@ -10,7 +10,8 @@ from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import MedtuneError, ModelError
 from medtune.inference.forecast import AnswersForecast, forecast_answers, seconds_to_answer
-from medtune.model.loading import check_quantization, resolve_base
+from medtune.model.loading import resolve_base
+from medtune.model.quantization import check_quantization
 from medtune.records import Split
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import choose_dtype_for
@@ -88,17 +89,17 @@ def assumed_sizes(config: Config) -> RowSizes:
 def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
     """Of rows that are here."""
     from medtune.data.training_rows import encode_for_training
-    from medtune.training.preparation import largest_step, steps_of
+    from medtune.training.batching import largest_step, steps_of
 
     training = config.training
     rows = encode_for_training(renderer, split.train, max_length=training.max_length, overlong=training.overlong).rows
     lengths = [len(row.input_ids) for row in rows]
     return RowSizes(
-        largest_step=largest_step(rows, config),
+        largest_step=largest_step(lengths, training, config.seed),
         longest_row=max(lengths),
         longest_prompt=max(len(renderer.prompt_ids(pair.question)) for pair in split.test),
         origin=f"from {len(rows):,} training rows of {config.data.source}",
-        tokens=sum(lengths[i] for step in steps_of(rows, config) for i in step),
+        tokens=sum(lengths[i] for step in steps_of(len(rows), training, config.seed) for i in step),
         questions=min(len(split.test), config.evaluation.max_examples or len(split.test)),
     )
 
@@ -125,7 +126,9 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
     if rows.questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
         parameters = model.shape.layers * model.shape.layer_parameters + model.shape.head_parameters
         rates = (gpu.operations, gpu.bandwidth)
-        answer_seconds = seconds_to_answer(answers, rows.questions, cap, parameters=parameters, rates=rates)
+        answer_seconds = seconds_to_answer(
+            answers, rows.questions, cap, parameters=parameters, storage=model.storage, rates=rates
+        )
     return Forecast(gpu, model, step, answers, training_seconds, answer_seconds)
 
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from medtune.model.quantization import DEQUANTIZED
 from medtune.pipeline.plan import Forecast, RowSizes
 from medtune.training.plan.forecast import REACHED_BY_STEPS
 from medtune.training.plan.peaks import GIB
@@ -43,9 +44,9 @@ def training_parts(found: Forecast) -> dict[str, float]:
     parts, size = found.step.parts, found.model.size
     on_device = size.embeddings - (size.total - parts.model)
     head = ", input embeddings in host memory" if on_device < size.embeddings else ""
-    quantized = " (NF4)" if size.packed else ""
+    packed = f" ({found.model.storage.label})" if size.packed else ""
     return {
-        f"weights of the layers{quantized}": size.layers,
+        f"weights of the layers{packed}": size.layers,
         f"embeddings and head{head}": on_device,
         "adapters": size.adapters,
         "weights dequantised once, and room for adapters": parts.dequantized,
@@ -98,7 +99,7 @@ def _plan_cells(found: Forecast, rows: RowSizes) -> list[str]:
     return [
         f"{plan.tokens_per_micro_batch:,}",
         f"{plan.checkpointed_layers} of {plan.layers}",
-        "16 bit" if plan.weights == "dequantized" else "as stored",
+        "16 bit" if plan.weights == DEQUANTIZED else "as stored",
         f"{plan.peak_bytes / GIB:.1f}",
         f"{plan.limit_bytes / GIB:.1f}",
         "-" if rate is None else f"{(rows.tokens or EXAMPLE_TOKENS) / rate / 3600:.2f}",

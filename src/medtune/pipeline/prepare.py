@@ -21,7 +21,7 @@ def prepare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     run_dir.write_split(prepared.split)
     run_dir.write_dropped(prepared.dropped)
     run_dir.write_json(run_dir.data_report_file, prepared.report)
-    run_dir.write_json(run_dir.audit_file, audit)
+    run_dir.write_json(run_dir.audit_file, audit.as_json())
     run_dir.update_provenance(data=prepared.provenance)
     rows = prepared.report["rows"]
     say(f"rows: {rows['train']} train, {rows['validation']} validation, {rows['test']} test")

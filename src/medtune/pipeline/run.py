@@ -23,7 +23,8 @@ from medtune.run_dir.directory import RunDir
 from medtune.run_dir.provenance import environment
 from medtune.run_dir.stages import STAGES, StageName, stage_named
 from medtune.runtime import interruption
-from medtune.runtime.hardware import PeakMemory, rank, release_memory, world_size
+from medtune.runtime.distributed import is_main
+from medtune.runtime.hardware import PeakMemory, release_memory
 from medtune.runtime.progress import say, stage_progress, tell_skipped
 from medtune.training.checkpoints.remote import check_repository
 
@@ -40,11 +41,6 @@ _WORK: dict[StageName, Callable[[RunDir, dict[str, Any]], None]] = {
 
 def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
     """Every stage in order, each skipped when it is complete. Raises MedtuneError before any long work."""
-    if world_size() > 1:
-        raise RunDirError(
-            "`medtune run` is one process; run its stages by themselves and start `medtune train RUN` alone with "
-            "`accelerate launch -m medtune train RUN`"
-        )
     run_dir = start_run(config, path, resume=resume)
     for stage in STAGES:
         perform(stage.name, run_dir, resume=resume)
@@ -109,7 +105,7 @@ def _recorded(run_dir: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
     record: dict[str, Any] = {}
     with stage_progress(name):
         yield record
-        if rank() != 0:
+        if not is_main():
             return
         cost = {
             "seconds": round(time.monotonic() - began, 3),

@@ -7,7 +7,7 @@ from typing import Any
 
 from medtune.model.loaded import LoadedModel, load_model
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 
 
 def load_run_model(run_dir: RunDir, record: dict[str, Any], *, for_training: bool) -> LoadedModel:
@@ -18,7 +18,7 @@ def load_run_model(run_dir: RunDir, record: dict[str, Any], *, for_training: boo
     loaded = load_model(run_dir.pinned_config, for_training=for_training)
     run_dir.require_same_base(loaded.identity)
     record["base_identity"] = loaded.identity
-    if rank() == 0:
+    if is_main():
         run_dir.update_provenance(model={"base": run_dir.config.model.base, "revision": loaded.revision})
     record["choices"] = {name: asdict(choice) for name, choice in loaded.choices.items()}
     return loaded

@@ -2,86 +2,118 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medtune.config.schema import Config
-from medtune.data.training_rows import encode_for_training, require_sound_rows
+from medtune.data.training_rows import EncodedRows, encode_for_training, require_sound_rows
 from medtune.errors import RunDirError
 from medtune.model.loaded import LoadedModel
 from medtune.model.loading import prepare_for_training
 from medtune.pipeline.run_model import load_run_model
+from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
 from medtune.training.checkpoints.remote import check_repository, newest_checkpoint
 from medtune.training.checkpoints.sealing import last_checkpoint, require_origin, training_origin
 
+if TYPE_CHECKING:
+    from medtune.training.job import TrainingJob
+
 
 def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False) -> None:
-    """The adapter, trained on the train split and chosen by the validation split."""
+    """Train on the train split, keep the adapter that the validation split chooses, and save it."""
     config = run_dir.config
-    checkpoint = last_checkpoint(run_dir)
-    if checkpoint is not None and not resume:
-        raise RunDirError(
-            f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
-            f"or delete {run_dir.checkpoints_dir} to start over"
-        )
+    checkpoint = _unfinished(run_dir, resume)
     check_repository(run_dir, config, resume=resume, started=True)
-    from medtune.data.splits import sample_rows
-    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
-    from medtune.training.plan.kept_plan import restore_plan
-    from medtune.training.preparation import PreparedStep
-    from medtune.training.sft import result_record, train_adapter
+    from medtune.training.sft import train_adapter
 
     loaded = load_run_model(run_dir, record, for_training=True)
-    sampled = sample_rows(run_dir.read_split("validation"), config.training.validation_limit, config.seed)
-    train, validation = (
-        encode_for_training(
-            loaded.renderer, pairs, max_length=config.training.max_length, overlong=config.training.overlong
-        )
-        for pairs in (run_dir.read_split("train"), sampled)
-    )
-    require_sound_rows([*train.rows, *validation.rows], loaded.renderer)
-    say(
-        f"training rows: {len(train.rows)}; over {config.training.max_length} tokens: "
-        f"{train.cut} cut, {train.dropped} dropped"
-    )
+    train, validation = _encode_rows(run_dir, loaded)
     origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)
     if resume:
         checkpoint = newest_checkpoint(run_dir, config, origin, checkpoint)
     if checkpoint is not None:
         require_origin(checkpoint, origin)
-    base = prepare_for_training(loaded.model, config.model.kbit_preparation)
-    if config.model.adapter is None:
-        model = attach_new_adapter(base, config.lora, config.seed)
-    else:
-        model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
-    # A training that goes on does so by its plan: another machine, or less free memory, would make another one.
-    kept = restore_plan(run_dir, loaded.device) if checkpoint is not None else None
-    prepared = PreparedStep(model, train.rows, config, device=loaded.device, dtype=loaded.dtype, plan=kept)
-    model, result = train_adapter(
-        model,
-        loaded.renderer.tokenizer,
-        train.rows,
-        validation.rows,
-        config=config,
-        run=run_dir,
-        dtype=loaded.dtype,
-        prepared=prepared,
-        origin=origin,
-        resume_from=checkpoint,
-    )
-    if rank() == 0:
+    job = _job(run_dir, loaded, train, validation, origin, checkpoint)
+    model, result = train_adapter(job)
+    if is_main():
         _save_adapter(run_dir, model, loaded, config)
-    record["plan"] = asdict(prepared.plan)
-    record["training"] = result_record(result)
+    record["plan"] = asdict(job.prepared.plan)
+    record["training"] = asdict(result)
     record["rows"] = {
         "train": len(train.rows),
         "cut": train.cut,
         "dropped": train.dropped,
         "tokens_lost": train.tokens_lost,
     }
+
+
+def _unfinished(run_dir: RunDir, resume: bool) -> Path | None:
+    """The newest checkpoint that is here. Raises RunDirError for one that nobody asked to `resume`."""
+    checkpoint = last_checkpoint(run_dir)
+    if checkpoint is not None and not resume:
+        raise RunDirError(
+            f"{run_dir.path}: holds an unfinished training ({checkpoint.name}); add --resume to continue it, "
+            f"or delete {run_dir.checkpoints_dir} to start over"
+        )
+    return checkpoint
+
+
+def _encode_rows(run_dir: RunDir, loaded: LoadedModel) -> tuple[EncodedRows, EncodedRows]:
+    """Training and validation rows in tokens. Raises MedtuneError for rows that training cannot take."""
+    from medtune.data.splits import sample_rows
+
+    config, training = run_dir.config, run_dir.config.training
+
+    def encode(pairs: Sequence[QAPair]) -> EncodedRows:
+        return encode_for_training(loaded.renderer, pairs, max_length=training.max_length, overlong=training.overlong)
+
+    sampled = sample_rows(run_dir.read_split("validation"), training.validation_limit, config.seed)
+    train, validation = encode(run_dir.read_split("train")), encode(sampled)
+    require_sound_rows([*train.rows, *validation.rows], loaded.renderer)
+    say(
+        f"training rows: {len(train.rows)}; over {training.max_length} tokens: {train.cut} cut, {train.dropped} dropped"
+    )
+    return train, validation
+
+
+def _job(
+    run_dir: RunDir,
+    loaded: LoadedModel,
+    train: EncodedRows,
+    validation: EncodedRows,
+    origin: dict[str, str],
+    checkpoint: Path | None,
+) -> TrainingJob:
+    """The model with an adapter to train and a plan for its steps, and all else that training reads."""
+    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
+    from medtune.training.job import TrainingJob
+    from medtune.training.plan.kept_plan import restore_plan
+    from medtune.training.prepared_step import PreparedStep
+
+    config, device, dtype = run_dir.config, loaded.device, loaded.dtype
+    base = prepare_for_training(loaded.model, config.model.kbit_preparation)
+    if config.model.adapter is None:
+        model = attach_new_adapter(base, config.lora, config.seed)
+    else:
+        model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
+    # A resumed training keeps its plan: another machine, or less free memory, would lead to another one.
+    kept = restore_plan(run_dir, device) if checkpoint is not None else None
+    return TrainingJob(
+        prepared=PreparedStep(model, train.rows, config, device=device, dtype=dtype, plan=kept),
+        tokenizer=loaded.renderer.tokenizer,
+        train_rows=train.rows,
+        validation_rows=validation.rows,
+        seed=config.seed,
+        run=run_dir,
+        dtype=dtype,
+        origin=origin,
+        resume_from=checkpoint,
+    )
 
 
 def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Config) -> None:

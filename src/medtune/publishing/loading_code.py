@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from medtune.data.chat_template import SYSTEM_PLACE, read_chat_template
 from medtune.model.loading import DEMO_MODEL
+from medtune.model.quantization import StorageFormat
 from medtune.model.tokenizer import load_tokenizer
 from medtune.run_dir.directory import RunDir
 
 QUESTION = "What are the symptoms of gout ?"
-_QUANTIZED = """\
-quantization = BitsAndBytesConfig(
-    load_in_4bit=True,
-    bnb_4bit_quant_type="nf4",
-    bnb_4bit_use_double_quant=True,
-    bnb_4bit_compute_dtype=torch.{dtype},
-)
-"""
 _ANSWER = """\
 messages = {messages}
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
@@ -35,14 +29,14 @@ class Target:
     location: str
     merged: bool
     base: str | None
-    quantized: bool
+    storage: StorageFormat
     dtype: str
 
 
 def loading_code(target: Target, messages: list[dict[str, str]], max_new_tokens: int) -> str:
     """Python that prints the answer to one question, greedily."""
-    quantized = target.quantized and not target.merged
-    names = "AutoTokenizer, BitsAndBytesConfig" if quantized else "AutoTokenizer"
+    quantization = [] if target.merged else _quantization(target.storage.settings(target.dtype))
+    names = "AutoTokenizer, BitsAndBytesConfig" if quantization else "AutoTokenizer"
     plain = target.merged or target.base is not None
     lines = ["import torch"]
     if not target.merged:
@@ -50,9 +44,9 @@ def loading_code(target: Target, messages: list[dict[str, str]], max_new_tokens:
     lines.append(f"from transformers import {'AutoModelForCausalLM, ' if plain else ''}{names}")
     if target.base == DEMO_MODEL and not target.merged:
         lines.append("from medtune.model.demo_model import build_demo_model")
-    lines += ["", *(_QUANTIZED.format(dtype=target.dtype).splitlines() if quantized else [])]
+    lines += ["", *quantization]
     options = (
-        f'dtype=torch.{target.dtype}, device_map="auto"{", quantization_config=quantization" if quantized else ""}'
+        f'dtype=torch.{target.dtype}, device_map="auto"{", quantization_config=quantization" if quantization else ""}'
     )
     lines.append(f"tokenizer = AutoTokenizer.from_pretrained({_literal(target.location)})")
     if target.merged:
@@ -81,6 +75,19 @@ def example_messages(run: RunDir) -> list[dict[str, str]]:
     if template.system_in_question:
         return [{"role": "user", "content": template.system_in_question.replace(SYSTEM_PLACE, system) + QUESTION}]
     return [{"role": "system", "content": system}, {"role": "user", "content": QUESTION}]
+
+
+def _quantization(settings: Mapping[str, Any]) -> list[str]:
+    if not settings:
+        return []
+    lines = [f"    {name}={_argument(name, value)}," for name, value in settings.items()]
+    return ["quantization = BitsAndBytesConfig(", *lines, ")"]
+
+
+def _argument(name: str, value: Any) -> str:
+    if name.endswith("_dtype"):
+        return f"torch.{value}"
+    return _literal(value) if isinstance(value, str) else repr(value)
 
 
 def _literal(value: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from medtune.errors import RunDirError
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 
 LOCK_NAME = ".lock"
 # Held until the command or the process ends, however it ends: the operating system lets go of it. The file itself means
@@ -21,7 +21,7 @@ def lock_folder(folder: Path) -> bool:
     Raises RunDirError if one works in there. Of several processes of one training the first holds the lock for all.
     """
     file = folder.resolve() / LOCK_NAME
-    if rank() != 0 or (file in _held and file.exists()):
+    if not is_main() or (file in _held and file.exists()):
         return False
     lock = FileLock(file)
     try:

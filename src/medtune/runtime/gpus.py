@@ -1,4 +1,4 @@
-"""GPUs that need not be here: what a plan needs to know of them, from their datasheets."""
+"""GPUs that need not be here: the figures that a plan needs, from their datasheets."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from medtune.errors import ConfigError
 
-# Above the largest GPU there is; more is a slip of the keyboard.
+# Above the largest GPU there is; more is a typing error.
 _MOST_GIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class DescribedGpu:
-    """A GPU: what torch may use of its memory, and dense 16-bit matrix operations and bytes a second at most.
+    """A GPU: the memory that torch may use, in GiB, and its peak rates of dense 16-bit operations and bytes a second.
 
-    None stands for a rate that is not known.
+    A rate is None if it is not known.
     """
 
     name: str
@@ -36,7 +36,7 @@ GPUS = {
 
 
 def described_gpu(text: str) -> DescribedGpu:
-    """The GPU of a name in `GPUS`, or one with that many GiB and Ampere's abilities. Raises ConfigError."""
+    """The GPU of a name in `GPUS`, or an Ampere GPU with that many GiB. Raises ConfigError."""
     if found := GPUS.get(text.lower()):
         return found
     try:
@@ -49,7 +49,7 @@ def described_gpu(text: str) -> DescribedGpu:
 
 
 def this_gpu() -> DescribedGpu | None:
-    """The GPU of this process, with the memory that is free on it; None without one."""
+    """The GPU of this process, with its free memory; None without one."""
     from medtune.runtime.hardware import choose_device, free_bytes, matrix_rate
 
     device = choose_device()

@@ -1,4 +1,4 @@
-"""Devices, ranks and precision: each automatic choice comes with its reason."""
+"""Devices and precision: each automatic choice comes with its reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtune.errors import ConfigError, show_value
+from medtune.runtime.distributed import local_rank, world_size
 
 if TYPE_CHECKING:
     import torch
@@ -25,32 +25,13 @@ class Choice:
     reason: str
 
 
-def rank() -> int:
-    """This process's number among those of a distributed launch; 0 without one."""
-    return _launched("RANK", 0)
-
-
-def world_size() -> int:
-    """How many processes a distributed launch has; 1 without one."""
-    return _launched("WORLD_SIZE", 1)
-
-
-def _launched(name: str, alone: int) -> int:
-    # Job templates set it to nothing where there is no launch.
-    given = os.environ.get(name, "").strip()
-    try:
-        return int(given or alone)
-    except ValueError:
-        raise ConfigError(f"{name}={show_value(given)} in the environment: must be a number; unset it") from None
-
-
 def choose_device() -> Choice:
     """The device of this process: the GPU of its local rank, or the CPU."""
     import torch
 
     if not torch.cuda.is_available():
         return Choice("cpu", "no CUDA GPU is visible")
-    index, count = _launched("LOCAL_RANK", 0), torch.cuda.device_count()
+    index, count = local_rank(), torch.cuda.device_count()
     name = torch.cuda.get_device_name(index)
     if count > 1 and world_size() == 1:
         return Choice("cuda:0", f"{name}, the first of {count} GPUs; `accelerate launch` uses them all for training")

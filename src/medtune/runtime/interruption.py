@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what is under way ends at a place from which it can go on, and the process with status 75."""
+"""SIGINT and SIGTERM: the work in hand ends where it can be resumed, and the process with status 75."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from medtune.runtime.distributed import world_size
+
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
 INTERRUPTED_STATUS = 75
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """The process was asked to stop. No Exception, so that nothing takes it for an error and goes on."""
+    """The process was asked to stop. Not an Exception, so that nothing handles it as an error and continues."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)
@@ -30,7 +32,7 @@ _second_kills = True
 
 @contextmanager
 def handled(*, second_kills: bool = True) -> Iterator[None]:
-    """In this block, a first SIGINT or SIGTERM raises Interrupted, or waits for the end of `deferred()`.
+    """In this block, a first SIGINT or SIGTERM raises Interrupted, at the end of `deferred()` if that is open.
 
     A second one kills, or raises Interrupted at once. Does nothing outside of the main thread, where Python allows no
     handlers.
@@ -44,7 +46,7 @@ def handled(*, second_kills: bool = True) -> Iterator[None]:
     report = sys.unraisablehook
 
     def report_other(swallowed: sys.UnraisableHookArgs) -> None:
-        # A signal that comes during an object's clean-up: `raise_if_requested` brings it up again.
+        # A signal that comes during an object's clean-up: `raise_if_requested` raises it again.
         if not isinstance(swallowed.exc_value, Interrupted):
             report(swallowed)
 
@@ -60,7 +62,7 @@ def handled(*, second_kills: bool = True) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """In this block signals interrupt nothing: it looks at `requested()` itself. Interrupted is raised at its end."""
+    """In this block signals interrupt nothing: it checks `requested()` itself. Interrupted is raised at its end."""
     global _deferrals
     raise_if_requested()
     _deferrals += 1
@@ -77,7 +79,7 @@ def requested() -> bool:
 
 
 def raise_if_requested() -> None:
-    """Raises Interrupted if a signal has come, for the case that a library's clean-up code swallowed it."""
+    """Raises Interrupted if a signal has come, in case a library's clean-up code swallowed it."""
     if _received is not None:
         raise Interrupted(_received)
 
@@ -88,7 +90,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     # Of several processes each gets the first signal twice, from the terminal and from their launcher, which itself
     # kills what takes too long. Functions and not SIG_IGN and SIG_DFL: for a signal that came in between and waits for
     # its handler, Python would print a traceback.
-    several = os.environ.get("WORLD_SIZE", "").strip() not in ("", "1")
+    several = world_size() > 1
     for other in _SIGNALS:
         signal.signal(other, _ignore if several else _kill if _second_kills else _stop)
     if not _deferrals:

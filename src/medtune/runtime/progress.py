@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 from medtune.runtime.terminal import harmless
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Progress:
     """How far a run has come: `done` of `total` `unit` of one piece of work, such as "Training", in a stage.
 
-    A stage tells its own beginning and end with an empty `work`, 0 and 1 of 1 "stages". Outside of stages, as in
-    `plan`, `stage` is empty. `note` is what stands beside the bar, such as a rate.
+    A stage reports its beginning and end with an empty `work`, 0 and 1 of 1 "stages". Outside of stages, as in `plan`,
+    `stage` is empty. `note` is the text beside the bar, such as a rate.
     """
 
     stage: str
@@ -35,13 +36,14 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+_log = logging.getLogger("medtune")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _stage: ContextVar[str] = ContextVar("stage", default="")
 
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """In this block `listener` hears of all progress, and no bars are drawn; without one they are drawn as ever."""
+    """In this block `listener` receives all progress and no bars are drawn; with None they are drawn as usual."""
     token = _listener.set(listener)
     try:
         yield
@@ -51,7 +53,7 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def stage_progress(name: str) -> Iterator[None]:
-    """In this block progress is that of the stage `name`."""
+    """In this block progress belongs to the stage `name`."""
     token = _stage.set(name)
     try:
         _tell(Progress(name, "", 0, 1, "stages"))
@@ -62,7 +64,7 @@ def stage_progress(name: str) -> Iterator[None]:
 
 
 def tell_skipped(name: str) -> None:
-    """A stage that was complete before is done."""
+    """Report a stage that was complete before as done."""
     _tell(Progress(name, "", 1, 1, "stages", "complete, skipped"))
 
 
@@ -73,15 +75,40 @@ def _tell(progress: Progress) -> None:
 
 @cache
 def console() -> Console:
-    """The console on stderr: stdout is for results. Of several processes only the first speaks."""
+    """The console on stderr: stdout is for results. Of several processes only the first writes."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, quiet=rank() != 0)
+    return Console(stderr=True, highlight=False, quiet=not is_main())
 
 
 def say(message: str) -> None:
-    """One line to the user, on stderr."""
-    console().print(harmless(message), markup=False, soft_wrap=True)
+    """One line to the user, in medtune's log: on stderr, unless a program takes it elsewhere."""
+    _log.info("%s", message)
+
+
+class _Terminal(logging.Handler):
+    """Log lines on stderr, between the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console().print(harmless(record.getMessage()), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def lines_on_terminal() -> Iterator[None]:
+    """In this block medtune's log is written to stderr, unless the program has given its logger a handler of its own.
+
+    Nor is a level changed that the program has set.
+    """
+    handler, level = _Terminal(), _log.level
+    if not _log.handlers:
+        _log.addHandler(handler)
+    if level == logging.NOTSET:
+        _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+        _log.removeHandler(handler)
 
 
 @contextmanager
@@ -100,7 +127,7 @@ def progress_bar(
 def progress(
     description: str, total: int, start: int = 0, *, unit: str = "rows"
 ) -> Iterator[Callable[[int, str], None]]:
-    """As `progress_bar`; the yielded function also takes a text to show, such as a rate."""
+    """As `progress_bar`; the yielded function also takes a text to show beside the bar, such as a rate."""
     import time
 
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, made harmless for a terminal: no escape sequence of a row or an answer acts there."""
+"""Text from elsewhere, made harmless for a terminal: no escape sequence of a row or an answer takes effect there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def harmless(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """As `harmless`, with line breaks and tabs spelled out too: for names that stand in a message."""
+    """As `harmless`, with line breaks and tabs spelled out too: for names in a message."""
     return _LAYOUT.sub(_spell, harmless(text))
 
 

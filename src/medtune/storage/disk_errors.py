@@ -1,7 +1,7 @@
 """Writing that fails because of the disk: full, over a quota or limit, read-only, refused or broken.
 
-Libraries tell it in many ways: an OSError, a text with its number (safetensors, tokenizers, pyarrow), or no reason at
-all (torch).
+Libraries report it in many ways: an OSError, a text with its number (safetensors, tokenizers, pyarrow), or without any
+reason (torch).
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from medtune.errors import DiskError, MedtuneError
 
-# What is wrong, and what to do before the command can go on.
+# What is wrong, and what to do before the command can resume.
 _FULL = {
     errno.ENOSPC: "no space left on the device; make room",
     errno.EDQUOT: "the disk quota is used up; make room",
@@ -35,9 +36,9 @@ _NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 
 @contextmanager
 def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """What goes wrong with the disk in this block becomes a DiskError about `path`.
+    """Errors of the disk in this block become a DiskError about `path`.
 
-    The block writes that file or folder, as `temporary` if that is given.
+    The block writes that file or folder, under the name `temporary` if one is given.
     """
     try:
         yield
@@ -53,10 +54,10 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def describe_disk_error(error: BaseException, elsewhere: object = "the disk") -> str | None:
-    """What is wrong with the disk and what to do first, in one line; None if `error` is about something else.
+    """One line that says what is wrong with the disk and what to do first; None if `error` is about something else.
 
-    The line names the file that the error names, or `elsewhere`. In what the error was caused by, only a full disk is
-    looked for: a permission that once was lacking may have been dealt with.
+    The line names the file that the error names, or `elsewhere`. Among the causes of the error only a full disk counts:
+    a missing permission may have been handled.
     """
     for link in _chain(error):
         number = _number(link)
@@ -68,7 +69,7 @@ def describe_disk_error(error: BaseException, elsewhere: object = "the disk") ->
 
 @contextmanager
 def quiet_threads() -> Iterator[None]:
-    """In this block threads print no traceback of a disk error: TensorBoard's, which the main one gets too."""
+    """In this block threads print no traceback of a disk error: the main thread gets TensorBoard's too."""
     before = threading.excepthook
 
     def report(failure: threading.ExceptHookArgs) -> None:
@@ -83,7 +84,7 @@ def quiet_threads() -> Iterator[None]:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether there is no room, or the quota or limit does not allow more."""
+    """Whether the disk is full, or a quota or limit is reached."""
     return error.errno in _FULL
 
 
@@ -103,24 +104,21 @@ def _number(error: BaseException) -> int | None:
 
 
 def _ask_again(path: Path) -> int | None:
-    """Of a library's write that failed without a reason: what the system says to one more in its place, if it objects.
+    """Of a library's write that failed without a reason: what the system says to one more beside it, if it objects.
 
-    Not the free space of the file system, which knows of no quota and no limit. What is asked about is the file under
-    `path` that was written last.
+    Not the free space of the file system, which knows of no quota and no limit. An unnamed file is written, as far
+    into it as the newest file under `path` is long.
     """
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     if not files:
         return None
     newest = max(files, key=lambda file: file.stat().st_mtime_ns)
-    size = newest.stat().st_size
     try:
-        with newest.open("ab") as file:
+        with tempfile.TemporaryFile(dir=newest.parent) as file:
+            file.seek(newest.stat().st_size)
             file.write(bytes(2**20))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return _number(error)
-    finally:
-        with suppress(OSError):
-            os.truncate(newest, size)
     return None

@@ -1,25 +1,21 @@
-"""The Hub: snapshots of models, adapters and data sets, and what goes wrong with them, said in one line."""
+"""The Hub: snapshots of models, adapters and data sets."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from medtune.errors import DataError, DiskError, MedtuneError, ModelError, first_line
-from medtune.runtime.terminal import one_line
+from medtune.errors import DataError, DiskError, MedtuneError, ModelError
 from medtune.storage.disk_errors import describe_disk_error
+from medtune.storage.hub_errors import explained, failure_reason
 from medtune.storage.reading import DamagedError, check_type, read_mapping
-
-if TYPE_CHECKING:
-    pass
 
 # Never a pickle (*.bin, *.pt), never code (*.py); and weights once: not those of checkpoint folders, nor a second
 # copy in the maker's own format.
@@ -39,7 +35,6 @@ NEVER = (
 )  # fmt: skip
 
 _PROXIES = tuple(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (proxy, proxy.lower()))
-# Not progress.say: progress stands above this module.
 _log = logging.getLogger(__name__)
 
 
@@ -47,11 +42,11 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
     """The local folder of a Hub model's snapshot, downloaded where it is not cached; its name is the commit.
 
     Only configuration, tokenizer and safetensors files are fetched. Raises ModelError if it cannot be had or holds no
-    safetensors, which without `weights` is told from the Hub's list of files.
+    safetensors, which without `weights` is decided by the Hub's list of files.
     """
     wanted = (*CONFIG_FILES, *WEIGHT_FILES) if weights else CONFIG_FILES
     with explained(ModelError, "model", repo, revision):
-        # What only the cache can give must be there whole: the weights will not come later.
+        # From the cache alone the weights must be complete: they will not come later.
         folder, names, is_cached = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
     if is_cached and not _holds_whole_weights(folder):
         raise ModelError(
@@ -79,15 +74,15 @@ def _holds_whole_weights(folder: Path) -> bool:
 
 
 def fetch_adapter(repo: str) -> Path:
-    """The local folder of a Hub adapter's two files; of another repository nothing is fetched. Raises ModelError."""
-    with explained(ModelError, "adapter", repo, None):
+    """The local folder of a Hub adapter's files; nothing is fetched from another repository. Raises ModelError."""
+    with explained(ModelError, "adapter", repo):
         return _snapshot("model", repo, None, ADAPTER_FILES, cached=ADAPTER_FILES)[0]
 
 
 def dataset_revision(name: str, revision: str | None = None) -> str:
     """The commit of a Hub data set that this user may read. Raises DataError if it cannot be had."""
     with explained(DataError, "data set", name, revision):
-        # The card alone: what matters is that the cache remembers the commit of `revision`, for use offline.
+        # The card alone, so that the cache remembers the commit of `revision` for use offline.
         return _snapshot("dataset", name, revision, ("README.md",), cached=("README.md",))[0].name
 
 
@@ -124,9 +119,9 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
 def _snapshot(
     kind: str, repo: str, revision: str | None, wanted: Sequence[str], *, cached: Sequence[str]
 ) -> tuple[Path, list[str], bool]:
-    """The snapshot's folder, the names of the repository's files, and whether both are the cache's: if the Hub fails.
+    """The snapshot's folder, the names of the repository's files, and whether both come from the cache.
 
-    So that a run whose weights are here goes on when the Hub is down for an hour.
+    They do where the Hub fails: a run whose weights are here continues while the Hub is down for an hour.
     """
     from huggingface_hub import HfApi, constants, errors, snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
@@ -136,13 +131,13 @@ def _snapshot(
         # snapshot_download asks the same, but without a time limit.
         info: Any = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         if kind == "dataset" and info.gated:
-            HfApi().auth_check(repo, repo_type=kind)  # its card may be public where its rows are not
+            HfApi().auth_check(repo, repo_type=kind)  # its card may be public while its rows are not
     except errors.RevisionNotFoundError:
         raise
     except (HTTPError, errors.OfflineModeIsEnabled, json.JSONDecodeError) as error:
         offline = isinstance(error, errors.OfflineModeIsEnabled)
         if kind == "dataset" and not offline:
-            raise  # datasets would go on asking for minutes before it looks into its cache
+            raise  # datasets would keep asking for minutes before it looks into its cache
         try:
             folder = Path(
                 snapshot_download(
@@ -168,9 +163,9 @@ def _snapshot(
 
 
 def check_settings() -> None:
-    """Raises MedtuneError for an HF_ENDPOINT or a token that no request can be made with; it shows neither.
+    """Raises MedtuneError for an HF_ENDPOINT, proxy or token that no request can be made with; it shows none of them.
 
-    The HTTP library's own words would quote a part of the address or the token, and not all of them are HTTP errors.
+    The HTTP library's own messages would quote a part of the address or the token, and not all are HTTP errors.
     """
     from huggingface_hub import constants, get_token, is_offline_mode
 
@@ -182,7 +177,7 @@ def check_settings() -> None:
         value = os.environ.get(name, "")
         if value.startswith("socks") and find_spec("socksio") is None:
             raise MedtuneError(f"{name}: a SOCKS proxy needs another package; `pip install httpx[socks]`, or unset it")
-        # Of SOCKS proxies the address is checked alone.
+        # The address of a SOCKS proxy is checked as if it were HTTP's.
         address = value.replace("socks5h://", "http://", 1).replace("socks5://", "http://", 1)
         if value and not is_web_address(address if "://" in address else f"http://{address}"):
             raise MedtuneError(f"{name}: not a proxy's address; unset it, or set it to one such as http://host:port")
@@ -200,72 +195,8 @@ def is_web_address(text: str) -> bool:
         return False
 
 
-@contextmanager
-def explained(error_class: type[MedtuneError], kind: str, name: str, revision: str | None) -> Iterator[None]:
-    """Errors of huggingface_hub in the block become `error_class`, in one line that names the repository and a fix."""
-    from huggingface_hub import constants, errors
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    where = one_line(f"{kind} {name}" + (f" at {revision}" if revision else ""))
-    try:
-        yield
-    except errors.GatedRepoError:
-        raise error_class(
-            f"{where}: gated; accept its licence on its Hub page, then log in with `hf auth login` or set HF_TOKEN"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise error_class(f"{where}: no such revision on the Hub; check model.revision or data.revision") from None
-    except errors.RepositoryNotFoundError:
-        raise error_class(
-            f"{where}: not on the Hub, or private; check the name, or log in with `hf auth login` or set HF_TOKEN"
-        ) from None
-    except errors.HFValidationError:
-        raise error_class(f"{where}: neither an existing path nor a Hub id of the form owner/name") from None
-    except errors.OfflineModeIsEnabled:
-        raise error_class(
-            f"{where}: not in the local cache, and HF_HUB_OFFLINE forbids asking the Hub; unset it, or run once online"
-        ) from None
-    except (HTTPError, json.JSONDecodeError) as error:
-        cache = "HF_HUB_OFFLINE=1 takes it from the local cache" if kind == "data set" else "the local cache lacks it"
-        raise error_class(f"{where}: {failure_reason(error)}; {cache}; {failure_remedy(error)}") from None
-    except errors.LocalEntryNotFoundError as error:
-        # The Hub answered first and then no more: the cause says why.
-        cause = error.__cause__ or error
-        reason, remedy = failure_reason(cause), failure_remedy(cause)
-        raise error_class(f"{where}: the download broke off: {reason}; {remedy}") from None
-    except OSError as error:
-        if problem := describe_disk_error(error, elsewhere=constants.HF_HOME):
-            raise DiskError(problem) from None
-        raise error_class(
-            f"{where}: cannot be fetched ({first_line(error)}); check the network, the disk space and HF_HOME"
-        ) from None
-
-
-def failure_reason(error: BaseException) -> str:
-    """What went wrong with a request, in a few words and without its address, which may be a signed one."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return f"the Hub answered {error.response.status_code} {error.response.reason_phrase}".rstrip()
-    if isinstance(error, json.JSONDecodeError):
-        return "what answered is not the Hub"
-    return f"the Hub cannot be reached ({first_line(error)})"
-
-
-def failure_remedy(error: BaseException) -> str:
-    """What the user can do about it."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if not isinstance(error, HfHubHTTPError):
-        return "check the network and HF_ENDPOINT"
-    status = error.response.status_code
-    if status in (401, 403):
-        return "check HF_TOKEN, or log in again with `hf auth login`"
-    return "wait a few minutes, or log in with `hf auth login`" if status == 429 else "try again later"
-
-
 def is_repository_name(name: str) -> bool:
-    """Whether the Hub could know a model by that name."""
+    """Whether `name` could be a repository on the Hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 

@@ -1,8 +1,7 @@
-"""What may be had from the Hub: whether it answers, who asks, and what a model's weights would take to download."""
+"""Access to the Hub: whether it answers, whose token it gets, and how much of a model is still to be downloaded."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medtune.errors import MedtuneError, ModelError
-from medtune.storage.hub import (
-    CONFIG_FILES,
-    NEVER,
-    WEIGHT_FILES,
-    check_settings,
-    explained,
-    failure_reason,
-    failure_remedy,
-)
+from medtune.storage.hub import CONFIG_FILES, NEVER, WEIGHT_FILES, check_settings
+from medtune.storage.hub_errors import explained
 
 # Seconds that a request may stay without an answer.
 TIME_LIMIT = 10.0
@@ -27,7 +19,7 @@ TIME_LIMIT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Whose token it is, what it may do where the Hub says so, and where it was found. Never the token."""
+    """The user of a token, its role if the Hub names one, and where it was found. Never the token."""
 
     user: str
     role: str | None
@@ -36,7 +28,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class ModelRepository:
-    """What a run takes of a Hub model, in bytes, and how much of it is not in the cache."""
+    """The files of a Hub model that a run needs, in bytes, and how many of them are not in the cache."""
 
     commit: str
     gated: bool
@@ -54,7 +46,7 @@ def hub_host() -> str:
 
 @contextmanager
 def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
-    """Requests that huggingface_hub would wait for without end are given up after `seconds`."""
+    """In this block requests that huggingface_hub would wait for without end are given up after `seconds`."""
     from huggingface_hub import get_session
 
     client = get_session()
@@ -68,34 +60,32 @@ def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
 def reach_hub() -> None:
     """Raises MedtuneError unless a Hub answers, whoever asks."""
     from huggingface_hub import constants, get_session
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
     check_settings()
-    try:
-        # Not HfApi.list_models, which asks six times before it gives up, for half a minute.
-        answer = get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=TIME_LIMIT)
-        hf_raise_for_status(answer)
-        answer.json()
-    except (HTTPError, json.JSONDecodeError) as error:
-        # A mirror may have no lists, or none for strangers.
-        if not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500:
-            raise MedtuneError(f"{hub_host()}: {failure_reason(error)}; {failure_remedy(error)}") from None
+    with explained(MedtuneError, "", hub_host()):
+        try:
+            # Not HfApi.list_models, which asks six times before it gives up, for half a minute.
+            answer = get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=TIME_LIMIT)
+            hf_raise_for_status(answer)
+            answer.json()
+        except HfHubHTTPError as error:
+            # A mirror may have no lists, or none for strangers.
+            if error.response.status_code >= 500:
+                raise
 
 
 def find_login() -> Login | None:
-    """Whose token is sent to the Hub; None without one. Raises MedtuneError if the Hub refuses it."""
+    """The user whose token is sent to the Hub; None without one. Raises MedtuneError if the Hub refuses it."""
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     check_settings()
     if get_token() is None:
         return None
     origin = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), "the stored login")
-    try:
+    with explained(MedtuneError, "the token of", origin):
         found: Any = HfApi().whoami()
-    except (HTTPError, json.JSONDecodeError) as error:
-        raise MedtuneError(f"the token of {origin}: {failure_reason(error)}; {failure_remedy(error)}") from None
     role = ((found.get("auth") or {}).get("accessToken") or {}).get("role")
     return Login(str(found.get("name", "unknown")), role, origin)
 

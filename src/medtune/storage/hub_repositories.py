@@ -1,33 +1,27 @@
-"""Repositories on the Hub: made, looked into, written in single commits, read back.
+"""Repositories on the Hub: created, inspected, written in single commits, read back.
 
-Everything here raises HubUnavailableError for what may work later and HubError for what will not, in one line that
-names the repository and never shows a token or a signed address.
+All functions raise HubUnavailableError for what may work later and HubError for what will not, in one line that names
+the repository and never shows a token or a signed address.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
-from medtune.errors import HubError, HubUnavailableError, first_line
-from medtune.storage.hub import failure_reason, failure_remedy
+from medtune.errors import HubError
+from medtune.storage.hub_errors import explained_upload
 
-# Without it huggingface_hub waits for an answer for ever.
+# Without it huggingface_hub waits for ever for an answer.
 ANSWER_SECONDS = 60
-# Too early or too many requests, and two commits at once. 5xx are the same.
-_TRANSIENT = {408, 409, 412, 425, 429}
 _TOKEN_ADVICE = "set HF_TOKEN to one that may write, or log in with `hf auth login`"
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
-    """The head of a repository: its commit, the names of its files, and whether only some may read it."""
+    """The head of a repository: its commit, the names of its files, and whether it is private."""
 
     commit: str
     files: tuple[str, ...]
@@ -44,11 +38,11 @@ class StoredFile:
 
 
 def require_write_token(repo: str) -> None:
-    """Raises HubError unless there is a token, which the Hub has to know, and which may write."""
+    """Raises HubError unless there is a token that the Hub knows and that may write."""
     from huggingface_hub import HfApi
 
     _require_token(repo)
-    with _explained(repo):
+    with explained_upload(repo):
         _limit_waiting()
         token = HfApi().whoami().get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
@@ -56,7 +50,7 @@ def require_write_token(repo: str) -> None:
 
 
 def open_private_repository(repo: str) -> RepositoryState:
-    """The head of a private model repository, which is made if it is not there. Raises HubError if it is public."""
+    """The head of a private model repository, created if there is none. Raises HubError if it is public."""
     _require_token(repo)
     state = find_repository(repo) or make_repository(repo, private=True)
     if not state.private:
@@ -71,7 +65,7 @@ def find_repository(repo: str) -> RepositoryState | None:
     """The head of a model repository; None if there is none, or none that this user may see."""
     from huggingface_hub import errors
 
-    with _explained(repo):
+    with explained_upload(repo):
         _limit_waiting()
         try:
             return _head(repo)
@@ -82,10 +76,10 @@ def find_repository(repo: str) -> RepositoryState | None:
 
 
 def make_repository(repo: str, *, private: bool) -> RepositoryState:
-    """A new model repository, or one that somebody made meanwhile, as it is."""
+    """The head of a new model repository, or of one that somebody created in the meantime."""
     from huggingface_hub import HfApi
 
-    with _explained(repo):
+    with explained_upload(repo):
         _limit_waiting()
         HfApi().create_repo(repo, private=private, exist_ok=True)
         return _head(repo)
@@ -95,7 +89,7 @@ def stored_files(repo: str, state: RepositoryState) -> dict[str, StoredFile]:
     """The files at the head, by their names."""
     from huggingface_hub import HfApi, RepoFile
 
-    with _explained(repo):
+    with explained_upload(repo):
         entries = list(HfApi().list_repo_tree(repo, recursive=True, revision=state.commit))
     return {
         entry.path: StoredFile(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
@@ -116,7 +110,7 @@ def commit_files(
     # several in threads that the interpreter waits for at its end, however long the Hub takes.
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    with _explained(repo):
+    with explained_upload(repo):
         api = HfApi()
         added = [CommitOperationAdd(name, file) for name, file in files.items()]
         for operation in added:
@@ -134,10 +128,10 @@ def repository_address(repo: str) -> str:
 
 
 def squash_history(repo: str, message: str) -> None:
-    """Leave of a repository's history its head alone, so that deleted files take no storage any more."""
+    """Reduce a repository's history to its head, so that deleted files take no storage any more."""
     from huggingface_hub import HfApi
 
-    with _explained(repo):
+    with explained_upload(repo):
         HfApi().super_squash_history(repo, commit_message=message)
 
 
@@ -147,7 +141,7 @@ def fetch_files(
     """Download the files at the head that match `patterns` and none of `never` to `folder`, by their names."""
     from huggingface_hub import snapshot_download
 
-    with _explained(repo):
+    with explained_upload(repo):
         snapshot_download(
             repo,
             revision=state.commit,
@@ -180,61 +174,3 @@ def _limit_waiting() -> None:
     if client.timeout.read is None:
         kind, hooks = type(client), client.event_hooks
         set_client_factory(lambda: kind(event_hooks=hooks, follow_redirects=True, timeout=ANSWER_SECONDS))
-
-
-@contextmanager
-def _explained(repo: str) -> Iterator[None]:
-    from huggingface_hub import errors
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    where = f"repository {repo}"
-    try:
-        yield
-    except errors.OfflineModeIsEnabled:
-        raise HubError(f"{where}: HF_HUB_OFFLINE forbids asking the Hub; unset it, or name no repository") from None
-    except errors.HFValidationError:
-        raise HubError(f"{where}: no Hub id of the form owner/name") from None
-    except (HTTPError, json.JSONDecodeError, RuntimeError, OSError, errors.EntryNotFoundError) as error:
-        raise _explain(where, error) from None
-    except ValueError as error:  # refused by the store of large files
-        raise HubError(f"{where}: {shorten(str(error), 200, placeholder=' …')}") from None
-
-
-def _explain(where: str, error: BaseException) -> HubError:
-    """What an error stands for. Uploads wrap it in others, hf_xet tells nothing but a RuntimeError of its own."""
-    from huggingface_hub import errors
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    cause = error
-    while not isinstance(cause, (HTTPError, json.JSONDecodeError)) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    if not isinstance(cause, (HTTPError, json.JSONDecodeError)):
-        if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
-            return HubError(f"{where}: {_without_addresses(cause)}; check the disk and HF_TOKEN")
-        reason = f"the transfer failed ({_without_addresses(cause)})"
-        return HubUnavailableError(f"{where}: {reason}; try again later", reason)
-    reason, remedy = failure_reason(cause), failure_remedy(cause)
-    # Its head moved, or was squashed, while it was read.
-    moved = isinstance(cause, (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError))
-    if isinstance(cause, errors.HfHubHTTPError) and not moved:
-        status = cause.response.status_code
-        if status < 500 and status not in _TRANSIENT:
-            if status == 404:
-                remedy = "check the name, and that the token may write there"
-            return HubError(f"{where}: {reason}; {remedy}")
-    seconds = _asked_to_wait(cause.response.headers) if isinstance(cause, errors.HfHubHTTPError) else 0
-    return HubUnavailableError(f"{where}: {reason}; {remedy}", reason, seconds)
-
-
-def _without_addresses(error: BaseException) -> str:
-    """What an error says, in a few words: addresses of the store are signed."""
-    return shorten(re.sub(r"https?://\S+", "…", first_line(error)), 120, placeholder=" …")
-
-
-def _asked_to_wait(headers: Mapping[str, str]) -> float:
-    """Seconds until the Hub wants to be asked again, by either of its headers; 0 where it does not say."""
-    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
-
-    value, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)
-    reset = limit.reset_in_seconds if limit is not None and limit.remaining == 0 else 0
-    return float(value) if value.isdecimal() else reset

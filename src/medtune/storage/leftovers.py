@@ -1,4 +1,4 @@
-"""What a process that was killed left in a run directory: temporary names, and a file cut off as it was written."""
+"""Leftovers of a killed process in a run directory: temporary names, and a file cut off as it was written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def is_leftover(path: Path, names: Iterable[str]) -> bool:
 
 
 def finish_writing(path: Path) -> None:
-    """Complete a file whose writing in place was cut off."""
+    """Complete a file that an earlier version wrote in place and that was cut off."""
     if temporary := unfinished_copy(path):
         shutil.copyfile(temporary, path)
         flush(path)
 
 
 def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Delete the temporary names of `names` in `folder`. Only for who has locked it: they may be in use."""
+    """Delete the temporary files of `names` in `folder`, which the caller has locked: they may be in use."""
     names = set(names)
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_leftover(path, names):
@@ -38,7 +38,7 @@ def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
 
 
 def clear_abandoned(path: Path) -> None:
-    """Delete the temporary folders of `path` whose processes are no more, where nobody has locked what is around it."""
+    """Delete the temporary folders of `path` whose processes have ended, where no lock protects its parent."""
     for folder in path.parent.iterdir() if path.parent.is_dir() else ():
         ours = folder.name.startswith(f".{path.name}-") and folder.is_dir() and not folder.is_symlink()
         if ours and is_abandoned(folder):

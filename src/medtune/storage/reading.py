@@ -1,4 +1,4 @@
-"""Files that anyone may have edited since they were written: read within bounds, and checked on the way in."""
+"""Files that anyone may have edited: read within bounds, and checked as they are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SETTINGS_BYTES = 1 << 26
 
 
 class DamagedError(MedtuneError):
-    """A file is not what it should be; its text says in a few words why, for the caller's own message."""
+    """A file is not what it should be; the text says why in a few words, for the caller's own message."""
 
 
 # Building one takes far longer than a check by it, and predictions are checked a line at a time.
@@ -45,7 +45,7 @@ def read_text(path: Path, limit: int = MAX_SETTINGS_BYTES) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What `text` says in JSON. Raises DamagedError."""
+    """The value of `text` as JSON. Raises DamagedError."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -81,10 +81,10 @@ _TYPE_NAMES = {"str", "bool", "int", "float"}
 
 
 def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, Any]]:
-    """Every row of a Parquet file. Raises DamagedError for what cannot be read, or is too large once unpacked.
+    """Every row of a Parquet file. Raises DamagedError for one that cannot be read, or is too large once unpacked.
 
-    A column of one value a billion times over takes a few kilobytes on disk, so neither the file's size nor its own
-    word for it is enough.
+    A column that repeats one value a billion times takes a few kilobytes on disk, so neither the file's size nor the
+    size it declares is enough.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -98,14 +98,14 @@ def read_parquet(path: Path, max_rows: int, max_bytes: int) -> list[dict[str, An
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise DamagedError(f"two columns are called {twice[0]}")
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
-                # A dictionary counts as what it stands for, since every row gets its own copy.
+                # A dictionary counts in full, since every row gets its own copy of a value.
                 columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
-                # What takes nothing there, such as a column of nulls, takes an entry in every row.
+                # A column that takes no bytes there, such as one of nulls, takes an entry in every row.
                 size += sum(max(column.nbytes, _CELL_BYTES * batch.num_rows) for column in columns)
                 _require_at_most(size, max_bytes, "bytes")
                 batches.append(batch)
             return [row for batch in batches for row in batch.to_pylist()]
-    # Outside arrow's own: text that is not UTF-8, a date that Python has no name for.
+    # Beyond arrow's own: text that is not UTF-8, a date that Python cannot represent.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DamagedError(first_line(error)) from None
 
@@ -129,7 +129,7 @@ def describe_file(file: Path) -> dict[str, Any]:
 
 
 def difference(file: Path, described: Mapping[str, Any]) -> str | None:
-    """How a file differs from what `describe_file` said of it, as the end of a sentence; None if it does not."""
+    """How a file differs from its description by `describe_file`, as the end of a sentence; None if it does not."""
     if not file.is_file():
         return "is missing"
     size, expected = file.stat().st_size, described["bytes"]

@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all, whatever ends the process or the machine.
 
-Where the file system cannot rename (some mounts of a cloud's drive) they are written in place. What is cut off there is
-told by checksums kept elsewhere, or by the temporary file: it is whole, and stays until its content has arrived.
+Mounts of a cloud's buckets may rename files and no folders (gcsfuse: ENOSYS or EMFILE): there a folder is copied to its
+place, and checksums kept elsewhere tell whether all of it has arrived.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from medtune.storage.disk_errors import is_full, writing
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 MARK_NAME = ".medtune-process.json"
-# A process's start is reckoned from the machine's, which moves a little when its clock is set.
+# A process's start time is computed from the machine's, which shifts a little when the clock is set.
 _CLOCK_SECONDS = 60
 
-# What a file system says of a request that it does not know.
+# Errors for a request that a file system does not know.
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-# Not progress.say: progress stands above this module.
 _log = logging.getLogger(__name__)
-_said_in_place = False
+_said_copied = False
 
 
 @contextmanager
@@ -40,21 +39,15 @@ def replacing_file(path: Path) -> Iterator[Path]:
     Raises DiskError if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    kept = False
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             flush(temporary)
-            if not _renamed(temporary, path):
-                kept = True
-                shutil.copyfile(temporary, path)
-                flush(path)
-                kept = False
+            _rename_file(temporary, path)
             flush(path.parent)
         finally:
-            if not kept:
-                temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -75,21 +68,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             _flush_all(temporary)
             if path.exists():
                 shutil.rmtree(path)
-            if not _renamed(temporary, path):
-                _copy_folder(temporary, path)
+            _move_folder(temporary, path)
             flush(path.parent)
     finally:
         shutil.rmtree(around, ignore_errors=True)
 
 
 def flush(path: Path) -> None:
-    """Have a file's content, or a folder's list of names, reach the disk."""
-    if path.is_dir():
-        if os.name == "nt":
-            return  # Windows opens no folders
-        descriptor = os.open(path, os.O_RDONLY)
-    else:
-        descriptor = os.open(path, os.O_RDWR)
+    """Write a file's content, or a folder's list of names, through to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    # Windows flushes what is open for writing; a mount without a cache (rclone's) opens for one of the two.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -100,7 +90,7 @@ def flush(path: Path) -> None:
 
 
 def unfinished_copy(path: Path) -> Path | None:
-    """The whole temporary file of `path`, if writing that in place was cut off."""
+    """The whole temporary file of `path`, if an earlier version was writing that in place and was cut off."""
     try:
         content = path.read_bytes().rstrip(b"\0")  # which some file systems leave for what did not arrive
     except FileNotFoundError:
@@ -114,24 +104,35 @@ def unfinished_copy(path: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-def _renamed(temporary: Path, path: Path) -> bool:
-    """Rename; whether the file system can. Raises OSError for what writing in place would not get round either."""
+def _rename_file(temporary: Path, path: Path) -> None:
     try:
         temporary.replace(path)
     except OSError as error:
+        if error.errno in _UNKNOWN | {errno.EXDEV}:
+            raise DiskError(
+                f"{path}: the file system cannot rename files ({error.strerror}); move to another file system"
+            ) from None
+        raise
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    """Rename a folder, or copy it where the file system cannot. Raises OSError for what a copy would not get round."""
+    try:
+        source.replace(target)
+    except OSError as error:
         if is_full(error) or error.errno in (errno.EROFS, errno.EACCES, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
             raise
-        _say_in_place(path.parent, error.strerror or type(error).__name__)
-        return False
-    return True
+        _say_copied(target.parent, error.strerror or type(error).__name__)
+        _copy_folder(source, target)
 
 
-def _say_in_place(folder: Path, reason: str) -> None:
-    global _said_in_place
-    if not _said_in_place:
-        _said_in_place = True
+def _say_copied(folder: Path, reason: str) -> None:
+    global _said_copied
+    if not _said_copied:
+        _said_copied = True
         _log.warning(
-            "%s: the file system cannot rename (%s); files are written in place, and checksums tell which are whole",
+            "%s: the file system cannot rename folders (%s); they are copied to their places, and checksums tell which "
+            "are whole",
             folder,
             reason,
         )
@@ -155,13 +156,13 @@ def _flush_all(folder: Path) -> None:
 
 
 def nearest_folder(path: Path) -> Path:
-    """The folder at or above `path` that is there."""
+    """The nearest existing folder at or above `path`."""
     absolute = path.absolute()
     return next(parent for parent in (absolute, *absolute.parents) if os.path.isdir(parent))
 
 
 def require_room(path: Path, size: int, option: str) -> None:
-    """Raises DiskError unless `size` bytes can be written to `path`, which `option` of a command has named."""
+    """Raises DiskError unless `size` bytes can be written to `path`, which the user gave as `option`."""
     free = shutil.disk_usage(nearest_folder(path)).free
     if size > free:
         raise DiskError(
@@ -172,7 +173,7 @@ def require_room(path: Path, size: int, option: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """`started` is in seconds since 1970: the number alone is given again. Containers have `numbers` of their own."""
+    """`started`, in seconds since 1970, identifies a process whose number was reused; `numbers` its container."""
 
     host: str
     numbers: str
@@ -181,7 +182,7 @@ class _Process:
 
 
 def mark_as_own(folder: Path) -> None:
-    """Say in `folder` that this process is writing there."""
+    """Record in `folder` that this process writes there."""
     import psutil
 
     own = _Process(platform.node(), _numbers(), os.getpid(), psutil.Process().create_time())
@@ -189,7 +190,7 @@ def mark_as_own(folder: Path) -> None:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether a process of this machine that is no more was writing in `folder`."""
+    """Whether `folder` was written by a process of this machine that has ended."""
     import psutil
 
     try:
@@ -207,7 +208,7 @@ def is_abandoned(folder: Path) -> bool:
 
 
 def _numbers() -> str:
-    """What tells one container's process numbers from another's, on Linux."""
+    """The namespace of process numbers, which differs between containers; empty if not on Linux."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl import SFTConfig
 
-from medtune.config.schema import Config
-from medtune.run_dir.directory import RunDir
-from medtune.training.batching import steps_per_epoch
-from medtune.training.plan.peaks import TrainingPlan
+from medtune.config.training import TrainingSection
+
+if TYPE_CHECKING:
+    from medtune.training.job import TrainingJob
 
 VALIDATIONS_PER_RUN = 5
 
@@ -24,34 +24,19 @@ class OneDeviceConfig(SFTConfig):  # type: ignore[misc]
         return min(1, int(super().n_gpu))
 
 
-def total_steps(config: Config, rows: int) -> int:
-    """Optimiser steps of the whole training."""
-    training = config.training
-    per_epoch = steps_per_epoch(rows, training.effective_batch_rows)
-    by_epochs = max(1, round(training.epochs * per_epoch))
-    return by_epochs if training.max_steps is None else training.max_steps
-
-
-def build_arguments(
-    config: Config, run: RunDir, plan: TrainingPlan, *, steps: int, device: str, dtype: str
-) -> OneDeviceConfig:
-    """Arguments for `steps` optimiser steps on `device` with autocast to `dtype`, as `plan` has them computed."""
-    training = config.training
-    save_steps = min(training.checkpoint_steps or max(1, -(-steps // VALIDATIONS_PER_RUN)), steps)
-    warmup = round(training.warmup_ratio * steps)
-    best: dict[str, Any] = {}
-    if training.keep == "best" or training.early_stopping_patience is not None:
-        best = {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+def build_arguments(job: TrainingJob, steps: int) -> OneDeviceConfig:
+    """Arguments for `steps` optimiser steps of this job, computed as its plan says."""
+    training, plan, device = job.training, job.prepared.plan, job.prepared.device
     return OneDeviceConfig(
-        output_dir=str(run.checkpoints_dir),
-        seed=config.seed,
+        output_dir=str(job.run.checkpoints_dir),
+        seed=job.seed,
         max_steps=steps,
         # The data loader yields whole optimiser steps (see AnswerTrainer), so nothing is left to accumulate.
         per_device_train_batch_size=training.effective_batch_rows,
         gradient_accumulation_steps=1,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
-        warmup_steps=warmup,
+        warmup_steps=round(training.warmup_ratio * steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         optim=plan.optimizer,
@@ -59,18 +44,9 @@ def build_arguments(
         packing=False,
         padding_free=True,
         max_length=None,
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
+        bf16=job.dtype == "bfloat16",
+        fp16=job.dtype == "float16",
         use_cpu=device == "cpu",
-        eval_strategy="steps",
-        eval_steps=save_steps,
-        save_strategy="steps",
-        save_steps=save_steps,
-        # Checkpoints are deleted once the next is sealed (see AnswerTrainer), which the trainer knows nothing of.
-        save_total_limit=None,
-        # How long early stopping has been patient.
-        restore_callback_states_from_checkpoint=True,
-        load_best_model_at_end=training.keep == "best",
         logging_strategy="steps",
         logging_steps=1,
         logging_first_step=True,
@@ -80,10 +56,29 @@ def build_arguments(
         log_level="error",
         dataloader_pin_memory=device != "cpu",
         ddp_find_unused_parameters=False,
+        **_validation(training, steps),
         # Fused layers compute again by themselves.
         **_checkpointing(plan.checkpointed_layers > 0 and not plan.fused),
-        **best,
     )
+
+
+def _validation(training: TrainingSection, steps: int) -> dict[str, Any]:
+    """When to validate, each time with a checkpoint, and what becomes of the best one."""
+    every = min(training.checkpoint_steps or max(1, -(-steps // VALIDATIONS_PER_RUN)), steps)
+    options: dict[str, Any] = {
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_strategy": "steps",
+        "save_steps": every,
+        # Checkpoints are deleted once the next is sealed (see CheckedTrainer), which the trainer knows nothing of.
+        "save_total_limit": None,
+        # How long early stopping has been patient.
+        "restore_callback_states_from_checkpoint": True,
+        "load_best_model_at_end": training.keep == "best",
+    }
+    if training.keep == "best" or training.early_stopping_patience is not None:
+        options |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    return options
 
 
 def _checkpointing(enabled: bool) -> dict[str, Any]:

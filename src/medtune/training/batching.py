@@ -14,13 +14,22 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
+from medtune.config.training import TrainingSection
 from medtune.model.packing import fill_micro_batches, pack_rows
 from medtune.records import IGNORED, EncodedRow
+from medtune.runtime.distributed import rank, world_size
 
 
 def steps_per_epoch(rows: int, rows_per_step: int) -> int:
     """Optimiser steps of one pass over the rows; the last may be smaller."""
     return math.ceil(rows / rows_per_step)
+
+
+def total_steps(training: TrainingSection, rows: int) -> int:
+    """Optimiser steps of the whole training."""
+    if training.max_steps is not None:
+        return training.max_steps
+    return max(1, round(training.epochs * steps_per_epoch(rows, training.effective_batch_rows)))
 
 
 class StepSampler(Sampler[list[int]]):
@@ -53,6 +62,16 @@ class StepSampler(Sampler[list[int]]):
             self._cached_order: list[int] = torch.randperm(self.rows, generator=generator).tolist()
             self._cached_epoch = epoch
         return self._cached_order
+
+
+def steps_of(rows: int, training: TrainingSection, seed: int) -> StepSampler:
+    """The row indices of every optimiser step of the whole training, as this process has them."""
+    return StepSampler(rows, training.effective_batch_rows, total_steps(training, rows), seed, rank(), world_size())
+
+
+def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int) -> int:
+    """The most tokens that one optimiser step holds in this process, of rows of these lengths."""
+    return max(sum(lengths[i] for i in step) for step in steps_of(len(lengths), training, seed))
 
 
 def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int, filler: EncodedRow) -> dict[str, Any]:

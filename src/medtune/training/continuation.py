@@ -1,4 +1,4 @@
-"""Where a training stops when it is told to, and where it goes on."""
+"""Where a training stops when it is told to, and where it resumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from medtune.config.schema import Config
 from medtune.errors import RunDirError
 from medtune.run_dir.directory import RunDir
 from medtune.runtime import interruption
@@ -17,31 +16,31 @@ from medtune.training.checkpoints.sealing import damage_of
 
 
 class ValidationStoppedError(Exception):
-    """A signal came during a validation, which a resumed training makes first; `owed` says that it is that one."""
+    """A signal came during a validation; `owed` if that one made up for an earlier one, broken off by a signal too."""
 
     owed = False
 
 
 class TrainingOverError(Exception):
-    """The validation that was owed is the one by which early stopping ends the training."""
+    """Early stopping ended the training by the validation that was owed."""
 
 
 class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
     """Saves a checkpoint after the step in hand and ends the training, once any of its processes was told to stop."""
 
-    def __init__(self, run: RunDir):
-        self.run = run
+    def __init__(self, run: RunDir, validate: Callable[[], bool]):
+        """`validate` makes up for a validation that was broken off, and returns whether training is over by it."""
+        self.run, self.validate = run, validate
         self.told: bool | None = None
-        self.validate: Callable[[], bool] = lambda: False
 
     def agree(self, told: bool) -> None:
-        """What several processes found in their exchange: all of them have to stop after the same step."""
+        """Take the answer that several processes agreed on: all of them have to stop after the same step."""
         self.told = told
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A validation that was broken off, and the best checkpoint by its place today.
+        """Make up for a validation that was broken off, and find the best checkpoint.
 
-        The state holds the path that it had when it was saved.
+        The state holds the path that the checkpoint had when it was saved; the run may have moved since.
         """
         due = state.global_step > 0 and state.global_step % args.eval_steps == 0
         over = due and not is_validated(state.global_step, state.log_history) and self.validate()
@@ -51,7 +50,7 @@ class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
             raise TrainingOverError
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look whether a signal has come."""
+        """Stop if a signal has come."""
         if interruption.requested() if self.told is None else self.told:
             control.should_save = control.should_training_stop = True
 
@@ -62,7 +61,7 @@ def is_validated(step: int, log_history: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def require_best(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Raises RunDirError if the best checkpoint so far, with which the training may end, is missing or torn."""
+    """Raises RunDirError if the best checkpoint so far, which may be the result of the training, is missing or torn."""
     if state["best_global_step"] is None:
         return
     best = checkpoint.with_name(f"checkpoint-{state['best_global_step']}")
@@ -73,9 +72,11 @@ def require_best(checkpoint: Path, state: Mapping[str, Any]) -> None:
         )
 
 
-def steps_to_go(checkpoint: Path | None, steps: int, config: Config) -> int:
-    """Optimiser steps of the whole training: `steps`, or as many as there were when early stopping ended it."""
-    patience = config.training.early_stopping_patience
+def steps_to_go(checkpoint: Path | None, steps: int, patience: int | None) -> int:
+    """Optimiser steps of the whole training: `steps`, or as many as there were when early stopping ended it.
+
+    `patience` is `training.early_stopping_patience`.
+    """
     if checkpoint is None or patience is None:
         return steps
     state = read_state(checkpoint)

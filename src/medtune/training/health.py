@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
 from medtune.errors import MedtuneError
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
 
-# A spike is told from the median of this many gradient norms before it, half of them at least.
+# A spike is measured against the median of this many gradient norms before it, or of half as many at the start.
 NORMS = 32
 # Float16 gradients are scaled by 65,536 at first, and by half after each overflow: below one, gradients overflow as
 # they are.
@@ -34,7 +36,7 @@ class StepReading:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with a step, and what to do about it, for people."""
+    """What is wrong with a step, and what to do about it, in words."""
 
     what: str
     advice: str
@@ -44,7 +46,7 @@ class HealthWatch:
     """Looks at every step before its update."""
 
     def __init__(self, most_spike: float | None, earlier_norms: Iterable[float] = ()) -> None:
-        """`earlier_norms` are those of a training that goes on."""
+        """`earlier_norms` are the gradient norms so far of a resumed training."""
         self.most_spike = most_spike
         self.norms: deque[float] = deque((norm for norm in earlier_norms if math.isfinite(norm)), maxlen=NORMS)
 
@@ -105,3 +107,23 @@ def _lower_rate(half: bool) -> str:
 def _plain(value: Any) -> Any:
     # JSON has no NaN.
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def require_float32_adapter(model: Any) -> None:
+    """Raises MedtuneError, naming the weight, if a trainable parameter is not float32."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32; this is a bug in medtune")
+
+
+def require_finite_adapter(model: Any) -> None:
+    """Raises MedtuneError, naming the weight, if a trainable parameter holds NaN or infinity."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if torch.isfinite(torch.nn.utils.get_total_norm(trained.values())):
+        return  # one look, for which the device is waited for once
+    for name, parameter in trained.items():
+        if not torch.isfinite(parameter).all():
+            raise MedtuneError(
+                f"the adapter has NaN or infinite weights ({name}), which are not saved; "
+                "lower training.learning_rate or set model.dtype to bfloat16 or float32"
+            )

@@ -69,7 +69,7 @@ class HistoryCallback(TrainerCallback):  # type: ignore[misc]
             )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Validation time is no training time: the next rate starts here."""
+        """Start the next rate here: validation is not training time."""
         self._last_log, self.tokens_since_log = time.monotonic(), 0
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """The longest pass and a validation batch, tried out before training begins: what will not fit fails now.
 
-Nothing of it stays: no gradient, no change of weights, no random number drawn.
+It leaves nothing behind: no gradient, no changed weight, no random number drawn.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import torch
 from medtune.model.packing import fill_micro_batches
 from medtune.records import EncodedRow
 from medtune.runtime.progress import say
-from medtune.training.batching import collate_step
+from medtune.training.batching import collate_step, steps_of
 from medtune.training.plan.peaks import GIB
-from medtune.training.preparation import steps_of
 
 if TYPE_CHECKING:
     from medtune.training.answer_trainer import AnswerTrainer
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def rehearse(trainer: AnswerTrainer) -> None:
     """Try the longest pass of the whole training and the widest validation batch, with less memory until both fit.
 
-    Raises MedtuneError where nothing is left to save.
+    Raises MedtuneError if no plan takes less.
     """
     device = trainer.args.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -33,14 +32,14 @@ def rehearse(trainer: AnswerTrainer) -> None:
         peak, plan = torch.cuda.max_memory_allocated(device), trainer.prepared.plan
         say(
             f"rehearsal: the longest pass, with optimiser, and a validation batch fit; {peak / GIB:.1f} GiB at their "
-            f"peak, {plan.peak_bytes / GIB:.1f} foretold"
+            f"peak, {plan.peak_bytes / GIB:.1f} predicted"
         )
 
 
 def longest_pass(
     rows: Sequence[EncodedRow], steps: Iterable[Sequence[int]], tokens_per_micro_batch: int
 ) -> list[EncodedRow]:
-    """The rows of the pass with the most tokens among those of all `steps`; of equal ones that with the longest row."""
+    """The rows of the pass with the most tokens in all `steps`; among equals, of the one with the longest row."""
     lengths = [len(row.input_ids) for row in rows]
     passes = (
         [step[i] for i in indices]
@@ -53,15 +52,16 @@ def longest_pass(
 
 def _try(trainer: AnswerTrainer) -> None:
     if trainer.args.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(trainer.args.device)  # of loading, and of what did not fit
+        torch.cuda.reset_peak_memory_stats(trainer.args.device)  # those of loading, and of passes that did not fit
     budget, parameters = trainer.prepared.plan.tokens_per_micro_batch, trainer.trained
-    train_rows, validation_rows = trainer.train_rows, trainer.validation_rows
-    # What a step holds beside its passes: the optimiser's state, and the gradient of the passes before.
+    job = trainer.job
+    train_rows, validation_rows = job.train_rows, job.validation_rows
+    # A step also holds the optimiser's state and the gradients of the passes before.
     state = torch.empty(trainer.prepared.optimizer_bytes(), dtype=torch.uint8, device=trainer.args.device)
     if trainer.prepared.largest_step > budget:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
-    longest = longest_pass(train_rows, steps_of(train_rows, trainer.config), budget)
+    longest = longest_pass(train_rows, steps_of(len(train_rows), job.training, job.seed), budget)
     step: dict[str, Any] = collate_step(longest, tokens_per_micro_batch=budget, filler=longest[0])
     with trainer.accelerator.autocast():
         trainer.passes(trainer.model, step["micro_batches"], step["answer_tokens"])

@@ -176,7 +176,7 @@ def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
         ("human/scores.json", "{}", "damaged, reading: field required"),
         ("human/scores.json", "[", "damaged, not JSON"),
         ("training/history.jsonl", '{"step": "x"}\n', "damaged, step: input should be a valid integer"),
-        ("data/audit.json", "{}", "damaged, split: field required"),
+        ("data/audit.json", "{}", "damaged, cleaning: field required"),
     ],
 )
 def test_what_cannot_be_read_is_named(own_run: RunDir, name: str, content: str, problem: str) -> None:

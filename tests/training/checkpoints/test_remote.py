@@ -1,4 +1,4 @@
-"""Checkpoints that come back from a loopback Hub: only whole, of this training, newer than what stands here."""
+"""Checkpoints that come back from a loopback Hub: only whole, of this training, newer than what is here."""
 
 import json
 import os
@@ -240,7 +240,7 @@ def test_without_the_hub_the_run_goes_on_from_here_if_it_can(hub, fresh, tmp_pat
     assert newest_checkpoint(fresh, CONFIG, ORIGIN, local) == local
     said = capfd.readouterr().err.splitlines()[-1]
     assert said.startswith(f"repository {REPO}: the Hub cannot be reached")
-    assert said.endswith("; going on from checkpoint-2, which stands here")
+    assert said.endswith("; resuming from checkpoint-2, which is here")
     for folder in fresh.checkpoints_dir.glob("checkpoint-2"):
         for file in folder.iterdir():
             file.unlink()
@@ -314,6 +314,6 @@ def test_a_hub_that_is_down_stops_a_run_only_before_it_began(hub, fresh, capfd) 
     with pytest.raises(HubUnavailableError):
         check_repository(fresh, CONFIG, resume=False)
     check_repository(fresh, CONFIG, resume=False, started=True)
-    assert capfd.readouterr().err.endswith("; going on, checkpoints are pushed once it works\n")
+    assert capfd.readouterr().err.endswith("; the run continues, and checkpoints are pushed once it works\n")
     save(fresh, 2)
     check_repository(fresh, CONFIG, resume=True)

@@ -1,7 +1,6 @@
-"""Whole, torn and foreign checkpoints, and the plan beside them."""
+"""Whole, torn and foreign checkpoints."""
 
 import errno
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from medtune.errors import DiskError, RunDirError
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.training.checkpoints.sealing import (
-    PLAN_NAME,
     SEAL_NAME,
     last_checkpoint,
     prune_checkpoints,
@@ -23,11 +21,8 @@ from medtune.training.checkpoints.sealing import (
     training_origin,
     writing_checkpoint,
 )
-from medtune.training.plan.kept_plan import keep_plan, restore_plan
-from medtune.training.plan.peaks import TrainingPlan
 
 ORIGIN = {"base": "a", "configuration": "b", "rows": "c", "dtype": "bfloat16"}
-PLAN = TrainingPlan(512, 4, 2, 1, "nf4", "device", "adamw_torch_fused", True)
 
 
 @pytest.fixture
@@ -146,30 +141,3 @@ def test_the_origin_tells_data_settings_and_base_apart() -> None:
     ]
     for other, name in zip(others, ("configuration", "base", "rows", "rows"), strict=True):
         assert [key for key in origin if origin[key] != other[key]] == [name]
-
-
-def test_a_plan_comes_back_as_it_was(run: RunDir) -> None:
-    keep_plan(run, PLAN)
-    assert restore_plan(run) == PLAN
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        (None, "missing"),
-        ("{", "Invalid JSON"),
-        ("[]", "damaged"),
-        (json.dumps({"layers": 4}), "tokens_per_micro_batch"),
-        ('{"tokens_per_micro_batch": "many"}', "tokens_per_micro_batch"),
-        ('{"tokens_per_micro_batch": 5, "layers": 1, "checkpointed_layers": 2, "offloaded_layers": 0, '
-         '"weights": "nf4", "embeddings": "host", "optimizer": "x", "fused": true}', "counts"),
-    ],
-)  # fmt: skip
-def test_a_damaged_plan_is_one_line(run: RunDir, text: str | None, problem: str) -> None:
-    run.checkpoints_dir.mkdir(parents=True)
-    if text is not None:
-        (run.checkpoints_dir / PLAN_NAME).write_text(text)
-    with pytest.raises(RunDirError, match=problem) as caught:
-        restore_plan(run)
-    assert len(str(caught.value).splitlines()) == 1
-    assert f"delete {run.checkpoints_dir} to start over" in str(caught.value)

@@ -1,38 +1,16 @@
-"""Plans for the memory that is there: what fits is chosen, what is set by hand is kept to, and peaks are foretold."""
+"""Plans for the memory that is there: what fits is chosen, and what is set by hand is kept to."""
 
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes_8b import ALLOCATED, LLAMA
 
 from medtune.config.training import TrainingSection
 from medtune.errors import ModelError
-from medtune.training import preparation
 from medtune.training.plan.choosing import plan_training, work_per_token
-from medtune.training.plan.peaks import GIB, Machine, ModelShape, TrainingPlan, predicted_peak
-
-# LLaMA-3-8B in NF4, an adapter of rank 16 on all seven projections, bfloat16.
-LLAMA = ModelShape(
-    layers=32,
-    hidden=4096,
-    intermediate=14_336,
-    query_key_value=6144,
-    attention=4096,
-    spread=0,
-    item=2,
-    layer_parameters=218_103_808,
-    packed_layer_parameters=218_103_808,
-    largest_group=119_408_640,
-    room_parameters=3_382_272,
-    gate_up_room=64,
-    head_parameters=525_336_576,
-    adapter_parameters=41_943_040,
-    embedding_bytes=1_050_673_152,
-    logit_bytes=128 * 2**20,
-    fused=True,
-)
-ALLOCATED = round(5.47 * GIB)
+from medtune.training.plan.peaks import GIB, Machine, predicted_peak
 
 
 def machine(limit, host=64, operations=None):
@@ -164,39 +142,6 @@ def test_host_memory_bounds_what_is_kept_there():
         plan(12, largest=40_960, longest=40_960, host=4)
 
 
-def test_the_host_gives_a_share_or_what_is_said(facts):
-    facts.memory(free=10 * GIB)
-    assert preparation.this_machine("cpu", TrainingSection()).host == 6 * GIB
-    assert preparation.this_machine("cpu", TrainingSection(host_memory_gib=2.5)).host == 2.5 * GIB
-
-
-# Peaks that torch's allocator reported on an H100 and an H200 (torch 2.11, LLaMA-3-8B's shape, no optimiser state):
-# tokens a pass, layers computed again, in host memory, weights, embeddings, allocated before, peak, both in GiB.
-MEASURED = [
-    (4096, 32, 0, "nf4", "device", 5.467, 7.366),
-    (1178, 32, 0, "nf4", "host", 4.551, 5.349),
-    (6144, 32, 0, "nf4", "host", 4.551, 7.122),
-    (4096, 32, 32, "nf4", "host", 4.551, 5.450),
-    (8192, 32, 32, "nf4", "host", 4.551, 6.015),
-    (4096, 0, 0, "nf4", "device", 5.577, 17.562),
-    (4096, 16, 0, "nf4", "host", 4.598, 11.311),
-    (4096, 0, 0, "dequantized", "host", 17.596, 29.513),
-    (8192, 0, 0, "dequantized", "host", 17.596, 41.147),
-    (16_384, 0, 0, "dequantized", "host", 17.551, 64.439),
-]
-
-
-@pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(map(str, row[:5])))
-def test_predicted_peaks_are_those_that_were_measured(row):
-    tokens, checkpointed, offloaded, weights, embeddings, allocated, peak = row
-    # What was allocated before is as after loading: embeddings moved already, weights dequantised already.
-    held = 32 * LLAMA.packed_layer_parameters * 2 if weights == "dequantized" else 0
-    before = Machine(round(allocated * GIB) - held, 0, 0)
-    wanted = TrainingPlan(tokens, 32, checkpointed, offloaded, weights, embeddings, "paged_adamw_8bit", True)
-    predicted = predicted_peak(replace(LLAMA, embedding_bytes=0), before, wanted)
-    assert predicted / GIB == pytest.approx(peak, rel=0.05)
-
-
 def test_a_cpu_has_no_other_memory_to_put_inputs_in():
     alone = replace(machine(130), offloads=False)
     for wanted in ("offload", "auto"):
@@ -205,11 +150,3 @@ def test_a_cpu_has_no_other_memory_to_put_inputs_in():
             LLAMA, alone, training, largest_step=7800, longest_row=1024, optimizers=("adamw_torch_fused",)
         )
         assert chosen.offloaded_layers == 0
-
-
-def test_the_plan_is_told_in_one_line():
-    text = plan(7).describe()
-    assert "\n" not in text
-    assert "of 32 layers computed again" in text
-    assert "predicted peak" in text
-    assert "of 7.0 GiB" in text

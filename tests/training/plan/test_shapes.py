@@ -9,7 +9,7 @@ from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.training.plan.shapes import head_size, is_base_linear, model_shape, shape_of
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
-# Of one layer: queries and output, keys and values, and the three of the feed-forward part.
+# One layer: queries and output, keys and values, and the three of the feed-forward part.
 LAYER = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48
 
 

@@ -1,7 +1,7 @@
 """Decoder layers of the LLaMA family as one autograd function each, for packed rows.
 
 The backward pass is written out, so that a layer keeps what it must and nothing else: either its input alone, and
-computes the rest again save for its last product, which no gradient needs; or what the backward pass reads. Modules and
+computes the rest again except its last product, which no gradient needs; or what the backward pass reads. Modules and
 parameters stay what they were: `forward` is replaced on the instance, and calls with a cache or without packed rows go
 the usual way.
 """
@@ -9,7 +9,6 @@ the usual way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from medtune.model.attention import RowBounds, attend_rows, spreads_key_heads
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups, sliding_window
 from medtune.model.fused.adapters import share_input
 from medtune.model.fused.layer_adapters import Adapters, LayerAdapters
+from medtune.model.fused.layer_function import Kept, KeptPiece, LayerFunction, Packing
 from medtune.model.fused.norm import fuse_norm
 from medtune.model.fused.projections import Projections
 from medtune.model.host_store import HostStore
@@ -27,40 +27,6 @@ from medtune.model.packing import balanced_slices
 
 # The feed-forward part goes through long packs in pieces of this many tokens, so that its width bounds memory.
 FEED_FORWARD_TOKENS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """The rows of a pack, and the rotary angles of its tokens, (tokens, head_dim)."""
-
-    rows: RowBounds
-    cos: Tensor
-    sin: Tensor
-
-
-@dataclass(slots=True)
-class _Kept:
-    """What the backward pass of a layer reads. `attended` comes without a graph where that would keep too much."""
-
-    first_rstd: Tensor
-    qkv: tuple[Tensor, Tensor, Tensor]
-    qkv_reduced: Tensor | None
-    attended: Tensor
-    output_reduced: Tensor | None
-    middle: Tensor
-    normed: Tensor | None = None
-    pieces: list[_KeptPiece] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _KeptPiece:
-    """What the backward pass reads of the feed-forward part of some tokens; `gate_up` has room for the adapter."""
-
-    rstd: Tensor
-    gate_up: Tensor
-    gate_up_reduced: Tensor | None
-    down_reduced: Tensor | None = None
-    normed: Tensor | None = None
 
 
 class FusedLayer:
@@ -107,12 +73,12 @@ class FusedLayer:
         packing = Packing(RowBounds.of(kwargs), cos, sin)
         parameters = self.adapters.parameters
         if torch.is_grad_enabled() and any(x.requires_grad for x in (hidden_states, *parameters)):
-            return _Layer.apply(hidden_states, self, packing, *parameters)  # type: ignore[no-untyped-call]
+            return LayerFunction.apply(hidden_states, self, packing, *parameters)  # type: ignore[no-untyped-call]
         with torch.no_grad(), torch.autocast(hidden_states.device.type, enabled=False):
             rows = hidden_states.squeeze(0)
             return self.compute(rows, packing, self.adapters.cast(rows.dtype)).unsqueeze(0)
 
-    def compute(self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[_Kept] | None = None) -> Tensor:
+    def compute(self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[Kept] | None = None) -> Tensor:
         """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
         differentiable = kept is not None and not spreads_key_heads(x.device, x.dtype, self.head_dim)
         state = self._attend(x, packing, adapters, differentiable=differentiable)
@@ -128,7 +94,7 @@ class FusedLayer:
             kept.append(state)
         return output
 
-    def _attend(self, x: Tensor, packing: Packing, adapters: Adapters, *, differentiable: bool) -> _Kept:
+    def _attend(self, x: Tensor, packing: Packing, adapters: Adapters, *, differentiable: bool) -> Kept:
         kernels = kernels_for(x)
         wide, rstd = self._norm(0, x, self.qkv.room)
         qkv, qkv_reduced = self.qkv.forward_wide(wide, adapters.qkv)
@@ -141,7 +107,7 @@ class FusedLayer:
         attended = self._attention((query, key, value), packing, differentiable=differentiable)
         rows = attended.detach().reshape(len(x), -1)
         middle, output_reduced = self.output.forward(rows, adapters.output, residual=x)
-        return _Kept(rstd, (query, key, value), qkv_reduced, attended, output_reduced, middle, normed)
+        return Kept(rstd, (query, key, value), qkv_reduced, attended, output_reduced, middle, normed)
 
     def _attention(self, qkv: tuple[Tensor, Tensor, Tensor], packing: Packing, *, differentiable: bool) -> Tensor:
         scaling, window = self.attention.scaling, self.window
@@ -155,17 +121,17 @@ class FusedLayer:
 
     def _feed_forward(
         self, middle: Tensor, adapters: Adapters, *, out: Tensor | None = None, kept: bool = False
-    ) -> _KeptPiece:
+    ) -> KeptPiece:
         """What the backward pass reads, and the layer's output into `out`; without it the last product is left out.
 
-        What is `kept` until the backward pass holds nothing that can be had again.
+        What is `kept` until the backward pass holds nothing that can be computed again.
         """
         kernels = kernels_for(middle)
         wide, rstd = self._norm(1, middle, self.gate_up.room)
         gate_up = kernels.with_room(middle, self.gate_up.base.outputs, self.gate_up.room)
         _, reduced = self.gate_up.forward_wide(wide, adapters.gate_up, out=self._without_room(gate_up))
         if out is None:
-            return _KeptPiece(rstd, gate_up, reduced, normed=wide[:, : middle.shape[1]])
+            return KeptPiece(rstd, gate_up, reduced, normed=wide[:, : middle.shape[1]])
         if kept:
             reduced = _alone(reduced)
         del wide
@@ -173,13 +139,13 @@ class FusedLayer:
         _, down_reduced = self.down.forward_wide(activated, adapters.down, residual=middle, out=out)
         if kept:
             down_reduced = _alone(down_reduced)
-        return _KeptPiece(rstd, gate_up, reduced, down_reduced)
+        return KeptPiece(rstd, gate_up, reduced, down_reduced)
 
     def _without_room(self, gate_up: Tensor) -> Tensor:
         return gate_up[:, : self.gate_up.base.outputs]
 
     def backward(
-        self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: _Kept | None,
+        self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: Kept | None,
         *, wanted: bool,
     ) -> tuple[Tensor | None, list[Tensor]]:  # fmt: skip
         """Gradients of rows `x`, unless they are not `wanted`, and of the adapters, from that of the output."""
@@ -198,7 +164,7 @@ class FusedLayer:
         return result, gradients + totals
 
     def _feed_forward_backward(
-        self, gradient: Tensor, middle: Tensor, piece: _KeptPiece, adapters: Adapters, out: Tensor
+        self, gradient: Tensor, middle: Tensor, piece: KeptPiece, adapters: Adapters, out: Tensor
     ) -> list[Tensor]:
         """The gradient of the rows `middle` goes to `out`."""
         kernels = kernels_for(middle)
@@ -221,7 +187,7 @@ class FusedLayer:
         return gradients + down_gradients
 
     def _attend_backward(
-        self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: _Kept, *, wanted: bool
+        self, gradient: Tensor, x: Tensor, packing: Packing, adapters: Adapters, kept: Kept, *, wanted: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
         """`gradient` has room for the adapter of the output projection."""
         kernels = kernels_for(x)
@@ -255,36 +221,6 @@ class FusedLayer:
             gradient = gradient[:, : x.shape[1]]
             result = kernels.rms_norm_backward(normed_gradient, x, self.norms[0].weight, kept.first_rstd, gradient)
         return result, gradients + output_gradients
-
-
-class _Layer(torch.autograd.Function):
-    """A FusedLayer in autograd's graph: hidden states (1, tokens, width) to the same."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: FusedLayer, packing: Packing, *parameters: Tensor) -> Tensor:
-        ctx.layer, ctx.packing, ctx.kept, ctx.stored = layer, packing, [], None
-        rows = x.squeeze(0)
-        if layer.recompute and layer.store is not None:
-            ctx.stored = layer.store.put(rows)
-            ctx.save_for_backward(None, *parameters)
-        else:
-            ctx.save_for_backward(x, *parameters)
-        with torch.autocast(x.device.type, enabled=False):
-            adapters = layer.adapters.cast(x.dtype)
-            output = layer.compute(rows, packing, adapters, None if layer.recompute else ctx.kept)
-        return output.unsqueeze(0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        x = ctx.saved_tensors[0]  # read even if not needed: autograd refuses parameters that changed since
-        rows = ctx.stored.get() if x is None else x.squeeze(0)
-        kept = ctx.kept.pop() if ctx.kept else None
-        gradient = gradients[0].squeeze(0).contiguous()
-        with torch.autocast(rows.device.type, enabled=False):
-            result, adapter_gradients = ctx.layer.backward(
-                gradient, rows, ctx.packing, ctx.layer.adapters.cast(rows.dtype), kept, wanted=ctx.needs_input_grad[0]
-            )
-        return (None if result is None else result.unsqueeze(0), None, None, *adapter_gradients)
 
 
 def fuse_layers(model: nn.Module, *, keep_dequantized: torch.dtype | None = None) -> list[FusedLayer]:

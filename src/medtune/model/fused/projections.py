@@ -147,7 +147,7 @@ class Projections:
         reduced_gradient: Tensor | None,
         adapter: Adapter | None,
     ) -> list[Tensor]:
-        """The gradients of `parameters()`, in their order, float32. `reduced` is A x, computed anew if it is None.
+        """The gradients of `parameters()`, in their order, float32. `reduced` is A x, computed again if it is None.
 
         `gradient` and `x` may have room, which is not read.
         """
@@ -157,7 +157,7 @@ class Projections:
         if reduced is None:
             reduced = x @ adapter.down.t()
         down = list(_wide_product(reduced_gradient.t(), x).split([up.shape[1] for up in adapter.up]))
-        # Of the product with all A x each B takes its block: the rows are read once.
+        # Each B takes its block of the product with all A x: the rows are read once.
         blocks = _wide_product(reduced.t(), gradient).split(self.base.sizes, dim=1)
         up = [adapter.part(block.t(), place) * self._scale(place) for place, block in enumerate(blocks)]
         return down + up

@@ -1,4 +1,4 @@
-"""The folder of a merged model: what stands beside its weights, and whether a folder is one already."""
+"""The folder of a merged model: its files beside the weights, and whether a folder already holds one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def record_of(folder: Path) -> MergeRecord | None:
 
 
 def existing_merge(folder: Path, wanted: MergeRecord) -> MergeRecord | None:
-    """The record of a whole merge of the same adapter, base and dtype in `folder`; None if nothing stands there.
+    """The record of a whole merge of the same adapter, base and dtype in `folder`; None if nothing is there.
 
     Raises ModelError for anything else: a folder of a user's own is never written to.
     """

@@ -23,7 +23,7 @@ class MergeMeasurement:
     `kl` is of the evaluated model's next tokens from the merged model's. `rounding` is the same of the adapter on the
     base in 16 bit, so what merging by itself changed, and `tuning` of the base without its adapter, so what there was
     to lose; None where it was not measured. `agreement` is the share of answer tokens at which both models think the
-    same token the likeliest. Of greedy answers of at most `new_tokens` tokens, `same_prefix` is the share of tokens
+    same token the likeliest. For greedy answers of at most `new_tokens` tokens, `same_prefix` is the share of tokens
     before the first at which the two differ, `same_answers` the number of questions with one answer; None where
     nothing was generated.
     """

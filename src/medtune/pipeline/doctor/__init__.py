@@ -60,10 +60,7 @@ def _check_address() -> Iterator[Finding]:
 
 
 def _prepare() -> Iterator[Finding]:
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-
     from medtune.runtime.process import prepare_process
 
     prepare_process()
-    disable_progress_bars()
     yield from ()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from medtune.pipeline.doctor.findings import Finding, amount
+from medtune.runtime.distributed import world_size
 from medtune.runtime.hardware import (
     choose_device,
     choose_dtype,
@@ -15,7 +16,6 @@ from medtune.runtime.hardware import (
     host_free_bytes,
     host_total_bytes,
     total_bytes,
-    world_size,
 )
 
 _NO_GPU = "no CUDA GPU is visible; models compute on the CPU"

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import TYPE_CHECKING
 
 from medtune.errors import MedtuneError
+from medtune.model.quantization import FORMATS
 from medtune.pipeline.doctor.findings import Finding
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ def check_bitsandbytes(config: Config | None) -> Iterator[Finding]:
     elif loaded and lib.compiled_with_cuda:
         yield Finding("ok", "bitsandbytes", f"its native library loads, for torch's CUDA {torch.version.cuda}")
     else:
-        needed = config is None or config.model.quantization == "nf4" or "8bit" in config.training.optimizer
-        reason = f"its native library for torch's CUDA {torch.version.cuda} does not load, which nf4 weights need"
+        packed = [found.name for found in FORMATS.values() if found.packed]
+        needed = config is None or config.model.quantization in packed or "8bit" in config.training.optimizer
+        reason = f"its native library for torch's CUDA {torch.version.cuda} does not load, which "
+        reason += f"{' and '.join(packed)} weights need"
         fix = "see `python -m bitsandbytes`; install a bitsandbytes release built for that CUDA, unset BNB_CUDA_VERSION"
         yield Finding("failure" if needed else "warning", "bitsandbytes", reason, fix)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtune.config.schema import Config
+from medtune.data.audit_record import Audit
 from medtune.errors import RunDirError
 from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
@@ -20,98 +21,6 @@ from medtune.storage.reading import DamagedError, check_type
 
 # Metrics that a single answer has a value of.
 ROW_METRICS = ("rougeL", "bertscore_f1")
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Lengths of one kind of text, in tokens."""
-
-    mean: float
-    median: float
-    p90: float
-    max: float
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """How many test rows have their like elsewhere."""
-
-    rows: int
-    share: float
-    template_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """Test rows with their like in train, by this split and by a random one of the same size."""
-
-    split: dict[str, Shared]
-    random: dict[str, Shared] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AuditSplit:
-    """How the rows were split."""
-
-    method: str
-    rows: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicates:
-    """Answers that stand more than once among the rows kept."""
-
-    rows_with_near_duplicate_answer: int
-    share_with_near_duplicate_answer: float
-    template_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Truncation:
-    """What `training.max_length` does to the training rows."""
-
-    max_length: int
-    policy: str
-    rows: int
-    cut: int
-    dropped: int
-    tokens: int
-    tokens_lost: int
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many of each thing the rows kept hold."""
-
-    rows: int
-    questions: int
-    answers: int
-    documents: int
-    focuses: int
-    groups: int
-    largest_group: int
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLengths:
-    """Lengths of questions, answers and whole rows, in the model's tokens."""
-
-    question: Spread
-    answer: Spread
-    row: Spread
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """The parts of `data/audit.json` that the report shows."""
-
-    split: AuditSplit
-    counts: Counts
-    duplicates: Duplicates
-    lengths: TokenLengths
-    truncation: Truncation
-    leakage: dict[str, Leak | None]
-    cleaning: dict[str, dict[str, int | str]]
 
 
 @dataclass(frozen=True, slots=True)

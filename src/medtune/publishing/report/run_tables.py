@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES, KINDS
 from medtune.publishing.public_names import public_name, without_paths
-from medtune.publishing.report.reading_run import Audit, ReportData, Shared, Step
+from medtune.publishing.report.reading_run import ReportData, Step
 from medtune.publishing.report.tables import Table, make_table
 from medtune.publishing.report.training_charts import GIB, planned_peak, stage_peaks, validation_losses
 
@@ -127,14 +128,10 @@ def _leak_table(audit: Audit) -> Table:
     rows = []
     for kind in KINDS:
         leak = audit.leakage.get(kind)
-        split, random = (leak.split, leak.random) if leak else (None, None)
-        rows.append((KIND_NAMES[kind], _share(split), _share(random)))
+        shares = (leak.split, leak.random) if leak else (None, None)
+        rows.append((KIND_NAMES[kind], *(f"{found.in_train.share:.1%}" if found else "not given" for found in shares)))
     head = ("Shared with a training row", f"This split ({method})", "A random split")
     return make_table("Share of the test rows that have their like in train", head, rows)
-
-
-def _share(found: Mapping[str, Shared] | None) -> str:
-    return f"{found['in_train'].share:.1%}" if found and "in_train" in found else "not given"
 
 
 def audit_sentences(audit: Audit) -> list[str]:

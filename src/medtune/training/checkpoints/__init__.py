@@ -1,1 +1,1 @@
-"""What a stopped training goes on from."""
+"""What a stopped training resumes from."""

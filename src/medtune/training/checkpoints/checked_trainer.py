@@ -1,4 +1,4 @@
-"""TRL's trainer, which reads a checkpoint only as far as it is sound."""
+"""TRL's trainer, which seals the checkpoints that it writes and reads one only as far as it is sound."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from trl import SFTTrainer
 
 from medtune.errors import ModelError
 from medtune.model.adapter_files import WEIGHTS_NAME, weight_problem
-from medtune.training.checkpoints.contents import checkpoint_error, reading, require_fitting_moments
+from medtune.training.checkpoints.contents import best_step, checkpoint_error, reading, require_fitting_moments
+from medtune.training.checkpoints.pushing import CheckpointPusher
+from medtune.training.checkpoints.sealing import prune_checkpoints, seal_checkpoint, writing_checkpoint
 from medtune.training.continuation import require_best
+from medtune.training.health import require_finite_adapter
+from medtune.training.job import TrainingJob
 
 
 class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
-    """Everything that a training goes on by is read under `reading`, and has to fit the model."""
+    """Everything that a training resumes from is read under `reading`, and has to fit the model."""
 
+    job: TrainingJob
+    pusher: CheckpointPusher | None
     _folder = Path()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -58,3 +64,30 @@ class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
         if checkpoint is not None:
             with reading(Path(checkpoint)):
                 super()._load_rng_state(checkpoint)
+
+    def load_best(self) -> None:
+        """Load the weights of the best checkpoint, if the training is to end with those."""
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    def save_now(self) -> None:
+        """Save a checkpoint of the step in hand."""
+        self._save_checkpoint(self.model, None)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As the trainer does; sealed once every process has written its part, and only then are older ones deleted."""
+        require_finite_adapter(self.model)
+        run = self.job.run
+        folder = run.checkpoints_dir / f"checkpoint-{self.state.global_step}"
+        with writing_checkpoint(folder):
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.state.is_world_process_zero:
+            with writing_checkpoint(folder):
+                seal_checkpoint(run, folder, self.job.origin)
+            if self.pusher is not None:
+                self.pusher.push(folder)
+            prune_checkpoints(run, self.job.training.keep_checkpoints, best_step)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None for checkpoints."""

@@ -24,9 +24,9 @@ from medtune.storage.reading import DamagedError, check_type, read_mapping
 from medtune.training.checkpoints.sealing import step_of
 
 STATE_NAME = "trainer_state.json"
-# Kept beside every checkpoint by the trainer, and read by nobody.
+# The trainer writes it with every checkpoint, and nothing reads it.
 _UNREAD = {"training_args.bin"}
-# Without them the trainer would go on all the same, from moments and random numbers of its own.
+# Without them the trainer would resume all the same, with fresh moments and random numbers.
 _NEEDED = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
 # An optimizer's tensors that are as large as the weight they belong to, in torch and in bitsandbytes.
 _LIKE_WEIGHTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "state1", "state2")
@@ -37,7 +37,7 @@ _Count = Annotated[int, Field(ge=1, strict=True)]
 
 @dataclass(frozen=True)
 class _State:
-    """What a training goes on by, of the trainer's own state."""
+    """The part of the trainer's own state that a training resumes from."""
 
     global_step: _Count
     max_steps: _Count
@@ -80,7 +80,7 @@ def best_step(folder: Path) -> int | None:
 
 
 def require_known_files(folder: Path) -> None:
-    """Raises RunDirError if the trainer would go on without what is missing, or read what medtune never writes."""
+    """Raises RunDirError for a missing file that the trainer would do without, and one that medtune never writes."""
     files = [file.relative_to(folder) for file in sorted(folder.rglob("*"))]
     for file in files:
         weights = file.suffix in (".bin", ".safetensors") and file.name not in {"adapter_model.safetensors", *_UNREAD}
@@ -93,16 +93,16 @@ def require_known_files(folder: Path) -> None:
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """What goes wrong while the trainer reads a checkpoint, in one line. Raises RunDirError."""
+    """Turn any failure of the trainer to read a checkpoint into a RunDirError of one line."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
-        raise  # no fault of the checkpoint
+        raise  # not the checkpoint's fault
     except (
         pickle.UnpicklingError, SafetensorError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
         LookupError, AttributeError, ArithmeticError,
     ) as error:  # fmt: skip
-        # Of torch's refusal the first line says what, and the others how to run the code in it.
+        # The first line of torch's refusal says what it found; the others say how to run the code in it.
         reason = "holds a pickle" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise checkpoint_error(folder, f"cannot be read ({reason})") from None
 
@@ -121,7 +121,7 @@ def require_fitting_moments(optimizer: Any, folder: Path) -> None:
 
 
 def checkpoint_error(folder: Path, problem: str) -> RunDirError:
-    """That training cannot go on from `folder`."""
+    """The error that training cannot resume from `folder`."""
     return RunDirError(
         f"{folder}: {one_line(problem)}; delete {folder} to go on from the checkpoint before it, or start over"
     )

@@ -1,4 +1,4 @@
-"""The newest checkpoint and the best go up in the background, however often the Hub fails; training never waits."""
+"""The newest checkpoint and the best go to the Hub in the background, however often it fails; training never waits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
-from medtune.config.schema import Config
 from medtune.errors import HubError, HubUnavailableError
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub_repositories import commit_files, open_private_repository, squash_history
 from medtune.training.checkpoints.remote import SUFFIXES, names_in_repository, remote_steps
@@ -38,7 +37,7 @@ _STAGED = ".pushing-"
 
 @dataclass(frozen=True, slots=True)
 class StagedCheckpoint:
-    """A checkpoint on its way up, in a run directory of its own, which pruning does not touch."""
+    """A checkpoint to upload, in a run directory of its own, which pruning does not touch."""
 
     run: RunDir
     step: int
@@ -47,7 +46,7 @@ class StagedCheckpoint:
     def of(cls, run: RunDir, folder: Path) -> StagedCheckpoint:
         """The sealed checkpoint `folder` of `run` and the best one so far, linked, and what goes with them, copied.
 
-        The best is what a training may end with, so that a machine which goes on needs it too.
+        The best is what a training may end with, so a machine that resumes it needs the best too.
         """
         staged = RunDir(Path(tempfile.mkdtemp(dir=run.checkpoints_dir, prefix=_STAGED)))
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
@@ -61,12 +60,12 @@ class StagedCheckpoint:
         return cls(staged, step_of(folder))
 
     def remove(self) -> None:
-        """Once it has arrived, or another takes its place."""
+        """Delete it, once it has arrived or another takes its place."""
         shutil.rmtree(self.run.path, ignore_errors=True)
 
 
 class CheckpointPusher:
-    """Pushes the newest of the checkpoints that it is handed; one that waits is dropped for a newer one."""
+    """Pushes the newest of the checkpoints that it is given; one that waits is dropped for a newer one."""
 
     def __init__(self, run: RunDir, repo: str):
         self.run, self.repo = run, repo
@@ -191,10 +190,9 @@ class CheckpointPusher:
             squash_history(self.repo, message)
 
 
-def open_pusher(run: RunDir, config: Config, resumed: Path | None) -> CheckpointPusher | None:
-    """The pusher of a training that names a repository, in its first process; `resumed` goes up if it is not there."""
-    repo = config.training.push_checkpoints_to
-    if repo is None or rank() != 0:
+def open_pusher(run: RunDir, repo: str | None, resumed: Path | None) -> CheckpointPusher | None:
+    """The pusher of a training that names a repository, in its first process. It pushes `resumed` if need be."""
+    if repo is None or not is_main():
         return None
     pusher = CheckpointPusher(run, repo)
     if resumed is not None:

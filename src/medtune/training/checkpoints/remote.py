@@ -1,6 +1,6 @@
-"""The newest checkpoint in a private Hub repository, and the best: what is found there, and how it comes back.
+"""The newest and the best checkpoint in a private Hub repository: finding, checking and fetching them.
 
-The repository is laid out as a run directory and holds nothing that rows, questions or answers stand in.
+The repository is laid out as a run directory and holds no rows, questions or answers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from medtune.config.recipes import changed_keys, read_config
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, HubError, HubUnavailableError
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.hardware import rank
+from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub import NEVER
 from medtune.storage.hub_repositories import RepositoryState, fetch_files, open_private_repository, require_write_token
@@ -33,7 +33,7 @@ from medtune.training.checkpoints.sealing import (
     step_of,
 )
 
-# Of a checkpoint's files. Not training_args.bin: a pickle that resuming does without.
+# Files of a checkpoint that are pushed. Not training_args.bin, a pickle that resuming does without.
 SUFFIXES = frozenset({".json", ".jinja", ".model", ".pt", ".pth", ".safetensors", ".txt"})
 # Optimiser, schedule and random state, which transformers reads by torch's loader of tensors and nothing else.
 _STATES = frozenset({"*.pt", "*.pth"})
@@ -64,11 +64,11 @@ def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool
     """Find out before long work whether checkpoints can be pushed, and whether the repository is this run's to write.
 
     Raises HubError if there is no token that may write, if the repository is public, cannot be had, or holds a
-    checkpoint of another training, or of this one without `resume`; where the Hub fails, unless something stands
-    already that is worth going on with: `started` says so.
+    checkpoint of another training, or of this one without `resume`; and if the Hub fails, unless the run has `started`
+    or has a checkpoint here.
     """
     repo = config.training.push_checkpoints_to
-    if repo is None or rank() != 0 or run.is_complete("train"):
+    if repo is None or not is_main() or run.is_complete("train"):
         return
     try:
         state = _patiently(lambda: open_private_repository(repo))
@@ -88,14 +88,14 @@ def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool
     except HubUnavailableError as error:
         if not started and last_checkpoint(run) is None:
             raise
-        say(f"{error}; going on, checkpoints are pushed once it works")
+        say(f"{error}; the run continues, and checkpoints are pushed once it works")
 
 
 def newest_checkpoint(run: RunDir, config: Config, origin: Mapping[str, str], local: Path | None) -> Path | None:
-    """`local`, the newest whole checkpoint that stands here, or the repository's, fetched, if that is newer.
+    """`local`, the newest whole checkpoint that is here, or the repository's, fetched, if that is newer.
 
-    Raises HubError if it is of another training or damaged, or if the Hub fails and there is nothing here to go on
-    with. Several processes may call this at once: the first one that a machine has fetches for all.
+    Raises HubError if it is of another training or damaged, or if the Hub fails and there is nothing here to
+    resume from. Several processes may call this at once: the first one that a machine has fetches for all.
     """
     repo = config.training.push_checkpoints_to
     if repo is None:
@@ -110,7 +110,7 @@ def newest_checkpoint(run: RunDir, config: Config, origin: Mapping[str, str], lo
         except HubUnavailableError as error:
             if local is None:
                 raise
-            say(f"{error}; going on from {local.name}, which stands here")
+            say(f"{error}; resuming from {local.name}, which is here")
             return local
 
 
@@ -127,7 +127,7 @@ def _fetch_if_newer(
         plan = fetched.checkpoints_dir / PLAN_NAME
         wanted = [fetched.config_file, fetched.history_file, plan]
         patterns = [_name(fetched, file) for file in wanted] + [f"{_name(fetched, folder)}/*" for folder in found]
-        # Of what never comes from a Hub, states of the trainer are read with care, and an adapter lies one folder deep.
+        # Two kinds of file are fetched here alone: states of the trainer, read with care, and an adapter a folder deep.
         never = [pattern for pattern in NEVER if pattern not in {*_STATES, "*/*.safetensors"}]
         fetch_files(repo, state, patterns, never, fetched.path)
         _require_configuration(repo, fetched, config)
@@ -169,7 +169,7 @@ def _require_sound(repo: str, folder: Path, origin: Mapping[str, str]) -> None:
         try:
             with safe_globals():
                 unsafe = get_unsafe_globals_in_checkpoint(file)
-        except (ValueError, RuntimeError, UnpicklingError):  # not of torch.save's making
+        except (ValueError, RuntimeError, UnpicklingError):  # torch.save did not write it
             unsafe = ["no tensors"]
         if unsafe:
             problem = f"{file.name} holds more than tensors ({unsafe[0]}) and was not loaded"
@@ -185,7 +185,7 @@ def _name(run: RunDir, file: Path) -> str:
 
 
 def _patiently(action: Callable[[], T]) -> T:
-    """What `action` returns; tried again a few times where the Hub fails."""
+    """Return `action()`, tried again a few times while the Hub fails."""
     for seconds in TRIES:
         try:
             return action()

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from medtune.config.recipes import MAY_CHANGE
 from medtune.config.schema import Config
@@ -24,12 +23,12 @@ from medtune.records import EncodedRow, FileRecord
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import say
 from medtune.storage.disk_errors import writing
-from medtune.storage.reading import DamagedError, check_type, describe_file, difference, read_mapping, read_text
+from medtune.storage.reading import DamagedError, check_type, describe_file, difference, read_mapping
 from medtune.storage.writing import flush
 
 SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
-# What of a configuration a training depends on.
+# The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
 
 
@@ -45,7 +44,7 @@ class _Seal:
 def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype: str) -> dict[str, str]:
     """What a training is made of, `base` being the model's identity, and in which dtype it is computed.
 
-    A checkpoint of another origin continues another training; only the dtype may change with the machine.
+    A checkpoint of another origin belongs to another training; only the dtype may change with the machine.
     """
     values = config.model_dump(mode="json", include=_SECTIONS)
     for key in MAY_CHANGE:
@@ -66,7 +65,7 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
 
 @contextmanager
 def writing_checkpoint(folder: Path) -> Iterator[None]:
-    """The block writes a checkpoint. Raises DiskError, and leaves nothing of it, if the disk does not let it."""
+    """In this block a checkpoint is written. If the disk does not let it, raises DiskError and leaves nothing of it."""
     try:
         with writing(folder):
             yield
@@ -112,15 +111,15 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
 
 
 def differing_origin(folder: Path, origin: Mapping[str, str]) -> list[str]:
-    """What the training of a sealed checkpoint does not share with `origin`, and would have to."""
+    """The parts of `origin` in which the training of a sealed checkpoint differs, except the dtype."""
     found = _read_seal(folder).origin
     return [name for name, value in origin.items() if found.get(name) != value and name != "dtype"]
 
 
 def link_checkpoint(folder: Path, target: Path, suffixes: Collection[str]) -> None:
-    """The sealed checkpoint `folder` once more at `target`, as far as its files end in `suffixes`.
+    """Put the files of the sealed checkpoint `folder` that end in `suffixes` into `target`, with a seal.
 
-    Files are hard links where the file system has them: they stay when `folder` is deleted, and take no space before.
+    They are hard links where the file system has those: they outlive `folder`, and take no space before.
     """
     sealed = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
     kept = {name: entry for name, entry in sealed["files"].items() if Path(name).suffix in suffixes}
@@ -138,7 +137,7 @@ def prune_checkpoints(run: RunDir, keep: int, best_step: Callable[[Path], int | 
     """Delete torn checkpoints and all whole ones but the newest, its best, and up to `keep` in all.
 
     `best_step` is the step of the best checkpoint when one was saved. An older one is of use only beside its own best:
-    without that no training goes on from it.
+    no training can resume without that.
     """
     folders = sorted(_folders(run), key=step_of, reverse=True)
     sealed = {step_of(folder): folder for folder in folders if (folder / SEAL_NAME).is_file()}
@@ -154,29 +153,6 @@ def prune_checkpoints(run: RunDir, keep: int, best_step: Callable[[Path], int | 
             # The seal first: what is half deleted must not pass for whole.
             (folder / SEAL_NAME).unlink(missing_ok=True)
             shutil.rmtree(folder)
-
-
-def save_plan(run: RunDir, plan: Mapping[str, Any]) -> None:
-    """Keep the plan of a training beside its checkpoints."""
-    run.write_json(run.checkpoints_dir / PLAN_NAME, dict(plan))
-
-
-def read_plan(run: RunDir) -> str:
-    """The plan that the checkpoints were made with, as JSON. Raises RunDirError if it is missing."""
-    file = run.checkpoints_dir / PLAN_NAME
-    try:
-        return read_text(file)
-    except FileNotFoundError:
-        raise plan_error(run, "missing") from None
-    except DamagedError as error:
-        raise plan_error(run, f"damaged ({error})") from None
-
-
-def plan_error(run: RunDir, problem: str) -> RunDirError:
-    """That training cannot go on without its plan."""
-    return RunDirError(
-        f"{run.checkpoints_dir / PLAN_NAME}: {problem}; restore it, or delete {run.checkpoints_dir} to start over"
-    )
 
 
 def _folders(run: RunDir) -> list[Path]:

@@ -1,7 +1,7 @@
 """How a step is computed in the memory that is there: the fastest plan whose predicted peak fits.
 
 A plan changes neither the rows of a step nor its gradient: tokens per pass, which layers are computed again in the
-backward pass, where their inputs wait, whether base weights stay in 4 bit, and where the embeddings sit.
+backward pass, where their inputs wait, whether base weights stay packed, and where the embeddings sit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 from medtune.config.training import TrainingSection
 from medtune.errors import ModelError
 from medtune.model.packing import filled_up
+from medtune.model.quantization import AS_STORED, DEQUANTIZED
 from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelShape, TrainingPlan, predicted_peak
 
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
 OPERATIONS_PER_BYTE = 200
 # A pass of few tokens does not fill the GPU: what its products cost beside their operations, as tokens.
 IDLE_TOKENS = 64
-# Of the operations a GPU could do, what matrix products of these shapes reach.
+# The share of a GPU's operations a second that matrix products of these shapes reach.
 REACHED = 0.7
 # Seconds that the host takes to launch a layer's forward pass; as much for a backward pass, and for computing again. A
 # GPU that is faster waits.
@@ -32,8 +33,8 @@ HOST_SECONDS = 0.0022
 HOST_EMBEDDINGS_COST, PAGED_COST = 1.005, 1.05
 # Copies out and back pass beside the computation, but share its memory, and cost the host seconds a layer.
 OFFLOAD_COST, OFFLOAD_SECONDS = 1.01, 0.0008
-# Of the memory that is free, what training plans with. The rest is for the allocator's gaps between the activations of
-# passes of unlike sizes: 0.74 GiB beside 13.71 on an H200.
+# The share of the free memory that training plans with. The rest is for the allocator's gaps between activations of
+# passes of different sizes: 0.74 GiB beside 13.71 on an H200.
 MARGIN = 0.9
 
 
@@ -47,7 +48,7 @@ def plan_training(
     optimizers: Sequence[str],
     must_fit: bool = True,
 ) -> TrainingPlan:
-    """The plan with the least work a token among those that fit; what `training` sets by hand is kept to.
+    """The plan with the least work a token among those that fit. Settings that `training` makes by hand are kept.
 
     `largest_step` is the most tokens of one optimiser step, `optimizers` those to choose from, the best first. Raises
     ModelError if nothing fits, with what the smallest plan would take; unless it `must_fit`, that plan comes back.
@@ -89,8 +90,8 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | No
     passes = 2 + share * ((1 - down) if shape.fused else 1)
     tokens = plan.tokens_per_micro_batch
     work = 2 * (shape.layers * shape.layer_parameters * passes + 2 * shape.head_parameters) * (tokens + IDLE_TOKENS)
-    if plan.weights == "nf4":
-        moved = shape.layers * shape.packed_layer_parameters * (shape.item + 0.53) * passes
+    if plan.weights == AS_STORED:
+        moved = shape.layers * shape.packed_layer_parameters * shape.unpacking_bytes * passes
         work += OPERATIONS_PER_BYTE * moved
     if operations is not None:
         host = HOST_SECONDS * (2 + share) + OFFLOAD_SECONDS * offloaded
@@ -106,7 +107,7 @@ def _candidates(
 ) -> Iterator[TrainingPlan]:
     can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
-    stored = _allowed(training.weights, "nf4", "dequantized" if can_dequantize else None)
+    stored = _allowed(training.weights, AS_STORED, DEQUANTIZED if can_dequantize else None)
     for tokens, weights, embeddings, optimizer in product(sizes, stored, places, optimizers):
         for checkpointed, offloaded in _checkpointing(shape, machine, training):
             yield TrainingPlan(

@@ -14,26 +14,25 @@ from medtune.model.adapters import attach_new_adapter, lift_adapter, resolve_ada
 from medtune.model.attention import varlen_fits
 from medtune.model.loading import model_without_weights, prepare_for_training
 from medtune.model.packing import filled_up
+from medtune.model.quantization import StorageFormat, storage_format
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import torch_dtype
 from medtune.training.arguments import optimizer_names
 from medtune.training.plan.choosing import MARGIN, REACHED, plan_training, work_per_token
 from medtune.training.plan.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
 from medtune.training.plan.shapes import head_size, is_base_linear, shape_of
-from medtune.training.preparation import HOST_SHARE
+from medtune.training.prepared_step import HOST_SHARE
 
-# A weight in NF4 takes half a byte, and of every 64 a scale of one byte, of which 256 share one in float32.
-NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 # Host memory of the smallest machines that GPUs come with in notebooks.
 HOST_GIB = 12
-# Of the operations on the datasheet, what whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an H200,
-# weights dequantised, nothing computed again (docs/performance.md). Matrix products by themselves reach more.
+# The share of the datasheet's operations that whole steps of LLaMA-3-8B's shape reach: 17,534 tokens a second on an
+# H200, weights dequantised, nothing computed again (docs/performance.md). Matrix products alone reach more.
 REACHED_BY_STEPS = 0.53
 
 
 @dataclass(frozen=True, slots=True)
 class ModelBytes:
-    """What a loaded model takes on the device, in bytes. `packed` are the weights in it that are in 4 bit."""
+    """What a loaded model takes on the device, in bytes. `packed` counts the weights in it that are packed."""
 
     layers: int
     embeddings: int
@@ -51,6 +50,7 @@ class DescribedModel:
     """A PeftModel without weights, and what it takes once it is loaded; `config` is transformers' own."""
 
     config: Any
+    storage: StorageFormat
     shape: ModelShape
     size: ModelBytes
     dtype: str
@@ -70,16 +70,16 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) ->
     model = model_without_weights(path, dtype, config.model.base)
     model.requires_grad_(False)
     model = _attach(prepare_for_training(model, config.model.kbit_preparation), config)
-    head = model.get_output_embeddings()
+    head, storage = model.get_output_embeddings(), storage_format(config.model.quantization)
 
     def is_packed(module: nn.Module) -> bool:
-        return config.model.quantization == "nf4" and module is not head and is_base_linear(module)
+        return storage.packed and module is not head and is_base_linear(module)
 
     wanted = torch_dtype(dtype)
     spreads = not varlen_fits(gpu.capability, wanted, head_size(model.config.get_text_config()))
     shape = shape_of(model, config, wanted, spreads=spreads, on_gpu=True, is_packed=is_packed)
     packed = [module for module in model.modules() if isinstance(module, nn.Linear) and is_packed(module)]
-    return DescribedModel(model.config, shape, _bytes_of(model, packed), dtype)
+    return DescribedModel(model.config, storage, shape, _bytes_of(model, packed, storage), dtype)
 
 
 def _attach(model: Any, config: Config) -> Any:
@@ -91,7 +91,7 @@ def _attach(model: Any, config: Config) -> Any:
     return lift_adapter(get_peft_model(model, stored))
 
 
-def _bytes_of(model: Any, packed: list[nn.Linear]) -> ModelBytes:
+def _bytes_of(model: Any, packed: list[nn.Linear], storage: StorageFormat) -> ModelBytes:
     ends = (model.get_input_embeddings().weight, getattr(model.get_output_embeddings(), "weight", None))
     ends_by_id = {id(weight): weight for weight in ends if weight is not None}
     packed_ids = {id(module.weight) for module in packed}
@@ -101,7 +101,7 @@ def _bytes_of(model: Any, packed: list[nn.Linear]) -> ModelBytes:
         if parameter.requires_grad:
             adapters += size
         elif id(parameter) in packed_ids:
-            layers += round(parameter.numel() * NF4_BYTES)
+            layers += storage.bytes_of(parameter)
         elif id(parameter) not in ends_by_id:
             layers += size
     embeddings = sum(weight.numel() * weight.element_size() for weight in ends_by_id.values())

@@ -1,4 +1,4 @@
-"""The peak of GPU memory in a training step, foretold part by part from a model's shape and a plan."""
+"""The peak of GPU memory in a training step, predicted part by part from a model's shape and a plan."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Literal
 from medtune.model.fused.layers import FEED_FORWARD_TOKENS
 from medtune.model.host_store import LAYERS_AHEAD
 from medtune.model.packing import balanced_slices
+from medtune.model.quantization import AS_STORED, DEQUANTIZED
 
 GIB = 2**30
-# Inputs on the device while they are copied out; and back, that of the layer in hand and of the one behind it.
+# Inputs on the device while they are copied out; and back, that of the current layer and of the next.
 ON_THEIR_WAY_OUT, ON_THEIR_WAY_BACK = LAYERS_AHEAD + 1, 2
 
 
@@ -19,7 +20,8 @@ class ModelShape:
     """What a plan needs to know of a model. Sizes are elements, `item` bytes each, unless they say bytes.
 
     `spread` is what attention keeps of a token while its graph is there, beside query, key, value and result; rooms are
-    what fused layers hold beside the weights of a layer and beside gate and up, for the adapters.
+    what fused layers hold beside the weights of a layer and beside gate and up, for the adapters. `unpacking_bytes` are
+    read and written to dequantise one packed weight.
     """
 
     layers: int
@@ -31,6 +33,7 @@ class ModelShape:
     item: int
     layer_parameters: int
     packed_layer_parameters: int
+    unpacking_bytes: float
     largest_group: int
     room_parameters: int
     gate_up_room: int
@@ -84,7 +87,7 @@ class TrainingPlan:
         parts = [
             f"passes of up to {self.tokens_per_micro_batch:,} tokens",
             f"{again} computed again{from_host}",
-            f"base weights {'dequantised once' if self.weights == 'dequantized' else 'as they are stored'}",
+            f"base weights {'dequantised once' if self.weights == DEQUANTIZED else 'as they are stored'}",
             f"embeddings {'in host memory' if self.embeddings == 'host' else 'on the device'}",
             f"optimiser {self.optimizer}",
         ]
@@ -126,7 +129,7 @@ def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakP
     """The predicted peak of passes of `plan.tokens_per_micro_batch` tokens, part by part."""
     tokens, item = plan.tokens_per_micro_batch, shape.item
     dequantized = 0
-    if plan.weights == "dequantized":
+    if plan.weights == DEQUANTIZED:
         dequantized = (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
     elif not shape.packed_layer_parameters:
         dequantized = shape.room_parameters * shape.layers * item
@@ -183,7 +186,7 @@ def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recompu
     if not shape.fused:
         rows, gate_up = rows + 8 * tokens * shape.hidden, gate_up + 4 * piece * shape.intermediate
     # Either the activation's gradient is there with the last matrix, or the norm's with that of gate and up.
-    matrix = shape.largest_group if plan.weights == "nf4" and shape.packed_layer_parameters else 0
+    matrix = shape.largest_group if plan.weights == AS_STORED and shape.packed_layer_parameters else 0
     wide = max(piece * shape.intermediate + matrix / 2, piece * shape.hidden + matrix)
     return float((rows + gate_up + wide + piece * shape.hidden) * shape.item)
 

@@ -11,9 +11,10 @@ from torch import nn
 from medtune.config.schema import Config
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.model.attention import spreads_key_heads
-from medtune.model.base_weights import is_4bit, room_for
+from medtune.model.base_weights import room_for
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
 from medtune.model.fused.projections import joined_rank
+from medtune.model.quantization import is_packed, storage_format
 from medtune.training.plan.peaks import ModelShape
 
 
@@ -21,7 +22,7 @@ def model_shape(model: Any, config: Config, device: torch.device, dtype: torch.d
     """The shape of a PeftModel for training on `device`, read from its modules."""
     spreads = spreads_key_heads(device, dtype, head_size(model.config.get_text_config()))
     on_gpu = model.get_input_embeddings().weight.is_cuda
-    return shape_of(model, config, dtype, spreads=spreads, on_gpu=on_gpu, is_packed=is_4bit)
+    return shape_of(model, config, dtype, spreads=spreads, on_gpu=on_gpu, is_packed=is_packed)
 
 
 def head_size(text: Any) -> int:
@@ -41,7 +42,7 @@ def shape_of(
     """The shape of a PeftModel, which need not hold any weights.
 
     `spreads` says whether attention keeps keys and values for every query head, `on_gpu` whether embeddings may leave
-    for host memory, `is_packed` which linear layers are in 4 bit.
+    for host memory, `is_packed` which linear layers are packed.
     """
     text = model.config.get_text_config()
     layers = decoder_layers(model)
@@ -67,6 +68,7 @@ def shape_of(
         item=dtype.itemsize,
         layer_parameters=sum(counts) or 12 * text.hidden_size**2,
         packed_layer_parameters=sum(n for module, n in zip(linear, counts, strict=True) if is_packed(module)),
+        unpacking_bytes=storage_format(config.model.quantization).unpacking_bytes(dtype.itemsize),
         largest_group=2 * max(counts, default=0) + max(rooms, default=0),
         room_parameters=sum(rooms),
         gate_up_room=room_for(joined_rank(groups[2])) if fused else 0,

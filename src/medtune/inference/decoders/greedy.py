@@ -1,4 +1,4 @@
-"""Greedy decoding of one batch of prompts, as every model can do it: with transformers' growing key-value cache."""
+"""What every greedy decoder shares: its interface, padded prompts, and the choice of the next token."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-
-from medtune.runtime.hardware import input_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,50 +59,6 @@ def pad_left(prompts: Sequence[list[int]], pad_token_id: int, device: torch.devi
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     return PaddedPrompts(ids.to(device), mask.to(device), positions.to(device))
-
-
-class DynamicDecoder:
-    """Decodes with a cache that grows by a token a step; a row leaves the batch at its end token."""
-
-    def __init__(self, model: Any, greedy: Greedy) -> None:
-        self.model = model
-        self.greedy = greedy
-        self.device = input_device(model)
-
-    def reserve(self, rows: int, width: int) -> None:
-        """Nothing is kept."""
-
-    @torch.no_grad()
-    def decode(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """As `Decoder.decode`."""
-        from transformers import DynamicCache
-
-        answers: list[list[int]] = [[] for _ in prompts]
-        owners = list(range(len(prompts)))
-        batch = pad_left(prompts, self.greedy.pad_token_id, self.device)
-        # Of this one mask, each step reads a longer part.
-        mask = pad(batch.mask, (0, self.greedy.max_new_tokens), value=1)
-        tokens, positions, width = batch.ids, batch.positions, batch.ids.shape[1]
-        cache = DynamicCache(config=self.model.config)
-        for step in range(self.greedy.max_new_tokens):
-            logits = last_logits(self.model, tokens, mask[:, : width + step], positions, cache)
-            chosen = best_tokens(logits).to(self.device)
-            for owner, token in zip(owners, chosen.tolist(), strict=True):
-                answers[owner].append(token)
-            going = [row for row, owner in enumerate(owners) if answers[owner][-1] not in self.greedy.end_token_ids]
-            if not going:
-                break
-            if len(going) < len(owners):
-                owners = [owners[row] for row in going]
-                rows = torch.tensor(going, device=self.device)
-                # Not `batch_select_indices`, which layers with a recurrent state lack.
-                cache.reorder_cache(rows)
-                mask, positions, chosen = mask[rows], positions[rows], chosen[rows]
-            tokens, positions = chosen.unsqueeze(1), positions[:, -1:] + 1
-        return answers
-
-    def release(self) -> None:
-        """Nothing is kept."""
 
 
 def last_logits(model: Any, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache: Any, **more: Any) -> Tensor:

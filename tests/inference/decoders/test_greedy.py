@@ -4,8 +4,9 @@ import pytest
 import torch
 from greedy_reference import CAP, END
 
-from medtune.inference.decoding import DynamicDecoder, Greedy, best_tokens, pad_left
-from medtune.inference.static_decoding import StaticDecoder
+from medtune.inference.decoders.dynamic import DynamicDecoder
+from medtune.inference.decoders.greedy import Greedy, best_tokens, pad_left
+from medtune.inference.decoders.static import StaticDecoder
 
 GREEDY = Greedy(frozenset(END), CAP, pad_token_id=2)
 

@@ -1,4 +1,4 @@
-"""A model made ready for its training step: the plan, what it asks of the model, and the way to one that takes less."""
+"""A model made ready for its training step: the plan, the changes it needs in the model, and plans that take less."""
 
 from __future__ import annotations
 
@@ -16,31 +16,25 @@ from medtune.model.fused.adapters import fuse_adapters
 from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import HostMemoryError, HostStore
+from medtune.model.quantization import AS_STORED, DEQUANTIZED
 from medtune.records import EncodedRow
-from medtune.runtime.hardware import (
-    free_bytes,
-    host_free_bytes,
-    matrix_rate,
-    rank,
-    release_memory,
-    torch_dtype,
-    world_size,
-)
+from medtune.runtime.distributed import world_size
+from medtune.runtime.hardware import free_bytes, host_free_bytes, matrix_rate, release_memory, torch_dtype
 from medtune.runtime.progress import say
-from medtune.training.arguments import checkpoint_whole_layers, optimizer_names, total_steps
-from medtune.training.batching import StepSampler
+from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
+from medtune.training.batching import largest_step
 from medtune.training.plan.choosing import MARGIN, plan_training
 from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
 from medtune.training.plan.shapes import model_shape
 
-# Of the main memory that is available, at most this share becomes page-locked.
+# The share of the available main memory that may become page-locked.
 HOST_SHARE = 0.6
-# After memory ran out, the share of what was foretold, or had on the host, that the next plan may take.
+# After memory ran out, the share of the predicted peak, or of the host memory in use, that the next plan may take.
 LESS = 0.92
 
 
 class PreparedStep:
-    """A PeftModel made ready for its training step, and the plan by which that is computed.
+    """A PeftModel made ready for its training step, and the plan that says how to compute it.
 
     Where memory runs out although the plan was to fit, `take_less` makes another. Every plan computes the same
     gradient.
@@ -56,12 +50,13 @@ class PreparedStep:
         dtype: str,
         plan: TrainingPlan | None = None,
     ) -> None:
-        """Plan the step, or take the `plan` of a training that goes on; say so. Raises ModelError if nothing fits."""
+        """Plan the step, or take the `plan` of a resumed training, and say so. Raises ModelError if nothing fits."""
         self.model, self.device, self.dtype = model, device, torch_dtype(dtype)
         self.training = config.training
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
         self.machine = this_machine(device, config.training)
-        self.largest_step, self.longest_row = largest_step(rows, config), max(len(row.input_ids) for row in rows)
+        lengths = [len(row.input_ids) for row in rows]
+        self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
         if world_size() > 1:
             # Each process plans by its own memory, and all have to make the same updates.
@@ -80,9 +75,9 @@ class PreparedStep:
         self._follow()
 
     def take_less(self, lacking: Literal["device", "host"], *, keep_optimizer: bool) -> bool:
-        """Give up a pass that ran out of memory, on the device or the host, and plan anew; False if nothing is left.
+        """Give up a pass that ran out of device or host memory, and plan again. Returns False if no plan takes less.
 
-        What the configuration sets by hand is kept to while that can fit. `keep_optimizer` says that it stands.
+        Settings made by hand are kept as long as they can fit. `keep_optimizer` says that the optimiser has state.
         """
         self._forget()
         taken, waiting = self.plan.peak_bytes or self.machine.limit, self._host_bytes()
@@ -96,15 +91,15 @@ class PreparedStep:
         if keep_optimizer:
             self.optimizers = (self.plan.optimizer,)
         # There is no way back: what was given up to save memory stays so.
-        if self.plan.weights == "nf4":
-            self.settled["weights"] = "nf4"
+        if self.plan.weights == AS_STORED:
+            self.settled["weights"] = AS_STORED
         if self.plan.embeddings == "host":
             self.settled["embeddings"] = "host"
         by_hand = self.training.checkpointing == "offload" and lacking == "host"
         try:
             self.plan = self._planned(_freed(self.training) if by_hand else self.training)
         except ModelError:
-            # None that is foretold to fit may be left, but one that takes less than this did.
+            # Perhaps no plan is predicted to fit, but one takes less than this one did.
             self.plan = self._planned(_freed(self.training), must_fit=False)
         self._follow()
         return self._host_bytes() < waiting if lacking == "host" else self.plan.peak_bytes < taken
@@ -119,14 +114,14 @@ class PreparedStep:
         return self.device != "cpu" and plan.limit_bytes > most and plan.peak_bytes > most
 
     def _first_plan(self) -> TrainingPlan:
-        """The best plan; on a GPU also one that is set by hand and foretold not to fit: its rehearsal will tell."""
+        """The best plan; on a GPU also one that is set by hand and predicted not to fit: the rehearsal decides."""
         try:
             return self._planned(self.training)
         except ModelError:
             if self.device == "cpu":
                 raise
         self._planned(_freed(self.training))  # raises where nothing can fit
-        say("training step: as it is set by hand it is foretold not to fit; if it does not, another will be found")
+        say("training step: as set by hand it is predicted not to fit; if it does not, another plan is chosen")
         return self._planned(self.training, must_fit=False)
 
     def _planned(self, training: TrainingSection, *, must_fit: bool = True) -> TrainingPlan:
@@ -141,7 +136,7 @@ class PreparedStep:
         )
 
     def _fuse(self, config: Config) -> list[FusedLayer]:
-        keep = self.dtype if self.plan.weights == "dequantized" else None
+        keep = self.dtype if self.plan.weights == DEQUANTIZED else None
         if self.plan.fused:
             layers = fuse_layers(self.model, keep_dequantized=keep)
             say(f"adapters: fused into {len(layers)} decoder layers")
@@ -152,7 +147,7 @@ class PreparedStep:
         return []
 
     def _follow(self) -> None:
-        """Have the model do as the plan says."""
+        """Make the model follow the plan."""
         try:
             if self.plan.embeddings == "host":
                 move_embeddings_to_host(self.model)
@@ -169,11 +164,11 @@ class PreparedStep:
         for number, layer in enumerate(self.layers):
             layer.recompute = number < plan.checkpointed_layers
             layer.store = store if number < plan.offloaded_layers else None
-            if plan.weights == "nf4":
+            if plan.weights == AS_STORED:
                 layer.release_dequantized()
 
     def _forget(self) -> None:
-        """Let go of all that is left of a pass that will not be finished."""
+        """Release all that is left of a pass that will not be finished."""
         for parameter in self.model.parameters():
             parameter.grad = None
         for store in {layer.store for layer in self.layers if layer.store is not None}:
@@ -189,13 +184,13 @@ class PreparedStep:
 
 
 def _freed(training: TrainingSection) -> TrainingSection:
-    """As `training`, with every choice that changes nothing but speed and memory left to the plan."""
+    """`training` with every choice that changes nothing but speed and memory left to the plan."""
     freed = {"tokens_per_micro_batch": "auto", "checkpointing": "auto", "weights": "auto", "embeddings": "auto"}
     return training.model_copy(update=freed)
 
 
 def this_machine(device: str, training: TrainingSection) -> Machine:
-    """What training may take on `device` and of the host: what is free but a margin, or what `training` says."""
+    """What training may take on `device` and of the host: what is free, less a margin, or what `training` says."""
     limit_gib, host_gib = training.memory_gib, training.host_memory_gib
     host = int(host_free_bytes() * HOST_SHARE if host_gib is None else host_gib * GIB)
     allocated = 0 if device == "cpu" else int(torch.cuda.memory_allocated(device))
@@ -203,20 +198,3 @@ def this_machine(device: str, training: TrainingSection) -> Machine:
     if limit_gib is not None and device != "cpu":
         limit = min(limit, int(limit_gib * GIB))
     return Machine(allocated, limit, host, matrix_rate(device), offloads=device != "cpu")
-
-
-def largest_step(rows: Sequence[EncodedRow], config: Config) -> int:
-    """The most tokens that one optimiser step holds in this process."""
-    return max(sum(len(rows[i].input_ids) for i in step) for step in steps_of(rows, config))
-
-
-def steps_of(rows: Sequence[EncodedRow], config: Config) -> StepSampler:
-    """The rows of every optimiser step of the whole training, as this process has them."""
-    return StepSampler(
-        len(rows),
-        config.training.effective_batch_rows,
-        total_steps(config, len(rows)),
-        config.seed,
-        rank(),
-        world_size(),
-    )

@@ -1,22 +1,16 @@
 """Decoding in static buffers: its bookkeeping on the CPU, kernel by kernel, and its CUDA graphs on a GPU."""
 
 import random
-import signal
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 from greedy_reference import CAP, END, one_by_one, spy_on_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from medtune.inference import decode_step, generation, static_decoding
-from medtune.inference.decode_step import DecodeStep
-from medtune.inference.decoding import Greedy
-from medtune.inference.generation import generate_answers
-from medtune.inference.static_decoding import (
-    COVERED_MODELS,
+from medtune.inference.decoders import static
+from medtune.inference.decoders.greedy import Greedy
+from medtune.inference.decoders.static import (
     PROMPT_TOKENS,
     StaticDecoder,
     close_ranks,
@@ -24,9 +18,7 @@ from medtune.inference.static_decoding import (
     row_count,
     static_cache_obstacle,
 )
-from medtune.records import Answer
-from medtune.run_dir.partial_results import BatchWork
-from medtune.runtime import interruption
+from medtune.inference.generation import generate_answers
 
 GREEDY = Greedy(frozenset(END), CAP, pad_token_id=2)
 
@@ -82,45 +74,8 @@ def test_a_batch_takes_the_steps_that_it_took_behind_a_larger_one(model, prompts
     assert seen != behind, "the test needs a batch whose steps depend on the buffers"
 
 
-def test_answers_that_go_on_take_the_steps_that_they_would_have_taken(model, tiny, prompts, monkeypatch):
-    monkeypatch.setattr(generation, "_choose_decoder", lambda model, greedy: StaticDecoder(model, greedy, graphs=False))
-    seen, work = spy_on_rows(model, monkeypatch), BatchWork(generation.plan_batches(prompts, 4), Answer)
-    generation.answer_batches(model, tiny.tokenizer, prompts, GREEDY, work)
-    whole = list(seen)
-    done = [row for rows in work.planned[:-1] for row in rows]
-    entries = [{"rows": done, "results": [["", 1, "stop"]] * len(done)}]
-    del seen[:]
-    generation.answer_batches(model, tiny.tokenizer, prompts, GREEDY, BatchWork(work.planned, Answer, entries=entries))
-    assert len({rows for rows, _ in seen}) > 1
-    assert seen == whole[-len(seen) :]
-
-
-def test_a_signal_waits_for_the_end_of_a_capture(monkeypatch):
-    """A capture that is broken off raises an error of its own, in the place of Interrupted."""
-    ended = []
-
-    class Capture:
-        def __init__(self, *args, **options):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, kind, *rest):
-            ended.append(kind)
-
-    for name in ("Stream", "graph_pool_handle", "CUDAGraph", "stream", "current_stream"):
-        monkeypatch.setattr(torch.cuda, name, MagicMock())
-    monkeypatch.setattr(torch.cuda, "graph", Capture)
-    graphs = decode_step._Graphs(torch.device("cpu"))
-    graphs.run(4, lambda: None)
-    with interruption.handled(), pytest.raises(interruption.Interrupted):
-        graphs.run(4, lambda: signal.raise_signal(signal.SIGTERM))
-    assert ended == [None]
-
-
 def test_prompts_are_read_in_passes_of_bounded_size(model, prompts, monkeypatch):
-    monkeypatch.setattr(static_decoding, "PROMPT_TOKENS", 100)
+    monkeypatch.setattr(static, "PROMPT_TOKENS", 100)
     expected = [one_by_one(model, prompt) for prompt in prompts]
     seen = spy_on_rows(model, monkeypatch)
     assert StaticDecoder(model, GREEDY, graphs=False).decode(prompts) == expected
@@ -140,56 +95,12 @@ def test_nothing_beyond_a_row_is_read(model, prompts):
     assert decoder._step is buffers
 
 
-class Uncapturable(TorchDispatchMode):
-    """Notes what a CUDA graph cannot hold: values read on the host, shapes that depend on them, data from the host."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-        self.found = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.operations += 1
-        host = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
-        if host or func is torch.ops.aten.lift_fresh.default:
-            self.found.add(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("model_type", COVERED_MODELS)
-def test_covered_models_take_steps_that_a_graph_can_hold(model_type, monkeypatch):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from medtune.model.attention import register_packed_attention
-
-    config = AutoConfig.for_model(
-        model_type, vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, initializer_range=0.1, pad_token_id=2, bos_token_id=0, eos_token_id=5,
-        sliding_window=None, tie_word_embeddings=False,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=register_packed_attention()).eval()
-    model.lm_head.weight.data[5] *= 1.5
-    rows = [torch.randint(6, 96, (length,)).tolist() for length in (3, 17, 9, 30)]
-    compute, watch = DecodeStep._compute, Uncapturable()
-
-    def watched(step, rows):
-        with watch:
-            compute(step, rows)
-
-    monkeypatch.setattr(DecodeStep, "_compute", watched)
-    answers = StaticDecoder(model, GREEDY, graphs=False, steps_per_look=3).decode(rows)
-    assert answers == [one_by_one(model, row) for row in rows]
-    assert watch.operations > 100
-    assert watch.found == set()
-
-
 def test_what_is_not_covered_is_named(model, monkeypatch):
     from transformers import Gemma2Config, LlamaConfig, MistralConfig
 
     assert static_cache_obstacle(model) == "it runs on cpu"
-    monkeypatch.setattr(static_decoding, "input_device", lambda model: torch.device("cuda:0"))
-    monkeypatch.setattr(static_decoding, "has_triton", lambda: True)
+    monkeypatch.setattr(static, "input_device", lambda model: torch.device("cuda:0"))
+    monkeypatch.setattr(static, "has_triton", lambda: True)
     for capability, obstacle in (
         ((7, 5), "the kernel needs compute capability 8.0, this is 7.5"),
         ((9, 0), None),
@@ -208,22 +119,10 @@ def test_what_is_not_covered_is_named(model, monkeypatch):
         monkeypatch.setattr(model, "config", config)
         assert static_cache_obstacle(model) == obstacle
     monkeypatch.setattr(model, "config", LlamaConfig(**attention))
-    monkeypatch.setattr(static_decoding, "has_triton", lambda: False)
+    monkeypatch.setattr(static, "has_triton", lambda: False)
     assert static_cache_obstacle(model) == "Triton is not installed"
     monkeypatch.setattr(model, "hf_device_map", {"model": 0, "lm_head": 1}, raising=False)
     assert static_cache_obstacle(model) == "the model is spread over 2 devices"
-
-
-def test_the_user_is_told_why_a_gpu_goes_the_slow_way(model, tiny, prompts, monkeypatch):
-    said = []
-    monkeypatch.setattr(generation, "say", said.append)
-    options = {"end_token_ids": END, "max_new_tokens": 2, "batch_size": 2}
-    generate_answers(model, tiny.tokenizer, prompts[:2], **options)
-    assert said == []
-    monkeypatch.setattr(generation, "static_cache_obstacle", lambda model: "a reason")
-    monkeypatch.setattr(generation, "input_device", lambda model: torch.device("cuda:0"))
-    generate_answers(model, tiny.tokenizer, prompts[:2], **options)
-    assert said == ["answers come without static cache and CUDA graphs: a reason"]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 99)), min_size=1, max_size=40), st.integers(0, 8))

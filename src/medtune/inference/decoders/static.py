@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from medtune.inference.decode_step import DecodeStep
-from medtune.inference.decoding import Greedy, best_tokens, last_logits, pad_left
-from medtune.inference.memory import PROMPT_TOKENS
+from medtune.inference.batch_size import PROMPT_TOKENS
+from medtune.inference.decoders.decode_step import DecodeStep
+from medtune.inference.decoders.greedy import Greedy, best_tokens, last_logits, pad_left
 from medtune.model.attention import NAME
 from medtune.model.kernels import has_triton
 from medtune.model.kernels.decode_attention import HEAD_DIMS

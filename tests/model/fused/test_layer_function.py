@@ -51,8 +51,8 @@ def test_products_with_the_base(products, monkeypatch, rank, recompute, pieces):
     loss = packed_loss(model, ROWS)
     assert [products.read(number) for number in range(3)] == [[1, 1, pieces, pieces]] * 3
     loss.backward()
-    # The gradient of a product's input is one more; the first layer's input needs none. Of what is computed again, the
-    # last product, which no gradient needs, is left out.
+    # The gradient of a product's input is one more; the first layer's input needs none. The last
+    # product, which no gradient needs, is not computed again.
     again = 1 if recompute else 0
     behind = [1 + again, 1 + again, (1 + again) * pieces, pieces]
     assert [products.read(number) for number in range(3)] == [[again, *behind[1:]], behind, behind]
@@ -160,7 +160,7 @@ def test_recomputed_layers_keep_their_inputs_alone(kept):
         saved = []
         logits = model(**batch, use_cache=False).logits[0]
     assert kept["middle"] == kept["attended"] == kept["gate_up"] == []
-    # Of all tokens, the three layers' inputs and the last norm's.
+    # For all tokens, only the three layers' inputs and the last norm's are saved.
     assert [tuple(shape) for shape in saved if 25 in shape and shape.numel() > 25] == [(1, 25, 32)] * 3 + [(25, 32)]
     torch.nn.functional.cross_entropy(logits[:-1], labels[1:], ignore_index=-100).backward()
 

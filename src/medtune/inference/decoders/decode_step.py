@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from medtune.inference.decoding import best_tokens, last_logits
-from medtune.inference.static_cache import StaticRowsCache
+from medtune.inference.decoders.greedy import best_tokens, last_logits
+from medtune.inference.decoders.static_cache import StaticRowsCache
 from medtune.model.kernels.decode_attention import DecodeSpan
 from medtune.runtime import interruption
 from medtune.runtime.hardware import input_device
@@ -62,7 +62,7 @@ class DecodeStep:
         return tokens
 
     def move_rows(self, moves: Sequence[tuple[int, int]], filled: int) -> None:
-        """Let rows go on in other rows, (from, to); their caches are filled up to position `filled`.
+        """Continue rows in other rows, (from, to); their caches are filled up to position `filled`.
 
         No row may be both.
         """
@@ -71,7 +71,7 @@ class DecodeStep:
             buffer.index_copy_(0, targets, buffer.index_select(0, sources))
 
     def release(self) -> None:
-        """Let go of the graphs and their memory."""
+        """Free the graphs and their memory."""
         if self._graphs is not None:
             self._graphs.release()
 

@@ -1,0 +1,175 @@
+"""Renders a chat template in a process of its own: it comes with a model, and is a program.
+
+Run as a script by `chat_template`: reads `template`, `tokens` and `chats` as JSON from stdin and writes `texts` and
+`refused` to stdout. The caller's process keeps its memory limit, its trace function and whatever a template could
+reach. Imports nothing of medtune, so that it starts in the time that jinja2 takes to import.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from jinja2 import Environment, ext, nodes
+from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+# A template takes some hundred steps and writes some hundred characters around a question.
+MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES = 1_000_000, 10.0, 1 << 29
+MAX_CHARACTERS = 1_000_000
+
+
+class RefusedError(Exception):
+    """The template did what no template may; the text says what."""
+
+
+def chat_environment() -> Environment:
+    """jinja2's sandbox with the names that transformers gives to chat templates; importing that takes seconds."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"dict": _PlainDict(), "namespace": _PlainNamespace, "raise_exception": _raise_exception}
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+class _Generation(ext.Extension):
+    """`{% generation %}` marks an answer and changes nothing in the text."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
+
+    def _text(self, caller: Any) -> str:
+        return str(caller())
+
+
+class _PlainDict:
+    """`dict`, without the methods of the type."""
+
+    def __call__(self, *values: Any, **named: Any) -> dict[Any, Any]:
+        return dict(*values, **named)
+
+    def fromkeys(self, *values: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*values)
+
+
+class _PlainNamespace(Namespace):
+    """`namespace`, without attributes that begin with an underscore."""
+
+    def __init__(*values: Any, **named: Any) -> None:  # an attribute may be called "self"
+        self, *others = values
+        attributes = dict(*others, **named)
+        for name in attributes:
+            _refuse_underscore(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_underscore(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_underscore(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace takes no attribute {name!r}.")
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def render(template: str, tokens: dict[str, Any], chats: list[dict[str, Any]]) -> list[str | None]:
+    """The template's text for each of `chats`, or None for one that it cannot render. Raises RefusedError.
+
+    A chat has `messages` and `add_generation_prompt`; `tokens` are the tokenizer's special ones.
+    """
+    environment = chat_environment()
+    _require_no_power(environment, template)
+    deadline = time.monotonic() + MAX_SECONDS
+    return [_render_chat(environment, template, {**tokens, **chat}, deadline) for chat in chats]
+
+
+def _require_no_power(environment: Environment, template: str) -> None:
+    """A power of powers takes for ever in one step, and no template needs one."""
+    try:
+        power = any(kind == "operator" and sign == "**" for _, kind, sign in environment.lex(template))
+    except TemplateSyntaxError as error:
+        raise RefusedError(f"is not valid ({error.message} at line {error.lineno})") from None
+    if power:
+        raise RefusedError("takes powers")
+
+
+def _render_chat(environment: Environment, template: str, values: dict[str, Any], deadline: float) -> str | None:
+    sys.settrace(_bounding(deadline))
+    try:
+        text: str = environment.from_string(template).render(tools=None, documents=None, **values)
+    except MemoryError:
+        raise RefusedError(f"takes more than {MAX_MEMORY_BYTES >> 20:,} MiB of memory") from None
+    except SecurityError as error:
+        raise RefusedError(f"reaches for what no template may ({error})") from None
+    except OverflowError as error:  # jinja2's own bound
+        raise RefusedError(f"goes beyond what a template may ({error})") from None
+    # What any expression raises that does not suit its values.
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return None
+    finally:
+        sys.settrace(None)
+    if len(text) > MAX_CHARACTERS:
+        raise RefusedError(f"writes more than {MAX_CHARACTERS:,} characters around one question")
+    return text
+
+
+def _bounding(deadline: float) -> Any:
+    """A trace function that raises RefusedError after `MAX_STEPS` lines of Python, or once `deadline` is past."""
+    left = MAX_STEPS
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RefusedError(f"takes more than {MAX_STEPS:,} steps")
+        if time.monotonic() > deadline:
+            raise RefusedError(f"takes more than {MAX_SECONDS:g} s")
+        return count
+
+    return count
+
+
+def _limit_process() -> None:
+    """Bound this process's memory where the system can do it, and its time, should nobody wait for it any more."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (2 * int(MAX_SECONDS), 2 * int(MAX_SECONDS)))
+
+
+def main() -> None:
+    """Answer one request."""
+    request = json.load(sys.stdin)
+    _limit_process()
+    try:
+        answer: dict[str, Any] = {"texts": render(**request), "refused": None}
+    except RefusedError as error:
+        answer = {"texts": [], "refused": str(error)}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Greedy decoding of one batch of prompts: with a growing cache everywhere, with a static one on GPUs."""

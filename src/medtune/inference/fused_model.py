@@ -1,0 +1,58 @@
+"""A model prepared to score and answer: its decoder layers fused, its weights dequantised once where memory allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from medtune.errors import ModelError
+from medtune.model.base_weights import BaseWeights
+from medtune.model.decoder_structure import can_fuse_layers
+from medtune.model.fused.layers import fuse_layers
+from medtune.model.quantization import DEQUANTIZED, dequantized_bytes, format_of, packed_layers
+from medtune.runtime.hardware import Choice, free_bytes, input_device, torch_dtype
+from medtune.runtime.progress import say
+
+# The most of the free memory that dequantised weights take: the key-value cache needs the rest.
+DEQUANTIZED_SHARE = 0.4
+
+
+def prepare_inference(model: Any, dtype: str, kept: Choice | None = None) -> Choice:
+    """Keep packed weights dequantised where they take a part of the free memory, and fuse decoder layers.
+
+    Says what was chosen. The numbers stay the same. `kept` is the choice of the work that is resumed;
+    raises ModelError if memory does not suffice for it.
+    """
+    device, wanted = input_device(model), torch_dtype(dtype)
+    choice = kept or _choose_weights(model, wanted, str(device))
+    if kept is not None and kept.value == DEQUANTIZED:
+        _require_room(dequantized_bytes(model, wanted), free_bytes(str(device)))
+    keep = wanted if choice.value == DEQUANTIZED else None
+    say(f"base weights: {choice.value} ({choice.reason})")
+    spread = len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1
+    if not spread and can_fuse_layers(model):
+        fuse_layers(model, keep_dequantized=keep)
+    elif keep is not None:
+        for layer in packed_layers(model):
+            BaseWeights([layer], keep=keep)
+    return choice
+
+
+def _require_room(size: int, free: int) -> None:
+    if size > free:
+        raise ModelError(
+            f"{size / 2**30:.1f} GiB of dequantised weights, with which these answers were begun, do not fit in "
+            f"{free / 2**30:.1f} GiB; free memory on the device, or delete partial.jsonl in the run directory to start "
+            "over"
+        )
+
+
+def _choose_weights(model: Any, dtype: torch.dtype, device: str) -> Choice:
+    if not (packed := packed_layers(model)):
+        return Choice("as they are", "no weight is packed")
+    size = dequantized_bytes(model, dtype)
+    free = free_bytes(device)
+    fits = size <= free * DEQUANTIZED_SHARE
+    reason = f"{size / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free, the limit being {DEQUANTIZED_SHARE:.0%}"
+    return Choice(DEQUANTIZED if fits else format_of(packed[0]).name, reason)
