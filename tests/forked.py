@@ -149,6 +149,7 @@ def _serve() -> dict[str, Any]:
 
 def _become(request: dict[str, Any]) -> None:
     """Be the program that was asked for, to the end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a server in the background has ignored
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])

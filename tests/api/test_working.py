@@ -13,7 +13,7 @@ import pytest
 
 import medtune
 from medtune.api.working import RunInterrupted, working
-from medtune.errors import DiskError, RunDirError
+from medtune.errors import DiskError, Option, RunDirError
 
 ROW = {"id": 1, "reference": "Gout hurts.", "prediction": "Gout hurts."}
 
@@ -78,4 +78,5 @@ def test_a_failed_call_holds_nothing_for_who_keeps_its_error() -> None:
 
 def test_messages_name_arguments_and_not_options() -> None:
     with pytest.raises(RunDirError, match="add resume=True to continue it, or choose another run_dir"), working():
-        raise RunDirError("runs/x: not empty; add --resume to continue it, or choose another --run-dir")
+        fix = ("add ", Option("resume"), " to continue it, or choose another ", Option("run_dir"))
+        raise RunDirError("runs/x", "not empty", fix)

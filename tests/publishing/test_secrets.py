@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from medtune.errors import spell_out
 from medtune.publishing.secrets import find_secrets
 
 FORMS = {
@@ -33,7 +34,11 @@ def no_secrets_of_this_machine(monkeypatch):
 def found(tmp_path, content, name="notes.md"):
     file = tmp_path / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(find_secrets(name, file))
+    return lines_of(file, name)
+
+
+def lines_of(file, name):
+    return [spell_out(problem.line) for problem in find_secrets(name, file)]
 
 
 @pytest.mark.parametrize(("kind", "secret"), FORMS.items(), ids=FORMS)
@@ -101,5 +106,5 @@ def test_of_weights_the_header_is_text_and_numbers_are_not(tmp_path):
 def test_a_files_name_stays_on_its_line(tmp_path):
     file = tmp_path / "a.md"
     file.write_text(FORMS["a private key"])
-    (line,) = find_secrets("a\nb.md", file)
+    (line,) = lines_of(file, "a\nb.md")
     assert line.startswith(r"a\nb.md: holds a private key")
