@@ -77,6 +77,6 @@ def test_a_failed_call_holds_nothing_for_who_keeps_its_error() -> None:
 
 
 def test_messages_name_arguments_and_not_options() -> None:
+    fix = ("add ", Option("resume"), " to continue it, or choose another ", Option("run_dir"))
     with pytest.raises(RunDirError, match="add resume=True to continue it, or choose another run_dir"), working():
-        fix = ("add ", Option("resume"), " to continue it, or choose another ", Option("run_dir"))
         raise RunDirError("runs/x", "not empty", fix)

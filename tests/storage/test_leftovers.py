@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.storage.leftovers import clear_leftovers, finish_writing, is_leftover
+from medtune.storage.leftovers import clear_leftovers, is_leftover
 
 NAMES = {"scores.json", "adapter"}
 
@@ -29,13 +29,3 @@ def test_only_temporary_names_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "left"), [(".scores.json.1", True), (".scores.json", False), (".lock", False)])
 def test_a_file_is_told_by_its_name(tmp_path: Path, name: str, left: bool) -> None:
     assert is_leftover(tmp_path / name, NAMES) is left
-
-
-def test_what_was_cut_off_is_finished(tmp_path: Path) -> None:
-    (tmp_path / "note").write_text("ne", encoding="utf-8")
-    (tmp_path / ".note.7").write_text("new", encoding="utf-8")
-    finish_writing(tmp_path / "note")
-    assert (tmp_path / "note").read_text(encoding="utf-8") == "new"
-    (tmp_path / "note").write_text("edited", encoding="utf-8")
-    finish_writing(tmp_path / "note")
-    assert (tmp_path / "note").read_text(encoding="utf-8") == "edited"

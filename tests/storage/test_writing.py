@@ -23,7 +23,6 @@ from medtune.storage.writing import (
     replacing_file,
     replacing_folder,
     require_room,
-    unfinished_copy,
 )
 
 
@@ -139,27 +138,6 @@ def test_a_new_folder_is_marked_while_it_is_written_and_the_mark_stays_outside(
         assert temporary.parent.parent == tmp_path
     assert names(tmp_path) == [f".folder-{os.getpid()}", "folder"]
     assert names(tmp_path / "folder") == ["file"]
-
-
-@pytest.mark.parametrize(
-    ("content", "copies", "found"),
-    [
-        (b"", {".note.7": b"new"}, ".note.7"),
-        (b"ne\0\0", {".note.7": b"new"}, ".note.7"),
-        (b"ne", {".note.7": b"new", ".note.8": b"new and longer"}, ".note.8"),
-        (b"old", {".note.7": b"new"}, None),
-        (b"new", {".note.7": b"new"}, None),
-        (b"new", {".note.7": b"ne"}, None),
-        (b"ne", {".note.mine": b"new", ".other.7": b"new"}, None),
-        (None, {".note.7": b"new"}, None),
-    ],
-)
-def test_only_the_start_of_a_copy_is_a_file_that_was_cut_off(tmp_path: Path, content, copies, found) -> None:
-    if content is not None:
-        (tmp_path / "note").write_bytes(content)
-    for name, copy in copies.items():
-        (tmp_path / name).write_bytes(copy)
-    assert unfinished_copy(tmp_path / "note") == (tmp_path / found if found else None)
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])

@@ -17,11 +17,10 @@ from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, S
 from medtune.run_dir import stage_records
 from medtune.run_dir.artefacts import RunArtefacts
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
-from medtune.run_dir.provenance import config_record, is_cut_off, is_start_of
+from medtune.run_dir.provenance import is_cut_off
 from medtune.run_dir.stages import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.storage import leftovers
 from medtune.storage.reading import DamagedError, check_type, describe_file
-from medtune.storage.writing import unfinished_copy
 
 _T = TypeVar("_T")
 
@@ -56,7 +55,7 @@ class RunDir(RunArtefacts):
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
         if not run._is_unused():
-            if run._lost_end_of(config) or run.config != config:  # in what may change
+            if run.config != config:  # in what may change
                 run._write_config(config)
             return run
         run.provenance_file.unlink(missing_ok=True)
@@ -80,9 +79,7 @@ class RunDir(RunArtefacts):
             raise RunDirError(
                 path, "not empty and not a medtune run (no config.yaml)", ("choose another ", Option("run_dir"))
             )
-        if self._lost_end_of(config):
-            return  # `create` writes it again
-        changes = changed_keys(read_config(unfinished_copy(self.config_file) or self.config_file), config)
+        changes = changed_keys(self.config, config)
         if changes:
             fix = ("choose another ", Option("run_dir"))
             raise RunDirError.together(Problem(path, f"made with another {change}", fix) for change in changes)
@@ -107,12 +104,10 @@ class RunDir(RunArtefacts):
     def lock(self) -> None:
         """Keep other processes from working here for this process's life. Raises RunDirError if one does.
 
-        What a killed process left is put in order: files cut off as they were written in place, temporary names.
+        Temporary files that a killed process left are deleted.
         """
         if not lock_folder(self.path):
             return
-        for file in (self.provenance_file, self.config_file):
-            leftovers.finish_writing(file)
         for folder in self.written_folders():
             leftovers.clear_leftovers(folder, WRITTEN_NAMES)
         # Another process may have written since they were read.
@@ -127,17 +122,9 @@ class RunDir(RunArtefacts):
     @cached_property
     def config(self) -> Config:
         """The configuration that the run was made with. Raises RunDirError if its file was cut off."""
-        file = unfinished_copy(self.config_file) or self.config_file
-        if is_cut_off(file, self.provenance.get("config")):
-            raise RunDirError(
-                self.config_file,
-                "cut off",
-                (
-                    Command("run", "RECIPE", (Option("run_dir", self.path), Option("resume"))),
-                    " with the recipe it was made from writes it again",
-                ),
-            )
-        return read_config(file)
+        if is_cut_off(self.config_file, self.provenance.get("config")):
+            raise self.damaged_file(self.config_file, "cut off")
+        return read_config(self.config_file)
 
     @property
     def pinned_config(self) -> Config:
@@ -150,18 +137,12 @@ class RunDir(RunArtefacts):
         self.write_text(self.config_file, dump_config(config))
         self._forget("config", "provenance")
 
-    def _lost_end_of(self, config: Config) -> bool:
-        file = self.config_file
-        if unfinished_copy(file) or not is_start_of(file, config):
-            return False
-        return bool(self.provenance.get("config") == config_record(config))
-
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
         """What is recorded so far: versions, hardware, data, model, and the stages that have ended."""
         if not self.provenance_file.is_file():
             return {}
-        values = self.read_as(dict[str, Any], unfinished_copy(self.provenance_file) or self.provenance_file)
+        values = self.read_as(dict[str, Any], self.provenance_file)
         # What decides which stages run again, and on which model, is checked; the rest is for people.
         try:
             check_type(_Decisive, values)

@@ -1,4 +1,4 @@
-"""Leftovers of a killed process in a run directory: temporary names, and a file cut off as it was written."""
+"""Temporary files and folders that a killed process left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from medtune.storage.writing import flush, is_abandoned, unfinished_copy
+from medtune.storage.writing import is_abandoned
 
 # A folder has eight random characters; for a while it had the process's number.
 _FILE, _FOLDER = re.compile(r"\.(.+)\.\d+"), re.compile(r"\.(.+)-(?:\d+|[a-z0-9_]{8})")
@@ -17,13 +17,6 @@ def is_leftover(path: Path, names: Iterable[str]) -> bool:
     """Whether `path` is a temporary name of a file or folder that is called one of `names`."""
     found = (_FOLDER if path.is_dir() else _FILE).fullmatch(path.name)
     return found is not None and found[1] in names and not path.is_symlink()
-
-
-def finish_writing(path: Path) -> None:
-    """Complete a file that an earlier version wrote in place and that was cut off."""
-    if temporary := unfinished_copy(path):
-        shutil.copyfile(temporary, path)
-        flush(path)
 
 
 def clear_leftovers(folder: Path, names: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -87,21 +87,6 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def unfinished_copy(path: Path) -> Path | None:
-    """The whole temporary file of `path`, if an earlier version was writing that in place and was cut off."""
-    try:
-        content = path.read_bytes().rstrip(b"\0")  # which some file systems leave for what did not arrive
-    except FileNotFoundError:
-        return None
-    whole: list[tuple[int, Path]] = []
-    for temporary in path.parent.glob(f".{path.name}.*"):
-        with suppress(FileNotFoundError):  # gone meanwhile
-            copy = temporary.read_bytes()
-            if temporary.suffix[1:].isdigit() and len(content) < len(copy) and copy.startswith(content):
-                whole.append((len(copy), temporary))
-    return max(whole)[1] if whole else None
 
 
 def _rename_file(temporary: Path, path: Path) -> None:
