@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from medtune.config.checking import parse_config
 from medtune.config.schema import ColumnsSection
@@ -30,10 +33,25 @@ def medquad_cleaned(medquad: SourceRows) -> Cleaned:
 
 
 @pytest.fixture(scope="session")
-def medquad_prepared(shared_data: Path) -> Prepared:
+def prepared_once(shared_data: Path, cache_folder: Path) -> Callable[[str], Prepared]:
+    """A function that prepares a table of the folder, half a minute's work, once for all processes of the tests."""
+
+    def prepare(name: str) -> Prepared:
+        file = cache_folder / f"{name}.prepared"
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                values = {"model": {"base": "owner/model"}, "data": {"source": str(shared_data / name)}}
+                file.write_bytes(pickle.dumps(prepare_data(parse_config(values, origin="test"))))
+            found: Prepared = pickle.loads(file.read_bytes())  # noqa: S301
+            return found
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def medquad_prepared(prepared_once: Callable[[str], Prepared]) -> Prepared:
     """The split that a run makes of the table with documents and topics."""
-    values = {"model": {"base": "owner/model"}, "data": {"source": str(shared_data / "medquad.parquet")}}
-    return prepare_data(parse_config(values, origin="test"))
+    return prepared_once("medquad.parquet")
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +61,6 @@ def medquad_similar(medquad_prepared: Prepared) -> SimilarAnswers:
 
 
 @pytest.fixture(scope="session")
-def hub_prepared(shared_data: Path) -> Prepared:
+def hub_prepared(prepared_once: Callable[[str], Prepared]) -> Prepared:
     """The split that a user of the public Hub set gets, which names neither documents nor topics."""
-    source = str(shared_data / "medquad_hub_shape.csv.gz")
-    values = {"model": {"base": "owner/model"}, "data": {"source": source}}
-    return prepare_data(parse_config(values, origin="test"))
+    return prepared_once("medquad_hub_shape.csv.gz")
