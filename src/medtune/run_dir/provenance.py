@@ -73,7 +73,7 @@ def is_cut_off(file: Path, record: Mapping[str, Any] | None) -> bool:
     if record is None or file.stat().st_size >= record["bytes"]:
         return False
     try:
-        # Every key stands in a whole one.
+        # A whole one has every key.
         return dump_config(read_config(file)) != file.read_text(encoding="utf-8")
     except ConfigError:
         return True
