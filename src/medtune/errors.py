@@ -143,5 +143,5 @@ class HubUnavailableError(HubError):
 class DiskError(MedtuneError):
     """A file cannot be written: the disk is full, over a limit, read-only or broken, or permission is lacking.
 
-    Its fix is what to do first. The command line adds the command that goes on.
+    Its fix is what to do first. The command line adds the command that resumes.
     """

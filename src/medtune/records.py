@@ -8,7 +8,7 @@ from typing import Any, Literal
 FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
-# What tuning has to beat: answers that took no tuning, on the same rows.
+# What tuning has to beat: answers without tuning, on the same rows.
 ControlName = Literal["few_shot", "random_answer", "nearest_question", "cut_reference"]
 SystemName = ModelName | ControlName
 # The metrics of the contract, and the forms that public write-ups use.
@@ -114,7 +114,8 @@ class Prediction:
 class Score:
     """One metric's value over `n` rows in `groups` groups, with its 95 % bootstrap interval.
 
-    `signature` says how it was measured; unlike signatures never compare. `details` is what the value was made of.
+    `signature` says how it was measured; different signatures are never compared. `details` is what the value was
+    made of.
     """
 
     value: float
@@ -175,9 +176,9 @@ class ReferenceLengths:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """An answer that took no tuning, on the same rows: its scores, and the tuned model against it.
+    """An answer without tuning, on the same rows: its scores, and the tuned model against it.
 
-    In `against_tuned` the control stands in the place of the baseline.
+    In `against_tuned` the control takes the place of the baseline.
     """
 
     name: ControlName

@@ -160,7 +160,7 @@ def test_what_was_chosen_by_free_memory_stays_when_there_is_less(run_dir, uninte
     kept = run_dir.partial_file("baseline").read_bytes()
     for module, name in ((predictions, "choose_batch_size"), (predictions, "scoring_tokens")):
         monkeypatch.setattr(module, name, lambda *args, **options: 1)
-    monkeypatch.setattr(fused_model, "_choose_weights", lambda *args: pytest.fail("chosen anew"))
+    monkeypatch.setattr(fused_model, "_choose_weights", lambda *args: pytest.fail("chosen again"))
     with monkeypatch.context() as patch:
         Calls(patch, *DECODED, at=2)
         with pytest.raises(Interrupted):
@@ -218,7 +218,7 @@ def test_answers_of_something_else_are_thrown_away(run_dir, monkeypatch, facts, 
     perform("baseline", RunDir(run_dir.path))
     assert batches.count == 4
     file = run_dir.partial_file("baseline")
-    assert f"{file}: begun with another {name}, thrown away; all rows are computed anew" in capfd.readouterr().err
+    assert f"{file}: begun with another {name}, thrown away; all rows are computed again" in capfd.readouterr().err
 
 
 def test_in_bfloat16_it_goes_on_as_if_it_had_not_stopped(run_dir, tmp_path, monkeypatch, facts):

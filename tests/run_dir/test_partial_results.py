@@ -107,7 +107,7 @@ def test_results_of_something_else_are_thrown_away_and_the_user_told(tmp_path, c
     other = PartialResults(partial.file, {"base": "b at 2", "adapter": None})
     assert other.plan({"cap": 12}) is None
     assert capfd.readouterr().err == (
-        f"{partial.file}: begun with another base and cap, thrown away; all rows are computed anew\n"
+        f"{partial.file}: begun with another base and cap, thrown away; all rows are computed again\n"
     )
     other.begin({})
     assert not other.work("answers", BATCHES, Answer).done
@@ -132,7 +132,7 @@ def test_whole_lines_that_make_no_sense_are_refused(tmp_path, entry):
     file = begun(tmp_path).file
     with file.open("a") as lines:
         lines.write(json.dumps({"of": "answers", **entry}) + "\n")
-    with pytest.raises(RunDirError, match=r"partial.jsonl: damaged; delete it to compute its rows anew"):
+    with pytest.raises(RunDirError, match=r"partial.jsonl: damaged; delete it to compute its rows again"):
         opened(tmp_path).work("answers", BATCHES, Answer)
 
 

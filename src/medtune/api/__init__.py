@@ -1,6 +1,6 @@
 """The public interface: what the commands do, as functions. `import medtune` gives all of it by name.
 
-Functions raise MedtuneError for what the caller can mend. Those that work in a run take `progress`, a function that
+Functions raise MedtuneError for what the caller can fix. Those that work in a run take `progress`, a function that
 receives `Progress` events in place of the bars.
 """
 

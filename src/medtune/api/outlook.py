@@ -17,7 +17,7 @@ from medtune.errors import ConfigError
 def doctor(
     recipe: StrPath | Config | None = None, *, overrides: Overrides = (), run_dir: StrPath | None = None
 ) -> Findings:
-    """What would keep a run from working here, and what mends it; with a recipe, what the recipe needs too.
+    """What would keep a run from working here, and how to fix it; with a recipe, what the recipe needs too.
 
     Raises nothing for what it finds: `failures` has it, and no token is ever shown.
 

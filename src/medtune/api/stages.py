@@ -30,7 +30,7 @@ def run(
     """The whole job: data, baseline, controls, training, tuned, comparison. Complete stages are skipped.
 
     `recipe` is a shipped recipe's name, a YAML file or a `Config`; the run goes to `run_dir`, or to `runs/NAME`. With
-    `resume` a run that is there goes on. Raises MedtuneError before any long work, and RunInterrupted where it was
+    `resume` a run that is there continues. Raises MedtuneError before any long work, and RunInterrupted where it was
     stopped.
 
     >>> run = medtune.run("demo", overrides={"training.max_steps": 3})
@@ -100,8 +100,8 @@ def evaluate(
 ) -> dict[str, Score] | dict[SystemName, dict[str, Score]]:
     """Answer and score the test rows with the base model, or the tuned one: metric → score.
 
-    With "controls", those of every answer that took no tuning: control → metric → score. What is complete is read, and
-    what was interrupted goes on. Raises MedtuneError.
+    With "controls", those of every answer without tuning: control → metric → score. What is complete is read, and
+    what was interrupted is resumed. Raises MedtuneError.
 
     >>> medtune.evaluate("runs/by-hand", "baseline")["bleu"].n
     8

@@ -36,7 +36,7 @@ def evaluate(
 ) -> None:
     """Answer the test rows and score the answers.
 
-    Those of the base model, of what took no tuning, or of the tuned model.
+    Those of the base model, of the controls, which need no tuning, or of the tuned model.
     """
     from medtune.errors import ConfigError
 

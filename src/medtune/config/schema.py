@@ -137,7 +137,7 @@ class EvaluationSection(Section):
     controls: Annotated[tuple[ControlName, ...], Field(strict=False)] = (
         "few_shot", "random_answer", "nearest_question", "cut_reference",
     )  # fmt: skip
-    """Answers that took no tuning, scored on the same rows: the untouched base with three worked examples in its
+    """Answers without tuning, scored on the same rows: the untouched base with three worked examples in its
     prompt, a random training answer of the same question type, the answer of the nearest training question, and the
     reference cut at the cap."""
     resamples: Annotated[int, Field(ge=500, le=100_000)] = 1000

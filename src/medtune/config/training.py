@@ -42,8 +42,8 @@ class TrainingSection(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
     max_gradient_spike: Annotated[float, Field(gt=1)] | None = 100.0
-    """Training stops at a gradient whose norm is more than this many times the median of the steps before; none goes on
-    whatever comes."""
+    """Training stops at a gradient whose norm is more than this many times the median of the steps before; none
+    never stops."""
     optimizer: Annotated[str, Field(min_length=1)] = "auto"
     """Any optimiser name of transformers; `auto` is `adamw_torch_fused`, or `paged_adamw_8bit` on a GPU where the state
     of 8 bytes a parameter does not fit."""
@@ -80,7 +80,7 @@ class TrainingSection(Section):
     keep_checkpoints: PositiveInt = 2
     """How many checkpoints stay on disk; the newest and the best always do, an older one beside its own best alone."""
     push_checkpoints_to: str | None = None
-    """Keep the newest checkpoint in this private Hub repository, `owner/name`, from which `--resume` goes on on a fresh
+    """Keep the newest checkpoint in this private Hub repository, `owner/name`, from which `--resume` continues on a new
     machine. It is made if it is not there; a public one is refused. None pushes nothing."""
     keep: Literal["best", "last"] = "best"
     """Which weights become the adapter: lowest validation loss, or the last step's."""

@@ -87,7 +87,7 @@ def assumed_sizes(config: Config) -> RowSizes:
 
 
 def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
-    """Of rows that are here."""
+    """The sizes of rows that are here."""
     from medtune.data.training_rows import encode_for_training
     from medtune.training.batching import largest_step, steps_of
 

@@ -1,4 +1,4 @@
-"""Licences that a published model stands under: its base's, and its data's. What they ask for is their own words."""
+"""The licences of a published model: its base's, and its data's. What they ask for is their own words."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
 
 
 def agreement_files(run: RunDir) -> dict[str, Path]:
-    """The base model's licence files that stand on this machine, in its folder or in the Hub's cache."""
+    """The base model's licence files that are on this machine, in its folder or in the Hub's cache."""
     folder = _base_folder(run.config.model.base, _revision(run))
     if folder is None:
         return {}
@@ -87,7 +87,7 @@ def data_licence(names: PublicNames) -> DataLicence:
 
 
 def _is_xml_folder(source: str) -> bool:
-    """Of what is not on the Hub, rows come from tables or from a folder of MedQuAD's XML."""
+    """Whether rows that are not from the Hub come from a folder of MedQuAD's XML, and not from tables."""
     return not source.lower().endswith(TABLE_SUFFIXES)
 
 
@@ -137,7 +137,7 @@ def _base_config(base: str, revision: str | None) -> dict[str, Any]:
 
 
 def _base_folder(base: str, revision: str | None) -> Path | None:
-    """Where the base model's files stand on this machine; nothing is fetched."""
+    """Where the base model's files are on this machine; nothing is fetched."""
     if os.path.isdir(base):
         return Path(base)
     if revision is None:

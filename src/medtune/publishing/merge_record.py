@@ -17,7 +17,7 @@ def read_merge(run_dir: RunDir) -> MergeRecord | None:
     """
     record = read_record(run_dir.merge_file)
     weights = run_dir.adapter_dir / "adapter_model.safetensors"
-    # Of a run that evaluates an adapter from elsewhere there is nothing newer to compare with.
+    # A run that evaluates an adapter from elsewhere has nothing newer to compare with.
     if record is None or (weights.is_file() and record.adapter != adapter_fingerprint(run_dir.adapter_dir)):
         return None
     return record
@@ -78,8 +78,8 @@ def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) 
         sentences.append(f"Tuning itself moved the next tokens by {_nats(found.tuning.mean)}.")
     if found.same_prefix is not None:
         sentences.append(
-            f"Of greedy answers of at most {found.new_tokens} tokens, {found.same_answers} of {found.prompts} are the "
-            f"same, and {found.same_prefix:.0%} of the tokens stand before the first difference."
+            f"Among greedy answers of at most {found.new_tokens} tokens, {found.same_answers} of {found.prompts} are "
+            f"the same, and {found.same_prefix:.0%} of the tokens come before the first difference."
         )
     if not found.within_bound:
         sentences.append(f"Warning: {_beyond(found, evaluated, public)}.")

@@ -34,7 +34,7 @@ class CardRequest:
     """What a card is for: a repository, or with None the run directory itself; an adapter, or a merged model.
 
     `merge` is the record of that merged model, of which a run may have several. `base_model` is the Hub id of a base
-    model that the run read from a folder. `has_report` says that report.html stands beside the card.
+    model that the run read from a folder. `has_report` says that report.html is published with the card.
     """
 
     repo: str | None = None
@@ -56,7 +56,7 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
     names = public_names(run, request.base_model)
     licence = base_licence(run, names)
     comparison = read_files(run) if run.is_complete("compare") else None
-    # Of a merged model that is another than the one measured, nobody should find the scores by its name.
+    # Nobody should find the scores by the name of a merged model that differs from the one measured.
     indexed = comparison if not request.merged or is_within_bound(request.merge) else None
     title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
     data: dict[str, Any] = {

@@ -17,7 +17,7 @@ from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import harmless, one_line
 
 _LOCAL_START = (".", "/", "~", "\\")
-# A path from a root, a home or a drive. What stands before it must not make it part of a word, an address or a ratio.
+# A path from a root, a home or a drive. What comes before it must not make it part of a word, an address or a ratio.
 _PATH = re.compile(
     r"(?<![\w/.~-])(?:~|[A-Za-z]:|\\)?[/\\](?:[^\s/\\:;,|'\"<>()\[\]{}]+[/\\])+([^\s/\\:;,|'\"<>()\[\]{}]*)"
 )
@@ -33,7 +33,7 @@ class PublicNames:
     """How a run's base model and source are called in public, and whether the Hub knows them by that name.
 
     `base_revision` and `source_revision` are commits. `private_paths` are texts that must not go up, each with what
-    stands in its place, longest first.
+    replaces it, longest first.
     """
 
     base: str

@@ -26,7 +26,7 @@ from medtune.storage.hub import is_repository_name
 # `without-evaluation`: a model of which nothing shows what tuning changed. `without-report`: leave report.html, which
 # holds test rows and answers, at home. `overwrite`: replace files that medtune did not put there as they are.
 PublishOption = Literal["without-evaluation", "without-report", "overwrite"]
-# Of a model of the other kind: transformers would take one for the other.
+# The file of a model of the other kind: transformers would take one for the other.
 _OTHER_KIND = {True: "adapter_config.json", False: "config.json"}
 
 

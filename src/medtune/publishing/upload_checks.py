@@ -17,7 +17,7 @@ from medtune.storage.hub import NEVER, is_repository_name
 if TYPE_CHECKING:
     from medtune.model.tensor_files import StoredTensor
 
-# Of a matrix in float32, looked at in one go.
+# How much of a matrix in float32 is looked at in one go.
 _BLOCK_BYTES = 1 << 26
 
 

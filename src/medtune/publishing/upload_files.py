@@ -46,7 +46,7 @@ class Uploads:
     def add(self, name: str, file: Path) -> None:
         """A file as it is or, if it is a text, a copy without the paths of this machine.
 
-        Of small files copies go up, so that what was checked is what goes up.
+        Small files go up as copies, so that what was checked is what goes up.
         """
         if file.suffix == ".safetensors":
             self.files[name] = file

@@ -104,7 +104,7 @@ class RunFiles:
 
     @property
     def controls_file(self) -> Path:
-        """What took no tuning: its scores, and the tuned model against it."""
+        """The controls, answers without tuning: their scores, and the tuned model against them."""
         return self.path / "controls.json"
 
     @property

@@ -18,7 +18,7 @@ _held: dict[Path, FileLock] = {}
 def lock_folder(folder: Path) -> bool:
     """Keep other processes out of `folder` for this process's life; whether it was this call that shut them out.
 
-    Raises RunDirError if one works in there. Of several processes of one training the first holds the lock for all.
+    Raises RunDirError if one works in there. The first process of a training holds the lock for all of them.
     """
     file = folder.resolve() / LOCK_NAME
     if not is_main() or (file in _held and file.exists()):

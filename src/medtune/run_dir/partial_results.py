@@ -70,7 +70,7 @@ class BatchWork(Generic[Result]):
         self._keep({"rows": list(rows), "results": [astuple(result) for result in results]})
 
     def replan(self, batches: Sequence[Sequence[int]]) -> None:
-        """After memory ran out: go on with these batches, which hold all rows that are not done."""
+        """After memory ran out: continue with these batches, which hold all rows that are not done."""
         self.planned = [list(rows) for rows in batches]
         self.to_do = deque(self.planned)
         self.times_out_of_memory += 1
@@ -103,7 +103,7 @@ class PartialResults:
         kept = entries[0].get("origin")
         kept = kept if isinstance(kept, dict) else {}
         if differing := [name for name, value in self.origin.items() if kept.get(name) != value]:
-            say(f"{self.file}: begun with another {' and '.join(differing)}, thrown away; all rows are computed anew")
+            say(f"{self.file}: begun with another {' and '.join(differing)}, thrown away; all rows are computed again")
             return None
         os.truncate(self.file, size)
         self._entries = entries[1:]
@@ -124,8 +124,8 @@ class PartialResults:
             raise self.damaged() from None
 
     def damaged(self) -> RunDirError:
-        """That the file cannot be gone on from."""
-        return RunDirError(self.file, "damaged", "delete it to compute its rows anew")
+        """The error that the file is damaged, so that nothing can continue from it."""
+        return RunDirError(self.file, "damaged", "delete it to compute its rows again")
 
     def _append(self, entry: dict[str, Any]) -> None:
         # In one piece and past Python's buffers, so that nothing but the last line can be torn.

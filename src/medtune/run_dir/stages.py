@@ -20,10 +20,10 @@ StageName = Literal["data", "baseline", "controls", "train", "tuned", "compare",
 class Stage:
     """One stage of a run.
 
-    It is made from the artefacts of the stages that it `needs`, and `command` runs it alone, and with resume goes
-    on where it `resumes`. `files` are the artefacts of a run with these controls that every version of medtune writes;
-    `also` are those that only later versions write; a folder means all files in it. `partial` are files that keep its
-    results until it is complete. Later stages do without one that `is_optional` in a configuration.
+    It is made from the artefacts of the stages that it `needs`. `command` runs it alone, and with resume continues it
+    if it `resumes`. `files` are the artefacts of a run with these controls that every version of medtune writes; `also`
+    are those that only later versions write; a folder means all files in it. `partial` are files that keep its results
+    until it is complete. Later stages do without one that `is_optional` in a configuration.
     """
 
     name: StageName

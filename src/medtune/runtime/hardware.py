@@ -175,7 +175,7 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def release_memory() -> None:
-    """Give back what finished models held: trainers and wrapped models stand in reference cycles."""
+    """Give back what finished models held: trainers and wrapped models are in reference cycles."""
     import gc
 
     gc.collect()

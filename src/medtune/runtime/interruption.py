@@ -87,7 +87,7 @@ def raise_if_requested() -> None:
 def _handle(number: int, frame: FrameType | None) -> None:
     global _received
     _received = number
-    # Of several processes each gets the first signal twice, from the terminal and from their launcher, which itself
+    # Each of several processes gets the first signal twice, from the terminal and from their launcher, which itself
     # kills what takes too long. Functions and not SIG_IGN and SIG_DFL: for a signal that came in between and waits for
     # its handler, Python would print a traceback.
     several = world_size() > 1

@@ -49,7 +49,7 @@ def prepare_process() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     # Tokenizers use every core. A forked child that tokenized would wait for threads it does not have, but none does:
-    # data loaders and dataset maps work in this process, and other programs are started afresh. Left unset, the library
+    # data loaders and dataset maps work in this process, and other programs start from scratch. Left unset, the library
     # allows the same and warns on the terminal at every fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Without it the GPU's allocator holds up to 1 GiB in gaps between activations of different sizes.

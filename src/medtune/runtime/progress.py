@@ -75,7 +75,7 @@ def _tell(progress: Progress) -> None:
 
 @cache
 def console() -> Console:
-    """The console on stderr: stdout is for results. Of several processes only the first writes."""
+    """The console on stderr: stdout is for results. Only the first of several processes writes."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, quiet=not is_main())

@@ -105,7 +105,7 @@ def _number(error: BaseException) -> int | None:
 
 
 def _ask_again(path: Path) -> int | None:
-    """Of a library's write that failed without a reason: what the system says to one more beside it, if it objects.
+    """What the system says to one more write beside a library's that failed without a reason, if it objects.
 
     Not the free space of the file system, which knows of no quota and no limit. An unnamed file is written, as far
     into it as the newest file under `path` is long.

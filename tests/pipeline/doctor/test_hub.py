@@ -107,7 +107,7 @@ CASES = {
     "an unknown model": Case(
         None, True, ("model.base=owner/nothing",), 2, "model", ("failure: model: ", "not on the Hub", "check the name")
     ),
-    "nothing is foretold of it": Case(
+    "nothing is predicted of it": Case(
         None, True, ("model.base=owner/nothing",), 2, "memory", ("warning: memory: neither memory nor disk",)
     ),
     "a model of a broken Hub": Case(

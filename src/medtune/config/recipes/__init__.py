@@ -87,7 +87,7 @@ def read_config(path: Path) -> Config:
     return parse_config(parse_yaml(read_recipe_text(path, str(path)), origin=str(path)), origin=str(path))
 
 
-# What a run may change when it goes on: it has no part in what comes out, but for the last bits.
+# What a run may change when it resumes: it has no part in what comes out, except for the last bits.
 MAY_CHANGE = frozenset(
     {
         "training.max_gradient_spike",

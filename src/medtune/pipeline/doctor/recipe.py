@@ -151,8 +151,8 @@ class RecipeExamination:
             yield cpu_memory(DEMO_BYTES, 0, host_free_bytes())
             return
         if self.model_folder is None:
-            reason = "neither memory nor disk can be foretold without the model's configuration"
-            yield Finding("warning", "memory", reason, "mend what the line about the model says")
+            reason = "neither memory nor disk can be predicted without the model's configuration"
+            yield Finding("warning", "memory", reason, "fix what the line about the model says")
             return
         folder = planning.base_folder(config)
         if gpu is None:
@@ -201,7 +201,7 @@ def cpu_memory(needed: int, parameters: int, free: int) -> Finding:
 
 
 def gpu_memory(found: object) -> Iterator[Finding]:
-    """The foretold peaks of training and of answers on the GPU that is here."""
+    """The predicted peaks of training and of answers on the GPU that is here."""
     from medtune.pipeline.plan import Forecast
     from medtune.pipeline.plan_tables import answer_parts
 

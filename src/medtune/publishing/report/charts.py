@@ -68,7 +68,7 @@ def draw_differences(rows: Sequence[ComparisonRow]) -> Chart | None:
         "Differences between tuned and baseline, with 95 % intervals",
         f"{format_count(len(shown), 'metric')}, each on a scale of its own that ends at its interval's outer end. "
         "Right of zero the tuned model is better; an interval that touches zero leaves the question open. The numbers "
-        "stand in the table above.",
+        "are in the table above.",
         figure,
     )
 
@@ -76,7 +76,7 @@ def draw_differences(rows: Sequence[ComparisonRow]) -> Chart | None:
 def scaled(row: ComparisonRow) -> tuple[float, float, float] | None:
     """Difference and interval in shares of the interval's outer end, turned so that positive is better.
 
-    None where there is no interval, or where it is not finite. Metrics of unlike units fit one axis that way, and
+    None where there is no interval, or where it is not finite. Metrics of different units fit one axis that way, and
     whether an interval holds zero, and how wide it is beside the difference, stays as it was.
     """
     if row.ci95 is None or not all(map(math.isfinite, (*row.ci95, row.difference))):
@@ -112,7 +112,7 @@ def draw_lengths(baseline: Sequence[Prediction], tuned: Sequence[Prediction], ca
     panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False)[:, 0]
     colours = {"references": "reference", "baseline": "baseline", "tuned": "tuned"}
     for axes, (name, values) in zip(panels, counts.items(), strict=True):
-        # Half a token less, so that answers of exactly the cap stand before its line.
+        # Half a token less, so that answers of exactly the cap are left of its line.
         inside = [min(value, top) - 0.5 for value in values]
         axes.hist(inside, bins=[width * place for place in range(bars + 1)], color=COLOURS[colours[name]])
         axes.axvline(cap, color=COLOURS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
@@ -131,7 +131,7 @@ def draw_lengths(baseline: Sequence[Prediction], tuned: Sequence[Prediction], ca
         "lengths",
         "Lengths of answers and references in tokens",
         f"Histograms of the references and of both models' answers, with the cap of {cap} new tokens; means and shares "
-        "stand in the table below.",
+        "are in the table below.",
         figure,
     )
 

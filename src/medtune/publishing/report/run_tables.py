@@ -56,7 +56,7 @@ def cost_table(provenance: Mapping[str, Any]) -> Table:
 
 
 def cost_sentences(provenance: Mapping[str, Any]) -> list[str]:
-    """Hours in all, and what the plan of the training step foretold beside what was measured."""
+    """Hours in all, and what the plan of the training step predicted beside what was measured."""
     total = sum(_seconds(cost) for cost in stage_records(provenance).values())
     sentences = [f"The stages took {duration(total)} together ({total / 3600:.2f} hours)."]
     planned, (peaks, on_gpu) = planned_peak(provenance), stage_peaks(provenance)

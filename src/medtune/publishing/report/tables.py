@@ -44,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table for the page. `words` are the columns that hold words and stand to the left; the first heads its row."""
+    """A table for the page. `words` are the columns that hold words and are aligned left; the first heads its row."""
 
     caption: str
     head: tuple[str, ...]
@@ -91,7 +91,7 @@ def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
 
 
 def control_table(comparison: Comparison) -> Table:
-    """Every system's headline metrics, and of each control how the tuned model stands against it."""
+    """Every system's headline metrics, and of each control how the tuned model compares with it."""
     metrics = [row.metric for row in comparison.rows if row.metric in HEADLINE_METRICS]
     rows: list[list[str | Cell]] = []
     for name, label in (("baseline", "baseline"), ("tuned", "tuned model")):
@@ -107,7 +107,7 @@ def control_table(comparison: Comparison) -> Table:
             cells.append(Cell(f"{value}\ntuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
         rows.append([f"ceiling: {control.description}" if control.name == CEILING else control.description, *cells])
     return make_table(
-        "Answers that took no tuning, on the same questions", ("Answers of", *map(metric_label, metrics)), rows
+        "Answers without tuning, on the same questions", ("Answers of", *map(metric_label, metrics)), rows
     )
 
 

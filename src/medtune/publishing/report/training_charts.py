@@ -107,9 +107,7 @@ def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
     what = "GPU memory" if on_gpu else "memory of the process"
     mark = "; the upright mark is what was planned" if planned else ""
     axes.set_xlabel(f"peak {what}, GiB{mark}", fontsize=SMALL_SIZE)
-    return Chart(
-        "memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers stand below.", figure
-    )
+    return Chart("memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers are below.", figure)
 
 
 def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]:
@@ -124,7 +122,7 @@ def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]
 
 
 def planned_peak(provenance: Mapping[str, object]) -> int | None:
-    """Bytes that the plan of the training step foretold, if it did."""
+    """Bytes that the plan of the training step predicted, if it did."""
     stages = provenance.get("stages")
     train = stages.get("train", {}) if isinstance(stages, Mapping) else {}
     plan = train.get("plan") or {}

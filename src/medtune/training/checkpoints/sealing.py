@@ -99,7 +99,7 @@ def last_checkpoint(run: RunDir) -> Path | None:
 def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
     """Raises RunDirError, naming what differs, if a sealed checkpoint is of another training.
 
-    Says so where the dtype is another: training goes on, but not bit for bit.
+    Says so where the dtype is another: training continues, but not bit for bit.
     """
     if (before := _read_seal(folder).origin.get("dtype", origin["dtype"])) != origin["dtype"]:
         say(f"{folder}: its steps were computed in {before}, those to come in {origin['dtype']}")
