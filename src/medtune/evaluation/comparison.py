@@ -11,12 +11,7 @@ import numpy as np
 
 from medtune.errors import DataError, Problem
 from medtune.evaluation.metrics import MetricRows, metric_named
-from medtune.evaluation.significance import (
-    SIGNIFICANCE_LEVEL,
-    Resamples,
-    holm,
-    rows_needed,
-)
+from medtune.evaluation.significance import SIGNIFICANCE_LEVEL, Resamples, holm, rows_needed
 from medtune.records import ComparisonRow, Prediction, Score, Verdict
 
 

@@ -144,11 +144,7 @@ def fetch_files(
 
     with explained_upload(repo):
         snapshot_download(
-            repo,
-            revision=state.commit,
-            allow_patterns=list(patterns),
-            ignore_patterns=list(never),
-            local_dir=folder,
+            repo, revision=state.commit, allow_patterns=list(patterns), ignore_patterns=list(never), local_dir=folder
         )
 
 

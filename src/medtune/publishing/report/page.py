@@ -39,10 +39,7 @@ def render_report(data: ReportData) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, script = _asset("report.css"), _asset("report.js")
     charts = {
-        name: {
-            "title": chart.title,
-            "svg": Markup(to_svg(chart, prefix="chart-")),
-        }
+        name: {"title": chart.title, "svg": Markup(to_svg(chart, prefix="chart-"))}
         for name, chart in draw_charts(data).items()
     }
     packed = answers.pack_answers(data)
