@@ -67,10 +67,7 @@ def publish(
     Raises PublishError for what must not go up, HubError for what the Hub refuses, HubUnavailableError for what may
     work when it is tried again, and RunDirError if the run is not complete.
     """
-    if isinstance(options, str):
-        raise PublishError(f"options={options!r}", f"must be a list of names, such as [{options!r}]")
-    if unknown := set(options).difference(get_args(PublishOption)):
-        raise PublishError("options", f"{', '.join(sorted(unknown))}: must be of {', '.join(get_args(PublishOption))}")
+    _require_known_options(options)
     run.require("train")
     _require_unknown_base(run, base_model)
     names = public_names(run, base_model)
@@ -94,18 +91,21 @@ def publish(
         found = find_differences(repo, state, files, Path(folder))
         _show(repo, state, found, private=private)
         _check_edited(repo, found, options)
-        # Where nothing is sent the access is what it is, or what it would be.
-        done = Published(
-            repo=repo,
-            url=hub_repositories.repository_address(repo),
-            private=state.private if state else private,
-            commit=None,
-            sent=(),
-            kept=found.names("same"),
-            deleted=(),
-            python=loading_example(run, request),
+        url, kept, python = (
+            hub_repositories.repository_address(repo),
+            found.names("same"),
+            loading_example(run, request),
         )
+        # Where nothing is sent the access is what it is, or what it would be.
+        done = Published(repo, url, state.private if state else private, None, (), kept, (), python)
         return done if dry_run else _send(done, state, files, found, private=private)
+
+
+def _require_known_options(options: Collection[str]) -> None:
+    if isinstance(options, str):
+        raise PublishError(f"options={options!r}", f"must be a list of names, such as [{options!r}]")
+    if unknown := set(options).difference(get_args(PublishOption)):
+        raise PublishError("options", f"{', '.join(sorted(unknown))}: must be of {', '.join(get_args(PublishOption))}")
 
 
 def _require_unknown_base(run: RunDir, base_model: str | None) -> None:
