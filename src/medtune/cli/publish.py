@@ -10,7 +10,6 @@ import typer
 from medtune.cli.options import Run, folder_option, open_run
 from medtune.runtime.process import prepare_process
 
-
 Repo = Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="The Hub's repository; made if need be.")]
 Private = Annotated[bool, typer.Option("--private", help="Make it private; a public one is refused.")]
 _MERGED_HELP = "Publish the model that `medtune merge` wrote there instead."

@@ -91,13 +91,10 @@ def publish(
         found = find_differences(repo, state, files, Path(folder))
         _show(repo, state, found, private=private)
         _check_edited(repo, found, options)
-        url, kept, python = (
-            hub_repositories.repository_address(repo),
-            found.names("same"),
-            loading_example(run, request),
-        )
         # Where nothing is sent the access is what it is, or what it would be.
-        done = Published(repo, url, state.private if state else private, None, (), kept, (), python)
+        access = state.private if state else private
+        url, python = hub_repositories.repository_address(repo), loading_example(run, request)
+        done = Published(repo, url, access, commit=None, sent=(), kept=found.names("same"), deleted=(), python=python)
         return done if dry_run else _send(done, state, files, found, private=private)
 
 
