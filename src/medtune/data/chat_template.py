@@ -67,11 +67,8 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     before_answer = head.removeprefix(prompt) if head.startswith(prompt) else ""
     end_ids = encode(tail)
     if not end_ids or end_ids[0] not in tokenizer.added_tokens_decoder:
-        raise ModelError(
-            tokenizer.name_or_path,
-            f"its chat template puts no end token behind an answer (it puts {tail!r})",
-            "the model would never learn to stop",
-        )
+        problem = f"its chat template puts no end token behind an answer (it puts {tail!r})"
+        raise ModelError(tokenizer.name_or_path, problem, "the model would never learn to stop")
     return ChatTemplate(before, after, before_answer, end_ids[0], system_in_question)
 
 
@@ -87,11 +84,8 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     (text,) = _render(tokenizer, ([*system, *turns], True))
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
-        raise ModelError(
-            tokenizer.name_or_path,
-            "its chat template cannot render worked examples",
-            "leave few_shot out of evaluation.controls",
-        )
+        fix = "leave few_shot out of evaluation.controls"
+        raise ModelError(tokenizer.name_or_path, "its chat template cannot render worked examples", fix)
     return pieces
 
 

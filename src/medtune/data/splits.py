@@ -172,11 +172,8 @@ def split_by_column(pairs: Sequence[QAPair], *, validation: float, seed: int) ->
     unknown = Counter(pair.split for pair in pairs if named_part(pair) is None)
     if unknown:
         shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
-        raise DataError(
-            "data.columns.split",
-            f"{shown}: no part of a split",
-            "that column may say train, validation (or val, valid, dev) and test",
-        )
+        fix = "that column may say train, validation (or val, valid, dev) and test"
+        raise DataError("data.columns.split", f"{shown}: no part of a split", fix)
     parts = {part: tuple(pair for pair in sample_rows(pairs, None, seed) if named_part(pair) == part) for part in PARTS}
     if not parts["validation"]:
         divided = split_grouped(parts["train"], validation=validation, test=0.0, seed=seed)

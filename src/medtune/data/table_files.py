@@ -84,11 +84,8 @@ def _require_table_size(path: Path, packed: int, unpacked: int) -> None:
     if unpacked > MAX_TABLE_BYTES:
         raise DataError(path, f"unpacks to more than {MAX_TABLE_BYTES:,} bytes", "split it")
     if unpacked > _RATIO_COUNTS_FROM and unpacked > MAX_GZIP_RATIO * packed:
-        raise DataError(
-            path,
-            f"unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does",
-            "if it is sound, unpack it and give that file",
-        )
+        fix = "if it is sound, unpack it and give that file"
+        raise DataError(path, f"unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does", fix)
 
 
 def _decode(origin: str, data: bytes) -> str:
@@ -117,10 +114,8 @@ def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
 def require_text_size(text: str, where: str) -> str:
     """`text` itself. Raises DataError, which begins with `where`, if it is longer than any answer."""
     if len(text) > MAX_TEXT_CHARACTERS:
-        raise DataError(
-            f"{where} has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}",
-            fix="shorten it, or leave the row out",
-        )
+        fix = "shorten it, or leave the row out"
+        raise DataError(f"{where} has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}", fix=fix)
     return text
 
 

@@ -96,11 +96,8 @@ def read_comparison(run: RunDir) -> Comparison:
         return check_type(Comparison, _comparison_from_json(run))
     except (AttributeError, KeyError, TypeError, DamagedError) as error:
         why = f" ({error})" if isinstance(error, DamagedError) else ""
-        raise RunDirError(
-            run.comparison_file,
-            f"it or a file beside it is damaged, or from another version of medtune{why}",
-            ("delete it and run ", Command("compare", run.path)),
-        ) from None
+        problem = f"it or a file beside it is damaged, or from another version of medtune{why}"
+        raise RunDirError(run.comparison_file, problem, ("delete it and run ", Command("compare", run.path))) from None
 
 
 def _comparison_from_json(run: RunDir) -> dict[str, Any]:

@@ -56,11 +56,9 @@ def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tupl
     by_id = {row.id: row for row in second}
     missing = [row.id for row in first if row.id not in by_id] or sorted(by_id.keys() - {row.id for row in first})
     if missing:
-        raise DataError(
-            f"{names[0]} and {names[1]} answer different rows",
-            f"{format_count(len(missing), 'id')} in one of them alone, such as {missing[0]!r}",
-            "compare predictions of the same rows",
-        )
+        problem = f"{format_count(len(missing), 'id')} in one of them alone, such as {missing[0]!r}"
+        fix = "compare predictions of the same rows"
+        raise DataError(f"{names[0]} and {names[1]} answer different rows", problem, fix)
     aligned = [by_id[row.id] for row in first]
     for before, after in zip(first, aligned, strict=True):
         if before.reference != after.reference:
@@ -82,11 +80,9 @@ def _require_comparable_caps(first: Sequence[Prediction], second: Sequence[Predi
     cap = max((row.new_tokens or 0 for row in first if row.finish_reason == "length"), default=None)
     longest = max((row.new_tokens or 0 for row in second), default=0)
     if cap is not None and longest > cap:
-        raise DataError(
-            f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}",
-            "different caps never compare",
-            "generate both again with the same cap",
-        )
+        problem = "different caps never compare"
+        fix = "generate both again with the same cap"
+        raise DataError(f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}", problem, fix)
 
 
 def _read_references(path: Path) -> dict[str, str]:

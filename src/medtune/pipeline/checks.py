@@ -52,11 +52,8 @@ def check_rows(config: Config, run_dir: RunDir) -> None:
     longest = max(len(renderer.prompt_ids(pair.question)) for pair in test)
     positions, cap = _positions(path), config.generation.max_new_tokens
     if positions is not None and longest + cap > positions:
-        raise ConfigError(
-            "generation.max_new_tokens",
-            f"{cap} and the longest prompt of {longest} tokens exceed the model's context of {positions}",
-            f"lower it to {positions - longest} or less",
-        )
+        problem = f"{cap} and the longest prompt of {longest} tokens exceed the model's context of {positions}"
+        raise ConfigError("generation.max_new_tokens", problem, f"lower it to {positions - longest} or less")
 
 
 def check_trackers(config: Config) -> None:
@@ -130,8 +127,5 @@ def _check_targets(config: Config, model: Any) -> None:
     names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
     missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
     if missing:
-        raise ModelError(
-            "lora.targets",
-            f"{', '.join(missing)} not in {config.model.base}",
-            f"set lora.targets to [{', '.join(sorted(names))}] or some of these",
-        )
+        fix = f"set lora.targets to [{', '.join(sorted(names))}] or some of these"
+        raise ModelError("lora.targets", f"{', '.join(missing)} not in {config.model.base}", fix)

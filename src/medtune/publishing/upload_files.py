@@ -82,11 +82,8 @@ class Uploads:
     def add_merged(self, folder: Path) -> None:
         """A merged model. Raises MedtuneError unless `folder` holds a whole one of this run's adapter."""
         if not folder.is_dir():
-            raise PublishError(
-                Option("merged", folder),
-                "no such folder",
-                ("make it with ", Command("merge", self.run.path, (Option("to", "DIR"),))),
-            )
+            fix = ("make it with ", Command("merge", self.run.path, (Option("to", "DIR"),)))
+            raise PublishError(Option("merged", folder), "no such folder", fix)
         _require_merge_of(self.run, folder)
         require_plain_files(folder)
         for file in _plain_files(folder, (*CONFIG_FILES, *WEIGHT_FILES)):

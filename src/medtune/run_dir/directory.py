@@ -189,11 +189,8 @@ class RunDir(RunArtefacts):
         """
         for name, record in self.stage_records.items():
             if record.get("base_identity") not in (None, identity):
-                raise RunDirError(
-                    self.path,
-                    f"{self.config.model.base} has changed since the {name} stage",
-                    ("put the model that was there back, or start a new run in another ", Option("run_dir")),
-                )
+                fix = ("put the model that was there back, or start a new run in another ", Option("run_dir"))
+                raise RunDirError(self.path, f"{self.config.model.base} has changed since the {name} stage", fix)
 
     # Its stages ---------------------------------------------------------------------------------------------------
 

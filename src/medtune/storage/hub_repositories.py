@@ -54,11 +54,8 @@ def open_private_repository(repo: str) -> RepositoryState:
     _require_token(repo)
     state = find_repository(repo) or make_repository(repo, private=True)
     if not state.private:
-        raise HubError(
-            f"repository {repo}",
-            "public, and adapters may have learnt rows by heart",
-            "make it private in its settings, or name another repository",
-        )
+        fix = "make it private in its settings, or name another repository"
+        raise HubError(f"repository {repo}", "public, and adapters may have learnt rows by heart", fix)
     return state
 
 

@@ -165,11 +165,8 @@ def require_room(path: Path, size: int, option: Option) -> None:
     """Raises DiskError unless `size` bytes can be written to `path`, which the user gave as `option`."""
     free = shutil.disk_usage(nearest_folder(path)).free
     if size > free:
-        raise DiskError(
-            path,
-            f"{size / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free",
-            ("make room, or give ", option, " on a larger disk"),
-        )
+        fix = ("make room, or give ", option, " on a larger disk")
+        raise DiskError(path, f"{size / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free", fix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,11 +68,8 @@ def _require_unused(folder: Path, run: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunDirError(folder, "is a file, not a folder", ("name another with ", Option("out")))
     if folder.is_dir() and any(folder.iterdir()):
-        raise RunDirError(
-            folder,
-            "not empty, and a new key would make its sheet and ratings worthless",
-            ("name another folder with ", Option("out"), ", such as ", Option("out", run / "human-2")),
-        )
+        fix = ("name another folder with ", Option("out"), ", such as ", Option("out", run / "human-2"))
+        raise RunDirError(folder, "not empty, and a new key would make its sheet and ratings worthless", fix)
 
 
 def _answer_pairs(run: RunDir) -> list[AnswerPair]:
