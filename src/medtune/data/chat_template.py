@@ -43,9 +43,8 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     Raises ModelError if the template is missing, fails, drops the question, or puts no special token behind the answer.
     """
     if not tokenizer.chat_template:
-        raise ModelError(
-            tokenizer.name_or_path, "its tokenizer has no chat template", "use the model's chat (instruct) variant"
-        )
+        fix = "use the model's chat (instruct) variant"
+        raise ModelError(tokenizer.name_or_path, "its tokenizer has no chat template", fix)
     question = {"role": "user", "content": _QUESTION}
     answer = {"role": "assistant", "content": _ANSWER}
     system = [{"role": "system", "content": SYSTEM_PLACE}] if with_system else []
@@ -105,9 +104,8 @@ def _render(tokenizer: Any, *chats: tuple[list[dict[str, str]], bool]) -> list[s
     }
     answer = _ask_process(json.dumps(request))
     if problem := answer["refused"]:
-        raise ModelError(
-            tokenizer.name_or_path, f"its chat template {problem}", "use the template of the model's own makers"
-        )
+        fix = "use the template of the model's own makers"
+        raise ModelError(tokenizer.name_or_path, f"its chat template {problem}", fix)
     texts: list[str | None] = answer["texts"]
     return texts
 

@@ -126,9 +126,8 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         given = clean_text(values["id"])
         values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
         if values["id"] in seen:
-            raise DataError(
-                origin, f"id {show_value(given)} is in two rows", "ids must be unique, or leave data.columns.id out"
-            )
+            fix = "ids must be unique, or leave data.columns.id out"
+            raise DataError(origin, f"id {show_value(given)} is in two rows", fix)
         seen.add(values["id"])
         pairs.append(
             QAPair(
@@ -192,7 +191,6 @@ def _text(value: Any, key: str, index: int, origin: str) -> str:
     if isinstance(value, str):
         return require_text_size(value, f"{origin}: row {index}: {key}")
     if key in ("question", "answer") or not isinstance(value, int | float):
-        raise DataError(
-            origin, f"row {index}: {key} is a {type(value).__name__}, not text", "convert that column to text"
-        )
+        fix = "convert that column to text"
+        raise DataError(origin, f"row {index}: {key} is a {type(value).__name__}, not text", fix)
     return str(value)

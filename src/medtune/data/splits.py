@@ -207,6 +207,5 @@ def require_rows(split: Split) -> None:
     for name in PARTS:
         if not getattr(split, name):
             total = len(split.train) + len(split.validation) + len(split.test)
-            raise DataError(
-                "data.split", f"the {name} split is empty ({total} rows in all)", "give more rows or other shares"
-            )
+            fix = "give more rows or other shares"
+            raise DataError("data.split", f"the {name} split is empty ({total} rows in all)", fix)

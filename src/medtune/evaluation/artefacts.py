@@ -43,9 +43,8 @@ def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
         with pq.ParquetFile(path) as file:
             # Equal rows take next to no room on disk, and all of it in memory.
             if any(file.metadata.num_rows != score.n for score in scores.values()):
-                raise RunDirError(
-                    path, f"does not fit the scores beside it ({next(iter(scores))})", "evaluate that model again"
-                )
+                fix = "evaluate that model again"
+                raise RunDirError(path, f"does not fit the scores beside it ({next(iter(scores))})", fix)
             table = file.read()
     except (OSError, pa.ArrowException) as error:
         raise RunDirError(path, f"not readable ({first_line(error)})", "evaluate that model again") from None

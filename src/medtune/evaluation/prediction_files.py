@@ -114,9 +114,8 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
             raise DataError(where, f"no {name}; it has {present}", "name the columns id, reference, prediction")
         if not isinstance(value, str) or (name != "prediction" and not value.strip()):
-            raise DataError(
-                where, f"{name} is {show_value(value)}, and must be text that is not empty", "fix the row or drop it"
-            )
+            fix = "fix the row or drop it"
+            raise DataError(where, f"{name} is {show_value(value)}, and must be text that is not empty", fix)
         values[name] = require_text_size(value, f"{where}: {name}")
     for name in _LABELS:
         values[name] = _label(record, name, where)
@@ -134,9 +133,8 @@ def _label(record: Mapping[str, Any], name: str, where: str) -> str:
         return ""
     # An ignored group would silently make intervals too narrow.
     if not isinstance(value, str | int):
-        raise DataError(
-            where, f"{name} is {show_value(value)}, neither text nor a whole number", "fix it or leave it out"
-        )
+        fix = "fix it or leave it out"
+        raise DataError(where, f"{name} is {show_value(value)}, neither text nor a whole number", fix)
     return str(value)
 
 

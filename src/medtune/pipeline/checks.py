@@ -93,9 +93,8 @@ def check_model(config: Config) -> Path:
     load_renderer(config, path)
     positions = _positions(path)
     if positions is not None and config.training.max_length > positions:
-        raise ConfigError(
-            "training.max_length", f"{config.training.max_length} exceeds the model's context of {positions} tokens"
-        )
+        problem = f"{config.training.max_length} exceeds the model's context of {positions} tokens"
+        raise ConfigError("training.max_length", problem)
     _check_targets(config, model_without_weights(path, "bfloat16", config.model.base))
     return path
 

@@ -64,9 +64,8 @@ def require_finite_weights(files: Iterable[Path]) -> None:
         for file, tensors in weights.items():
             for name, tensor in tensors.items():
                 if not _is_finite(tensor):
-                    raise PublishError(
-                        one_line(str(file)), f"{one_line(name)} holds NaN or infinite numbers", "train, or merge, again"
-                    )
+                    fix = "train, or merge, again"
+                    raise PublishError(one_line(str(file)), f"{one_line(name)} holds NaN or infinite numbers", fix)
                 advance(tensor.bytes)
 
 

@@ -132,9 +132,8 @@ def _require_merge_of(run: RunDir, folder: Path) -> None:
     where = one_line(str(folder))
     record = record_of(folder)
     if record is None:
-        raise PublishError(
-            where, "no merged model", ("make one with ", Command("merge", run.path, (Option("to", "DIR"),)))
-        )
+        fix = ("make one with ", Command("merge", run.path, (Option("to", "DIR"),)))
+        raise PublishError(where, "no merged model", fix)
     if record.adapter != adapter_fingerprint(run.adapter_dir):
         raise PublishError(where, "merged from another adapter than this run's", "merge again")
     require_whole(folder, record)

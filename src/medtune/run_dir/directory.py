@@ -49,9 +49,8 @@ class RunDir(RunArtefacts):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunDirError(
-                path, f"cannot be made ({error.strerror})", ("choose another ", Option("run_dir"))
-            ) from None
+            fix = ("choose another ", Option("run_dir"))
+            raise RunDirError(path, f"cannot be made ({error.strerror})", fix) from None
         run.lock()
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
@@ -77,9 +76,8 @@ class RunDir(RunArtefacts):
                 ("add ", Option("resume"), " to continue that run, or choose another ", Option("run_dir")),
             )
         if not self.config_file.is_file():
-            raise RunDirError(
-                path, "not empty and not a medtune run (no config.yaml)", ("choose another ", Option("run_dir"))
-            )
+            problem = "not empty and not a medtune run (no config.yaml)"
+            raise RunDirError(path, problem, ("choose another ", Option("run_dir")))
         if self._lost_end_of(config):
             return  # `create` writes it again
         changes = changed_keys(read_config(unfinished_copy(self.config_file) or self.config_file), config)

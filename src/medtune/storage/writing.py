@@ -109,9 +109,8 @@ def _rename_file(temporary: Path, path: Path) -> None:
         temporary.replace(path)
     except OSError as error:
         if error.errno in _UNKNOWN | {errno.EXDEV}:
-            raise DiskError(
-                path, f"the file system cannot rename files ({error.strerror})", "move to another file system"
-            ) from None
+            fix = "move to another file system"
+            raise DiskError(path, f"the file system cannot rename files ({error.strerror})", fix) from None
         raise
 
 

@@ -115,9 +115,8 @@ def require_float32_adapter(model: Any) -> None:
     """Raises MedtuneError, naming the weight, if a trainable parameter is not float32."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
-            raise MedtuneError(
-                f"adapter weight {name} is {parameter.dtype}, not float32", fix="this is a bug in medtune"
-            )
+            fix = "this is a bug in medtune"
+            raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32", fix=fix)
 
 
 def require_finite_adapter(model: Any) -> None:

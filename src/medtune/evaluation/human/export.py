@@ -57,9 +57,8 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
         for name, text in texts.items():
             run.write_text(folder / name, text)
     except OSError as error:
-        raise RunDirError(
-            folder, f"cannot be written ({error.strerror})", ("name another folder with ", Option("out"))
-        ) from None
+        fix = ("name another folder with ", Option("out"))
+        raise RunDirError(folder, f"cannot be written ({error.strerror})", fix) from None
     identical = sum(entry.identical for entry in key.items.values())
     return Export(folder / SHEET_FILE, folder / PAGE_FILE, folder / KEY_FILE, n, identical)
 

@@ -88,9 +88,8 @@ def _read_history(run: RunDir) -> tuple[Step, ...]:
     try:
         return tuple(check_type(list[Step], run.read_history()))
     except DamagedError as error:
-        raise RunDirError(
-            run.history_file, f"damaged, {error}", ("restore it, or start another ", Option("run_dir"))
-        ) from None
+        fix = ("restore it, or start another ", Option("run_dir"))
+        raise RunDirError(run.history_file, f"damaged, {error}", fix) from None
 
 
 def _row_scores(run: RunDir, model: ModelName, n: int) -> dict[str, list[float]]:
