@@ -10,9 +10,17 @@ from medtune.config.checking import parse_config
 from medtune.config.schema import Config
 from medtune.data.audit import RowLengths, audit_rows
 from medtune.data.audit_record import Audit, Truncation
+from medtune.data.cleaning import normalize_answer
+from medtune.data.near_duplicates import shingles
 from medtune.data.prepare import Prepared, prepare_data
 
 TRUNCATION = Truncation(max_length=30, policy="cut", rows=32, cut=5, dropped=0, no_room=1, tokens=1000, tokens_lost=123)
+
+
+def jaccard(first: str, second: str) -> float:
+    """Jaccard similarity of two answers: the share of their shingles that both have."""
+    one, other = shingles(normalize_answer(first)), shingles(normalize_answer(second))
+    return len(one & other) / len(one | other)
 
 
 def configure(source: Path, **data: Any) -> Config:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audits import jaccard
 from medtune.data import splits
 from medtune.data.cleaning import normalize_answer, normalize_question
-from medtune.data.near_duplicates import SimilarAnswers, jaccard
+from medtune.data.near_duplicates import SimilarAnswers
 from medtune.data.prepare import Prepared
 from medtune.data.splits import (
     assign_groups,

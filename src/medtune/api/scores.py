@@ -73,9 +73,8 @@ def compare(
     if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
         raise ConfigError("compare", "one set of predictions has nothing to be compared with", "give a second")
     if other is not None or metrics or bertscore_model or names or resamples is not None:
-        raise ConfigError(
-            "compare", "metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
-        )
+        problem = "metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
+        raise ConfigError("compare", problem)
     opened = reopen(target)
     with working(progress):
         from medtune.pipeline.run import perform

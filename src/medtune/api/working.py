@@ -55,6 +55,5 @@ def _errors_of_a_call() -> Iterator[None]:
         if error.__cause__ is None:
             raise
         (disk,) = error.problems
-        raise DiskError(
-            disk.what, disk.problem, (disk.fix, ", then go on with ", Option("resume"))
-        ) from error.__cause__
+        fix = (disk.fix, ", then go on with ", Option("resume"))
+        raise DiskError(disk.what, disk.problem, fix) from error.__cause__

@@ -31,8 +31,7 @@ def data_prepare(
 def data_audit(
     source: Annotated[str, typer.Argument(help="What `data.source` takes: a Hub data set, a table, a folder of XML.")],
     recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", help="Columns, split and model of this recipe; without it, the defaults."),
+        str | None, typer.Option("--recipe", help="Columns, split and model of this recipe; without it, the defaults.")
     ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the audit there as JSON.")] = None,

@@ -10,36 +10,32 @@ import typer
 from medtune.cli.options import Run, folder_option, open_run
 from medtune.runtime.process import prepare_process
 
+Repo = Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="The Hub's repository; made if need be.")]
+Private = Annotated[bool, typer.Option("--private", help="Make it private; a public one is refused.")]
+_MERGED_HELP = "Publish the model that `medtune merge` wrote there instead."
+Merged = Annotated[Path | None, typer.Option("--merged", metavar="DIR", help=_MERGED_HELP, callback=folder_option)]
+_BASE_HELP = "Hub id of a base model that was read from a folder."
+BaseModel = Annotated[str | None, typer.Option("--base-model", metavar="OWNER/NAME", help=_BASE_HELP)]
+_DRY_RUN_HELP = "Only show what would go up; needs no token, and writes nothing."
+DryRun = Annotated[bool, typer.Option("--dry-run", help=_DRY_RUN_HELP)]
+_EVALUATION_HELP = "Publish a model that was not evaluated."
+WithoutEvaluation = Annotated[bool, typer.Option("--without-evaluation", help=_EVALUATION_HELP)]
+_REPORT_HELP = "Leave out report.html, which holds test rows and answers."
+WithoutReport = Annotated[bool, typer.Option("--without-report", help=_REPORT_HELP)]
+_OVERWRITE_HELP = "Replace files that were edited there, or are not medtune's."
+Overwrite = Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE_HELP)]
+
 
 def publish(
     run: Run,
-    repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="The Hub's repository; made if need be.")],
-    private: Annotated[bool, typer.Option("--private", help="Make it private; a public one is refused.")] = False,
-    merged: Annotated[
-        Path | None,
-        typer.Option(
-            "--merged",
-            metavar="DIR",
-            help="Publish the model that `medtune merge` wrote there instead.",
-            callback=folder_option,
-        ),
-    ] = None,
-    base_model: Annotated[
-        str | None,
-        typer.Option("--base-model", metavar="OWNER/NAME", help="Hub id of a base model that was read from a folder."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would go up; needs no token, and writes nothing.")
-    ] = False,
-    without_evaluation: Annotated[
-        bool, typer.Option("--without-evaluation", help="Publish a model that was not evaluated.")
-    ] = False,
-    without_report: Annotated[
-        bool, typer.Option("--without-report", help="Leave out report.html, which holds test rows and answers.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that were edited there, or are not medtune's.")
-    ] = False,
+    repo: Repo,
+    private: Private = False,
+    merged: Merged = None,
+    base_model: BaseModel = None,
+    dry_run: DryRun = False,
+    without_evaluation: WithoutEvaluation = False,
+    without_report: WithoutReport = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Put the adapter, its card, scores and report on the Hub.
 

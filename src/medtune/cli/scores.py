@@ -76,10 +76,8 @@ def compare(
     if os.path.isfile(target):
         raise ConfigError(target, "one file of predictions has nothing to be compared with", "give a second")
     if metrics or encoder or out or resamples is not None:
-        raise ConfigError(
-            "--metric, --bertscore-model, --resamples and --out go with two files",
-            fix="a run has its own configuration",
-        )
+        fix = "a run has its own configuration"
+        raise ConfigError("--metric, --bertscore-model, --resamples and --out go with two files", fix=fix)
     opened = open_run(target)
     from medtune.pipeline.run import perform
 

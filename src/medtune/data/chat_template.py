@@ -43,9 +43,8 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     Raises ModelError if the template is missing, fails, drops the question, or puts no special token behind the answer.
     """
     if not tokenizer.chat_template:
-        raise ModelError(
-            tokenizer.name_or_path, "its tokenizer has no chat template", "use the model's chat (instruct) variant"
-        )
+        fix = "use the model's chat (instruct) variant"
+        raise ModelError(tokenizer.name_or_path, "its tokenizer has no chat template", fix)
     question = {"role": "user", "content": _QUESTION}
     answer = {"role": "assistant", "content": _ANSWER}
     system = [{"role": "system", "content": SYSTEM_PLACE}] if with_system else []
@@ -67,11 +66,8 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     before_answer = head.removeprefix(prompt) if head.startswith(prompt) else ""
     end_ids = encode(tail)
     if not end_ids or end_ids[0] not in tokenizer.added_tokens_decoder:
-        raise ModelError(
-            tokenizer.name_or_path,
-            f"its chat template puts no end token behind an answer (it puts {tail!r})",
-            "the model would never learn to stop",
-        )
+        problem = f"its chat template puts no end token behind an answer (it puts {tail!r})"
+        raise ModelError(tokenizer.name_or_path, problem, "the model would never learn to stop")
     return ChatTemplate(before, after, before_answer, end_ids[0], system_in_question)
 
 
@@ -87,11 +83,8 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     (text,) = _render(tokenizer, ([*system, *turns], True))
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
-        raise ModelError(
-            tokenizer.name_or_path,
-            "its chat template cannot render worked examples",
-            "leave few_shot out of evaluation.controls",
-        )
+        fix = "leave few_shot out of evaluation.controls"
+        raise ModelError(tokenizer.name_or_path, "its chat template cannot render worked examples", fix)
     return pieces
 
 
@@ -111,9 +104,8 @@ def _render(tokenizer: Any, *chats: tuple[list[dict[str, str]], bool]) -> list[s
     }
     answer = _ask_process(json.dumps(request))
     if problem := answer["refused"]:
-        raise ModelError(
-            tokenizer.name_or_path, f"its chat template {problem}", "use the template of the model's own makers"
-        )
+        fix = "use the template of the model's own makers"
+        raise ModelError(tokenizer.name_or_path, f"its chat template {problem}", fix)
     texts: list[str | None] = answer["texts"]
     return texts
 

@@ -46,12 +46,6 @@ def shingles(answer: str) -> set[tuple[str, ...]]:
     return {tuple(tokens[i : i + SHINGLE_WORDS]) for i in range(max(1, len(tokens) - SHINGLE_WORDS + 1))}
 
 
-def jaccard(first: str, second: str) -> float:
-    """Jaccard similarity of two answers: the share of their shingles that both have."""
-    one, other = shingles(normalize_answer(first)), shingles(normalize_answer(second))
-    return len(one & other) / len(one | other)
-
-
 def find_similar_answers(answers: Sequence[str], advance: Callable[[int], None] = lambda rows: None) -> SimilarAnswers:
     """Find equal and near-duplicate answers.
 

@@ -43,16 +43,13 @@ def rows_to_show(
         return [_shown(*parts[row_id], config, renderer)]
     rule = next((rule for rule, pair in prepared.dropped if pair.id == row_id), None)
     if rule is not None:
-        raise DataError(
-            Option("id", row_id), f"cleaning dropped that row ({rule.replace('_', ' ')})", "give another id"
-        )
+        problem = f"cleaning dropped that row ({rule.replace('_', ' ')})"
+        raise DataError(Option("id", row_id), problem, "give another id")
     if any(pair.id == row_id for pair in prepared.rows):
-        raise DataError(
-            Option("id", row_id), "that row is in no split (data.train_limit or data.test_source)", "give another"
-        )
-    raise DataError(
-        Option("id", row_id), "no row has that id", ("`medtune data show RECIPE` without ", Option("id"), " shows some")
-    )
+        problem = "that row is in no split (data.train_limit or data.test_source)"
+        raise DataError(Option("id", row_id), problem, "give another")
+    fix = ("`medtune data show RECIPE` without ", Option("id"), " shows some")
+    raise DataError(Option("id", row_id), "no row has that id", fix)
 
 
 def _shown(part: SplitName, pair: QAPair, config: Config, renderer: PromptRenderer) -> ShownRow:

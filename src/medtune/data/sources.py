@@ -117,7 +117,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
     records = list(records)
     names = _resolve_columns(_column_names(records), columns, origin) if records else {}
     for index, record in enumerate(records):
-        values = {
+        values: dict[str, Any] = {
             key: _text(record.get(column) if column else None, key, index, origin) for key, column in names.items()
         }
         if not values["answer"].strip():
@@ -126,22 +126,10 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
         given = clean_text(values["id"])
         values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
         if values["id"] in seen:
-            raise DataError(
-                origin, f"id {show_value(given)} is in two rows", "ids must be unique, or leave data.columns.id out"
-            )
+            fix = "ids must be unique, or leave data.columns.id out"
+            raise DataError(origin, f"id {show_value(given)} is in two rows", fix)
         seen.add(values["id"])
-        pairs.append(
-            QAPair(
-                id=values["id"],
-                qtype=values["qtype"],
-                question=values["question"],
-                answer=values["answer"],
-                document_id=values["document_id"],
-                focus=values["focus"],
-                source=values["source"],
-                split=values["split"],
-            )
-        )
+        pairs.append(QAPair(**values))  # a column for each of these fields
     if not pairs:
         raise DataError(origin, f"no rows with an answer ({unanswered} without)", "there is nothing to train on")
     return SourceRows(pairs, unanswered)
@@ -192,7 +180,6 @@ def _text(value: Any, key: str, index: int, origin: str) -> str:
     if isinstance(value, str):
         return require_text_size(value, f"{origin}: row {index}: {key}")
     if key in ("question", "answer") or not isinstance(value, int | float):
-        raise DataError(
-            origin, f"row {index}: {key} is a {type(value).__name__}, not text", "convert that column to text"
-        )
+        fix = "convert that column to text"
+        raise DataError(origin, f"row {index}: {key} is a {type(value).__name__}, not text", fix)
     return str(value)

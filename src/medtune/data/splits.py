@@ -172,11 +172,8 @@ def split_by_column(pairs: Sequence[QAPair], *, validation: float, seed: int) ->
     unknown = Counter(pair.split for pair in pairs if named_part(pair) is None)
     if unknown:
         shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
-        raise DataError(
-            "data.columns.split",
-            f"{shown}: no part of a split",
-            "that column may say train, validation (or val, valid, dev) and test",
-        )
+        fix = "that column may say train, validation (or val, valid, dev) and test"
+        raise DataError("data.columns.split", f"{shown}: no part of a split", fix)
     parts = {part: tuple(pair for pair in sample_rows(pairs, None, seed) if named_part(pair) == part) for part in PARTS}
     if not parts["validation"]:
         divided = split_grouped(parts["train"], validation=validation, test=0.0, seed=seed)
@@ -210,6 +207,5 @@ def require_rows(split: Split) -> None:
     for name in PARTS:
         if not getattr(split, name):
             total = len(split.train) + len(split.validation) + len(split.test)
-            raise DataError(
-                "data.split", f"the {name} split is empty ({total} rows in all)", "give more rows or other shares"
-            )
+            fix = "give more rows or other shares"
+            raise DataError("data.split", f"the {name} split is empty ({total} rows in all)", fix)

@@ -49,9 +49,8 @@ def read_table(path: Path) -> Iterable[Mapping[str, Any]]:
 
 def unknown_kind(path: Path) -> DataError:
     """That no reader knows a file of this name."""
-    return DataError(
-        path, "unknown kind of file", f"medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
-    )
+    fix = f"medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
+    return DataError(path, "unknown kind of file", fix)
 
 
 def read_jsonl(origin: str, data: bytes) -> Iterator[dict[str, Any]]:
@@ -84,11 +83,8 @@ def _require_table_size(path: Path, packed: int, unpacked: int) -> None:
     if unpacked > MAX_TABLE_BYTES:
         raise DataError(path, f"unpacks to more than {MAX_TABLE_BYTES:,} bytes", "split it")
     if unpacked > _RATIO_COUNTS_FROM and unpacked > MAX_GZIP_RATIO * packed:
-        raise DataError(
-            path,
-            f"unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does",
-            "if it is sound, unpack it and give that file",
-        )
+        fix = "if it is sound, unpack it and give that file"
+        raise DataError(path, f"unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does", fix)
 
 
 def _decode(origin: str, data: bytes) -> str:
@@ -105,9 +101,8 @@ def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
         # All cells as text, and "NA" or "null" are words, not gaps.
         frame = pd.read_csv(io.StringIO(_decode(origin, data)), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(
-            origin, f"not a readable CSV file ({first_line(error)})", "check its header and quotes"
-        ) from None
+        fix = "check its header and quotes"
+        raise DataError(origin, f"not a readable CSV file ({first_line(error)})", fix) from None
     if not isinstance(frame.index, pd.RangeIndex):
         # pandas reads surplus leading cells as row labels, which would shift every column by one.
         raise DataError(origin, "its first row has more cells than its header", "check its header and quotes")
@@ -117,10 +112,8 @@ def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
 def require_text_size(text: str, where: str) -> str:
     """`text` itself. Raises DataError, which begins with `where`, if it is longer than any answer."""
     if len(text) > MAX_TEXT_CHARACTERS:
-        raise DataError(
-            f"{where} has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}",
-            fix="shorten it, or leave the row out",
-        )
+        fix = "shorten it, or leave the row out"
+        raise DataError(f"{where} has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}", fix=fix)
     return text
 
 

@@ -41,15 +41,11 @@ def encode_for_training(
     encoded = fit_rows(renderer, pairs, max_length=max_length, overlong=overlong)
     if encoded.no_room:
         longest = max(row.prompt_length for row in encoded.no_room)
-        raise DataError(
-            "training.max_length",
-            f"{_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an answer",
-            f"raise training.max_length above {longest + 1}",
-        )
+        problem = f"{_named(encoded.no_room)}: a prompt of up to {longest} tokens leaves no room for an answer"
+        raise DataError("training.max_length", problem, f"raise training.max_length above {longest + 1}")
     if not encoded.rows:
-        raise DataError(
-            "training.max_length", f"no row fits in {max_length} tokens", "raise it or set training.overlong to cut"
-        )
+        fix = "raise it or set training.overlong to cut"
+        raise DataError("training.max_length", f"no row fits in {max_length} tokens", fix)
     return encoded
 
 

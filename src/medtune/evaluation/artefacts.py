@@ -43,9 +43,8 @@ def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
         with pq.ParquetFile(path) as file:
             # Equal rows take next to no room on disk, and all of it in memory.
             if any(file.metadata.num_rows != score.n for score in scores.values()):
-                raise RunDirError(
-                    path, f"does not fit the scores beside it ({next(iter(scores))})", "evaluate that model again"
-                )
+                fix = "evaluate that model again"
+                raise RunDirError(path, f"does not fit the scores beside it ({next(iter(scores))})", fix)
             table = file.read()
     except (OSError, pa.ArrowException) as error:
         raise RunDirError(path, f"not readable ({first_line(error)})", "evaluate that model again") from None
@@ -96,11 +95,8 @@ def read_comparison(run: RunDir) -> Comparison:
         return check_type(Comparison, _comparison_from_json(run))
     except (AttributeError, KeyError, TypeError, DamagedError) as error:
         why = f" ({error})" if isinstance(error, DamagedError) else ""
-        raise RunDirError(
-            run.comparison_file,
-            f"it or a file beside it is damaged, or from another version of medtune{why}",
-            ("delete it and run ", Command("compare", run.path)),
-        ) from None
+        problem = f"it or a file beside it is damaged, or from another version of medtune{why}"
+        raise RunDirError(run.comparison_file, problem, ("delete it and run ", Command("compare", run.path))) from None
 
 
 def _comparison_from_json(run: RunDir) -> dict[str, Any]:

@@ -11,12 +11,7 @@ import numpy as np
 
 from medtune.errors import DataError, Problem
 from medtune.evaluation.metrics import MetricRows, metric_named
-from medtune.evaluation.significance import (
-    SIGNIFICANCE_LEVEL,
-    Resamples,
-    holm,
-    rows_needed,
-)
+from medtune.evaluation.significance import SIGNIFICANCE_LEVEL, Resamples, holm, rows_needed
 from medtune.records import ComparisonRow, Prediction, Score, Verdict
 
 
@@ -77,10 +72,8 @@ def require_same_rows(
 ) -> None:
     """Raise DataError unless both systems answered the same questions, in one order, against the same references."""
     if len(baseline) != len(tuned):
-        raise DataError(
-            f"{names[0]} has {len(baseline)} predictions, {names[1]} has {len(tuned)}",
-            fix="evaluate both on the same rows",
-        )
+        fix = "evaluate both on the same rows"
+        raise DataError(f"{names[0]} has {len(baseline)} predictions, {names[1]} has {len(tuned)}", fix=fix)
     for before, after in zip(baseline, tuned, strict=True):
         if (before.id, before.question, before.reference) != (after.id, after.question, after.reference):
             raise DataError(

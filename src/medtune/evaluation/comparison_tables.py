@@ -23,12 +23,7 @@ from medtune.evaluation.formatting import (
 from medtune.evaluation.metrics import metric_named
 from medtune.records import Comparison, ComparisonRow, Score, Stratum, Verdict
 
-_STYLES: dict[Verdict, str] = {
-    "better": "green",
-    "worse": "red",
-    "not distinguishable": "dim",
-    "undefined": "yellow",
-}
+_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not distinguishable": "dim", "undefined": "yellow"}
 _NAME_WIDTH = 10  # columns that carry a file's name must leave room for the others
 
 

@@ -45,9 +45,8 @@ def nearest_answers(train: Sequence[QAPair], test: Sequence[QAPair]) -> list[str
     try:
         vectorizer.fit([row.question for row in train])
     except ValueError:  # not one word in all questions
-        raise DataError(
-            "the training questions hold no words", fix="leave nearest_question out of evaluation.controls"
-        ) from None
+        fix = "leave nearest_question out of evaluation.controls"
+        raise DataError("the training questions hold no words", fix=fix) from None
     vectors = {qtype: vectorizer.transform([row.question for row in rows]) for qtype, rows in by_type.items()}
     questions = vectorizer.transform([row.question for row in test])
     answers = []

@@ -40,9 +40,8 @@ def resolve_encoder(name: str, fetch: Callable[[str], Path]) -> Encoder:
     folder, display_name = _find_folder(name, fetch)
     config = _read_config(display_name, folder)
     if name != BUNDLED_ENCODER and os.path.isdir(name) and not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            "evaluation.bertscore_model", f"no .safetensors weights in {name}", "pickled weights are never loaded"
-        )
+        fix = "pickled weights are never loaded"
+        raise ModelError("evaluation.bertscore_model", f"no .safetensors weights in {name}", fix)
     return Encoder(name=display_name, path=str(folder), layer=_choose_layer(display_name, config))
 
 
@@ -112,9 +111,8 @@ def load_scorer(encoder: Encoder, device: str) -> Any:
     try:
         scorer = BERTScorer(model_type=path, num_layers=encoder.layer, device=device)
     except (OSError, ValueError, AssertionError, SafetensorError) as error:
-        raise ModelError(
-            "evaluation.bertscore_model", f"bert-score cannot load {encoder.name} at layer {encoder.layer}: {error}"
-        ) from error
+        problem = f"bert-score cannot load {encoder.name} at layer {encoder.layer}: {error}"
+        raise ModelError("evaluation.bertscore_model", problem) from error
     if isinstance(scorer._tokenizer, RobertaTokenizer | GPT2Tokenizer):
         # bert-score asks for this on every encode(); transformers 5 ignores it there and heeds it only on loading.
         scorer._tokenizer = AutoTokenizer.from_pretrained(encoder.path, use_fast=False, add_prefix_space=True)

@@ -126,9 +126,8 @@ def _check_metrics(metrics: Sequence[str], encoder_name: str | None, different_t
         raise ConfigError(Option("metric", unknown[0]), "unknown", f"known are {', '.join(METRIC_NAMES)}")
     for metric in map(metric_named, metrics):
         if metric.needs_encoder and encoder_name is None:
-            raise ConfigError(
-                (Option("metric", metric.name), " needs an encoder"), fix=("name one with ", Option("bertscore_model"))
-            )
+            fix = ("name one with ", Option("bertscore_model"))
+            raise ConfigError((Option("metric", metric.name), " needs an encoder"), fix=fix)
         if metric.counts_tokens and different_tokens:
             raise ConfigError(
                 Option("metric", metric.name),

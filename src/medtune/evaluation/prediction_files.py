@@ -56,11 +56,9 @@ def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tupl
     by_id = {row.id: row for row in second}
     missing = [row.id for row in first if row.id not in by_id] or sorted(by_id.keys() - {row.id for row in first})
     if missing:
-        raise DataError(
-            f"{names[0]} and {names[1]} answer different rows",
-            f"{format_count(len(missing), 'id')} in one of them alone, such as {missing[0]!r}",
-            "compare predictions of the same rows",
-        )
+        problem = f"{format_count(len(missing), 'id')} in one of them alone, such as {missing[0]!r}"
+        fix = "compare predictions of the same rows"
+        raise DataError(f"{names[0]} and {names[1]} answer different rows", problem, fix)
     aligned = [by_id[row.id] for row in first]
     for before, after in zip(first, aligned, strict=True):
         if before.reference != after.reference:
@@ -82,11 +80,9 @@ def _require_comparable_caps(first: Sequence[Prediction], second: Sequence[Predi
     cap = max((row.new_tokens or 0 for row in first if row.finish_reason == "length"), default=None)
     longest = max((row.new_tokens or 0 for row in second), default=0)
     if cap is not None and longest > cap:
-        raise DataError(
-            f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}",
-            "different caps never compare",
-            "generate both again with the same cap",
-        )
+        problem = "different caps never compare"
+        fix = "generate both again with the same cap"
+        raise DataError(f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}", problem, fix)
 
 
 def _read_references(path: Path) -> dict[str, str]:
@@ -118,9 +114,8 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
             raise DataError(where, f"no {name}; it has {present}", "name the columns id, reference, prediction")
         if not isinstance(value, str) or (name != "prediction" and not value.strip()):
-            raise DataError(
-                where, f"{name} is {show_value(value)}, and must be text that is not empty", "fix the row or drop it"
-            )
+            fix = "fix the row or drop it"
+            raise DataError(where, f"{name} is {show_value(value)}, and must be text that is not empty", fix)
         values[name] = require_text_size(value, f"{where}: {name}")
     for name in _LABELS:
         values[name] = _label(record, name, where)
@@ -138,9 +133,8 @@ def _label(record: Mapping[str, Any], name: str, where: str) -> str:
         return ""
     # An ignored group would silently make intervals too narrow.
     if not isinstance(value, str | int):
-        raise DataError(
-            where, f"{name} is {show_value(value)}, neither text nor a whole number", "fix it or leave it out"
-        )
+        fix = "fix it or leave it out"
+        raise DataError(where, f"{name} is {show_value(value)}, neither text nor a whole number", fix)
     return str(value)
 
 

@@ -70,9 +70,8 @@ def _signature(rows: MetricRows, caps: str, precision: str) -> str:
 
 def _check_request(predictions: Sequence[Prediction], metrics: Sequence[str], encoder: Encoder | None) -> None:
     if not predictions:
-        raise DataError(
-            "there are no predictions to score", fix="the test split or evaluation.max_examples leaves no row"
-        )
+        fix = "the test split or evaluation.max_examples leaves no row"
+        raise DataError("there are no predictions to score", fix=fix)
     if unknown := [metric for metric in metrics if metric not in METRIC_NAMES]:
         raise ConfigError("evaluation.metrics", f"unknown {', '.join(unknown)}", f"known are {', '.join(METRIC_NAMES)}")
     for metric in metrics:

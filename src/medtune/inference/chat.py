@@ -25,9 +25,8 @@ def read_questions(path: Path) -> list[str]:
     """One question a line, empty lines left out. Raises DataError."""
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
-            raise DataError(
-                path, f"larger than {MAX_SETTINGS_BYTES:,} bytes", "give a text file with one question a line"
-            )
+            fix = "give a text file with one question a line"
+            raise DataError(path, f"larger than {MAX_SETTINGS_BYTES:,} bytes", fix)
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise DataError(path, "no such file", "give a text file with one question a line") from None
@@ -43,9 +42,8 @@ def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO
     """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError."""
     _require_text(*questions)
     if not use_adapter and _is_merged(Path(target)):
-        raise ConfigError(
-            Option("base"), f"{target} is a merged model, with no adapter to leave out", "ask the run it is from"
-        )
+        fix = "ask the run it is from"
+        raise ConfigError(Option("base"), f"{target} is a merged model, with no adapter to leave out", fix)
     chat = Chat.open(target)
 
     def write(text: str) -> None:

@@ -24,11 +24,7 @@ SCORING_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 def answer_losses(
-    model: Any,
-    rows: Sequence[EncodedRow],
-    *,
-    tokens_per_batch: int,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    model: Any, rows: Sequence[EncodedRow], *, tokens_per_batch: int, on_rows: Callable[[int], None] = lambda rows: None
 ) -> list[AnswerLoss]:
     """Summed loss of each row's labelled tokens, in the order of `rows`.
 

@@ -127,9 +127,8 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(file, framework="pt") as weights:
             return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(
-            one_line(str(file)), f"not a safetensors file ({first_line(error)})", "fetch or save it again"
-        ) from None
+        fix = "fetch or save it again"
+        raise ModelError(one_line(str(file)), f"not a safetensors file ({first_line(error)})", fix) from None
 
 
 def weight_problem(model: Any, path: Path) -> str | None:

@@ -131,11 +131,8 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
             path, f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
         ) from None
     if problem := weight_problem(wrapped, path):
-        raise ModelError(
-            path,
-            f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})",
-            "name the base that it was trained on, or train or fetch it again",
-        )
+        fix = "name the base that it was trained on, or train or fetch it again"
+        raise ModelError(path, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 
 

@@ -197,12 +197,7 @@ def _has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool
 
 
 def _varlen(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    rows: RowBounds,
-    scaling: float | None,
-    window: int | None,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: RowBounds, scaling: float | None, window: int | None
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
@@ -223,11 +218,7 @@ def _varlen_names_shared_heads() -> bool:
 
 
 def _mask(
-    *,
-    q_length: int,
-    attention_mask: torch.Tensor | None = None,
-    allow_is_causal_skip: bool = True,
-    **kwargs: Any,
+    *, q_length: int, attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any
 ) -> torch.Tensor | None:
     # transformers has seen several rows in `position_ids` and would build a dense mask, tokens by tokens, for them;
     # `packed_attention` keeps rows apart by their bounds instead.

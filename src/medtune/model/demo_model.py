@@ -169,9 +169,6 @@ def _chats(tokenizer: Any, passages: list[str]) -> list[list[int]]:
     chats = []
     for passage in passages:
         opening = " ".join(passage.split()[:4])
-        messages = [
-            {"role": "user", "content": f"Tell me more. {opening}"},
-            {"role": "assistant", "content": passage},
-        ]
+        messages = [{"role": "user", "content": f"Tell me more. {opening}"}, {"role": "assistant", "content": passage}]
         chats.append(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
     return chats

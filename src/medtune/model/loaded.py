@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
@@ -13,9 +13,6 @@ from medtune.model.loading import base_identity, load_base_model, resolve_base
 from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
 from medtune.runtime.progress import say
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

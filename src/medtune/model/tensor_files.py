@@ -105,9 +105,8 @@ def stored_in(file: Path) -> dict[str, StoredTensor]:
     except FileNotFoundError:
         raise ModelError(file, "missing", "fetch the model again, or save it in safetensors files") from None
     except (SafetensorError, OSError, DamagedError) as error:
-        raise ModelError(
-            one_line(str(file)), f"cannot be read ({first_line(error)})", "fetch the model again"
-        ) from None
+        fix = "fetch the model again"
+        raise ModelError(one_line(str(file)), f"cannot be read ({first_line(error)})", fix) from None
 
 
 class TensorFileWriter:

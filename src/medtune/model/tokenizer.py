@@ -25,9 +25,8 @@ def load_tokenizer(path: Path) -> Any:
         # The tokenizers library raises nothing narrower for a file that is not one of its own.
         if type(error) is not Exception and not isinstance(error, _BROKEN_FILES):
             raise
-        raise ModelError(
-            path, f"no usable tokenizer ({first_line(error)})", "give a model with its tokenizer files"
-        ) from None
+        fix = "give a model with its tokenizer files"
+        raise ModelError(path, f"no usable tokenizer ({first_line(error)})", fix) from None
     if not tokenizer.is_fast:
         raise ModelError(path, "only fast tokenizers are supported", "convert it to tokenizer.json")
     return tokenizer

@@ -52,11 +52,8 @@ def check_rows(config: Config, run_dir: RunDir) -> None:
     longest = max(len(renderer.prompt_ids(pair.question)) for pair in test)
     positions, cap = _positions(path), config.generation.max_new_tokens
     if positions is not None and longest + cap > positions:
-        raise ConfigError(
-            "generation.max_new_tokens",
-            f"{cap} and the longest prompt of {longest} tokens exceed the model's context of {positions}",
-            f"lower it to {positions - longest} or less",
-        )
+        problem = f"{cap} and the longest prompt of {longest} tokens exceed the model's context of {positions}"
+        raise ConfigError("generation.max_new_tokens", problem, f"lower it to {positions - longest} or less")
 
 
 def check_trackers(config: Config) -> None:
@@ -96,9 +93,8 @@ def check_model(config: Config) -> Path:
     load_renderer(config, path)
     positions = _positions(path)
     if positions is not None and config.training.max_length > positions:
-        raise ConfigError(
-            "training.max_length", f"{config.training.max_length} exceeds the model's context of {positions} tokens"
-        )
+        problem = f"{config.training.max_length} exceeds the model's context of {positions} tokens"
+        raise ConfigError("training.max_length", problem)
     _check_targets(config, model_without_weights(path, "bfloat16", config.model.base))
     return path
 
@@ -130,8 +126,5 @@ def _check_targets(config: Config, model: Any) -> None:
     names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
     missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
     if missing:
-        raise ModelError(
-            "lora.targets",
-            f"{', '.join(missing)} not in {config.model.base}",
-            f"set lora.targets to [{', '.join(sorted(names))}] or some of these",
-        )
+        fix = f"set lora.targets to [{', '.join(sorted(names))}] or some of these"
+        raise ModelError("lora.targets", f"{', '.join(missing)} not in {config.model.base}", fix)

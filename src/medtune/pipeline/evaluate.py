@@ -57,9 +57,8 @@ def rows_to_test(run_dir: RunDir) -> list[QAPair]:
 
     config, test = run_dir.config, run_dir.read_split("test")
     if not test:  # which the data stage never leaves
-        raise RunDirError(
-            run_dir.split_file("test"), "damaged, no rows", ("restore it, or start another ", Option("run_dir"))
-        )
+        fix = ("restore it, or start another ", Option("run_dir"))
+        raise RunDirError(run_dir.split_file("test"), "damaged, no rows", fix)
     chosen = {pair.id for pair in sample_rows(test, config.evaluation.max_examples, config.seed)}
     return [pair for pair in test if pair.id in chosen]
 

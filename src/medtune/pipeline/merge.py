@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from medtune.config.schema import Config
 from medtune.errors import Command, ConfigError, ModelError, Option
@@ -21,9 +22,6 @@ from medtune.storage.leftovers import clear_abandoned
 from medtune.storage.reading import describe_file
 from medtune.storage.writing import replacing_folder, require_room
 from medtune.training.checkpoints.sealing import last_checkpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MergedDtype = Literal["bfloat16", "float16", "float32"]
 # Beside the weights: tokenizer, configuration, licence.

@@ -56,11 +56,8 @@ def _unfinished(run_dir: RunDir, resume: bool) -> Path | None:
     """The newest checkpoint that is here. Raises RunDirError for one that nobody asked to `resume`."""
     checkpoint = last_checkpoint(run_dir)
     if checkpoint is not None and not resume:
-        raise RunDirError(
-            run_dir.path,
-            f"holds an unfinished training ({checkpoint.name})",
-            ("add ", Option("resume"), f" to continue it, or delete {run_dir.checkpoints_dir} to start over"),
-        )
+        fix = ("add ", Option("resume"), f" to continue it, or delete {run_dir.checkpoints_dir} to start over")
+        raise RunDirError(run_dir.path, f"holds an unfinished training ({checkpoint.name})", fix)
     return checkpoint
 
 

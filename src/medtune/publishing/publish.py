@@ -67,10 +67,7 @@ def publish(
     Raises PublishError for what must not go up, HubError for what the Hub refuses, HubUnavailableError for what may
     work when it is tried again, and RunDirError if the run is not complete.
     """
-    if isinstance(options, str):
-        raise PublishError(f"options={options!r}", f"must be a list of names, such as [{options!r}]")
-    if unknown := set(options).difference(get_args(PublishOption)):
-        raise PublishError("options", f"{', '.join(sorted(unknown))}: must be of {', '.join(get_args(PublishOption))}")
+    _require_known_options(options)
     run.require("train")
     _require_unknown_base(run, base_model)
     names = public_names(run, base_model)
@@ -95,26 +92,24 @@ def publish(
         _show(repo, state, found, private=private)
         _check_edited(repo, found, options)
         # Where nothing is sent the access is what it is, or what it would be.
-        done = Published(
-            repo=repo,
-            url=hub_repositories.repository_address(repo),
-            private=state.private if state else private,
-            commit=None,
-            sent=(),
-            kept=found.names("same"),
-            deleted=(),
-            python=loading_example(run, request),
-        )
+        access = state.private if state else private
+        url, python = hub_repositories.repository_address(repo), loading_example(run, request)
+        done = Published(repo, url, access, commit=None, sent=(), kept=found.names("same"), deleted=(), python=python)
         return done if dry_run else _send(done, state, files, found, private=private)
+
+
+def _require_known_options(options: Collection[str]) -> None:
+    if isinstance(options, str):
+        raise PublishError(f"options={options!r}", f"must be a list of names, such as [{options!r}]")
+    if unknown := set(options).difference(get_args(PublishOption)):
+        raise PublishError("options", f"{', '.join(sorted(unknown))}: must be of {', '.join(get_args(PublishOption))}")
 
 
 def _require_unknown_base(run: RunDir, base_model: str | None) -> None:
     if base_model is not None and public_names(run).base_on_hub:
-        raise PublishError(
-            Option("base_model", one_line(base_model)),
-            f"the run read {one_line(run.config.model.base)} from the Hub, and that is what is published",
-            ("leave ", Option("base_model"), " out"),
-        )
+        problem = f"the run read {one_line(run.config.model.base)} from the Hub, and that is what is published"
+        fix = ("leave ", Option("base_model"), " out")
+        raise PublishError(Option("base_model", one_line(base_model)), problem, fix)
 
 
 def _check_request(
@@ -124,11 +119,8 @@ def _check_request(
     if names.base_on_hub and not is_repository_name(names.base):
         raise PublishError(Option("base_model", one_line(names.base)), "must be a Hub model's id, such as owner/name")
     if "without-evaluation" not in options and not run.is_complete("compare"):
-        raise PublishError(
-            run.path,
-            "not evaluated, so its card would show nothing of what tuning changed",
-            ("run ", Command("compare", run.path), " first, or add ", Option("without_evaluation")),
-        )
+        fix = ("run ", Command("compare", run.path), " first, or add ", Option("without_evaluation"))
+        raise PublishError(run.path, "not evaluated, so its card would show nothing of what tuning changed", fix)
     if not names.base_on_hub and names.base != DEMO_MODEL:
         say(
             f"{names.base}: not a model of the Hub, so that nobody else can load it by this name; if it is there, name "
@@ -167,11 +159,8 @@ def _check_repository(
     if state is None:
         return
     if private and not state.private:
-        raise PublishError(
-            f"repository {repo}",
-            ("public, and ", Option("private"), " was given"),
-            "make it private in its settings, or name another",
-        )
+        fix = "make it private in its settings, or name another"
+        raise PublishError(f"repository {repo}", ("public, and ", Option("private"), " was given"), fix)
     if _OTHER_KIND[merged] in state.files:
         holds, other = ("an adapter", "merged model") if merged else ("a whole model", "adapter")
         raise PublishError(f"repository {repo}", f"holds {holds}", f"name another repository for the {other}")
@@ -179,11 +168,9 @@ def _check_repository(
 
 def _check_edited(repo: str, found: Differences, options: Collection[PublishOption]) -> None:
     if found.edited and "overwrite" not in options:
-        raise PublishError(
-            f"repository {repo}",
-            f"{', '.join(found.edited)} there {'is' if len(found.edited) == 1 else 'are'} not as medtune put it",
-            ("keep a copy and add ", Option("overwrite"), ", or name another repository"),
-        )
+        problem = f"{', '.join(found.edited)} there {'is' if len(found.edited) == 1 else 'are'} not as medtune put it"
+        fix = ("keep a copy and add ", Option("overwrite"), ", or name another repository")
+        raise PublishError(f"repository {repo}", problem, fix)
 
 
 def _send(

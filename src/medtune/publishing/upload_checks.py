@@ -29,11 +29,8 @@ def require_name(repo: str, licence: BaseLicence) -> None:
     prefix = licence.name_prefix
     if prefix is not None and not name.startswith(prefix):
         rest = name.lower().removeprefix("meta-").removeprefix("llama-3").removeprefix("llama").strip("-_.")
-        raise PublishError(
-            Option("repo", repo),
-            f"the {licence.title} wants a name that begins with {prefix}",
-            f"name it {owner}/{prefix}-{rest or 'medtune'}",
-        )
+        fix = f"name it {owner}/{prefix}-{rest or 'medtune'}"
+        raise PublishError(Option("repo", repo), f"the {licence.title} wants a name that begins with {prefix}", fix)
 
 
 def require_plain_files(folder: Path) -> None:
@@ -67,9 +64,8 @@ def require_finite_weights(files: Iterable[Path]) -> None:
         for file, tensors in weights.items():
             for name, tensor in tensors.items():
                 if not _is_finite(tensor):
-                    raise PublishError(
-                        one_line(str(file)), f"{one_line(name)} holds NaN or infinite numbers", "train, or merge, again"
-                    )
+                    fix = "train, or merge, again"
+                    raise PublishError(one_line(str(file)), f"{one_line(name)} holds NaN or infinite numbers", fix)
                 advance(tensor.bytes)
 
 

@@ -82,11 +82,8 @@ class Uploads:
     def add_merged(self, folder: Path) -> None:
         """A merged model. Raises MedtuneError unless `folder` holds a whole one of this run's adapter."""
         if not folder.is_dir():
-            raise PublishError(
-                Option("merged", folder),
-                "no such folder",
-                ("make it with ", Command("merge", self.run.path, (Option("to", "DIR"),))),
-            )
+            fix = ("make it with ", Command("merge", self.run.path, (Option("to", "DIR"),)))
+            raise PublishError(Option("merged", folder), "no such folder", fix)
         _require_merge_of(self.run, folder)
         require_plain_files(folder)
         for file in _plain_files(folder, (*CONFIG_FILES, *WEIGHT_FILES)):
@@ -135,9 +132,8 @@ def _require_merge_of(run: RunDir, folder: Path) -> None:
     where = one_line(str(folder))
     record = record_of(folder)
     if record is None:
-        raise PublishError(
-            where, "no merged model", ("make one with ", Command("merge", run.path, (Option("to", "DIR"),)))
-        )
+        fix = ("make one with ", Command("merge", run.path, (Option("to", "DIR"),)))
+        raise PublishError(where, "no merged model", fix)
     if record.adapter != adapter_fingerprint(run.adapter_dir):
         raise PublishError(where, "merged from another adapter than this run's", "merge again")
     require_whole(folder, record)

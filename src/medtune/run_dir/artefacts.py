@@ -141,9 +141,8 @@ class RunArtefacts(RunFiles):
         try:
             return read_text(path, MAX_ARTEFACT_BYTES)
         except FileNotFoundError:
-            raise RunDirError(
-                path, "missing", ("repeat the stage that makes it, or start another ", Option("run_dir"))
-            ) from None
+            fix = ("repeat the stage that makes it, or start another ", Option("run_dir"))
+            raise RunDirError(path, "missing", fix) from None
         except DamagedError as error:
             raise self.damaged_file(path, str(error)) from None
 

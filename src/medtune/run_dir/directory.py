@@ -48,9 +48,8 @@ class RunDir(RunArtefacts):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunDirError(
-                path, f"cannot be made ({error.strerror})", ("choose another ", Option("run_dir"))
-            ) from None
+            fix = ("choose another ", Option("run_dir"))
+            raise RunDirError(path, f"cannot be made ({error.strerror})", fix) from None
         run.lock()
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
@@ -76,9 +75,8 @@ class RunDir(RunArtefacts):
                 ("add ", Option("resume"), " to continue that run, or choose another ", Option("run_dir")),
             )
         if not self.config_file.is_file():
-            raise RunDirError(
-                path, "not empty and not a medtune run (no config.yaml)", ("choose another ", Option("run_dir"))
-            )
+            problem = "not empty and not a medtune run (no config.yaml)"
+            raise RunDirError(path, problem, ("choose another ", Option("run_dir")))
         changes = changed_keys(self.config, config)
         if changes:
             fix = ("choose another ", Option("run_dir"))
@@ -170,11 +168,8 @@ class RunDir(RunArtefacts):
         """
         for name, record in self.stage_records.items():
             if record.get("base_identity") not in (None, identity):
-                raise RunDirError(
-                    self.path,
-                    f"{self.config.model.base} has changed since the {name} stage",
-                    ("put the model that was there back, or start a new run in another ", Option("run_dir")),
-                )
+                fix = ("put the model that was there back, or start a new run in another ", Option("run_dir"))
+                raise RunDirError(self.path, f"{self.config.model.base} has changed since the {name} stage", fix)
 
     # Its stages ---------------------------------------------------------------------------------------------------
 

@@ -27,13 +27,11 @@ def lock_folder(folder: Path) -> bool:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunDirError(
-            folder, "another medtune process works in this run directory", "wait for it to end, or stop it"
-        ) from None
+        fix = "wait for it to end, or stop it"
+        raise RunDirError(folder, "another medtune process works in this run directory", fix) from None
     except OSError as error:
-        raise RunDirError(
-            folder, f"cannot be locked ({error.strerror})", "choose a folder that can be written"
-        ) from None
+        fix = "choose a folder that can be written"
+        raise RunDirError(folder, f"cannot be locked ({error.strerror})", fix) from None
     _held[file] = lock
     return True
 

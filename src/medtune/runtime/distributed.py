@@ -58,10 +58,8 @@ def require_single_process(command: str) -> None:
             time.sleep(_HEAD_START)
         finally:  # the launcher's signal included
             sys.exit(2)
-    raise RunDirError(
-        f"{command} runs as one process, and {world_size()} were launched",
-        fix="start it without the launcher: only training takes several, by `accelerate launch -m medtune train RUN`",
-    )
+    fix = "start it without the launcher: only training takes several, by `accelerate launch -m medtune train RUN`"
+    raise RunDirError(f"{command} runs as one process, and {world_size()} were launched", fix=fix)
 
 
 def gather_counts(counts: Sequence[int], *, stop: bool, device: torch.device) -> tuple[list[list[int]], bool]:

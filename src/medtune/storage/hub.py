@@ -49,17 +49,11 @@ def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = Tr
         # From the cache alone the weights must be complete: they will not come later.
         folder, names, is_cached = _snapshot("model", repo, revision, wanted, cached=(*CONFIG_FILES, *WEIGHT_FILES))
     if is_cached and not _holds_whole_weights(folder):
-        raise ModelError(
-            f"model {repo}",
-            "its weights are not all in the local cache, and the Hub cannot be asked for them",
-            "try again online, without HF_HUB_OFFLINE",
-        )
+        problem = "its weights are not all in the local cache, and the Hub cannot be asked for them"
+        raise ModelError(f"model {repo}", problem, "try again online, without HF_HUB_OFFLINE")
     if not any(name.endswith(".safetensors") and "/" not in name for name in names):
-        raise ModelError(
-            f"model {repo}",
-            "no .safetensors weights in it",
-            "pickled weights are never loaded, so give a repository that has .safetensors files, or convert them",
-        )
+        fix = "pickled weights are never loaded, so give a repository that has .safetensors files, or convert them"
+        raise ModelError(f"model {repo}", "no .safetensors weights in it", fix)
     return folder
 
 
@@ -113,11 +107,8 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
             if problem := describe_disk_error(error, elsewhere=datasets.config.HF_DATASETS_CACHE):
                 raise problem from None
             reason = shorten(str(error.__cause__ or error), 300, placeholder=" …")
-            raise DataError(
-                f"data set {name}",
-                f"cannot be loaded as it is ({reason})",
-                "download it and give its table as a CSV, JSONL or Parquet file in data.source",
-            ) from None
+            fix = "download it and give its table as a CSV, JSONL or Parquet file in data.source"
+            raise DataError(f"data set {name}", f"cannot be loaded as it is ({reason})", fix) from None
 
 
 def _snapshot(

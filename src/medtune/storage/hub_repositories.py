@@ -54,11 +54,8 @@ def open_private_repository(repo: str) -> RepositoryState:
     _require_token(repo)
     state = find_repository(repo) or make_repository(repo, private=True)
     if not state.private:
-        raise HubError(
-            f"repository {repo}",
-            "public, and adapters may have learnt rows by heart",
-            "make it private in its settings, or name another repository",
-        )
+        fix = "make it private in its settings, or name another repository"
+        raise HubError(f"repository {repo}", "public, and adapters may have learnt rows by heart", fix)
     return state
 
 
@@ -144,11 +141,7 @@ def fetch_files(
 
     with explained_upload(repo):
         snapshot_download(
-            repo,
-            revision=state.commit,
-            allow_patterns=list(patterns),
-            ignore_patterns=list(never),
-            local_dir=folder,
+            repo, revision=state.commit, allow_patterns=list(patterns), ignore_patterns=list(never), local_dir=folder
         )
 
 

@@ -94,9 +94,8 @@ def _rename_file(temporary: Path, path: Path) -> None:
         temporary.replace(path)
     except OSError as error:
         if error.errno in _UNKNOWN | {errno.EXDEV}:
-            raise DiskError(
-                path, f"the file system cannot rename files ({error.strerror})", "move to another file system"
-            ) from None
+            fix = "move to another file system"
+            raise DiskError(path, f"the file system cannot rename files ({error.strerror})", fix) from None
         raise
 
 
@@ -150,11 +149,8 @@ def require_room(path: Path, size: int, option: Option) -> None:
     """Raises DiskError unless `size` bytes can be written to `path`, which the user gave as `option`."""
     free = shutil.disk_usage(nearest_folder(path)).free
     if size > free:
-        raise DiskError(
-            path,
-            f"{size / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free",
-            ("make room, or give ", option, " on a larger disk"),
-        )
+        fix = ("make room, or give ", option, " on a larger disk")
+        raise DiskError(path, f"{size / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free", fix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,14 +147,9 @@ class AnswerTrainer(ValidatingTrainer):
         alone = self.accelerator.num_processes == 1 or not keep_optimizer
         if not alone or not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             why = "no other plan takes less" if alone else "several processes cannot change the plan of a step"
-            raise MedtuneError(
-                f"training ran out of {memory} memory {where} ({problem}), and {why}",
-                fix=(
-                    "lower training.max_length or lora.rank, or free memory, and go on with ",
-                    Option("resume"),
-                    " or start over",
-                ),
-            )
+            less = "lower training.max_length or lora.rank, or free memory, and go on with "
+            fix = (less, Option("resume"), " or start over")
+            raise MedtuneError(f"training ran out of {memory} memory {where} ({problem}), and {why}", fix=fix)
         self.times_out_of_memory += 1
         self.args.optim = self.prepared.plan.optimizer
         if is_main():

@@ -66,11 +66,8 @@ def require_best(checkpoint: Path, state: Mapping[str, Any]) -> None:
         return
     best = checkpoint.with_name(f"checkpoint-{state['best_global_step']}")
     if damage := damage_of(best):
-        raise RunDirError(
-            best,
-            f"the best checkpoint so far is torn or gone ({damage})",
-            f"restore it, or delete {checkpoint.parent} to start over",
-        )
+        fix = f"restore it, or delete {checkpoint.parent} to start over"
+        raise RunDirError(best, f"the best checkpoint so far is torn or gone ({damage})", fix)
 
 
 def steps_to_go(checkpoint: Path | None, steps: int, patience: int | None) -> int:

@@ -96,11 +96,8 @@ def stop_training(
     which = f"rows without a finite loss: {named}" if broken else f"its rows, the highest loss first: {named}"
     if len(broken) == len(rows):
         which = "none of its rows has a finite loss"
-    return MedtuneError(
-        f"training stopped at step {reading.step}, before its update",
-        f"{trouble.what}; {which} (all in {run.trouble_file})",
-        trouble.advice,
-    )
+    problem = f"{trouble.what}; {which} (all in {run.trouble_file})"
+    return MedtuneError(f"training stopped at step {reading.step}, before its update", problem, trouble.advice)
 
 
 def _lower_rate(half: bool) -> Text:
@@ -118,9 +115,8 @@ def require_float32_adapter(model: Any) -> None:
     """Raises MedtuneError, naming the weight, if a trainable parameter is not float32."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
-            raise MedtuneError(
-                f"adapter weight {name} is {parameter.dtype}, not float32", fix="this is a bug in medtune"
-            )
+            fix = "this is a bug in medtune"
+            raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32", fix=fix)
 
 
 def require_finite_adapter(model: Any) -> None:
@@ -130,7 +126,5 @@ def require_finite_adapter(model: Any) -> None:
         return  # one look, for which the device is waited for once
     for name, parameter in trained.items():
         if not torch.isfinite(parameter).all():
-            raise MedtuneError(
-                f"the adapter has NaN or infinite weights ({name}), which are not saved",
-                fix="lower training.learning_rate or set model.dtype to bfloat16 or float32",
-            )
+            fix = "lower training.learning_rate or set model.dtype to bfloat16 or float32"
+            raise MedtuneError(f"the adapter has NaN or infinite weights ({name}), which are not saved", fix=fix)

@@ -91,16 +91,10 @@ def _train(trainer: AnswerTrainer) -> None:
         trainer.load_best()
     except torch.OutOfMemoryError as error:
         # Outside of passes and validations, which make do with less: the optimiser's own.
-        raise MedtuneError(
-            f"training ran out of GPU memory after step {trainer.state.global_step} ({first_line(error)})",
-            fix=(
-                "go on with ",
-                Option("resume"),
-                " ",
-                Option("set", "training.memory_gib=…"),
-                " and a number below the memory that is free",
-            ),
-        ) from None
+        problem = f"training ran out of GPU memory after step {trainer.state.global_step} ({first_line(error)})"
+        less = Option("set", "training.memory_gib=…")
+        fix = ("go on with ", Option("resume"), " ", less, " and a number below the memory that is free")
+        raise MedtuneError(problem, fix=fix) from None
 
 
 def _result(trainer: AnswerTrainer) -> TrainingResult:

@@ -16,7 +16,7 @@ from medtune.errors import RunDirError
 from medtune.evaluation.human.scoring import CriterionScore, HumanScores, RaterCount, WinRate
 from medtune.evaluation.reading import reading_of
 from medtune.publishing.report import ReportData, read_report, render_report, write_report
-from medtune.publishing.report.page import chart_properties
+from medtune.publishing.report.svg import COLOURS
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import harmless
 from report_runs import write_merge
@@ -255,7 +255,8 @@ def test_every_text_can_be_read(page: str, scheme: int) -> None:
 
 def test_both_themes_define_every_colour_of_the_charts(page: str) -> None:
     light, dark = properties(page)
-    assert {name: light[name] for name in chart_properties()} == chart_properties()
+    drawn = {f"--chart-{name}": colour for name, colour in COLOURS.items()}
+    assert {name: light[name] for name in drawn} == drawn
     assert set(dark) == set(light)
     used = set(re.findall(r"var\((--[\w-]+)", page))
     assert used <= set(light)

@@ -149,9 +149,8 @@ def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> Non
         (key, value), equals = given, "="
         shown = f"{key}={show_value(value)}"
     if not equals or not all(key.split(".")):
-        raise ConfigError(
-            Option("set", shown), ("must read key.path=value, such as ", Option("set", "training.epochs=2"))
-        )
+        problem = ("must read key.path=value, such as ", Option("set", "training.epochs=2"))
+        raise ConfigError(Option("set", shown), problem)
     *parents, last = key.split(".")
     node = values
     for parent in parents:

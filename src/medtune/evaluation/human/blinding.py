@@ -97,9 +97,8 @@ def parse_key(text: str | bytes, name: str) -> Key:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
         what = f"{place}: {problem['msg']}" if place else problem["msg"]
-        raise DataError(
-            name, f"not a key of `medtune human export` ({what})", "restore it from where it was written"
-        ) from None
+        fix = "restore it from where it was written"
+        raise DataError(name, f"not a key of `medtune human export` ({what})", fix) from None
 
 
 def _sides(n: int) -> list[Side]:

@@ -57,9 +57,8 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
         for name, text in texts.items():
             run.write_text(folder / name, text)
     except OSError as error:
-        raise RunDirError(
-            folder, f"cannot be written ({error.strerror})", ("name another folder with ", Option("out"))
-        ) from None
+        fix = ("name another folder with ", Option("out"))
+        raise RunDirError(folder, f"cannot be written ({error.strerror})", fix) from None
     identical = sum(entry.identical for entry in key.items.values())
     return Export(folder / SHEET_FILE, folder / PAGE_FILE, folder / KEY_FILE, n, identical)
 
@@ -68,11 +67,8 @@ def _require_unused(folder: Path, run: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunDirError(folder, "is a file, not a folder", ("name another with ", Option("out")))
     if folder.is_dir() and any(folder.iterdir()):
-        raise RunDirError(
-            folder,
-            "not empty, and a new key would make its sheet and ratings worthless",
-            ("name another folder with ", Option("out"), ", such as ", Option("out", run / "human-2")),
-        )
+        fix = ("name another folder with ", Option("out"), ", such as ", Option("out", run / "human-2"))
+        raise RunDirError(folder, "not empty, and a new key would make its sheet and ratings worthless", fix)
 
 
 def _answer_pairs(run: RunDir) -> list[AnswerPair]:

@@ -108,9 +108,7 @@ def _rater_of_file(path: Path, sheet: str, rows: Sequence[dict[str, str]], gathe
     other = gathering.unnamed.setdefault(rater.casefold(), path)
     if other != path:
         gathering.add(
-            path,
-            f"its rater would be called {rater!r} after the file, as that of {other}",
-            "fill in the rater column",
+            path, f"its rater would be called {rater!r} after the file, as that of {other}", "fill in the rater column"
         )
     return rater
 
@@ -164,9 +162,5 @@ def _add(new: Judgement, path: Path, gathering: _Gathering) -> None:
                 "take one of them out",
             )
     gathering.judgements[new.rater, new.item] = Judgement(
-        new.rater,
-        new.item,
-        old.ratings | new.ratings,
-        new.preference or old.preference,
-        new.comment or old.comment,
+        new.rater, new.item, old.ratings | new.ratings, new.preference or old.preference, new.comment or old.comment
     )

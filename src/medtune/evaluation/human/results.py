@@ -65,7 +65,6 @@ def write_scores(scores: HumanScores, key_file: Path, out: Path | None = None) -
         with replacing_file(path) as temporary:
             temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise RunDirError(
-            path, f"cannot be written ({error.strerror})", ("name another file with ", Option("out"))
-        ) from None
+        fix = ("name another file with ", Option("out"))
+        raise RunDirError(path, f"cannot be written ({error.strerror})", fix) from None
     return path

@@ -36,9 +36,8 @@ def select_rows(rows: Sequence[Stratified], n: int, seed: int) -> list[int]:
     which group is a maximum matching. Raises DataError if `n` is not between 1 and the number of rows.
     """
     if not 1 <= n <= len(rows):
-        raise DataError(
-            Option("n", n), f"this run has {len(rows)} test rows to rate", f"give a number from 1 to {len(rows)}"
-        )
+        fix = f"give a number from 1 to {len(rows)}"
+        raise DataError(Option("n", n), f"this run has {len(rows)} test rows to rate", fix)
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     quotas = allot(Counter(row.qtype for row in rows), n)

@@ -70,14 +70,12 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
     """
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
-            raise DataError(
-                path, f"larger than {MAX_SETTINGS_BYTES:,} bytes", "give a filled sheet or the page's export"
-            )
+            fix = "give a filled sheet or the page's export"
+            raise DataError(path, f"larger than {MAX_SETTINGS_BYTES:,} bytes", fix)
         text = _decode(path.read_bytes())
     except OSError as error:
-        raise DataError(
-            path, f"cannot be read ({error.strerror})", "give a filled sheet or the page's export"
-        ) from None
+        fix = "give a filled sheet or the page's export"
+        raise DataError(path, f"cannot be read ({error.strerror})", fix) from None
     try:
         header = next(iter(text.lstrip().splitlines()), "")
         # Legends hold commas too: the delimiter is the one under which most columns are ours.

@@ -14,13 +14,7 @@ from medtune.evaluation.metrics.rouge import ROUGE_METRICS
 __all__ = ["METRICS", "METRIC_NAMES", "Answers", "Metric", "MetricRows", "metric_named", "needs_encoder"]
 
 # In the order of the tables.
-METRICS: tuple[Metric, ...] = (
-    *BLEU_METRICS,
-    *ROUGE_METRICS,
-    *BERTSCORE_METRICS,
-    EXACT_MATCH,
-    *LIKELIHOOD_METRICS,
-)
+METRICS: tuple[Metric, ...] = (*BLEU_METRICS, *ROUGE_METRICS, *BERTSCORE_METRICS, EXACT_MATCH, *LIKELIHOOD_METRICS)
 # Those that can be asked for; `config.schema.MetricName` repeats them, from a layer that cannot import this one.
 METRIC_NAMES = tuple(metric.name for metric in METRICS if metric.companion_of is None)
 

@@ -28,11 +28,8 @@ def perplexity_rows(predictions: Sequence[Prediction]) -> Numbers:
     """
     lacking = next((row.id for row in predictions if row.reference_nll is None or row.reference_tokens is None), None)
     if lacking is not None:
-        raise DataError(
-            f"row {lacking}",
-            "no reference_nll or reference_tokens, which perplexity needs",
-            "leave perplexity out of the metrics, or give a model's own predictions.jsonl",
-        )
+        fix = "leave perplexity out of the metrics, or give a model's own predictions.jsonl"
+        raise DataError(f"row {lacking}", "no reference_nll or reference_tokens, which perplexity needs", fix)
     rows = np.array([(row.reference_nll, row.reference_tokens) for row in predictions], dtype=np.float64).reshape(-1, 2)
     if rows[:, 1].sum() <= 0:
         raise DataError("perplexity", "the reference answers hold no tokens", "check that they are not empty")

@@ -64,11 +64,8 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
     """
     if (packed := stored_quantization(base)) is not None:
         kind = one_line(str(packed.get("quant_method", "quantised weights")))
-        raise ModelError(
-            name,
-            f"its weights are stored as {kind}, and an adapter is only merged into the 16-bit original",
-            "train on that (model.base), or serve base and adapter side by side",
-        )
+        problem = f"its weights are stored as {kind}, and an adapter is only merged into the 16-bit original"
+        raise ModelError(name, problem, "train on that (model.base), or serve base and adapter side by side")
     model = model_without_weights(base, dtype, name)
     updates, replaced = adapter_parts(model, adapter)
     kept = _kept_in_float32(model)
@@ -135,11 +132,8 @@ def _output_dtype(name: str, tensor: StoredTensor, wanted: torch.dtype, kept: tu
 
 def _require_numbers(key: str, source: StoredTensor, name: str) -> None:
     if not source.dtype.is_floating_point:
-        raise ModelError(
-            name,
-            f"{one_line(key)} is stored as {dtype_name(source.dtype)}, packed",
-            "an adapter is only merged into the 16-bit original",
-        )
+        fix = "an adapter is only merged into the 16-bit original"
+        raise ModelError(name, f"{one_line(key)} is stored as {dtype_name(source.dtype)}, packed", fix)
 
 
 def _shards(tensors: Mapping[str, MergedTensor], shard_bytes: int) -> dict[str, list[str]]:

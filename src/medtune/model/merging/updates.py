@@ -57,11 +57,8 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
             raise ModelError(adapter, f"an adapter with {setting} is not merged here", "serve it beside its base")
     wrapped = _without_weights(lambda: get_peft_model(model, LoraConfig(**config), low_cpu_mem_usage=True), adapter)
     if problem := weight_problem(wrapped, adapter):
-        raise ModelError(
-            adapter,
-            f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})",
-            "name the base that it was trained on, or train or fetch it again",
-        )
+        fix = "name the base that it was trained on, or train or fetch it again"
+        raise ModelError(adapter, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
     weights = {
         key.removeprefix("base_model.model."): tensor for key, tensor in stored_in(adapter / WEIGHTS_NAME).items()
     }

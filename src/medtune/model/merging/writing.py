@@ -57,9 +57,7 @@ def _write_tensor(
             block = block.float().add_(rows(start, stop))
         block = block.to(tensor.dtype)
         if block.is_floating_point() and not torch.isfinite(block).all():
-            raise ModelError(
-                one_line(name),
-                f"merged, it holds numbers that are NaN or beyond {dtype_name(tensor.dtype)}",
-                ("train the adapter again if it is broken, or give a wider ", Option("dtype")),
-            )
+            problem = f"merged, it holds numbers that are NaN or beyond {dtype_name(tensor.dtype)}"
+            fix = ("train the adapter again if it is broken, or give a wider ", Option("dtype"))
+            raise ModelError(one_line(name), problem, fix)
         on_bytes(writer.write(block))

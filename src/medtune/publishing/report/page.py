@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report import answers, run_tables, tables
 from medtune.publishing.report.charts import draw_charts
 from medtune.publishing.report.reading_run import ReportData, read_report
-from medtune.publishing.report.svg import COLOURS, to_svg
+from medtune.publishing.report.svg import to_svg
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import harmless
 
@@ -39,10 +38,7 @@ def render_report(data: ReportData) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, script = _asset("report.css"), _asset("report.js")
     charts = {
-        name: {
-            "title": chart.title,
-            "svg": Markup(to_svg(chart, prefix="chart-")),
-        }
+        name: {"title": chart.title, "svg": Markup(to_svg(chart, prefix="chart-"))}
         for name, chart in draw_charts(data).items()
     }
     packed = answers.pack_answers(data)
@@ -61,11 +57,6 @@ def render_report(data: ReportData) -> str:
     )
     # What cannot be written, or would end a text for a browser, wherever it came from.
     return harmless(page) + "\n"
-
-
-def chart_properties() -> Mapping[str, str]:
-    """Names and colours of the charts' custom properties in the light theme, which the style must define."""
-    return {f"--chart-{name}": colour for name, colour in COLOURS.items()}
 
 
 def _sections(data: ReportData) -> dict[str, Any]:

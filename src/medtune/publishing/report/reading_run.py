@@ -8,7 +8,7 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.audit_record import Audit
-from medtune.errors import Option, RunDirError
+from medtune.errors import RunDirError
 from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
 from medtune.evaluation.human.results import SCORES_FILE
@@ -88,9 +88,7 @@ def _read_history(run: RunDir) -> tuple[Step, ...]:
     try:
         return tuple(check_type(list[Step], run.read_history()))
     except DamagedError as error:
-        raise RunDirError(
-            run.history_file, f"damaged, {error}", ("restore it, or start another ", Option("run_dir"))
-        ) from None
+        raise run.damaged_file(run.history_file, str(error)) from None
 
 
 def _row_scores(run: RunDir, model: ModelName, n: int) -> dict[str, list[float]]:

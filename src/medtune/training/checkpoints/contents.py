@@ -122,6 +122,5 @@ def require_fitting_moments(optimizer: Any, folder: Path) -> None:
 
 def checkpoint_error(folder: Path, problem: str) -> RunDirError:
     """The error that training cannot resume from `folder`."""
-    return RunDirError(
-        folder, one_line(problem), f"delete {folder} to go on from the checkpoint before it, or start over"
-    )
+    fix = f"delete {folder} to go on from the checkpoint before it, or start over"
+    return RunDirError(folder, one_line(problem), fix)

@@ -77,15 +77,9 @@ def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool
         if not steps:
             return
         if not resume:
-            raise HubError(
-                f"repository {repo}",
-                f"holds a checkpoint of an unfinished training (step {steps[-1]})",
-                (
-                    "add ",
-                    Option("resume"),
-                    " to continue it, or name another repository in training.push_checkpoints_to",
-                ),
-            )
+            other = " to continue it, or name another repository in training.push_checkpoints_to"
+            problem = f"holds a checkpoint of an unfinished training (step {steps[-1]})"
+            raise HubError(f"repository {repo}", problem, ("add ", Option("resume"), other))
         with tempfile.TemporaryDirectory() as folder:
             fetched = RunDir(Path(folder))
             _patiently(lambda: fetch_files(repo, state, [_name(fetched, fetched.config_file)], NEVER, fetched.path))

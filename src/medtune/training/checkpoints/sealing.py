@@ -104,11 +104,8 @@ def require_origin(folder: Path, origin: Mapping[str, str]) -> None:
     if (before := _read_seal(folder).origin.get("dtype", origin["dtype"])) != origin["dtype"]:
         say(f"{folder}: its steps were computed in {before}, those to come in {origin['dtype']}")
     if differing := differing_origin(folder, origin):
-        raise RunDirError(
-            folder,
-            f"of a training with another {' and '.join(differing)}",
-            (f"delete {folder.parent} to start over, or choose another ", Option("run_dir")),
-        )
+        fix = (f"delete {folder.parent} to start over, or choose another ", Option("run_dir"))
+        raise RunDirError(folder, f"of a training with another {' and '.join(differing)}", fix)
 
 
 def differing_origin(folder: Path, origin: Mapping[str, str]) -> list[str]:

@@ -47,6 +47,5 @@ def restore_plan(run: RunDir, device: str | None = None) -> TrainingPlan:
 
 
 def _plan_error(run: RunDir, problem: str) -> RunDirError:
-    return RunDirError(
-        run.checkpoints_dir / PLAN_NAME, problem, f"restore it, or delete {run.checkpoints_dir} to start over"
-    )
+    fix = f"restore it, or delete {run.checkpoints_dir} to start over"
+    return RunDirError(run.checkpoints_dir / PLAN_NAME, problem, fix)
