@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
-from medtune.api.shown import Chart, Figures, ShownComparison
+from medtune.api.shown import ShownChart, Figures, ShownComparison
 from medtune.api.spelling import spelled_as_calls
 from medtune.api.working import working
 from medtune.config.schema import Config
@@ -149,7 +149,7 @@ class Run:
         """
         from medtune.publishing.report import figures
 
-        return Figures({name: Chart(svg) for name, svg in figures(self._directory).items()})
+        return Figures({name: ShownChart(svg) for name, svg in figures(self._directory).items()})
 
     def merge(
         self,

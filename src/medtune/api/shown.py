@@ -45,14 +45,14 @@ class Shown:
         return console
 
 
-class Chart(str):
+class ShownChart(str):
     """A chart as SVG."""
 
     def _repr_html_(self) -> str:
         return str(self)
 
 
-class Figures(dict[str, Chart]):
+class Figures(dict[str, ShownChart]):
     """Charts by their names."""
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ _MAX_BLOB_BYTES = 10 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedFile:
     """A file as medtune put it there: size, SHA-256 and, where it is small, git's id."""
 
     bytes: int
@@ -83,21 +83,21 @@ def find_differences(repo: str, state: RepositoryState | None, files: Mapping[st
     return Differences(tuple(changes), tuple(edited))
 
 
-def describe_published(file: Path) -> Published:
+def describe_published(file: Path) -> PublishedFile:
     """A file's size and checksums."""
     from huggingface_hub.utils.sha import git_hash
 
     described = describe_file(file)
     small = described["bytes"] <= _MAX_BLOB_BYTES
-    return Published(described["bytes"], described["sha256"], git_hash(file.read_bytes()) if small else None)
+    return PublishedFile(described["bytes"], described["sha256"], git_hash(file.read_bytes()) if small else None)
 
 
-def _read_manifest(repo: str, state: RepositoryState, scratch: Path) -> dict[str, Published]:
+def _read_manifest(repo: str, state: RepositoryState, scratch: Path) -> dict[str, PublishedFile]:
     """What medtune put there last; nothing where it never did, or where somebody damaged the list."""
     if MANIFEST not in state.files:
         return {}
     fetch_files(repo, state, [MANIFEST], [], scratch)
     try:
-        return check_type(dict[str, Published], read_mapping(scratch / MANIFEST).get("files"))
+        return check_type(dict[str, PublishedFile], read_mapping(scratch / MANIFEST).get("files"))
     except (DamagedError, FileNotFoundError):
         return {}
