@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
-from medtune.api.shown import ShownChart, Figures, ShownComparison
+from medtune.api.shown import Figures, ShownChart, ShownComparison
 from medtune.api.spelling import spelled_as_calls
 from medtune.api.working import working
 from medtune.config.schema import Config
