@@ -28,7 +28,7 @@ def print_audit(audit: Audit, console: Console) -> None:
 
 def print_leakage(audit: Audit, console: Console) -> None:
     """Print the share of the test rows that the model may have seen in training, and in words what that means."""
-    _print_section(console, "Share of the test rows that have their like in train", leakage_table(audit))
+    _print_section(console, "Share of the test rows with a match in train", leakage_table(audit))
     sentences = leak_sentences(audit)
     if audit.split.validation_from_train:
         rows = audit.split.rows["validation"]

@@ -131,7 +131,7 @@ def _leak_table(audit: Audit) -> Table:
         shares = (leak.split, leak.random) if leak else (None, None)
         rows.append((KIND_NAMES[kind], *(f"{found.in_train.share:.1%}" if found else "not given" for found in shares)))
     head = ("Shared with a training row", f"This split ({method})", "A random split")
-    return make_table("Share of the test rows that have their like in train", head, rows)
+    return make_table("Share of the test rows with a match in train", head, rows)
 
 
 def audit_sentences(audit: Audit) -> list[str]:
