@@ -231,3 +231,17 @@ class FileRecord:
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSizes:
+    """How the scored rows fall into groups.
+
+    `effective` is (Σ n)² / Σ n² over the sizes n: as many groups of equal size would say as much. `largest` names the
+    group with most rows; it is empty where every row is a group of its own.
+    """
+
+    groups: int
+    effective: float
+    largest: str
+    largest_share: float

@@ -1,94 +1,135 @@
-"""Intervals and tests by resampling groups of rows, from statistics a row: nothing is scored twice.
+"""Intervals and tests from random subsets of the groups, from statistics a row: nothing is scored twice.
 
-Rows of one document or topic are not independent of each other, so a bootstrap draws whole groups (a cluster
-bootstrap; Davison and Hinkley 1997, section 3.8). The paired test is Koehn's (2004, "Statistical Significance Tests for
-Machine Translation Evaluation") with the resampled differences shifted to a mean of zero.
+Rows of one document or topic are not independent of each other, so whole groups are drawn. Each draw splits the groups
+into two parts, every group on either side with probability one half, and a metric is computed on both parts. The values
+so found are Hartigan's typical values (1969, "Using subsample values as typical values"): where groups are independent
+and each is as likely to lie above the truth as below it by as much, the truth falls between two of the sorted values
+with the same probability for each gap, whatever the sizes of the groups and however few they are. For a mean, the p-value
+is that of a sign-flip test over groups (Fisher's randomisation test), and the interval holds exactly the differences
+which that test does not reject: a verdict and its interval never disagree.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import t
+
+from medtune.records import GroupSizes
 
 SIGNIFICANCE_LEVEL = 0.05
 POWER = 0.8
-# Fewer independent units than this make a bootstrap's intervals too narrow to lean on.
+# With fewer effective groups than this, skewed differences make intervals narrower than they should be.
 FEW_GROUPS = 30
+# Rounding: values that differ by less than this share of the observed one are equal.
+_TOLERANCE = 1e-9
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Resamples:
-    """How often each resample draws each group: shape (r, g); `group_of_row` maps rows to groups, shape (n,)."""
+class Subsamples:
+    """Random splits of the groups into two parts. `first` says which groups are in the first part, shape (s, g).
 
-    weights: NDArray[np.float64]
+    `group_of_row` maps rows to groups, shape (n,).
+    """
+
+    first: NDArray[np.bool_]
     group_of_row: NDArray[np.intp]
 
     @classmethod
-    def draw(cls, groups: Sequence[str], *, resamples: int, seed: int) -> Resamples:
-        """Draw with replacement as many groups as there are. An empty name is a group of one row.
+    def draw(cls, groups: Sequence[str], *, splits: int, seed: int) -> Subsamples:
+        """Split the groups at random at most `splits` times; in every possible way where there are no more than that.
 
-        With one row a group these are the draws that sacrebleu makes under the same seed.
+        An empty name is a group of one row.
         """
         names = [group or f"\0row {row}" for row, group in enumerate(groups)]
         # Numbered as they come, not by name: how a group is called must not move an interval.
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        generator = np.random.default_rng(seed)
-        drawn = generator.choice(len(numbers), size=(resamples, len(numbers)), replace=True)
-        weights = np.zeros((resamples, len(numbers)))
-        np.add.at(weights, (np.arange(resamples)[:, None], drawn), 1.0)
-        return cls(weights, np.array([numbers[name] for name in names], dtype=np.intp))
+        group_of_row = np.array([numbers[name] for name in names], dtype=np.intp)
+        if 2 ** (len(numbers) - 1) <= splits + 1:
+            # The last group stays in the second part: exchanging the parts makes no other split.
+            every = np.arange(1, 2 ** (len(numbers) - 1))
+            first = (every[:, None] >> np.arange(len(numbers))) & 1 > 0
+        else:
+            first = np.random.default_rng(seed).random((splits, len(numbers))) < 0.5
+            first = first[first.any(axis=1) & ~first.all(axis=1)]  # a part without groups has no value
+        return cls(first, group_of_row)
 
     @property
     def group_count(self) -> int:
         """Number of groups."""
-        return int(self.weights.shape[1])
+        return int(self.first.shape[1])
+
+    @property
+    def splits(self) -> int:
+        """Number of splits, without the one that leaves all groups together."""
+        return len(self.first)
 
     def sums(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Column sums, shape (r, k), of every resample of `rows`, shape (n, k)."""
+        """Column sums, shape (2 s, k), of `rows`, shape (n, k): those of the s first parts, then those of the others."""
         totals = np.zeros((self.group_count, rows.shape[1]))
         np.add.at(totals, self.group_of_row, rows)
-        # A loss of inf would turn the zero weights of resamples without it into NaN.
+        # A loss of inf would turn the zeros of parts without it into NaN.
         with np.errstate(invalid="ignore"):
-            return np.asarray(self.weights @ totals)
+            return np.concatenate([part.astype(np.float64) @ totals for part in (self.first, ~self.first)])
 
-    def interval(self, values: NDArray[np.float64]) -> Interval | None:
-        """The 95 % interval of a metric's resampled values; none of a single group, which has no spread to show."""
-        return percentile_interval(values) if self.group_count > 1 else None
+    def interval(self, values: NDArray[np.float64], confidence: float = 0.95) -> Interval | None:
+        """The interval of a metric whose values on the parts are `values`, shape (2 s,).
+
+        None where the groups are too few for that confidence, or where a value is no finite number.
+        """
+        # Of the 1 + s ways to flip signs as many may lie beyond an end as the error allows; all together is one of them.
+        beyond = math.floor((1 - confidence) * (1 + self.splits) + _TOLERANCE)
+        if beyond < 1 or not np.isfinite(values).all():
+            return None
+        pairs = values.reshape(2, -1)
+        return float(np.sort(pairs.min(axis=0))[beyond - 1]), float(np.sort(pairs.max(axis=0))[-beyond])
 
     def p_value(self, differences: NDArray[np.float64], observed: float) -> float:
-        """`paired_p_value` of a metric's resampled differences; NaN for a single group, whose resamples are all one."""
-        return paired_p_value(differences, observed) if self.group_count > 1 else math.nan
+        """Two-sided p of no difference, from the differences on the parts, shape (2 s,), and that on all rows.
+
+        The share of splits, the one that leaves all groups together included (Phipson and Smyth, 2010), of which a part
+        shows no difference or one of the other sign. NaN for a single group or where a value is no finite number.
+        """
+        if self.group_count < 2 or not (np.isfinite(differences).all() and math.isfinite(observed)):
+            return math.nan
+        towards_zero = (differences * math.copysign(1.0, observed)).reshape(2, -1).min(axis=0)
+        return float((np.count_nonzero(towards_zero <= _TOLERANCE * abs(observed)) + 1) / (self.splits + 1))
+
+    def standard_error(self, differences: NDArray[np.float64]) -> float:
+        """Standard error of a difference, from half the distance of both parts' values; NaN where it has none."""
+        if self.splits < 2 or not np.isfinite(differences).all():
+            return math.nan
+        first, second = differences.reshape(2, -1)
+        return float(np.sqrt(np.mean(((first - second) / 2) ** 2)))
 
 
-def percentile_interval(values: NDArray[np.float64], confidence: float = 0.95) -> Interval | None:
-    """The percentile interval of resampled values; none where one of them is no finite number."""
-    if not np.isfinite(values).all():
-        return None
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+def group_sizes(groups: Sequence[str]) -> GroupSizes:
+    """Count the groups of some rows; an empty name is a group of one row."""
+    counts = Counter(group for group in groups if group)
+    alone = sum(not group for group in groups)
+    largest, size = counts.most_common(1)[0] if counts else ("", min(1, alone))
+    squares = sum(count * count for count in counts.values()) + alone
+    return GroupSizes(
+        groups=len(counts) + alone,
+        effective=len(groups) ** 2 / max(1, squares),
+        largest=largest,
+        largest_share=size / max(1, len(groups)),
+    )
 
 
-def paired_p_value(differences: NDArray[np.float64], observed: float) -> float:
-    """Two-sided p of a paired bootstrap: how often chance alone moves as far from zero as `observed`.
+def fewest_groups(tests: int) -> int:
+    """The number of groups from which on a sign-flip test can be significant after correction for `tests` tests.
 
-    `differences` are those of the resamples. Shifted to a mean of zero they show the differences that sampling makes
-    where there is none. sacrebleu shifts absolute differences instead, which makes its test one-sided: under no
-    difference it rejects about one time in ten at 0.05.
+    Over g groups it has no p-value below 2 / 2**g.
     """
-    if not (np.isfinite(differences).all() and math.isfinite(observed)):
-        return math.nan
-    shifted = np.abs(differences - differences.mean())
-    # A billionth apart is rounding: a system compared with itself must come out at 1.
-    as_far = np.count_nonzero(shifted >= abs(observed) * (1 - 1e-9))
-    return float((as_far + 1) / (len(differences) + 1))
+    return math.ceil(math.log2(2 * max(1, tests) / SIGNIFICANCE_LEVEL))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -102,15 +143,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def rows_needed(differences: NDArray[np.float64], observed: float, rows: int, *, tests: int = 1) -> int | None:
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """The level at which Holm's procedure decides on each test, in the order given; NaN for what is no test.
+
+    The smallest p meets 0.05 / m, the next 0.05 / (m - 1) and so on; from the first that is not significant on, all meet
+    that one's level. An interval of confidence 1 - level leaves out zero exactly where Holm rejects.
+    """
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    levels = [math.nan] * len(p_values)
+    level = SIGNIFICANCE_LEVEL
+    for place, i in enumerate(order):
+        if place == 0 or levels[order[place - 1]] >= p_values[order[place - 1]]:
+            level = SIGNIFICANCE_LEVEL / (len(order) - place)
+        levels[i] = level
+    return levels
+
+
+def detectable_difference(error: float, effective_groups: float, *, tests: int = 1) -> float | None:
+    """The smallest true difference that a test with this standard error finds with 80 % power.
+
+    At the level of Holm's first and strictest step over `tests` tests. From Student's t with a degree of freedom less
+    than there are effective groups; None where there is no error to go by.
+    """
+    freedom = effective_groups - 1
+    if not (math.isfinite(error) and freedom > 0):
+        return None
+    reach = float(t.ppf(1 - SIGNIFICANCE_LEVEL / (2 * tests), freedom) + t.ppf(POWER, freedom))
+    return reach * error
+
+
+def rows_needed(detectable: float | None, observed: float, rows: int) -> int | None:
     """Rows at which a true difference of the size observed would be found with 80 % power.
 
-    At the level of Holm's first and strictest step over `tests` tests, so that a difference that this many rows did not
-    establish always takes more. From the normal approximation: the standard error falls with the root of the rows,
-    groups being as large as here. None where no difference was observed.
+    A standard error falls with the root of the rows, groups being as large as here. None where no difference was
+    observed, or where `detectable`, the smallest difference that `rows` rows can show, is unknown.
     """
-    error = float(np.std(differences, ddof=1)) if np.isfinite(differences).all() else math.nan
-    if not math.isfinite(observed) or observed == 0 or not error > 0:
+    if detectable is None or not detectable > 0 or not math.isfinite(observed) or observed == 0:
         return None
-    reach = norm.ppf(1 - SIGNIFICANCE_LEVEL / (2 * tests)) + norm.ppf(POWER)
-    return math.ceil(rows * float(reach * error / abs(observed)) ** 2)
+    return math.ceil(rows * (detectable / abs(observed)) ** 2)
