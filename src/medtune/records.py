@@ -13,7 +13,8 @@ ControlName = Literal["few_shot", "random_answer", "nearest_question", "cut_refe
 SystemName = ModelName | ControlName
 # The metrics of the contract, and the forms that public write-ups use.
 MetricTable = Literal["standard", "compat"]
-Verdict = Literal["better", "worse", "not distinguishable", "undefined"]
+# `descriptive`: no primary metric of the run, so not tested. `undefined`: a value or its test is no number.
+Verdict = Literal["better", "worse", "equivalent", "cannot tell", "too few groups", "descriptive", "undefined"]
 
 
 # The label of a token that the loss does not look at; torch's own default.
@@ -129,10 +130,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One metric before and after. `difference` is tuned minus baseline, and `ci95` its interval.
+    """One metric before and after. `difference` is tuned minus baseline, and `ci95` its 95 % interval by itself.
 
-    `p_adjusted` is `p_value` after Holm's correction over the rows of one table, and what `verdict` goes by.
-    `rows_needed` is the n at which a difference of this size would be found; none where there is no difference.
+    `p_adjusted` is `p_value` after Holm's correction over the primary metrics of the comparison; a row that is none of
+    them has none. `interval`, of `confidence`, is as wide as the correction asks, so that `verdict` is better or worse
+    exactly where it leaves out zero. `equivalent` is a difference shown to be under `margin`, in the metric's units.
+    `detectable` is the smallest true difference that this test finds with 80 % power, and `rows_needed` the n at which
+    it would find one of the size observed.
     """
 
     metric: str
@@ -148,6 +152,29 @@ class ComparisonRow:
     groups: int
     signature: str
     table: MetricTable = "standard"
+    interval: tuple[float, float] | None = None
+    confidence: float = 0.95
+    detectable: float | None = None
+    margin: float | None = None
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether the verdict rests on this metric."""
+        return self.verdict != "descriptive"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSizes:
+    """How the scored rows fall into groups.
+
+    `effective` is (Σ n)² / Σ n² over the sizes n: as many groups of equal size would say as much. `largest` names the
+    group with most rows; it is empty where every row is a group of its own.
+    """
+
+    groups: int
+    effective: float
+    largest: str
+    largest_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +249,7 @@ class Comparison:
     controls: tuple[Control, ...] = ()
     strata: tuple[Stratum, ...] = ()
     leaking_rows: dict[str, int] = field(default_factory=dict)
+    groups: GroupSizes | None = None
     names: tuple[str, str] = ("baseline", "tuned model")
 
 
@@ -231,17 +259,3 @@ class FileRecord:
 
     bytes: int
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSizes:
-    """How the scored rows fall into groups.
-
-    `effective` is (Σ n)² / Σ n² over the sizes n: as many groups of equal size would say as much. `largest` names the
-    group with most rows; it is empty where every row is a group of its own.
-    """
-
-    groups: int
-    effective: float
-    largest: str
-    largest_share: float

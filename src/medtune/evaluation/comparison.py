@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,20 +10,44 @@ import numpy as np
 
 from medtune.errors import DataError, Problem
 from medtune.evaluation.metrics import MetricRows, metric_named
-from medtune.evaluation.significance import SIGNIFICANCE_LEVEL, Resamples, holm, rows_needed
+from medtune.evaluation.significance import (
+    SIGNIFICANCE_LEVEL,
+    Subsamples,
+    detectable_difference,
+    effective_groups,
+    fewest_groups,
+    holm,
+    holm_levels,
+    rows_needed,
+)
 from medtune.records import ComparisonRow, Prediction, Score, Verdict
+
+
+# Where a recipe names no primary metrics: one of likelihood, one of words, one of meaning.
+_USUAL_PRIMARY = ("perplexity", "rougeL", "bertscore_f1")
+MOST_PRIMARY = 3
+
+
+def primary_metrics(metrics: Sequence[str], named: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Those of `metrics` on which a verdict rests: the ones `named`, or else the usual ones, or else the first three."""
+    found = tuple(name for name in (_USUAL_PRIMARY if named is None else named) if name in metrics)
+    return found or tuple(metrics[:MOST_PRIMARY])
 
 
 def compare_measured(
     baseline: Sequence[MetricRows],
     tuned: Sequence[MetricRows],
-    resamples: Resamples,
+    subsamples: Subsamples,
     names: tuple[str, str] = ("baseline", "tuned model"),
+    *,
+    primary: Sequence[str] | None = None,
+    margins: Mapping[str, float] | None = None,
 ) -> list[ComparisonRow]:
-    """Compare both systems metric by metric, in the baseline's order, by a paired bootstrap over the same groups.
+    """Compare both systems metric by metric, in the baseline's order, by a sign-flip test over the same groups.
 
-    Both have their rows in the same order. p-values are Holm-corrected within each table, and verdicts go by the
-    corrected ones. Raises DataError as `require_comparable_scores` does.
+    Both have their rows in the same order. The verdict rests on the metrics in `primary` (`primary_metrics` says which
+    if it is None): their p-values are Holm-corrected, and their intervals are as wide as the correction asks. All other
+    rows are descriptive. `margins` replaces the metrics' own margins of equivalence. Raises DataError as `require_comparable_scores` does.
     """
     after = {rows.name: rows for rows in tuned}
     require_comparable_scores(
@@ -32,15 +55,78 @@ def compare_measured(
         {rows.name: (rows.signature, len(rows.rows)) for rows in tuned},
         names,
     )
-    tests = Counter(rows.metric.table for rows in baseline)
-    pairs = [_compare_metric(rows, after[rows.name], resamples, tests[rows.metric.table]) for rows in baseline]
-    compared: dict[str, ComparisonRow] = {}
-    for table in dict.fromkeys(row.table for row in pairs):
-        family = [row for row in pairs if row.table == table]
-        p_values = [math.nan if row.p_value is None else row.p_value for row in family]
-        for row, p in zip(family, holm(p_values), strict=True):
-            compared[row.metric] = replace(row, p_adjusted=None if math.isnan(p) else p, verdict=_judge(row, p))
-    return [compared[row.metric] for row in pairs]
+    tested = primary_metrics([rows.name for rows in baseline if rows.metric.companion_of is None], primary)
+    margins = margins or {}
+    pairs = [
+        _Pair(rows, after[rows.name], subsamples, margins.get(rows.name, rows.metric.margin)) for rows in baseline
+    ]
+    p_values = [pair.p_value if pair.name in tested else math.nan for pair in pairs]
+    return [
+        pair.judged(p, adjusted, level, len(tested)) if pair.name in tested else pair.described()
+        for pair, p, adjusted, level in zip(pairs, p_values, holm(p_values), holm_levels(p_values), strict=True)
+    ]
+
+
+class _Pair:
+    """One metric of both systems: their values, and their differences on all parts."""
+
+    def __init__(self, before: MetricRows, after: MetricRows, subsamples: Subsamples, margin: float | None) -> None:
+        self.name, self._rows, self._subsamples, self._margin = before.name, before, subsamples, margin
+        with np.errstate(invalid="ignore"):  # inf - inf, of perplexities that overflow
+            self._differences = after.values(subsamples.sums(after.rows)) - before.values(subsamples.sums(before.rows))
+        self._baseline, self._tuned = before.value(), after.value()
+        # NaN where both are infinite: no number says which is larger.
+        self._observed = self._tuned - self._baseline
+        self.p_value = subsamples.p_value(self._differences, self._observed)
+
+    def described(self, tests: int = 1) -> ComparisonRow:
+        """The row of a metric that is not tested."""
+        rows, subsamples = self._rows, self._subsamples
+        effective = effective_groups(np.bincount(subsamples.group_of_row))
+        error = subsamples.standard_error(self._differences)
+        detectable = detectable_difference(error, effective, tests=tests)
+        return ComparisonRow(
+            metric=self.name,
+            baseline=self._baseline,
+            tuned=self._tuned,
+            difference=self._observed,
+            ci95=subsamples.interval(self._differences),
+            p_value=None if math.isnan(self.p_value) else self.p_value,
+            p_adjusted=None,
+            verdict="descriptive",
+            rows_needed=rows_needed(detectable, self._observed, len(rows.rows)),
+            n=len(rows.rows),
+            groups=subsamples.group_count,
+            signature=rows.signature,
+            table=rows.metric.table,
+            interval=subsamples.interval(self._differences),
+            detectable=detectable,
+            margin=self._margin,
+        )
+
+    def judged(self, p: float, adjusted: float, level: float, tests: int) -> ComparisonRow:
+        """The row of a primary metric, one of `tests`: Holm's procedure decides on it at `level`."""
+        described = self.described(tests)
+        if math.isnan(p):
+            return replace(described, verdict="undefined", interval=None)
+        return replace(
+            described,
+            p_adjusted=adjusted,
+            interval=self._subsamples.interval(self._differences, 1 - level),
+            confidence=1 - level,
+            verdict=self._judge(p <= level, tests),
+        )
+
+    def _judge(self, is_significant: bool, tests: int) -> Verdict:
+        if self._subsamples.group_count < fewest_groups(tests):
+            return "too few groups"
+        if is_significant:
+            return "better" if (self._observed < 0) == self._rows.metric.lower_is_better else "worse"
+        # Two one-sided tests, each at a level that holds for all primary metrics together.
+        inner = self._subsamples.interval(self._differences, 1 - 2 * SIGNIFICANCE_LEVEL / tests)
+        margin = self._margin
+        is_within = inner is not None and margin is not None and -margin < inner[0] and inner[1] < margin
+        return "equivalent" if is_within else "cannot tell"
 
 
 def require_comparable_scores(
@@ -86,34 +172,3 @@ def require_same_rows(
 def common_metrics(measured: Sequence[MetricRows], scores: Mapping[str, Score]) -> list[MetricRows]:
     """Those of `measured` that `scores` has too: an answer that no model wrote has no perplexity."""
     return [rows for rows in measured if rows.name in scores]
-
-
-def _compare_metric(before: MetricRows, after: MetricRows, resamples: Resamples, tests: int) -> ComparisonRow:
-    with np.errstate(invalid="ignore"):  # inf - inf, of perplexities that overflow
-        differences = after.values(resamples.sums(after.rows)) - before.values(resamples.sums(before.rows))
-    baseline, tuned = before.value(), after.value()
-    observed = tuned - baseline  # NaN where both are infinite: no number says which is larger
-    p_value = resamples.p_value(differences, observed)
-    return ComparisonRow(
-        metric=before.name,
-        baseline=baseline,
-        tuned=tuned,
-        difference=observed,
-        ci95=resamples.interval(differences),
-        p_value=None if math.isnan(p_value) else p_value,
-        p_adjusted=None,
-        verdict="undefined",
-        rows_needed=rows_needed(differences, observed, len(before.rows), tests=tests),
-        n=len(before.rows),
-        groups=resamples.group_count,
-        signature=before.signature,
-        table=before.metric.table,
-    )
-
-
-def _judge(row: ComparisonRow, p_adjusted: float) -> Verdict:
-    if math.isnan(p_adjusted):
-        return "undefined"
-    if p_adjusted >= SIGNIFICANCE_LEVEL:
-        return "not distinguishable"
-    return "better" if (row.difference < 0) == metric_named(row.metric).lower_is_better else "worse"

@@ -16,7 +16,7 @@ from medtune.evaluation.lengths import answer_lengths
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, metric_named
 from medtune.evaluation.prediction_files import align, read_predictions
 from medtune.evaluation.scores import measure_rows, score_rows
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples, group_sizes
 from medtune.records import Comparison, Prediction, Score
 from medtune.runtime.hardware import choose_device
 from medtune.runtime.terminal import one_line
@@ -27,7 +27,7 @@ from medtune.storage.writing import replacing_file
 SEED = 0
 _RESAMPLES = 1000
 # As for `evaluation.resamples` of a recipe.
-_FEWEST_RESAMPLES, _MOST_RESAMPLES = 500, 100_000
+_FEWEST_RESAMPLES, _MOST_RESAMPLES = 200, 100_000
 
 
 def score_file(
@@ -91,6 +91,7 @@ def compare_predictions(
         rows=tuple(compare_measured(first_measured, second_measured, drawn, names)),
         scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
         lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
+        groups=group_sizes([row.group for row in grouped]),
         names=names,
     )
 
@@ -143,14 +144,13 @@ def _checked_resamples(resamples: int | None) -> int:
     if not isinstance(resamples, Integral) or not _FEWEST_RESAMPLES <= resamples <= _MOST_RESAMPLES:
         raise ConfigError(
             Option("resamples", show_value(resamples)),
-            f"must be a whole number from {_FEWEST_RESAMPLES}, below which no difference can be established, to "
-            f"{_MOST_RESAMPLES:,}",
+            f"must be a whole number from {_FEWEST_RESAMPLES} to {_MOST_RESAMPLES:,}",
         )
     return resamples
 
 
-def _draw(rows: Sequence[Prediction], resamples: int) -> Resamples:
-    return Resamples.draw([row.group for row in rows], resamples=resamples, seed=SEED)
+def _draw(rows: Sequence[Prediction], splits: int) -> Subsamples:
+    return Subsamples.draw([row.group for row in rows], splits=splits, seed=SEED)
 
 
 def _write(out: Path | None, value: Any) -> None:

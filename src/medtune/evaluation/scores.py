@@ -9,7 +9,7 @@ from medtune.errors import ConfigError, DataError
 from medtune.evaluation.encoder import Encoder
 from medtune.evaluation.metrics import METRIC_NAMES, METRICS, Answers, Metric, MetricRows, metric_named
 from medtune.evaluation.metrics.metric import Measure
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples
 from medtune.records import Prediction, Score
 
 
@@ -40,15 +40,15 @@ def measure_rows(
     return [replace(rows, signature=_signature(rows, caps, precision)) for rows in measured]
 
 
-def score_rows(measured: Sequence[MetricRows], resamples: Resamples) -> dict[str, Score]:
-    """The value of every metric with its 95 % interval over `resamples` of the groups of these rows."""
+def score_rows(measured: Sequence[MetricRows], subsamples: Subsamples) -> dict[str, Score]:
+    """The value of every metric with its 95 % interval, from `subsamples` of the groups of these rows."""
     return {
         rows.name: Score(
             value=rows.value(),
             n=len(rows.rows),
             signature=rows.signature,
-            groups=resamples.group_count,
-            ci95=resamples.interval(rows.values(resamples.sums(rows.rows))),
+            groups=subsamples.group_count,
+            ci95=subsamples.interval(rows.values(subsamples.sums(rows.rows))),
             table=rows.metric.table,
             details=dict(rows.details),
         )

@@ -110,15 +110,20 @@ class Subsamples:
         return float(np.sqrt(np.mean(((first - second) / 2) ** 2)))
 
 
+def effective_groups(sizes: NDArray[np.intp]) -> float:
+    """(Σ n)² / Σ n² of group sizes n: as many groups of equal size would say as much."""
+    return float(sizes.sum() ** 2 / max(1, (sizes**2).sum()))
+
+
 def group_sizes(groups: Sequence[str]) -> GroupSizes:
     """Count the groups of some rows; an empty name is a group of one row."""
     counts = Counter(group for group in groups if group)
     alone = sum(not group for group in groups)
     largest, size = counts.most_common(1)[0] if counts else ("", min(1, alone))
-    squares = sum(count * count for count in counts.values()) + alone
+    sizes = np.array([*counts.values(), *([1] * alone)], dtype=np.intp)
     return GroupSizes(
         groups=len(counts) + alone,
-        effective=len(groups) ** 2 / max(1, squares),
+        effective=effective_groups(sizes),
         largest=largest,
         largest_share=size / max(1, len(groups)),
     )

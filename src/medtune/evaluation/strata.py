@@ -10,7 +10,7 @@ import numpy as np
 
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.metrics import MetricRows
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples
 from medtune.records import QAPair, Stratum, StratumMetric
 
 
@@ -41,7 +41,7 @@ def compare_strata(
     baseline: Sequence[MetricRows],
     tuned: Sequence[MetricRows],
     *,
-    resamples: int,
+    splits: int,
     seed: int,
 ) -> list[Stratum]:
     """Every standard metric of both models on each stratum; `groups` are those of all rows."""
@@ -49,7 +49,7 @@ def compare_strata(
     compared = []
     for (kind, value), places in strata.items():
         picked = np.asarray(places)
-        drawn = Resamples.draw([groups[place] for place in places], resamples=resamples, seed=seed)
+        drawn = Subsamples.draw([groups[place] for place in places], splits=splits, seed=seed)
         metrics = {
             rows.name: _compare(rows, after[rows.name], picked, drawn)
             for rows in baseline
@@ -59,7 +59,7 @@ def compare_strata(
     return compared
 
 
-def _compare(before: MetricRows, after: MetricRows, picked: np.ndarray, drawn: Resamples) -> StratumMetric:
+def _compare(before: MetricRows, after: MetricRows, picked: np.ndarray, drawn: Subsamples) -> StratumMetric:
     before, after = replace(before, rows=before.rows[picked]), replace(after, rows=after.rows[picked])
     with np.errstate(invalid="ignore"):
         differences = after.values(drawn.sums(after.rows)) - before.values(drawn.sums(before.rows))

@@ -11,7 +11,7 @@ from medtune.run_dir.directory import RunDir
 
 if TYPE_CHECKING:
     from medtune.evaluation.metrics import MetricRows
-    from medtune.evaluation.significance import Resamples
+    from medtune.evaluation.significance import Subsamples
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def _compare(run_dir: RunDir) -> Comparison:
     from medtune.evaluation.artefacts import read_measured
     from medtune.evaluation.comparison import compare_measured, require_same_rows
     from medtune.evaluation.lengths import answer_lengths, reference_lengths
-    from medtune.evaluation.significance import Resamples
+    from medtune.evaluation.significance import Subsamples, group_sizes
     from medtune.evaluation.strata import compare_strata, stratify
 
     config = run_dir.config
@@ -47,10 +47,16 @@ def _compare(run_dir: RunDir) -> Comparison:
         require_same_rows(predictions["baseline"], predictions[name], ("baseline", name))
     measured = {name: read_measured(run_dir, name) for name in systems}
     groups = [row.group for row in predictions["baseline"]]
-    resamples = Resamples.draw(groups, resamples=config.evaluation.resamples, seed=config.seed)
+    subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
     # First, because it refuses what was not measured alike.
-    rows = compare_measured(measured["baseline"], measured["tuned"], resamples)
-    controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], resamples) for name in names]
+    rows = compare_measured(
+        measured["baseline"],
+        measured["tuned"],
+        subsamples,
+        primary=config.evaluation.primary,
+        margins=config.evaluation.margins,
+    )
+    controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], subsamples) for name in names]
     tested = _tested_rows(run_dir, predictions["baseline"])
     leaks = _leaks(run_dir, {row.id for row in tested})
     strata = compare_strata(
@@ -58,7 +64,7 @@ def _compare(run_dir: RunDir) -> Comparison:
         groups,
         measured["baseline"],
         measured["tuned"],
-        resamples=config.evaluation.resamples,
+        splits=config.evaluation.resamples,
         seed=config.seed,
     )
     return Comparison(
@@ -69,19 +75,28 @@ def _compare(run_dir: RunDir) -> Comparison:
         controls=tuple(controls),
         strata=tuple(strata),
         leaking_rows={kind: len(ids) for kind, ids in leaks.items()},
+        groups=group_sizes(groups),
     )
 
 
 def _compare_control(
-    run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], resamples: Resamples
+    run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], subsamples: Subsamples
 ) -> Control:
     from medtune.evaluation.comparison import common_metrics, compare_measured
     from medtune.evaluation.controls import DESCRIPTIONS
 
     scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
     if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):
-        description += f" ({fewer} of {resamples.group_of_row.size} questions left room for fewer)"
-    rows = compare_measured(measured, common_metrics(tuned, scores), resamples, names=(name, "tuned"))
+        description += f" ({fewer} of {subsamples.group_of_row.size} questions left room for fewer)"
+    evaluation = run_dir.config.evaluation
+    rows = compare_measured(
+        measured,
+        common_metrics(tuned, scores),
+        subsamples,
+        names=(name, "tuned"),
+        primary=evaluation.primary,
+        margins=evaluation.margins,
+    )
     return Control(name, description, scores, tuple(rows))
 
 

@@ -32,7 +32,7 @@ def measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]],
     from medtune.evaluation.encoder import resolve_encoder
     from medtune.evaluation.metrics import metric_named, needs_encoder
     from medtune.evaluation.scores import measure_rows, score_rows
-    from medtune.evaluation.significance import Resamples
+    from medtune.evaluation.significance import Subsamples
     from medtune.storage.hub import fetch_snapshot
 
     config = run_dir.config
@@ -47,8 +47,8 @@ def measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]],
             predictions, possible, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
         )
         groups = [row.group for row in predictions]
-        resamples = Resamples.draw(groups, resamples=config.evaluation.resamples, seed=config.seed)
-        write_system(run_dir, name, predictions, measured, score_rows(measured, resamples))
+        subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
+        write_system(run_dir, name, predictions, measured, score_rows(measured, subsamples))
 
 
 def rows_to_test(run_dir: RunDir) -> list[QAPair]:

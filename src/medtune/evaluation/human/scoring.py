@@ -11,9 +11,8 @@ from medtune.evaluation.human.blinding import Key
 from medtune.evaluation.human.ratings import Judgement
 from medtune.evaluation.human.resampling import mean_interval, sign_flip_p_value
 from medtune.evaluation.human.rubric import CRITERIA, Side, rating_column
-from medtune.evaluation.significance import SIGNIFICANCE_LEVEL
 
-PreferenceVerdict = Literal["better", "worse", "not distinguishable"]
+PreferenceVerdict = Literal["better", "worse", "cannot tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class HumanScores:
 def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
     """Unblind `judgements` with `key` and summarise them. The items of the judgements must be the key's.
 
-    Intervals resample the groups of rows with all of their judgements: they cover other questions of this kind rated
+    Intervals split the groups of rows at random, with all of their judgements: they cover other questions of this kind rated
     by the same people, and not other raters.
     """
     raters = {
@@ -124,7 +123,7 @@ def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
     ]
     wins, losses, ties = (outcomes.count(value) for value in (1, -1, 0))
     groups = _groups(judgements, key)
-    low, high = mean_interval([(outcome + 1) / 2 for outcome in outcomes], groups)
+    low, high = mean_interval([(outcome + 1) / 2 for outcome in outcomes], groups, (0.0, 1.0))
     p_value = sign_flip_p_value(outcomes, groups)
     return WinRate(
         wins=wins,
@@ -135,7 +134,7 @@ def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
         low=low,
         high=high,
         p_value=p_value,
-        verdict=_verdict(low, high, p_value),
+        verdict=_verdict(low, high),
         items=len({judgement.item for judgement in judgements}),
         groups=len(set(groups)),
         preferred_a=sum(judgement.preference == "a" for judgement in judgements),
@@ -143,14 +142,10 @@ def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
     )
 
 
-def _verdict(low: float, high: float, p_value: float) -> PreferenceVerdict:
-    """Both the interval and the test must tell the models apart.
-
-    The bootstrap alone is not enough: from three wins in three it makes an interval from 1 to 1. The test cannot fall
-    below 5 % with fewer than six groups.
-    """
-    if p_value >= SIGNIFICANCE_LEVEL or low <= 0.5 <= high:
-        return "not distinguishable"
+def _verdict(low: float, high: float) -> PreferenceVerdict:
+    """The interval leaves out one half exactly where the sign-flip test rejects at 5 %."""
+    if low <= 0.5 <= high:
+        return "cannot tell"
     return "better" if low > 0.5 else "worse"
 
 
@@ -169,7 +164,7 @@ def _criterion_score(criterion: str, judgements: Sequence[Judgement], key: Key) 
     n = len(pairs)
     baseline, tuned_mean = (sum(side) / n for side in zip(*pairs, strict=True))
     differences = [after - before for before, after in pairs]
-    low, high = mean_interval(differences, groups)
+    low, high = mean_interval(differences, groups, (-4.0, 4.0))  # ratings go from 1 to 5
     return CriterionScore(baseline, tuned_mean, sum(differences) / n, low, high, n)
 
 

@@ -116,7 +116,15 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     return measured
 
 
-BERTSCORE = Metric("bertscore_f1", "BERTScore F1", _measure, is_headline=True, hub_name="bertscore", needs_encoder=True)
+BERTSCORE = Metric(
+    "bertscore_f1",
+    "BERTScore F1",
+    _measure,
+    is_headline=True,
+    hub_name="bertscore",
+    needs_encoder=True,
+    margin=0.005,
+)
 RESCALED_BERTSCORE = Metric(
     "bertscore_f1_rescaled",
     "rescaled BERTScore F1",

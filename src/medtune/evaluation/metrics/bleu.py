@@ -112,6 +112,7 @@ BLEU = Metric(
     lambda sums: np.array([bleu_from_sums(row) for row in sums]),
     digits=2,
     is_headline=True,
+    margin=1.0,
     hub_name="bleu",
 )
 COMPAT_BLEU = Metric(

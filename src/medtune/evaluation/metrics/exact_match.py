@@ -39,4 +39,4 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     return [MetricRows.of_values(EXACT_MATCH, values, EXACT_MATCH_SIGNATURE)]
 
 
-EXACT_MATCH = Metric("exact_match", "exact match", _measure, hub_name="exact_match")
+EXACT_MATCH = Metric("exact_match", "exact match", _measure, hub_name="exact_match", margin=0.01)

@@ -75,6 +75,8 @@ class Metric:
     counts_tokens: bool = False
     """Whether it is a mean over a model's own tokens, so that two tokenizers never compare."""
     needs_encoder: bool = False
+    margin: float | None = None
+    """A difference under this, in the metric's units, is taken for no difference unless a recipe says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

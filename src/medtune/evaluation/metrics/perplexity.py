@@ -77,6 +77,7 @@ PERPLEXITY = Metric(
     hub_name="perplexity",
     reads_answers=False,
     counts_tokens=True,
+    margin=0.1,
 )
 BITS_PER_BYTE = Metric(
     "bits_per_byte",

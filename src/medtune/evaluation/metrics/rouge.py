@@ -132,7 +132,14 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
 
 
 ROUGE_METRICS = tuple(
-    Metric(name, f"ROUGE-{name.removeprefix('rouge')} F1", _measure, is_headline=name == "rougeL", hub_name="rouge")
+    Metric(
+        name,
+        f"ROUGE-{name.removeprefix('rouge')} F1",
+        _measure,
+        is_headline=name == "rougeL",
+        hub_name="rouge",
+        margin=0.01,
+    )
     for name in ROUGE_NAMES
 ) + tuple(
     Metric(f"compat_{name}", f"ROUGE-{name.removeprefix('rouge')} F1", _measure, table="compat", companion_of=name)
