@@ -11,7 +11,7 @@ from medtune.evaluation.lengths import answer_lengths, reference_lengths
 from medtune.evaluation.metrics import METRIC_NAMES
 from medtune.evaluation.reading import read_comparison
 from medtune.evaluation.scores import measure_rows, score_rows
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples
 from medtune.records import Comparison, ComparisonRow, Control, ControlName, Lengths, Prediction, Verdict
 
 OFFLINE = [metric for metric in METRIC_NAMES if metric != "bertscore_f1"]
@@ -29,7 +29,7 @@ def compare(
     cap: int = 512,
 ) -> Comparison:
     measured = [measure_rows(side, metrics, encoder=encoder, caps="") for side in (baseline, tuned)]
-    drawn = Resamples.draw([row.group for row in baseline], resamples=200, seed=0)
+    drawn = Subsamples.draw([row.group for row in baseline], splits=200, seed=0)
     return Comparison(
         rows=tuple(compare_measured(*measured, drawn)),
         scores={"baseline": score_rows(measured[0], drawn), "tuned": score_rows(measured[1], drawn)},

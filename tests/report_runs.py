@@ -13,7 +13,7 @@ from medtune.evaluation.comparison import common_metrics, compare_measured
 from medtune.evaluation.controls import DESCRIPTIONS
 from medtune.evaluation.lengths import answer_lengths, reference_lengths
 from medtune.evaluation.scores import measure_rows, score_rows
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples
 from medtune.evaluation.strata import compare_strata
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.record import MergeRecord
@@ -82,7 +82,7 @@ def compared_run(path: Path, n: int = 12, *, settings: Sequence[str] = (), **cha
     run.write_json(run.audit_file, audit(n))
     run.complete("data", {"seconds": 1.5, "peak_rss_bytes": 1 << 29, "peak_gpu_bytes": None})
     groups = [row.group for row in predictions["baseline"]]
-    resamples = Resamples.draw(groups, resamples=200, seed=0)
+    resamples = Subsamples.draw(groups, splits=200, seed=0)
     measured = {name: measure_rows(rows, METRICS, encoder=None, caps="") for name, rows in predictions.items()}
     control: ControlName = "random_answer"
     others = [replace(row, prediction=words(3, 9), reference_nll=None) for row in predictions["baseline"]]
@@ -106,7 +106,7 @@ def compared_run(path: Path, n: int = 12, *, settings: Sequence[str] = (), **cha
         lengths={"baseline": answer_lengths(predictions["baseline"]), "tuned": answer_lengths(predictions["tuned"])},
         references=reference_lengths(predictions["baseline"], CAP),
         controls=(Control(control, DESCRIPTIONS[control], scores[control], tuple(against)),),
-        strata=tuple(compare_strata(places, groups, baseline, tuned, resamples=200, seed=0)),
+        strata=tuple(compare_strata(places, groups, baseline, tuned, splits=200, seed=0)),
     )
     write_comparison(run, comparison, "# Comparison\n")
     run.complete("compare", {"seconds": 0.5, "peak_rss_bytes": 1 << 30, "peak_gpu_bytes": 0})

@@ -12,7 +12,7 @@ from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
 from medtune.evaluation.artefacts import read_comparison, read_measured, write_comparison, write_system
 from medtune.evaluation.scores import measure_rows, score_rows
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples
 from medtune.records import (
     Comparison,
     ComparisonRow,
@@ -41,7 +41,7 @@ def run(tmp_path: Path, make_predictions: MakePredictions) -> RunDir:
     for model, nll in (("baseline", 8.0), ("tuned", math.inf)):
         predictions = make_predictions(reference_nll=nll)
         measured = measure_rows(predictions, METRICS, encoder=None, caps="max_new_tokens:8")
-        scores = score_rows(measured, Resamples.draw([""] * 4, resamples=100, seed=0))
+        scores = score_rows(measured, Subsamples.draw([""] * 4, splits=100, seed=0))
         write_system(run, model, predictions, measured, scores)  # type: ignore[arg-type]
         run.complete(model, {})  # type: ignore[arg-type]
     return run

@@ -6,16 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medtune.errors import DataError
-from medtune.evaluation.comparison import common_metrics, compare_measured, require_comparable_scores, require_same_rows
+from medtune.evaluation.comparison import (
+    common_metrics,
+    compare_measured,
+    primary_metrics,
+    require_comparable_scores,
+    require_same_rows,
+)
 from medtune.evaluation.metrics import MetricRows, metric_named
 from medtune.evaluation.metrics.perplexity import PERPLEXITY
-from medtune.evaluation.significance import Resamples, holm, paired_p_value
-from medtune.records import MetricTable, Prediction, Score
+from medtune.evaluation.significance import Subsamples, holm
+from medtune.records import ComparisonRow, MetricTable, Prediction, Score
 
 ROWS = 200
-DRAWN = Resamples.draw([f"topic {row // 2}" for row in range(ROWS)], resamples=1000, seed=0)  # 100 topics of two rows
+DRAWN = Subsamples.draw([f"topic {row // 2}" for row in range(ROWS)], splits=1000, seed=0)  # 100 topics of two rows
 
 
 def mean_rows(
@@ -43,8 +51,8 @@ def test_a_row_holds_both_sides_their_difference_and_what_it_rests_on() -> None:
     assert (row.p_value, row.p_adjusted, row.verdict) == (pytest.approx(1 / 1001), pytest.approx(1 / 1001), "better")
 
 
-def test_interval_and_p_are_those_of_paired_resamples() -> None:
-    """Both sides are resampled alike, so that what is hard for both cancels out."""
+def test_interval_and_p_are_those_of_paired_parts() -> None:
+    """Both sides are split alike, so that what is hard for both cancels out."""
     before, after = mean_rows("rougeL"), mean_rows("rougeL", 0.01, seed=1)
     before.rows[:, 0] += 3 * np.arange(ROWS)
     after.rows[:, 0] += 3 * np.arange(ROWS)
@@ -52,8 +60,8 @@ def test_interval_and_p_are_those_of_paired_resamples() -> None:
     assert row.ci95 is not None
     assert row.ci95[1] - row.ci95[0] < 0.1
     differences = after.values(DRAWN.sums(after.rows)) - before.values(DRAWN.sums(before.rows))
-    assert row.ci95 == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
-    assert row.p_value == paired_p_value(differences, row.difference)
+    assert row.ci95 == row.interval == DRAWN.interval(differences)
+    assert row.p_value == DRAWN.p_value(differences, row.difference)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +69,13 @@ def test_interval_and_p_are_those_of_paired_resamples() -> None:
     [
         (mean_rows("bleu_like"), mean_rows("bleu_like", 0.05, seed=1), "better"),
         (mean_rows("bleu_like", 0.05, seed=1), mean_rows("bleu_like"), "worse"),
-        (mean_rows("bleu_like"), mean_rows("bleu_like", seed=2), "not distinguishable"),
-        (mean_rows("bleu_like"), mean_rows("bleu_like"), "not distinguishable"),
+        (mean_rows("bleu_like"), mean_rows("bleu_like", seed=2), "cannot tell"),
+        (mean_rows("bleu_like"), mean_rows("bleu_like"), "cannot tell"),
+        (mean_rows("rougeL"), mean_rows("rougeL"), "equivalent"),
+        (mean_rows("rougeL"), mean_rows("rougeL", seed=2), "cannot tell"),
         (losses(2.0), losses(1.0, seed=1), "better"),
         (losses(1.0, seed=1), losses(2.0), "worse"),
-        (losses(1.0), losses(1.0, seed=2), "not distinguishable"),
+        (losses(1.0), losses(1.0, seed=2), "equivalent"),
         (mean_rows("bits_per_byte", 0.05, seed=1), mean_rows("bits_per_byte"), "better"),
         (losses(math.inf), losses(1.0), "undefined"),
         (losses(1.0), losses(1e9), "undefined"),
@@ -77,7 +87,7 @@ def test_verdicts(before: MetricRows, after: MetricRows, verdict: str) -> None:
     (row,) = compare_measured([before], [after], DRAWN)
     assert row.verdict == verdict
     if verdict == "undefined":
-        assert (row.ci95, row.p_value, row.p_adjusted, row.rows_needed) == (None, None, None, None)
+        assert (row.ci95, row.interval, row.p_value, row.p_adjusted, row.rows_needed) == (None, None, None, None, None)
 
 
 def test_a_model_beside_itself() -> None:
@@ -94,59 +104,113 @@ def test_infinities_are_kept() -> None:
 
 def test_one_group_gets_no_verdict() -> None:
     """However large the difference, rows of a single topic say nothing about another topic."""
-    drawn = Resamples.draw(["topic"] * ROWS, resamples=1000, seed=0)
+    drawn = Subsamples.draw(["topic"] * ROWS, splits=1000, seed=0)
     (row,) = compare_measured([mean_rows("rougeL")], [mean_rows("rougeL", 0.3)], drawn)
     assert (row.groups, row.ci95, row.p_value, row.verdict) == (1, None, None, "undefined")
     assert row.difference == pytest.approx(0.3)
 
 
-def borderline(count: int, table: MetricTable) -> list[tuple[MetricRows, MetricRows]]:
-    names = [f"{table} {number}" for number in range(count)]
-    return [
-        (mean_rows(name, table=table), mean_rows(name, 0.02, seed=number + 1, table=table))
-        for number, name in enumerate(names)
-    ]
+def test_too_few_groups_get_no_verdict() -> None:
+    """Over six groups no p lies under 2 / 2**6: significant alone, and never among three."""
+    groups = [f"topic {row % 6}" for row in range(ROWS)]
+    drawn = Subsamples.draw(groups, splits=1000, seed=0)
+    names = ["rouge1", "rouge2", "rougeL"]
+    before, after = [mean_rows(name) for name in names], [mean_rows(name, 0.5) for name in names]
+    assert compare_measured(before[:1], after[:1], drawn)[0].verdict == "better"
+    rows = compare_measured(before, after, drawn, primary=names)
+    assert [row.verdict for row in rows] == ["too few groups"] * 3
+    assert [row.interval for row in rows] == [None] * 3
 
 
-def test_holm_corrects_within_each_table_and_the_verdict_goes_by_it() -> None:
-    pairs = [*borderline(6, "standard"), *borderline(3, "compat")]
-    rows = compare_measured([before for before, _ in pairs], [after for _, after in pairs], DRAWN)
-    for table, count in (("standard", 6), ("compat", 3)):
-        family = [row for row in rows if row.table == table]
-        p_values = [row.p_value for row in family if row.p_value is not None]
-        assert len(p_values) == count
-        assert [row.p_adjusted for row in family] == pytest.approx(holm(p_values))
-        assert [row.verdict for row in family] == [
-            "better" if row.p_adjusted is not None and row.p_adjusted < 0.05 else "not distinguishable"
-            for row in family
-        ]
-    # The same pair of systems, in a smaller family, is corrected less.
-    assert rows[0].p_value == rows[6].p_value
-    assert (rows[0].p_adjusted or 0) > (rows[6].p_adjusted or 1)
-    lost_by_correction = [row for row in rows if row.p_value and row.p_value < 0.05 and row.verdict != "better"]
-    assert lost_by_correction
+def borderline(names: Sequence[str]) -> list[tuple[MetricRows, MetricRows]]:
+    """Differences of about two standard errors."""
+    return [(mean_rows(name), mean_rows(name, 0.02, seed=number + 1)) for number, name in enumerate(names)]
+
+
+def compare_borderline(names: Sequence[str], primary: Sequence[str] | None = None) -> list[ComparisonRow]:
+    before, after = zip(*borderline(names), strict=True)
+    return compare_measured(before, after, DRAWN, primary=primary)
+
+
+NAMES = ("rouge1", "rouge2", "rougeL", "bertscore_f1", "exact_match")
+
+
+def test_primary_metrics_by_name_or_by_default() -> None:
+    every = [*NAMES, "perplexity"]
+    assert primary_metrics(every) == ("perplexity", "rougeL", "bertscore_f1")
+    assert primary_metrics(every, ["exact_match"]) == ("exact_match",)
+    assert primary_metrics(["bleu", "rougeL"]) == ("rougeL",)
+    assert primary_metrics(["bleu", "rouge1", "rouge2", "exact_match"]) == ("bleu", "rouge1", "rouge2")
+    # A control that no model wrote has no perplexity.
+    assert primary_metrics(["bleu"], ["perplexity"]) == ("bleu",)
+
+
+def test_holm_corrects_over_the_primary_metrics_alone() -> None:
+    rows = {row.metric: row for row in compare_borderline(NAMES, ["rouge1", "rouge2", "exact_match"])}
+    tested = [rows[name] for name in ("rouge1", "rouge2", "exact_match")]
+    assert [row.p_adjusted for row in tested] == pytest.approx(holm([row.p_value or 0 for row in tested]))
+    assert [row.is_primary for row in rows.values()] == [True, True, False, False, True]
+    for name in ("rougeL", "bertscore_f1"):
+        row = rows[name]
+        assert (row.verdict, row.p_adjusted, row.confidence) == ("descriptive", None, 0.95)
+        assert row.interval == row.ci95
+
+
+def test_companions_are_never_tested() -> None:
+    before, after = losses(1.0), losses(2.0)
+    bits = replace(before, metric=metric_named("bits_per_byte")), replace(after, metric=metric_named("bits_per_byte"))
+    rows = compare_measured([before, bits[0]], [after, bits[1]], DRAWN)
+    assert [row.verdict for row in rows] == ["worse", "descriptive"]
+    assert rows[0].p_value == rows[1].p_value
+
+
+@given(st.lists(st.floats(-0.04, 0.04), min_size=1, max_size=3), st.integers(0, 50))
+def test_a_verdict_and_its_interval_never_disagree(shifts: list[float], seed: int) -> None:
+    names = NAMES[: len(shifts)]
+    before = [mean_rows(name) for name in names]
+    after = [mean_rows(name, shift, seed=seed) for name, shift in zip(names, shifts, strict=True)]
+    for row in compare_measured(before, after, DRAWN, primary=names):
+        assert row.interval is not None
+        assert (row.verdict in ("better", "worse")) == (not row.interval[0] <= 0 <= row.interval[1])
+        assert row.ci95 is not None
+        assert row.interval[0] <= row.ci95[0] <= row.ci95[1] <= row.interval[1]
 
 
 def test_an_undefined_metric_is_no_test_in_the_family() -> None:
-    pairs = [(losses(math.inf), losses(1.0)), *borderline(1, "standard")]
+    pairs = [(losses(math.inf), losses(1.0)), *borderline(["rougeL"])]
     rows = compare_measured([before for before, _ in pairs], [after for _, after in pairs], DRAWN)
     assert rows[1].p_adjusted == rows[1].p_value
 
 
-def test_what_is_not_distinguishable_names_a_larger_n() -> None:
-    """In a family of ten, a difference that correction alone takes away still needs more rows than there are."""
-    unclear = 0
-    for count in (1, 10):
-        pairs = borderline(count, "standard")
-        for row in compare_measured([before for before, _ in pairs], [after for _, after in pairs], DRAWN):
-            if row.verdict == "not distinguishable":
-                unclear += 1
-                assert row.rows_needed is not None
-                assert row.rows_needed > row.n
-    assert unclear > 3
-    alone, of_ten = (compare_measured(*zip(*borderline(count, "standard"), strict=True), DRAWN)[0] for count in (1, 10))
+def test_equivalence_is_two_one_sided_tests_within_the_margin() -> None:
+    before, after = mean_rows("rougeL"), mean_rows("rougeL", seed=3)
+    (usual,) = compare_measured([before], [after], DRAWN)
+    inner = DRAWN.interval(after.values(DRAWN.sums(after.rows)) - before.values(DRAWN.sums(before.rows)), 0.90)
+    assert inner is not None
+    reach = max(map(abs, inner))
+    assert reach > 0.01
+    assert (usual.verdict, usual.margin) == ("cannot tell", 0.01)
+    for margin, verdict in ((reach * 1.01, "equivalent"), (reach * 0.99, "cannot tell")):
+        (row,) = compare_measured([before], [after], DRAWN, margins={"rougeL": margin})
+        assert (row.verdict, row.margin) == (verdict, margin)
+    # A difference that is there is named, however small it is.
+    (found,) = compare_measured([before], [mean_rows("rougeL", 0.1)], DRAWN, margins={"rougeL": 1.0})
+    assert found.verdict == "better"
+
+
+def test_what_cannot_be_told_names_a_larger_n_and_a_smaller_difference() -> None:
+    """Where correction alone takes a difference away, it still needs more rows than there are."""
+    unclear = [row for row in compare_borderline(NAMES[:3], NAMES[:3]) if row.verdict == "cannot tell"]
+    assert unclear
+    for row in unclear:
+        assert row.rows_needed is not None
+        assert row.rows_needed > row.n
+        assert row.detectable is not None
+        assert row.detectable > abs(row.difference)
+    alone, of_three = compare_borderline(NAMES[:1])[0], compare_borderline(NAMES[:3], NAMES[:3])[0]
     assert alone.rows_needed is not None
-    assert of_ten.rows_needed == pytest.approx(alone.rows_needed * 13.31 / 7.849, rel=0.01)
+    # (2.459 + 0.846)² over (1.984 + 0.846)², Student's t with 99 degrees of freedom.
+    assert of_three.rows_needed == pytest.approx(alone.rows_needed * 1.352, rel=0.02)
 
 
 def test_rows_come_in_the_baselines_order() -> None:

@@ -90,7 +90,7 @@ BAD_INPUT = [
     (["score", "--predictions", "before.jsonl", "--metric", "rouge"], "--metric rouge: unknown"),
     (["score", "--predictions", "before.jsonl", "--metric", "bertscore_f1"], "needs an encoder"),
     (["score", "--predictions", "other.jsonl", "--out", "other.jsonl/x.json"], "other.jsonl/x.json: cannot be written"),
-    (["score", "--predictions", "before.jsonl", "--resamples", "0"], "--resamples 0: must be a whole number from 500"),
+    (["score", "--predictions", "before.jsonl", "--resamples", "0"], "--resamples 0: must be a whole number from 200"),
     (["compare", "folder", "--resamples", "1000"], "--resamples and --out go with two files"),
     (["compare", "before.jsonl", "other.jsonl"], "before and other answer different rows: 79 ids in one of them alone"),
     (["compare", "before.jsonl", "absent.jsonl"], "absent.jsonl: no such file"),
@@ -112,7 +112,7 @@ def test_bad_input_ends_in_one_line_and_status_2(medtune: Medtune, arguments: li
 
 
 def test_too_few_resamples_for_any_verdict(medtune: Medtune) -> None:
-    """With a hundred, Holm's first step over ten metrics could never fall below one in twenty."""
+    """With a hundred, no p over three primary metrics would be steady in its second digit."""
     result = medtune("compare", "before.jsonl", "after.jsonl", "--resamples", "100")
     assert result.status == 2
-    assert "--resamples 100: must be a whole number from 500, below which no difference can be" in result.err
+    assert "--resamples 100: must be a whole number from 200 to 100,000" in result.err

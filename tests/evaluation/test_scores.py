@@ -18,7 +18,7 @@ from medtune.errors import ConfigError, DataError
 from medtune.evaluation.encoder import Encoder
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, bertscore
 from medtune.evaluation.scores import measure_rows, score_rows
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples
 from medtune.records import Prediction, Score
 
 CAPS = "max_new_tokens:512|decoding:greedy"
@@ -37,7 +37,7 @@ def by_metric(rows: list[Prediction], metrics: tuple[str, ...] = OFFLINE, **opti
 
 
 def scored(rows: list[Prediction], **options: object) -> dict[str, Score]:
-    drawn = Resamples.draw([row.group for row in rows], resamples=100, seed=0)
+    drawn = Subsamples.draw([row.group for row in rows], splits=100, seed=0)
     return score_rows(list(by_metric(rows, **options).values()), drawn)  # type: ignore[arg-type]
 
 
@@ -181,17 +181,17 @@ def test_the_order_is_that_asked_for_and_companions_follow(make_predictions: Mak
     )
 
 
-def test_intervals_resample_groups_and_not_rows(make_prediction: Callable[..., Prediction]) -> None:
-    """One topic is answered in full and the other not at all: a mean of 0.5 that might as well be 0 or 1."""
+def test_intervals_split_groups_and_not_rows(make_prediction: Callable[..., Prediction]) -> None:
+    """Three topics are answered in full and three not at all: a mean of 0.5 that might as well be 0 or 1."""
     rows = [
-        make_prediction("flu" if i < 50 else "cold", "flu", id=f"row-{i}", group="easy" if i < 50 else "hard")
-        for i in range(100)
+        make_prediction("flu" if i % 6 < 3 else "cold", "flu", id=f"row-{i}", group=f"topic {i % 6}")
+        for i in range(96)
     ]
     grouped = scored(rows, metrics=("exact_match",))["exact_match"]
-    assert (grouped.value, grouped.n, grouped.groups, grouped.ci95) == (0.5, 100, 2, (0.0, 1.0))
+    assert (grouped.value, grouped.n, grouped.groups, grouped.ci95) == (0.5, 96, 6, (0.0, 1.0))
     loose = [make_prediction(row.prediction, "flu", id=row.id) for row in rows]
     by_row = scored(loose, metrics=("exact_match",))["exact_match"]
-    assert (by_row.value, by_row.n, by_row.groups) == (0.5, 100, 100)
+    assert (by_row.value, by_row.n, by_row.groups) == (0.5, 96, 96)
     assert by_row.ci95 is not None
     assert 0.35 < by_row.ci95[0] < 0.5 < by_row.ci95[1] < 0.65
 
@@ -202,7 +202,7 @@ def test_one_row_and_empty_answers(make_predictions: MakePredictions) -> None:
     assert one["compat_bleu"].value == pytest.approx(1)
     assert one["rougeLsum"].value == one["compat_rougeLsum"].value == one["exact_match"].value == 1
     assert {score.ci95 for score in one.values()} == {None}  # one row has no spread to show
-    empty = scored(make_predictions(["", " ", "\n", ""]))
+    empty = scored(make_predictions(["", " ", "\n", ""]) * 2)
     likelihoods = ("perplexity", "bits_per_byte")
     assert {score.value for metric, score in empty.items() if metric not in likelihoods} == {0.0}
     assert empty["bleu"].ci95 == (0.0, 0.0)
@@ -210,16 +210,16 @@ def test_one_row_and_empty_answers(make_predictions: MakePredictions) -> None:
 
 def test_losses_that_are_no_numbers(make_predictions: MakePredictions) -> None:
     for loss, value in ((math.inf, math.inf), (math.nan, math.nan), (1e6, math.inf)):
-        scores = scored(make_predictions(reference_nll=loss), metrics=("perplexity",))
+        scores = scored(make_predictions(reference_nll=loss) * 2, metrics=("perplexity",))
         assert scores["perplexity"].value == pytest.approx(value, nan_ok=True)
         assert scores["perplexity"].ci95 is None
     assert scores["bits_per_byte"].ci95 is not None  # bits of a huge loss are a number still
 
 
-def test_resamples_without_a_reference_token(make_predictions: MakePredictions) -> None:
-    """Some resamples hold the empty rows alone, and have no perplexity: neither has the interval."""
+def test_parts_without_a_reference_token(make_predictions: MakePredictions) -> None:
+    """Some parts hold the empty rows alone, and have no perplexity: neither has the interval."""
     rows = make_predictions()
-    rows = [rows[0], *(Prediction(f"x-{i}", "", "", "", reference_nll=0.0, reference_tokens=0) for i in range(3))]
+    rows = [rows[0], *(Prediction(f"x-{i}", "", "", "", reference_nll=0.0, reference_tokens=0) for i in range(6))]
     scores = scored(rows, metrics=("perplexity",))
     assert scores["perplexity"].value == pytest.approx(math.e)
     assert scores["perplexity"].ci95 is None

@@ -9,7 +9,7 @@ from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows
 from medtune.evaluation.metrics.bleu import BLEU
 from medtune.evaluation.scores import measure_rows, score_rows
-from medtune.evaluation.significance import Resamples
+from medtune.evaluation.significance import Subsamples
 from medtune.records import Prediction
 
 ROWS = 1600
@@ -49,7 +49,7 @@ def test_1600_predictions_and_1000_resamples_take_less_than_30_seconds() -> None
     predictions = answers(0.6, seed=1)
     started = time.perf_counter()
     measured = measure_rows(predictions, OFFLINE, encoder=None, caps="max_new_tokens:512")
-    drawn = Resamples.draw([row.group for row in predictions], resamples=1000, seed=0)
+    drawn = Subsamples.draw([row.group for row in predictions], splits=1000, seed=0)
     scores = score_rows(measured, drawn)
     took = time.perf_counter() - started
     assert {(score.n, score.groups) for score in scores.values()} == {(1600, 800)}
@@ -63,7 +63,7 @@ def test_comparing_resamples_statistics_and_scores_nothing_again() -> None:
     counts = generator.integers(10, 200, size=(ROWS, 10)).astype(np.float64)
     sides = [[MetricRows(BLEU, counts + shift, "one-way")] for shift in (0, 1)]
     started = time.perf_counter()
-    drawn = Resamples.draw([f"topic {row // 2}" for row in range(ROWS)], resamples=1000, seed=0)
+    drawn = Subsamples.draw([f"topic {row // 2}" for row in range(ROWS)], splits=1000, seed=0)
     (row,) = compare_measured(*sides, drawn)
     assert row.ci95 is not None
     assert time.perf_counter() - started < 5

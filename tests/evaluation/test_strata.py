@@ -53,17 +53,17 @@ def rows_of(metric: str, values: list[float]) -> MetricRows:
 
 
 def test_each_stratum_is_scored_on_its_own_rows_and_groups() -> None:
-    before = [rows_of("rougeL", [0.1, 0.2, 0.3, 0.4]), rows_of("compat_rougeL", [0.0] * 4)]
-    after = [rows_of("compat_rougeL", [0.0] * 4), rows_of("rougeL", [0.2, 0.4, 0.3, 0.8])]
-    strata = {("source", "a"): [0, 1, 3], ("source", "b"): [2]}
-    first, second = compare_strata(strata, ["x", "x", "y", "z"], before, after, resamples=200, seed=0)
-    assert (first.kind, first.value, first.n, first.groups) == ("source", "a", 3, 2)
+    before = [rows_of("rougeL", [0.1, 0.2, 0.3, *[0.4] * 5]), rows_of("compat_rougeL", [0.0] * 8)]
+    after = [rows_of("compat_rougeL", [0.0] * 8), rows_of("rougeL", [0.2, 0.4, 0.3, *[0.8] * 5])]
+    strata = {("source", "a"): [0, 1, 3, 4, 5, 6, 7], ("source", "b"): [2]}
+    first, second = compare_strata(strata, list("xxyzuvwt"), before, after, splits=200, seed=0)
+    assert (first.kind, first.value, first.n, first.groups) == ("source", "a", 7, 6)
     assert list(first.metrics) == ["rougeL"]  # the standard table alone
     measured = first.metrics["rougeL"]
-    assert measured.baseline == pytest.approx(0.7 / 3)
-    assert measured.tuned == pytest.approx(1.4 / 3)
-    assert measured.difference == pytest.approx(0.7 / 3)
-    # Two groups, of two rows and of one: all of the first, all of the second.
+    assert measured.baseline == pytest.approx(2.3 / 7)
+    assert measured.tuned == pytest.approx(4.6 / 7)
+    assert measured.difference == pytest.approx(2.3 / 7)
+    # Six groups, one of two rows that differ by 0.1 and 0.2: that one alone, and any of the others.
     assert measured.ci95 == pytest.approx((0.15, 0.4))
     assert (second.n, second.groups) == (1, 1)
     assert second.metrics["rougeL"].difference == 0
@@ -71,9 +71,12 @@ def test_each_stratum_is_scored_on_its_own_rows_and_groups() -> None:
 
 
 def test_losses_that_overflow_stay_in_their_stratum() -> None:
-    before, after = [rows_of("perplexity", [math.inf, 1.0, 1.0])], [rows_of("perplexity", [math.inf, 2.0, 2.0])]
-    strata = {("source", "a"): [0, 1], ("source", "b"): [1, 2]}
-    first, second = compare_strata(strata, ["", "", ""], before, after, resamples=100, seed=0)
+    before, after = (
+        [rows_of("perplexity", [math.inf, *[1.0] * 6])],
+        [rows_of("perplexity", [math.inf, *[2.0] * 6])],
+    )
+    strata = {("source", "a"): [0, 1, 2, 3, 4, 5], ("source", "b"): [1, 2, 3, 4, 5, 6]}
+    first, second = compare_strata(strata, [""] * 7, before, after, splits=100, seed=0)
     assert math.isnan(first.metrics["perplexity"].difference)
     assert first.metrics["perplexity"].ci95 is None
     assert second.metrics["perplexity"].difference == pytest.approx(math.exp(2) - math.e)

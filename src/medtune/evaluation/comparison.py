@@ -24,7 +24,7 @@ from medtune.records import ComparisonRow, Prediction, Score, Verdict
 
 
 # Where a recipe names no primary metrics: one of likelihood, one of words, one of meaning.
-_USUAL_PRIMARY = ("perplexity", "rougeL", "bertscore_f1")
+_USUAL_PRIMARY = ("perplexity", "bits_per_byte", "rougeL", "bertscore_f1")
 MOST_PRIMARY = 3
 
 
@@ -55,7 +55,9 @@ def compare_measured(
         {rows.name: (rows.signature, len(rows.rows)) for rows in tuned},
         names,
     )
-    tested = primary_metrics([rows.name for rows in baseline if rows.metric.companion_of is None], primary)
+    # A companion says what its metric says. Without it, where tokenizers differ, it speaks for both.
+    families = [rows.name for rows in baseline if rows.metric.companion_of not in {other.name for other in baseline}]
+    tested = primary_metrics(families, primary)
     margins = margins or {}
     pairs = [
         _Pair(rows, after[rows.name], subsamples, margins.get(rows.name, rows.metric.margin)) for rows in baseline
