@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -250,6 +251,33 @@ def test_small_groups_fill_their_shares_within_a_percent(group_sizes: list[int],
         for qtype in "abc":
             total = sum(row.qtype == qtype for row in pairs)
             assert abs(sum(row.qtype == qtype for row in getattr(split, name)) / total - share) < 0.05
+
+
+def skewed(seed: int, count: int = 400) -> list[QAPair]:
+    """Groups whose sizes are Pareto: most of one row or two, and some of a hundred and more."""
+    sizes = np.ceil(np.random.default_rng(seed).pareto(1.1, count) + 1).clip(max=300).astype(int)
+    return [pair(f"{group}-{row}", group=f"g{group}") for group, size in enumerate(sizes) for row in range(size)]
+
+
+def effective_groups(split: Split) -> float:
+    counts = Counter(row.group for row in split.test).values()
+    return sum(counts) ** 2 / sum(count**2 for count in counts)
+
+
+def test_no_group_dominates_the_test() -> None:
+    """Taken as they come, one test set in two had fewer effective groups than thirty."""
+    for seed in range(20):
+        pairs = skewed(seed)
+        split = split_grouped(pairs, validation=0.1, test=0.1, seed=seed)
+        assert effective_groups(split) >= 30
+        assert len(split.test) == pytest.approx(0.1 * len(pairs), rel=0.05)
+
+
+def test_where_only_large_groups_could_fill_the_test_it_takes_them() -> None:
+    pairs = [pair(f"{group}-{row}", group=f"g{group}") for group in range(20) for row in range(50)]
+    split = split_grouped(pairs, validation=0.1, test=0.2, seed=0)
+    assert sizes(split) == [700, 100, 200]
+    assert effective_groups(split) == pytest.approx(4)
 
 
 def test_another_seed_makes_another_split() -> None:

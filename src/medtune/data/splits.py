@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,8 @@ PART_NAMES: Mapping[str, SplitName] = {
 TEMPLATE_TOPICS = 7
 # Where rows name no topic, their questions are weaker evidence: a data set may ask one thing in twenty ways.
 TEMPLATE_QUESTIONS = 50
+# Effective groups from which on a test's intervals hold whatever the scores are.
+ENOUGH_GROUPS = 30
 # On MedQuAD the types settle within twenty rounds; more would only polish.
 _ROUNDS = 20
 
@@ -96,7 +99,8 @@ def split_grouped(pairs: Sequence[QAPair], *, validation: float, test: float, se
 
     Groups come in seeded order. A part takes a group if at least half of it still fits and if that brings the part's
     question types nearer to their quotas; what no part takes is for training. Where a few large groups hold nearly all
-    rows, the quotas shrink to what the others can fill.
+    rows, the quotas shrink to what the others can fill. Groups that would dominate the test are for training too, as
+    far as there are others to choose from: intervals are as wide as its effective number of groups is small.
     """
     groups: dict[str, list[QAPair]] = defaultdict(list)
     for pair in sorted(pairs, key=lambda pair: pair.id):
@@ -108,10 +112,25 @@ def split_grouped(pairs: Sequence[QAPair], *, validation: float, test: float, se
     scale = min(1.0, fitting / wanted) if wanted else 1.0
     chosen: dict[str, list[str]] = {}
     for part, share in (("test", test), ("validation", validation)):
-        chosen[part] = _take(order, groups, {qtype: share * scale * count for qtype, count in types.items()})
+        quotas = {qtype: share * scale * count for qtype, count in types.items()}
+        largest = _largest_for_test(groups, sum(quotas.values())) if part == "test" else math.inf
+        chosen[part] = _take([name for name in order if len(groups[name]) <= largest], groups, quotas)
         order = [name for name in order if name not in set(chosen[part])]
     chosen["train"] = order
     return Split(**{part: tuple(row for name in chosen[part] for row in groups[name]) for part in PARTS})
+
+
+def _largest_for_test(groups: Mapping[str, Sequence[QAPair]], room: float) -> float:
+    """The largest group, in rows, that a test set of `room` rows may take.
+
+    Of groups of at most a thirtieth of it, there are at least `ENOUGH_GROUPS` effective ones in it; twice as many and
+    so on where those could not fill it twice.
+    """
+    largest = max(1.0, room / ENOUGH_GROUPS)
+    sizes = [len(rows) for rows in groups.values()]
+    while largest < max(sizes, default=0) and sum(size for size in sizes if size <= largest) < 2 * room:
+        largest *= 2
+    return largest
 
 
 def _take(order: Sequence[str], groups: Mapping[str, Sequence[QAPair]], quotas: Mapping[str, float]) -> list[str]:

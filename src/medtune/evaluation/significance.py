@@ -24,8 +24,6 @@ from medtune.records import GroupSizes
 
 SIGNIFICANCE_LEVEL = 0.05
 POWER = 0.8
-# With fewer effective groups than this, skewed differences make intervals narrower than they should be.
-FEW_GROUPS = 30
 # Rounding: values that differ by less than this share of the observed one are equal.
 _TOLERANCE = 1e-9
 
