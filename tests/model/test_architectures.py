@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, Architecture
+from greedy_reference import generate_answers
 from packed_models import error, gradients_of
 from torch.nn.functional import cross_entropy
 
@@ -15,11 +16,10 @@ from medtune.config.schema import ModelSection
 from medtune.config.training import LoraSection
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import encode_for_training, require_sound_rows
-from medtune.inference.generation import generate_answers
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss
-from medtune.model.fused.adapters import fuse_adapters
 from medtune.model.fused.layers import fuse_layers
+from medtune.model.fused.lora_function import fuse_adapters
 from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.packing import pack_rows
 from medtune.model.quantization import storage_format

@@ -15,6 +15,7 @@ from medtune.model.quantization import (
     NF4,
     PLAIN,
     check_quantization,
+    dequantized_bytes,
     format_of,
     is_packed,
     loading_options,
@@ -49,7 +50,7 @@ def test_nf4_takes_the_bytes_that_bitsandbytes_does():
     dense = torch.empty(OUTPUTS, INPUTS, device="meta")
     assert storage_format("nf4").bytes_of(dense) == taken
     assert storage_format("none").bytes_of(dense) == 4 * OUTPUTS * INPUTS
-    assert NF4().bytes_per_weight < NF4().bytes_read < 1.1 * NF4().bytes_per_weight
+    assert NF4.bytes_per_weight < NF4.bytes_read < 1.1 * NF4.bytes_per_weight
 
 
 def test_dequantising_reads_packed_weights_and_writes_dense_ones():
@@ -63,8 +64,8 @@ def test_layers_tell_their_format(nested):
     assert [format_of(layer).name for layer in layers] == ["nf4", "none", "none"]
     assert [is_packed(layer) for layer in layers] == [True, False, False]
     assert packed_layers(layers) == [layers[0]]
+    assert dequantized_bytes(layers, torch.float16) == 2 * INPUTS * OUTPUTS
     for layer in layers[:2]:
-        assert format_of(layer).elements(layer) == INPUTS * OUTPUTS
         assert format_of(layer).dense(layer).shape == (OUTPUTS, INPUTS)
 
 

@@ -11,7 +11,7 @@ from command_line import Medtune, command_runner
 from llama_8b import write_llama_config
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
-from medtune.inference.forecast import forecast_answers, seconds_to_answer
+from medtune.inference.batch_size import forecast_answers, seconds_to_answer
 from medtune.model.quantization import storage_format
 from medtune.pipeline.plan import forecast, row_sizes
 from medtune.pipeline.plan_tables import answer_parts, duration, training_parts

@@ -132,7 +132,7 @@ def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
 
 @pytest.mark.parametrize(("merged", "needed"), [(True, False), (False, True)])
 def test_only_an_adapter_needs_the_model_that_is_built_on_the_spot(merged, needed):
-    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, storage=NF4(), dtype="bfloat16")
+    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, storage=NF4, dtype="bfloat16")
     assert ("build_demo_model" in loading_code(target, [], 8)) is needed
 
 

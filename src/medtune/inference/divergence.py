@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 import torch
@@ -112,10 +114,5 @@ def compare_states(first: AnswerStates, second: AnswerStates, device: torch.devi
 
 def same_prefix(first: Sequence[list[int]], second: Sequence[list[int]]) -> float:
     """Tokens before the first at which two answers differ, over all tokens; Σ / Σ over the longer of each pair."""
-    shared = sum(_shared(*pair) for pair in zip(first, second, strict=True))
+    shared = sum(len(list(takewhile(bool, map(eq, *pair)))) for pair in zip(first, second, strict=True))
     return shared / max(1, sum(max(map(len, pair)) for pair in zip(first, second, strict=True)))
-
-
-def _shared(first: list[int], second: list[int]) -> int:
-    pairs = zip(first, second, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

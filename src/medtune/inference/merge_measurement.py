@@ -97,39 +97,25 @@ def measure_merge(
 
     Raises NotMeasuredError if memory runs out, and ModelError if a model cannot be loaded.
     """
+    packed = storage_format(config.model.quantization).packed
+    sixteen = None
     try:
-        return _measure(config, adapter, merged, pairs, plan)
+        say("── the model that was evaluated: base and adapter")
+        first = _evaluated(config, adapter, pairs, generate=not plan.spread)
+        release_memory()
+        if packed and not plan.spread:
+            say("── base in 16 bit and adapter")
+            sixteen = _in_16_bit(config, adapter, first.rows)
+            release_memory()
+        say("── the merged model")
+        second = _merged(config, merged, first, spread=plan.spread)
+        device = torch.device(choose_device().value)
+        kl = compare_states(first.states, second.states, device)
+        rounding = None if packed else kl
+        if sixteen is not None:
+            rounding = compare_states(sixteen, second.states, device)
     except torch.OutOfMemoryError:
         raise NotMeasuredError("memory ran out") from None
-
-
-def _measure(
-    config: Config, adapter: Path, merged: Path, pairs: Sequence[QAPair], plan: MeasuringPlan
-) -> MergeMeasurement:
-    say("── the model that was evaluated: base and adapter")
-    first = _evaluated(config, adapter, pairs, generate=not plan.spread)
-    release_memory()
-    device = torch.device(choose_device().value)
-    rounding = None
-    packed = storage_format(config.model.quantization).packed
-    if not plan.spread and packed:
-        say("── base in 16 bit and adapter")
-        sixteen = _in_16_bit(config, adapter, first.rows)
-        release_memory()
-    else:
-        sixteen = None
-    say("── the merged model")
-    section = config.model.model_copy(
-        update={"base": str(merged), "revision": None, "quantization": PLAIN.name, "adapter": None}
-    )
-    if plan.spread:
-        section = section.model_copy(update={"device_map": "auto"})
-    second = _run(config.model_copy(update={"model": section}), None, first.rows, cap=first.cap)
-    kl = compare_states(first.states, second.states, device)
-    if sixteen is not None:
-        rounding = compare_states(sixteen, second.states, device)
-    elif not packed:
-        rounding = kl
     return _summary(config, first, second, kl, rounding)
 
 
@@ -165,9 +151,11 @@ def _in_16_bit(config: Config, adapter: Path, rows: Sequence[EncodedRow]) -> Ans
     return _states(model, rows, "Reference answers").park()
 
 
-def _run(config: Config, adapter: None, rows: list[EncodedRow], *, cap: int | None) -> _Run:
-    loaded = load_model(config, for_training=False)
-    return _with_model(loaded.model, loaded, rows, cap)
+def _merged(config: Config, folder: Path, evaluated: _Run, *, spread: bool) -> _Run:
+    changes = {"base": str(folder), "revision": None, "quantization": PLAIN.name, "adapter": None}
+    section = config.model.model_copy(update=changes | ({"device_map": "auto"} if spread else {}))
+    loaded = load_model(config.model_copy(update={"model": section}), for_training=False)
+    return _with_model(loaded.model, loaded, evaluated.rows, evaluated.cap)
 
 
 def _with_model(model: Any, loaded: LoadedModel, rows: list[EncodedRow], cap: int | None) -> _Run:

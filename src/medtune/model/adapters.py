@@ -16,8 +16,8 @@ from medtune.model.adapter_files import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     read_adapter_config,
+    require_fitting_weights,
     require_own_files,
-    weight_problem,
     weight_shapes,
 )
 from medtune.model.quantization import NF4, PLAIN
@@ -130,9 +130,7 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
         raise ModelError(
             path, f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
         ) from None
-    if problem := weight_problem(wrapped, path):
-        fix = "name the base that it was trained on, or train or fetch it again"
-        raise ModelError(path, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
+    require_fitting_weights(wrapped, path)
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
-from medtune.model.loading import base_identity, load_base_model, resolve_base
+from medtune.model.loading import DEMO_MODEL, base_identity, load_base_model, resolve_base
 from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
 from medtune.runtime.progress import say
@@ -83,9 +83,6 @@ def load_renderer(config: Config, path: Path) -> PromptRenderer:
 
 def renderer_of(config: Config) -> PromptRenderer:
     """The renderer of the recipe's model; no weights are loaded. Raises ModelError."""
-    from medtune.model.loaded import load_renderer
-    from medtune.model.loading import DEMO_MODEL, resolve_base
-
     if config.model.base == DEMO_MODEL:
         from medtune.model.demo_model import build_demo_tokenizer
 

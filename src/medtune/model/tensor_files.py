@@ -52,11 +52,6 @@ class StoredTensor:
         """Numbers in a row."""
         return prod(self.shape[1:])
 
-    @property
-    def bytes(self) -> int:
-        """What all of it takes."""
-        return self.rows * self.row_elements * self.dtype.itemsize
-
     def read_rows(self, start: int, stop: int) -> Tensor:
         """Rows from `start` to `stop` in memory of their own: (stop - start, …).
 
@@ -150,11 +145,6 @@ class TensorFileWriter:
         self._file.close()
         if error is None and self.written != self.expected:
             raise ValueError(f"{self._path}: {self.written} bytes were written of {self.expected} that were announced")
-
-
-def by_alignment(tensors: Mapping[str, torch.dtype]) -> list[str]:
-    """Names in the order that keeps every tensor of a file aligned: widest numbers first, and then as given."""
-    return sorted(tensors, key=lambda name: -tensors[name].itemsize)
 
 
 def _described(file: Path, name: str, part: Any) -> StoredTensor:

@@ -123,7 +123,7 @@ def _adapter(run_dir: RunDir, config: Config) -> Path:
 def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
     from medtune.model.merging.folder import existing_merge, write_companions, write_record
     from medtune.model.merging.planning import SHARD_BYTES, plan_merge
-    from medtune.model.merging.writing import write_merge
+    from medtune.model.merging.weights import write_merge
 
     release_memory()
     memory = PeakMemory()

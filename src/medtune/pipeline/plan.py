@@ -9,7 +9,7 @@ from pathlib import Path
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import MedtuneError, ModelError
-from medtune.inference.forecast import AnswersForecast, forecast_answers, seconds_to_answer
+from medtune.inference.batch_size import AnswersForecast, forecast_answers, seconds_to_answer
 from medtune.model.loading import resolve_base
 from medtune.model.quantization import check_quantization
 from medtune.records import Split

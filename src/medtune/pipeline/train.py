@@ -21,7 +21,7 @@ from medtune.training.checkpoints.remote import check_repository, newest_checkpo
 from medtune.training.checkpoints.sealing import last_checkpoint, require_origin, training_origin
 
 if TYPE_CHECKING:
-    from medtune.training.job import TrainingJob
+    from medtune.training.prepared_step import TrainingJob
 
 
 def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False) -> None:
@@ -89,9 +89,8 @@ def _job(
 ) -> TrainingJob:
     """The model with an adapter to train and a plan for its steps, and all else that training reads."""
     from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
-    from medtune.training.job import TrainingJob
     from medtune.training.plan.kept_plan import restore_plan
-    from medtune.training.prepared_step import PreparedStep
+    from medtune.training.prepared_step import PreparedStep, TrainingJob
 
     config, device, dtype = run_dir.config, loaded.device, loaded.dtype
     base = prepare_for_training(loaded.model, config.model.kbit_preparation)

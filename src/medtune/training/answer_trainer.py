@@ -25,8 +25,8 @@ from medtune.training.checkpoints.pushing import open_pusher
 from medtune.training.continuation import InterruptionCallback
 from medtune.training.health import HealthWatch, StepReading, require_float32_adapter, stop_training
 from medtune.training.history import HistoryCallback
-from medtune.training.job import TrainingJob
 from medtune.training.plan.kept_plan import keep_plan
+from medtune.training.prepared_step import TrainingJob
 from medtune.training.validating_trainer import ValidatingTrainer
 
 T = TypeVar("T")

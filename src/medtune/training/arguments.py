@@ -10,7 +10,7 @@ from trl import SFTConfig
 from medtune.config.training import TrainingSection
 
 if TYPE_CHECKING:
-    from medtune.training.job import TrainingJob
+    from medtune.training.prepared_step import TrainingJob
 
 VALIDATIONS_PER_RUN = 5
 

@@ -23,8 +23,8 @@ from medtune.training.continuation import (
     steps_to_go,
 )
 from medtune.training.health import require_finite_adapter, require_float32_adapter
-from medtune.training.job import TrainingJob
 from medtune.training.plan.kept_plan import keep_plan
+from medtune.training.prepared_step import TrainingJob
 from medtune.training.rehearsal import rehearse
 
 

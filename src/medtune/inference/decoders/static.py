@@ -10,7 +10,7 @@ import torch
 
 from medtune.inference.batch_size import PROMPT_TOKENS
 from medtune.inference.decoders.decode_step import DecodeStep
-from medtune.inference.decoders.greedy import Greedy, best_tokens, last_logits, pad_left
+from medtune.inference.decoders.greedy import Decoder, Greedy, best_tokens, last_logits, pad_left
 from medtune.model.attention import NAME
 from medtune.model.kernels import has_triton
 from medtune.model.kernels.decode_attention import HEAD_DIMS
@@ -51,18 +51,16 @@ def static_cache_obstacle(model: Any) -> str | None:
     return None if major >= 8 else f"the kernel needs compute capability 8.0, this is {major}.{minor}"
 
 
-class StaticDecoder:
+class StaticDecoder(Decoder):
     """Decodes batches in buffers that stay, with their graphs, for as long as batches fit into them.
 
     `graphs` is for GPUs; without, the same steps are launched kernel by kernel, on any device.
     """
 
     def __init__(self, model: Any, greedy: Greedy, *, graphs: bool, steps_per_look: int = STEPS_PER_LOOK) -> None:
-        self.model = model
-        self.greedy = greedy
+        super().__init__(model, greedy)
         self.graphs = graphs
         self.steps_per_look = steps_per_look
-        self.device = input_device(model)
         self._step: DecodeStep | None = None
         self._reserved = (0, 0)
 

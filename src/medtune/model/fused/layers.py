@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from medtune.model.attention import RowBounds, attend_rows, spreads_key_heads
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups, sliding_window
-from medtune.model.fused.adapters import share_input
 from medtune.model.fused.layer_adapters import Adapters, LayerAdapters
-from medtune.model.fused.layer_function import Kept, KeptPiece, LayerFunction, Packing
-from medtune.model.fused.norm import fuse_norm
+from medtune.model.fused.layer_function import Kept, KeptPiece, LayerFunction, Packing, fuse_norm
+from medtune.model.fused.lora_function import share_input
 from medtune.model.fused.projections import Projections
 from medtune.model.host_store import HostStore
 from medtune.model.kernels import kernels_for

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medtune.errors import ModelError
-from medtune.model.adapter_files import WEIGHTS_NAME, read_adapter_config, weight_problem
+from medtune.model.adapter_files import WEIGHTS_NAME, read_adapter_config, require_fitting_weights
 from medtune.model.tensor_files import StoredTensor, stored_in
 from medtune.runtime.terminal import one_line
 
@@ -55,10 +55,13 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
     for setting in ("use_dora", "lora_bias"):
         if config[setting]:
             raise ModelError(adapter, f"an adapter with {setting} is not merged here", "serve it beside its base")
-    wrapped = _without_weights(lambda: get_peft_model(model, LoraConfig(**config), low_cpu_mem_usage=True), adapter)
-    if problem := weight_problem(wrapped, adapter):
-        fix = "name the base that it was trained on, or train or fetch it again"
-        raise ModelError(adapter, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.device("meta"):
+            wrapped = get_peft_model(model, LoraConfig(**config), low_cpu_mem_usage=True)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(adapter, f"this adapter does not fit the base model ({reason})") from None
+    require_fitting_weights(wrapped, adapter)
     weights = {
         key.removeprefix("base_model.model."): tensor for key, tensor in stored_in(adapter / WEIGHTS_NAME).items()
     }
@@ -76,12 +79,3 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
             transposed = is_embedding or bool(getattr(layer, "fan_in_fan_out", False))
             updates[f"{name}.weight"] = LowRankUpdate(a, b, float(layer.scaling["default"]), transposed)
     return updates, {key.replace(".base_layer.", "."): tensor for key, tensor in weights.items()}
-
-
-def _without_weights(wrap: Callable[[], Any], adapter: Path) -> Any:
-    try:
-        with warnings.catch_warnings(action="ignore"), torch.device("meta"):
-            return wrap()
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(adapter, f"this adapter does not fit the base model ({reason})") from None

@@ -14,7 +14,7 @@ from medtune.training.checkpoints.pushing import CheckpointPusher
 from medtune.training.checkpoints.sealing import prune_checkpoints, seal_checkpoint, writing_checkpoint
 from medtune.training.continuation import require_best
 from medtune.training.health import require_finite_adapter
-from medtune.training.job import TrainingJob
+from medtune.training.prepared_step import TrainingJob
 
 
 class CheckedTrainer(SFTTrainer):  # type: ignore[misc]

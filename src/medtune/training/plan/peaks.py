@@ -120,11 +120,6 @@ class PeakParts:
         return int(steady + self.inputs + self.kept + self.moment)
 
 
-def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> int:
-    """Peak bytes on the device: what is there now, gradients and optimiser, kept activations, the widest moment."""
-    return peak_parts(shape, machine, plan).total
-
-
 def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakParts:
     """The predicted peak of passes of `plan.tokens_per_micro_batch` tokens, part by part."""
     tokens, item = plan.tokens_per_micro_batch, shape.item

@@ -7,7 +7,7 @@ from packed_models import error, gradients_of
 from medtune.config.schema import ModelSection
 from medtune.config.training import LoraSection
 from medtune.model.adapters import attach_new_adapter
-from medtune.model.fused.adapters import fuse_adapters
+from medtune.model.fused.lora_function import fuse_adapters
 from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.quantization import dequantized_bytes
 

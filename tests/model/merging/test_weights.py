@@ -13,7 +13,7 @@ from merge_checks import SEVEN, assert_same, by_peft, edited, load, merge, refus
 from safetensors.torch import load_file, save_file
 
 from medtune.model.merging.planning import plan_merge
-from medtune.model.merging.writing import BLOCK_BYTES, write_merge
+from medtune.model.merging.weights import BLOCK_BYTES, write_merge
 from medtune.model.tensor_files import TensorFileWriter
 
 CHILD = """
@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from medtune.runtime.hardware import PeakMemory
 from medtune.model.merging.planning import plan_merge
-from medtune.model.merging.writing import write_merge
+from medtune.model.merging.weights import write_merge
 base, adapter, folder = map(Path, sys.argv[1:])
 plan_merge(base, adapter, name="x", dtype="bfloat16")  # what Python and its libraries take
 memory = PeakMemory()
