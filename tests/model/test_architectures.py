@@ -92,7 +92,7 @@ def test_a_training_step_is_that_of_the_plain_model(family: Family, quantization
     assert bool(fuse_layers(model)) == (family.name in FUSED)
     if family.name not in FUSED:
         assert fuse_adapters(model) == 3 * len(family.architecture.targets)
-    batch = pack_rows([row.input_ids for row in family.rows], [row.labels for row in family.rows])
+    batch = pack_rows(family.rows)
     loss, gradients = gradients_of(model, model(**batch).mean())
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert error(gradients, expected) < 1e-4

@@ -74,7 +74,7 @@ def fused_step(folder, dtype, rows, *, recompute):
     add_answer_loss(model.get_base_model())
     for layer in fuse_layers(model):
         layer.recompute = recompute
-    pack = pack_rows([row.input_ids for row in rows], [row.labels for row in rows])
+    pack = pack_rows(rows)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         loss = model(**pack).mean()
     return gradients_of(model, loss)

@@ -23,7 +23,7 @@ from medtune.errors import ModelError
 from medtune.inference import merge_measurement
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
 from medtune.model.loading import base_identity, resolve_base
-from medtune.model.merging import updates, writing
+from medtune.model.merging import updates, weights
 from medtune.model.merging.folder import existing_merge, read_record, record_of, require_whole, write_companions
 from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
 from medtune.pipeline import run as pipeline
@@ -160,14 +160,14 @@ def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monk
     # Before a comparison there is nothing to publish it with.
     assert first.err.splitlines()[-1] == f'next: medtune ask {to} "What causes gout ?"'
     assert read_merge(run_dir).measured is None
-    weights = to / "model.safetensors"
-    before = (weights.stat().st_ino, weights.stat().st_mtime_ns)
-    monkeypatch.setattr(writing, "write_merge", None)
+    stored = to / "model.safetensors"
+    before = (stored.stat().st_ino, stored.stat().st_mtime_ns)
+    monkeypatch.setattr(weights, "write_merge", None)
     again = medtune("merge", run_dir.path, "--to", to)
     assert again.status == 0, again.err
     assert "holds this merge already" in again.err
     assert read_merge(run_dir).measured is not None
-    assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == before
+    assert (stored.stat().st_ino, stored.stat().st_mtime_ns) == before
     # A third time there is nothing left to do.
     monkeypatch.setattr(merge_measurement, "measure_merge", None)
     assert medtune("merge", run_dir.path, "--to", to).status == 0
@@ -306,14 +306,14 @@ def test_a_folder_below_a_file(run_dir, tmp_path, medtune):
 
 
 def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune, monkeypatch):
-    to, write_merge = tmp_path / "merged", writing.write_merge
+    to, write_merge = tmp_path / "merged", weights.write_merge
 
     def with_a_neighbour(*args, **options):
         to.mkdir(exist_ok=True)
         (to / "mine.txt").write_text("mine")
         return write_merge(*args, **options)
 
-    monkeypatch.setattr(writing, "write_merge", with_a_neighbour)
+    monkeypatch.setattr(weights, "write_merge", with_a_neighbour)
     result = medtune("merge", run_dir.path, "--to", to, "--no-measure")
     assert result.status == 2
     assert "not empty, and no merged model" in result.err
@@ -348,7 +348,7 @@ def test_a_disk_that_fills_up_leaves_nothing(run_dir, tmp_path, medtune, monkeyp
     def full(self, block):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writing.TensorFileWriter, "write", full)
+    monkeypatch.setattr(weights.TensorFileWriter, "write", full)
     result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
     assert result.status == 2
     assert f"{tmp_path / 'merged'}: no space left on the device; make room" in result.err
@@ -357,13 +357,13 @@ def test_a_disk_that_fills_up_leaves_nothing(run_dir, tmp_path, medtune, monkeyp
 
 
 def test_an_interruption_leaves_nothing_and_says_how_to_go_on(run_dir, tmp_path, medtune, monkeypatch):
-    write = writing.TensorFileWriter.write
+    write = weights.TensorFileWriter.write
 
     def interrupted(self, block):
         signal.raise_signal(signal.SIGINT)
         return write(self, block)
 
-    monkeypatch.setattr(writing.TensorFileWriter, "write", interrupted)
+    monkeypatch.setattr(weights.TensorFileWriter, "write", interrupted)
     result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
     assert result.status == interruption.INTERRUPTED_STATUS
     assert "go on with `medtune merge" in result.err

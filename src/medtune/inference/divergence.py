@@ -65,7 +65,7 @@ def answer_states(model: Any, rows: Sequence[EncodedRow], on_rows: Callable[[int
     plain, device = unwrapped(model), input_device(model)
     states = []
     for indices in plan_passes(rows, PASS_TOKENS):
-        batch = pack_rows([rows[i].input_ids for i in indices], [rows[i].labels for i in indices])
+        batch = pack_rows([rows[i] for i in indices])
         positions = batch.pop("answer_positions")
         del batch["answer_labels"]
         batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from medtune.storage.disk_errors import writing
+from medtune.storage.writing import replacing_folder
 
 # Part of the cache key: raise it when a change below changes the model.
 VERSION = 1
@@ -60,16 +59,9 @@ def build_demo_model() -> Path:
 def _build(folder: Path, passages: list[str]) -> Path:
     tokenizer = _train_tokenizer(passages)
     model = _pretrain(tokenizer, passages)
-    with writing(folder):
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".demo-model-"))
-        try:
-            tokenizer.save_pretrained(temporary)
-            model.save_pretrained(temporary)
-            temporary.chmod(0o755)
-            if not folder.exists():
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(folder) as temporary:
+        tokenizer.save_pretrained(temporary)
+        model.save_pretrained(temporary)
     return folder
 
 

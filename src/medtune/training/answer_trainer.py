@@ -160,10 +160,9 @@ class AnswerTrainer(ValidatingTrainer):
         """The sums of the first two over all processes, and the most passes that one of them makes."""
         if self.accelerator.num_processes == 1:
             return answer_tokens, tokens, passes  # an exchange would have to wait for the device
-        counts, stop = gather_counts(
+        counts, self.stopping.told = gather_counts(
             (answer_tokens, tokens, passes), stop=interruption.requested(), device=self.args.device
         )
-        self.stopping.agree(stop)
         answers, all_tokens, most_passes = zip(*counts, strict=True)
         return sum(answers), sum(all_tokens), max(most_passes)
 

@@ -12,7 +12,7 @@ def filled(cache, layer, rows, tokens, value):
 
 def test_prompts_fill_their_rows_and_attend_to_themselves():
     cache = StaticRowsCache(2, rows=4, positions=6)
-    cache.write_prompts(slice(1, 3), slice(2, 5))
+    cache.write_to(slice(1, 3), slice(2, 5))
     keys, values = filled(cache, 0, 2, 3, 7)
     assert (keys == 7).all()
     assert keys.shape == values.shape == (2, 2, 3, 3)
@@ -25,7 +25,7 @@ def test_prompts_fill_their_rows_and_attend_to_themselves():
 
 def test_a_step_writes_one_position_and_reads_whole_rows():
     cache = StaticRowsCache(1, rows=4, positions=6)
-    cache.write_token(3, torch.tensor([4]))
+    cache.write_to(slice(0, 3), torch.tensor([4]))
     keys, values = filled(cache, 0, 3, 1, 5)
     assert keys.shape == values.shape == (3, 2, 6, 3)
     assert (keys[:, :, 4] == 5).all()

@@ -78,7 +78,7 @@ class DecodeStep:
     def _compute(self, rows: int) -> None:
         # Captured: no value may be read on the host here, nothing copied to the device, no buffer replaced.
         start = self.start[:rows]
-        self.cache.write_token(rows, self.position)
+        self.cache.write_to(slice(0, rows), self.position)
         logits = last_logits(
             self.model,
             self.tokens[:rows].unsqueeze(1),

@@ -111,7 +111,7 @@ class StaticDecoder(Decoder):
         step.begin(width, [len(prompt) for prompt in prompts])
         for rows in prompt_passes([len(prompt) for prompt in prompts]):
             batch = pad_left(prompts[rows], self.greedy.pad_token_id, self.device)
-            step.cache.write_prompts(rows, slice(width - batch.ids.shape[1], width))
+            step.cache.write_to(rows, slice(width - batch.ids.shape[1], width))
             step.tokens[rows] = best_tokens(last_logits(self.model, batch.ids, batch.mask, batch.positions, step.cache))
         tokens: list[int] = step.tokens[: len(prompts)].tolist()
         return tokens

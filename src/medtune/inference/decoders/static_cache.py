@@ -72,13 +72,9 @@ class StaticRowsCache(Cache):  # type: ignore[misc]
         self.window = Window(slice(0, rows), slice(0, positions))
         super().__init__(layers=[StaticRowsLayer(rows, positions, self.window) for _ in range(layers)])
 
-    def write_prompts(self, rows: slice, positions: slice) -> None:
-        """The next forward pass reads prompts, which belong to `rows` and `positions`."""
+    def write_to(self, rows: slice, positions: slice | Tensor) -> None:
+        """The next forward pass reads prompts of these rows and positions, or a token of each at one, (1,) int64."""
         self.window.rows, self.window.positions = rows, positions
-
-    def write_token(self, rows: int, position: Tensor) -> None:
-        """The next forward pass adds a token to each of the first `rows` rows, at `position`, (1,) int64."""
-        self.window.rows, self.window.positions = slice(0, rows), position
 
     def buffers(self, filled: int) -> Iterator[Tensor]:
         """Every layer's keys and values up to position `filled`."""

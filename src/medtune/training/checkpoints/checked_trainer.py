@@ -50,20 +50,17 @@ class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
             super()._load_callback_state()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            with reading(Path(checkpoint)):
-                super()._load_optimizer_and_scheduler(checkpoint)
-            require_fitting_moments(self.optimizer, Path(checkpoint))
+        with reading(self._folder):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        require_fitting_moments(self.optimizer, self._folder)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            with reading(Path(checkpoint)):
-                super()._load_scaler(checkpoint)
+        with reading(self._folder):
+            super()._load_scaler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            with reading(Path(checkpoint)):
-                super()._load_rng_state(checkpoint)
+        with reading(self._folder):
+            super()._load_rng_state(checkpoint)
 
     def load_best(self) -> None:
         """Load the weights of the best checkpoint, if the training is to end with those."""

@@ -79,11 +79,8 @@ class TrainingPlan:
         again = {0: "no layer", self.layers: f"all {self.layers} layers"}.get(
             self.checkpointed_layers, f"{self.checkpointed_layers} of {self.layers} layers"
         )
-        if self.offloaded_layers:
-            those = "" if self.offloaded_layers == self.checkpointed_layers else f"{self.offloaded_layers} "
-            from_host = f", {those}from inputs in host memory"
-        else:
-            from_host = ""
+        those = "" if self.offloaded_layers == self.checkpointed_layers else f"{self.offloaded_layers} "
+        from_host = f", {those}from inputs in host memory" if self.offloaded_layers else ""
         parts = [
             f"passes of up to {self.tokens_per_micro_batch:,} tokens",
             f"{again} computed again{from_host}",
