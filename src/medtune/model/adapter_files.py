@@ -52,13 +52,8 @@ class StoredLora(BaseModel):
 
 # What has no effect on an adapter whose weights are read: the version that wrote it, and settings of its first weights.
 _WITHOUT_EFFECT = {
-    "peft_version",
-    "inference_mode",
-    "qalora_group_size",
-    "eva_config",
-    "megatron_core",
-    "runtime_config",
-}
+    "peft_version", "inference_mode", "qalora_group_size", "eva_config", "megatron_core", "runtime_config",
+}  # fmt: skip
 
 
 def read_adapter_config(path: Path) -> dict[str, Any]:

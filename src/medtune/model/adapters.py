@@ -22,7 +22,7 @@ from medtune.model.adapter_files import (
 )
 from medtune.model.quantization import NF4, PLAIN
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
-from medtune.storage.reading import DamagedError, read_mapping
+from medtune.storage.reading import DamagedError, describe_file, read_mapping
 
 
 def resolve_adapter(adapter: str) -> Path:
@@ -44,9 +44,8 @@ def resolve_adapter(adapter: str) -> Path:
 def adapter_fingerprint(path: Path) -> str:
     """A checksum of an adapter's configuration and weights."""
     checksum = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        with (path / name).open("rb") as file:
-            checksum.update(hashlib.file_digest(file, "sha256").digest())
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        checksum.update(bytes.fromhex(describe_file(path / name)["sha256"]))
     return checksum.hexdigest()
 
 

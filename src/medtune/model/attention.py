@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -48,13 +49,8 @@ def attention_path(device: str, dtype: str) -> Choice:
 
 
 def packed_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
     """Attention over `query` (1, heads, tokens, head_dim) and `key`, `value` (1, kv heads, tokens, head_dim).
 
     Rows are bounded by `cu_seq_lens_q` (rows + 1, int32). Returns (1, tokens, heads, head_dim).
@@ -81,7 +77,7 @@ class RowBounds:
     for in every layer.
     """
 
-    bounds: torch.Tensor
+    bounds: Tensor
     longest: int
     edges: Sequence[int] | None = None
 
@@ -92,15 +88,15 @@ class RowBounds:
 
 
 def attend_rows(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     rows: RowBounds,
     *,
     scaling: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Causal attention of packed rows, each to itself: `query` (tokens, heads, head_dim), `key` and `value` with fewer.
 
     Returns the shape of `query`, differentiable.
@@ -136,8 +132,8 @@ def varlen_fits(capability: tuple[int, int], dtype: torch.dtype, head_dim: int) 
 
 
 def _one_row(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None, window: int | None, softcap: float | None
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None, softcap: float | None
+) -> Tensor:
     length = q.shape[2]
     reach = length if window is None else min(window, length)
     if softcap is None and reach == length:
@@ -150,9 +146,7 @@ def _one_row(
     return _weighted(q, k, v, allowed, scaling, softcap)
 
 
-def _weighted(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor, scaling: float | None, softcap: float
-) -> torch.Tensor:
+def _weighted(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scaling: float | None, softcap: float) -> Tensor:
     """Gemma 2 squashes its scores, which no fused kernel of torch does."""
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
@@ -162,13 +156,8 @@ def _weighted(
 
 
 def _capped(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    softcap: float,
-) -> torch.Tensor:
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
+) -> Tensor:
     """Padded rows, (rows, heads, tokens, head_dim), under a `mask` of what is seen; None: all that comes before."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -185,7 +174,7 @@ def _is_one_long_row(rows: RowBounds, device: torch.device) -> bool:
     return alone and rows.longest >= LONG_ROW and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-def _one_long_row(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
+def _one_long_row(q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
     """By cuDNN's kernels, which are faster than those for rows of any lengths; each length is compiled by itself."""
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
     output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
@@ -196,9 +185,7 @@ def _has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool
     return device.type == "cuda" and varlen_fits(torch.cuda.get_device_capability(device), dtype, head_dim)
 
 
-def _varlen(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: RowBounds, scaling: float | None, window: int | None
-) -> torch.Tensor:
+def _varlen(q: Tensor, k: Tensor, v: Tensor, rows: RowBounds, scaling: float | None, window: int | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     behind = -1 if window is None else window - 1
@@ -206,7 +193,7 @@ def _varlen(
     # Shared key heads have to be asked for from torch 2.13 on; before, the same kernel took them without a word.
     options: dict[str, Any] = {"enable_gqa": True} if _varlen_names_shared_heads() else {}
     output = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(behind, 0), **options)
-    assert isinstance(output, torch.Tensor)  # a tuple only where return_aux asks for one
+    assert isinstance(output, Tensor)  # a tuple only where return_aux asks for one
     return output
 
 
@@ -218,13 +205,13 @@ def _varlen_names_shared_heads() -> bool:
 
 
 def _mask(
-    *, q_length: int, attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any
-) -> torch.Tensor | None:
+    *, q_length: int, attention_mask: Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any
+) -> Tensor | None:
     # transformers has seen several rows in `position_ids` and would build a dense mask, tokens by tokens, for them;
     # `packed_attention` keeps rows apart by their bounds instead.
     if attention_mask is None and not allow_is_causal_skip and q_length > 1:
         return None
-    mask: torch.Tensor | None = sdpa_mask(
+    mask: Tensor | None = sdpa_mask(
         q_length=q_length, attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs
     )
     return mask

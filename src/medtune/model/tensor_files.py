@@ -52,6 +52,11 @@ class StoredTensor:
         """Numbers in a row."""
         return prod(self.shape[1:])
 
+    @property
+    def bytes(self) -> int:
+        """What all of it takes."""
+        return self.rows * self.row_elements * self.dtype.itemsize
+
     def read_rows(self, start: int, stop: int) -> Tensor:
         """Rows from `start` to `stop` in memory of their own: (stop - start, …).
 

@@ -20,7 +20,7 @@ from medtune.runtime import interruption
 from medtune.runtime.distributed import gather_counts, is_main
 from medtune.runtime.progress import say
 from medtune.training.arguments import build_arguments
-from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.batching import collate_step, steps_of, steps_per_epoch
 from medtune.training.checkpoints.pushing import open_pusher
 from medtune.training.continuation import InterruptionCallback
 from medtune.training.health import HealthWatch, StepReading, require_float32_adapter, stop_training
@@ -79,15 +79,8 @@ class AnswerTrainer(ValidatingTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches that are whole optimiser steps, in an order that depends on the seed alone."""
-        rows = self.job.train_rows
-        sampler = StepSampler(
-            len(rows),
-            self.job.training.effective_batch_rows,
-            self.args.max_steps,
-            self.job.seed,
-            self.args.process_index,
-            self.args.world_size,
-        )
+        rows, job = self.job.train_rows, self.job
+        sampler = steps_of(len(rows), job.training, job.seed, steps=self.args.max_steps)
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
 
     def _collate(self, rows: Sequence[EncodedRow]) -> dict[str, Any]:

@@ -65,9 +65,10 @@ def _epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def steps_of(rows: int, training: TrainingSection, seed: int) -> StepSampler:
-    """The row indices of every optimiser step of the whole training, as this process has them."""
-    return StepSampler(rows, training.effective_batch_rows, total_steps(training, rows), seed, rank(), world_size())
+def steps_of(rows: int, training: TrainingSection, seed: int, steps: int | None = None) -> StepSampler:
+    """The row indices of every optimiser step of the whole training, or of `steps`, as this process has them."""
+    steps = total_steps(training, rows) if steps is None else steps
+    return StepSampler(rows, training.effective_batch_rows, steps, seed, rank(), world_size())
 
 
 def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int) -> int:

@@ -73,12 +73,12 @@ class StaticDecoder(Decoder):
         """As `Decoder.decode`. Buffers are made for what is reserved, and again for a batch that is larger."""
         # Inference mode would leave its mark on the buffers and on the generator's state that a capture registers.
         with torch.no_grad(), self._on_device():
-            width, produced = max(map(len, prompts)), 1
+            width, produced, ends = max(map(len, prompts)), 1, self.greedy.end_token_ids
             step = self._fitting_step(len(prompts), width)
             answers = [[token] for token in self._read_prompts(step, prompts, width)]
             owners: list[int | None] = list(range(len(prompts)))
             while produced < self.greedy.max_new_tokens:
-                owners = [None if owner is None or self._has_ended(answers[owner]) else owner for owner in owners]
+                owners = [None if owner is None or answers[owner][-1] in ends else owner for owner in owners]
                 going = len(owners) - owners.count(None)
                 if not going:
                     break
@@ -115,9 +115,6 @@ class StaticDecoder(Decoder):
             step.tokens[rows] = best_tokens(last_logits(self.model, batch.ids, batch.mask, batch.positions, step.cache))
         tokens: list[int] = step.tokens[: len(prompts)].tolist()
         return tokens
-
-    def _has_ended(self, answer: list[int]) -> bool:
-        return answer[-1] in self.greedy.end_token_ids
 
     def _up_to_end(self, tokens: list[int]) -> list[int]:
         end = next((place for place, token in enumerate(tokens) if token in self.greedy.end_token_ids), len(tokens))

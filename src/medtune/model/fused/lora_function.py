@@ -40,35 +40,29 @@ def fuse_adapters(model: Any, *, keep_dequantized: torch.dtype | None = None) ->
 
 def share_input(projections: Projections) -> None:
     """Have LoRA layers that are called on one input, one after the other, computed together."""
-    together = _TogetherOnce(projections)
-    for place, layer in enumerate(projections.layers):
-        layer.forward = together.forward_of(place, layer.forward)
+    source: Tensor | None = None
+    waiting: dict[int, Tensor] = {}
 
-
-class _TogetherOnce:
-    """Projections of one input, computed together when the first of them is called."""
-
-    def __init__(self, projections: Projections) -> None:
-        self.projections = projections
-        self.source: Tensor | None = None
-        self.waiting: dict[int, Tensor] = {}
-
-    def forward_of(self, place: int, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def forward_of(place: int, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            if not self.projections.active:
+            nonlocal source, waiting
+            if not projections.active:
                 return original(x, *args, **kwargs)
-            if x is self.source and place in self.waiting:
-                output = self.waiting.pop(place)
+            if x is source and place in waiting:
+                output = waiting.pop(place)
             else:
                 # The first of them, or one that is called on an input of its own.
-                outputs = _FusedLora.apply(x, self.projections, *self.projections.parameters())  # type: ignore[no-untyped-call]
-                self.waiting = {other: out for other, out in enumerate(outputs) if other != place}
-                self.source, output = x, outputs[place]
-            if not self.waiting:
-                self.source = None  # else the input would outlive the layer
+                outputs = _FusedLora.apply(x, projections, *projections.parameters())  # type: ignore[no-untyped-call]
+                waiting = {other: out for other, out in enumerate(outputs) if other != place}
+                source, output = x, outputs[place]
+            if not waiting:
+                source = None  # else the input would outlive the layer
             return output
 
         return forward
+
+    for place, layer in enumerate(projections.layers):
+        layer.forward = forward_of(place, layer.forward)
 
 
 class _FusedLora(torch.autograd.Function):

@@ -73,10 +73,9 @@ def read_state(folder: Path) -> dict[str, Any]:
 def best_step(folder: Path) -> int | None:
     """The step of the best checkpoint when this one was saved; its own where that cannot be read."""
     try:
-        step: int | None = read_state(folder)["best_global_step"]
+        return read_state(folder)["best_global_step"]  # type: ignore[no-any-return]
     except RunDirError:
         return step_of(folder)
-    return step
 
 
 def require_known_files(folder: Path) -> None:

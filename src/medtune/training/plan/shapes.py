@@ -55,7 +55,9 @@ def shape_of(
     is_movable = type(embeddings) is nn.Embedding and on_gpu and not tied
     embedding_bytes = embeddings.weight.numel() * embeddings.weight.element_size() if is_movable else 0
     counts = [module.in_features * module.out_features for module in linear]
-    fused = _fuses_layers(model, config)
+    # PEFT's own preparation lifts norms and embeddings to float32 and leaves the products to autocast.
+    lean = config.training.fused_adapters and config.model.kbit_preparation == "lean"
+    fused = lean and can_fuse_layers(model)
     groups = projection_groups(layers[0]) if fused else ()
     rooms = [_room_parameters(group) for group in groups]
     return ModelShape(
@@ -87,13 +89,7 @@ def _room_parameters(group: Sequence[Any]) -> int:
     return (outputs + rank) * (inputs + room_for(rank)) - outputs * inputs
 
 
-def _fuses_layers(model: Any, config: Config) -> bool:
-    # PEFT's own preparation lifts norms and embeddings to float32 and leaves the products to autocast.
-    training = config.training
-    return training.fused_adapters and config.model.kbit_preparation == "lean" and can_fuse_layers(model)
-
-
 def is_base_linear(module: nn.Module) -> bool:
     """Whether `module` is a frozen linear layer of the base model."""
     # PEFT's two matrices are linear layers as well; they have few rows or columns.
-    return isinstance(module, nn.Linear) and not getattr(module, "weight", torch.empty(0)).requires_grad
+    return isinstance(module, nn.Linear) and not module.weight.requires_grad
