@@ -20,10 +20,10 @@ from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss
 from medtune.model.fused.layers import fuse_layers
 from medtune.model.fused.lora_function import fuse_adapters
+from medtune.model.loaded import end_token_ids, load_tokenizer, set_pad_token
 from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.packing import pack_rows
 from medtune.model.quantization import storage_format
-from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
 from medtune.records import IGNORED, QAPair
 
 # Rows of different lengths, all longer than the windows.

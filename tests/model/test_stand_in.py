@@ -34,7 +34,7 @@ def folder(shared_data):
 
 @pytest.fixture(scope="module")
 def rows(folder, shared_data):
-    from medtune.model.tokenizer import load_tokenizer
+    from medtune.model.loaded import load_tokenizer
 
     table = pd.read_parquet(shared_data / "medquad.parquet").query("not seen_by_standin")
     chosen = table.sample(ROWS, random_state=0)

@@ -505,9 +505,7 @@ def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run
 def test_a_wrong_merge_is_marked(run_dir, tmp_path, monkeypatch):
     """The fault planted: every update of twice its size."""
     rows_of = updates.LowRankUpdate.rows_of
-    monkeypatch.setattr(
-        updates.LowRankUpdate, "rows_of", lambda self, weight: rows_of(replace(self, scaling=2 * self.scaling), weight)
-    )
+    monkeypatch.setattr(updates.LowRankUpdate, "rows_of", lambda self: rows_of(replace(self, scaling=2 * self.scaling)))
     record = merge_stage(run_dir, tmp_path / "merged")
     assert record.measured.rounding.mean > merge_measurement.ROUNDING_BOUND
     assert not record.measured.within_bound

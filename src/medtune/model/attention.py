@@ -21,10 +21,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from medtune.model.kernels.decode_attention import attend_last_token
+from medtune.model.kernels import kernels_for, plain
 from medtune.runtime.hardware import Choice
 
 NAME = "medtune_packed"
+# What a tile of the Triton kernel for decoding can be; the plain form takes any.
+HEAD_DIMS = (16, 32, 64, 128, 256)
 # From how many tokens on a pack that is one row is worth a kernel of its own.
 LONG_ROW = 2048
 
@@ -61,8 +63,7 @@ def packed_attention(
     if bounds is None and kwargs.get("softcap") is not None:
         return _capped(query, key, value, attention_mask, kwargs.get("scaling"), kwargs["softcap"]), None
     if bounds is None:
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        return output, None
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     scaling, window, softcap = (kwargs.get(name) for name in ("scaling", "sliding_window", "softcap"))
     output = attend_rows(q, k, v, RowBounds.of(kwargs), scaling=scaling, window=window, softcap=softcap)
@@ -85,6 +86,31 @@ class RowBounds:
     def of(kwargs: Mapping[str, Any]) -> RowBounds:
         """From what the model was called with (`medtune.model.packing`)."""
         return RowBounds(kwargs["cu_seq_lens_q"], int(kwargs["max_length_q"]), kwargs.get("row_edges"))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSpan:
+    """The cache positions that each row reads: from `start`, (rows,), up to and without `length`, (1,); both int32.
+
+    Every row reads at least one position. Rows are left-padded, so all of them end at the same one. Both are read on
+    the device: a captured CUDA graph serves every step.
+    """
+
+    start: Tensor
+    length: Tensor
+
+
+def attend_last_token(
+    query: Tensor, keys: Tensor, values: Tensor, span: DecodeSpan, scaling: float | None = None
+) -> Tensor:
+    """Attention of a token a row, `query` (rows, heads, head_dim), to a static cache, `keys` and `values`
+    (rows, key heads, positions, head_dim).
+
+    Softmax in float32. Scores are multiplied by `scaling`, 1/√head_dim if it is None. Returns the shape of `query`.
+    """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    kernels = kernels_for(query) if query.shape[-1] in HEAD_DIMS else plain
+    return kernels.attend_last_token(query, keys, values, span.start, span.length, scaling)  # type: ignore[no-any-return]
 
 
 def attend_rows(

@@ -48,20 +48,13 @@ def build_demo_model() -> Path:
         return folder
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        lock.acquire()  # who comes second waits for the first's
-    try:
-        return folder if (folder / "config.json").is_file() else _build(folder, passages)
-    finally:
-        lock.release()
-
-
-def _build(folder: Path, passages: list[str]) -> Path:
-    tokenizer = _train_tokenizer(passages)
-    model = _pretrain(tokenizer, passages)
-    with replacing_folder(folder) as temporary:
-        tokenizer.save_pretrained(temporary)
-        model.save_pretrained(temporary)
+        with FileLock(f"{folder}.lock"):  # who comes second waits for the first's
+            if not (folder / "config.json").is_file():
+                tokenizer = _train_tokenizer(passages)
+                model = _pretrain(tokenizer, passages)
+                with replacing_folder(folder) as temporary:
+                    tokenizer.save_pretrained(temporary)
+                    model.save_pretrained(temporary)
     return folder
 
 

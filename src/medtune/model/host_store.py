@@ -101,21 +101,20 @@ class Stored:
     shape: torch.Size
     fetched: Tensor | None = None
 
-    def fetch(self) -> None:
-        """Start copying it back."""
+    def fetch(self) -> Tensor:
+        """Start copying it back, into the tensor that is returned."""
         if self.fetched is None:
             store = self.store
             with torch.cuda.stream(store.stream):
                 self.fetched = torch.empty(self.shape, dtype=self.buffer.dtype, device=store.device)
                 self.fetched.view(-1).copy_(self.buffer[: self.fetched.numel()], non_blocking=True)
+        return self.fetched
 
     def get(self) -> Tensor:
         """The tensor, back on its device; the one before it starts on its way."""
         store = self.store
         store._keep_pace()
-        self.fetch()
-        fetched = self.fetched
-        assert fetched is not None
+        fetched = self.fetch()
         current = torch.cuda.current_stream(store.device)
         current.wait_stream(store.stream)
         fetched.record_stream(current)

@@ -89,7 +89,7 @@ def _job(
 ) -> TrainingJob:
     """The model with an adapter to train and a plan for its steps, and all else that training reads."""
     from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
-    from medtune.training.plan.kept_plan import restore_plan
+    from medtune.training.checkpoints.contents import restore_plan
     from medtune.training.prepared_step import PreparedStep, TrainingJob
 
     config, device, dtype = run_dir.config, loaded.device, loaded.dtype

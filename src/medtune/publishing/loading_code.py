@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtune.data.chat_template import SYSTEM_PLACE, read_chat_template
+from medtune.model.loaded import load_tokenizer
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.quantization import StorageFormat
-from medtune.model.tokenizer import load_tokenizer
 from medtune.run_dir.directory import RunDir
 
 QUESTION = "What are the symptoms of gout ?"

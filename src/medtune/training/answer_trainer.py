@@ -21,11 +21,11 @@ from medtune.runtime.distributed import gather_counts, is_main
 from medtune.runtime.progress import say
 from medtune.training.arguments import build_arguments
 from medtune.training.batching import collate_step, steps_of, steps_per_epoch
+from medtune.training.checkpoints.contents import keep_plan
 from medtune.training.checkpoints.pushing import open_pusher
 from medtune.training.continuation import InterruptionCallback
 from medtune.training.health import HealthWatch, StepReading, require_float32_adapter, stop_training
 from medtune.training.history import HistoryCallback
-from medtune.training.plan.kept_plan import keep_plan
 from medtune.training.prepared_step import TrainingJob
 from medtune.training.validating_trainer import ValidatingTrainer
 

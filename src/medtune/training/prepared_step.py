@@ -25,7 +25,7 @@ from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
 from medtune.training.batching import largest_step, total_steps
 from medtune.training.plan.choosing import MARGIN, plan_training
-from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
+from medtune.training.plan.peaks import GIB, Machine, TrainingPlan
 from medtune.training.plan.shapes import model_shape
 
 # The share of the available main memory that may become page-locked.
@@ -105,10 +105,6 @@ class PreparedStep:
         self._follow()
         return self._host_bytes() < waiting if lacking == "host" else self.plan.peak_bytes < taken
 
-    def optimizer_bytes(self) -> int:
-        """What the optimiser's state will take on the device."""
-        return int(self.shape.adapter_parameters * optimizer_bytes(self.plan.optimizer))
-
     def _exceeds_new_limit(self, plan: TrainingPlan) -> bool:
         """Whether `training.memory_gib` was set lower than the plan takes since it was made."""
         most = (self.training.memory_gib or math.inf) * GIB
@@ -166,7 +162,8 @@ class PreparedStep:
             layer.recompute = number < plan.checkpointed_layers
             layer.store = store if number < plan.offloaded_layers else None
             if plan.weights == AS_STORED:
-                layer.release_dequantized()
+                for group in layer.groups:
+                    group.base.release()
 
     def _forget(self) -> None:
         """Release all that is left of a pass that will not be finished."""

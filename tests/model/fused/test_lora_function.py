@@ -99,16 +99,10 @@ def test_nothing_waits_behind_once_all_have_been_called(tiny):
     model = build(tiny)
     step(model, tiny)
     layers = model.base_model.model.model.layers
-    groups = {
-        id(cell.cell_contents): cell.cell_contents
-        for layer in layers
-        for module in layer.modules()
-        if "forward" in vars(module)
-        for cell in module.forward.__closure__
-        if hasattr(cell.cell_contents, "waiting")
-    }
-    assert len(groups) == 2 * 4  # query-key-value, output, gate-up, down
-    assert all(group.source is None and not group.waiting for group in groups.values())
+    forwards = [vars(module)["forward"] for layer in layers for module in layer.modules() if "forward" in vars(module)]
+    held = [dict(zip(forward.__code__.co_freevars, forward.__closure__, strict=True)) for forward in forwards]
+    assert len({id(cells["waiting"]) for cells in held}) == 2 * 4  # query-key-value, output, gate-up, down
+    assert all(cells["source"].cell_contents is None and not cells["waiting"].cell_contents for cells in held)
 
 
 def test_the_base_alone_and_pefts_state_stay_what_they_were(tiny):

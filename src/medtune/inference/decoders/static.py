@@ -11,9 +11,8 @@ import torch
 from medtune.inference.batch_size import PROMPT_TOKENS
 from medtune.inference.decoders.decode_step import DecodeStep
 from medtune.inference.decoders.greedy import Decoder, Greedy, best_tokens, last_logits, pad_left
-from medtune.model.attention import NAME
+from medtune.model.attention import HEAD_DIMS, NAME
 from medtune.model.kernels import has_triton
-from medtune.model.kernels.decode_attention import HEAD_DIMS
 from medtune.runtime.hardware import input_device
 
 # Rows a step can have; each number that a batch comes through costs the capture of a graph, some tenths of a second.

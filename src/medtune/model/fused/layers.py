@@ -48,11 +48,6 @@ class FusedLayer:
         self.replaced: Callable[..., Any] = layer.forward
         layer.forward = self.forward
 
-    def release_dequantized(self) -> None:
-        """Dequantise 4-bit base weights at every use from now on."""
-        for group in self.groups:
-            group.base.release()
-
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the layer's own, for packed rows, hidden states (1, tokens, width)."""
         packed, cache, angles = map(kwargs.get, ("cu_seq_lens_q", "past_key_values", "position_embeddings"))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from medtune.model.base_weights import BaseWeights
+from medtune.model.packing import filled_up
 
 ADAPTER = "default"
 
@@ -200,7 +201,7 @@ def _wide_product(a: Tensor, b: Tensor) -> Tensor:
 
 def joined_rank(layers: Sequence[Any]) -> int:
     """The ranks of the layers' adapters together, filled up to rows of whole 16 bytes, as products want them."""
-    return -(-sum(layer.r[ADAPTER] for layer in layers) // 8) * 8 if is_lora(layers[0]) else 0
+    return filled_up(sum(layer.r[ADAPTER] for layer in layers), 8) if is_lora(layers[0]) else 0
 
 
 def is_lora(module: nn.Module) -> bool:

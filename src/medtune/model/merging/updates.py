@@ -32,7 +32,7 @@ class LowRankUpdate:
         outputs, inputs = self.b.shape[0], self.a.shape[1]
         return (inputs, outputs) if self.transposed else (outputs, inputs)
 
-    def rows_of(self, weight: StoredTensor) -> Callable[[int, int], Tensor]:
+    def rows_of(self) -> Callable[[int, int], Tensor]:
         """A function that computes rows of the update in float32, in PEFT's order of operations."""
         a, b = self.a.read().float(), self.b.read().float()
 

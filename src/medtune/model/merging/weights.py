@@ -50,7 +50,7 @@ def write_merge(
 def _write_tensor(
     name: str, tensor: MergedTensor, writer: TensorFileWriter, on_bytes: Callable[[int], None], block_bytes: int
 ) -> None:
-    source, rows = tensor.source, tensor.update.rows_of(tensor.source) if tensor.update else None
+    source, rows = tensor.source, tensor.update.rows_of() if tensor.update else None
     for start, stop in blocks(source, block_bytes):
         block = source.read_rows(start, stop)
         if rows is not None:

@@ -11,9 +11,10 @@ from torch import nn
 from medtune.config.schema import Config
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.model.attention import spreads_key_heads
-from medtune.model.base_weights import room_for
+from medtune.model.base_weights import ROOM_MULTIPLE
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
 from medtune.model.fused.projections import joined_rank
+from medtune.model.packing import filled_up
 from medtune.model.quantization import is_packed, storage_format
 from medtune.training.plan.peaks import ModelShape
 
@@ -73,7 +74,7 @@ def shape_of(
         unpacking_bytes=storage_format(config.model.quantization).unpacking_bytes(dtype.itemsize),
         largest_group=2 * max(counts, default=0) + max(rooms, default=0),
         room_parameters=sum(rooms),
-        gate_up_room=room_for(joined_rank(groups[2])) if fused else 0,
+        gate_up_room=filled_up(joined_rank(groups[2]), ROOM_MULTIPLE) if fused else 0,
         head_parameters=text.vocab_size * text.hidden_size,
         adapter_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         embedding_bytes=embedding_bytes,
@@ -86,7 +87,7 @@ def _room_parameters(group: Sequence[Any]) -> int:
     """What `BaseWeights` holds for these projections beside their weights."""
     rank, inputs = joined_rank(group), int(group[0].in_features)
     outputs = sum(int(layer.out_features) for layer in group)
-    return (outputs + rank) * (inputs + room_for(rank)) - outputs * inputs
+    return (outputs + rank) * (inputs + filled_up(rank, ROOM_MULTIPLE)) - outputs * inputs
 
 
 def is_base_linear(module: nn.Module) -> bool:

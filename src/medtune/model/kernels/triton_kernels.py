@@ -176,3 +176,43 @@ def gather_rows_kernel(table, ids, out, width, BLOCK: tl.constexpr):
     inside = column < width
     source = table + tl.load(ids + row).to(tl.int64) * width
     tl.store(out + row * width + column, tl.load(source + column, mask=inside), mask=inside)
+
+
+@triton.jit
+def decode_attention_kernel(
+    query, keys, values, out, start, length, scale,
+    query_row, query_head, key_row, key_head, key_position, value_row, value_head, value_position,
+    group: tl.constexpr, padded_group: tl.constexpr, head_dim: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    # One program for a row and key head, and all query heads that share it. A step reads the filled part of the cache
+    # once, which is what it costs; the softmax is computed online (Milakov and Gimelshein 2018).
+    row, shared = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    member = tl.arange(0, padded_group)[:, None]
+    column = tl.arange(0, head_dim)[None, :]
+    inside = member < group
+    head = shared * group + member
+    q = tl.load(query + row * query_row + head * query_head + column, mask=inside, other=0.0)
+    keys += row * key_row + shared * key_head
+    values += row * value_row + shared * value_head
+    first, last = tl.load(start + row), tl.load(length)
+    highest = tl.full((padded_group,), float("-inf"), tl.float32)
+    total = tl.zeros((padded_group,), tl.float32)
+    gathered = tl.zeros((padded_group, head_dim), tl.float32)
+    # From the row's own first position: padding is never read, and so may hold anything.
+    for begin in range(first, last, block):
+        position = begin + tl.arange(0, block)
+        filled = position < last
+        k = tl.load(keys + position[:, None] * key_position + column, mask=filled[:, None], other=0.0)
+        # "ieee": TF32 would round float32 to 10 bits, and float32 answers are to be exact.
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        scores = tl.where(filled[None, :], scores, float("-inf"))
+        peak = tl.maximum(highest, tl.max(scores, axis=1))
+        weights = tl.exp2(scores - peak[:, None])
+        shrink = tl.exp2(highest - peak)
+        v = tl.load(values + position[:, None] * value_position + column, mask=filled[:, None], other=0.0)
+        gathered = gathered * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        total = total * shrink + tl.sum(weights, axis=1)
+        highest = peak
+    result = (gathered / total[:, None]).to(q.dtype)
+    heads = tl.num_programs(1) * group
+    tl.store(out + (row * heads + head) * head_dim + column, result, mask=inside)

@@ -51,10 +51,10 @@ def test_kernels_compile_for_gpus_that_are_not_here(name, capability, dtype, tmp
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from medtune.model.kernels import training_kernels
+    from medtune.model.kernels import triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(training_kernels, name)
+    kernel = getattr(triton_kernels, name)
     constants = dict(CONSTANTS[name])
     kinds = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(VALUES, f"*{dtype}") | KINDS
     if name == "dequantize_nf4_kernel":
