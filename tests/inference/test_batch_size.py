@@ -17,7 +17,7 @@ from medtune.inference.batch_size import (
     forecast_answers,
     seconds_to_answer,
 )
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 
 CONFIG = LlamaConfig(
     hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
@@ -85,7 +85,7 @@ def test_each_step_reads_the_weights_and_half_of_the_cache(quantization, dequant
     rates = (1e15, 1e9)
     found = seconds_to_answer(
         replace(FOUND, dequantized=dequantized), 4, 20,
-        parameters=10**6, storage=storage_format(quantization), rates=rates,
+        parameters=10**6, storage=FORMATS[quantization], rates=rates,
     )  # fmt: skip
     cache = 4000 * (30 + 10) / 50
     steps = 20 * (moved * 10**6 + cache) / (1e9 * REACHED_BANDWIDTH)
@@ -94,5 +94,5 @@ def test_each_step_reads_the_weights_and_half_of_the_cache(quantization, dequant
 
 
 def test_without_a_static_cache_there_is_no_estimate():
-    options = {"parameters": 1, "storage": storage_format("none"), "rates": (1.0, 1.0)}
+    options = {"parameters": 1, "storage": FORMATS["none"], "rates": (1.0, 1.0)}
     assert seconds_to_answer(replace(FOUND, static=False), 1, 1, **options) is None

@@ -23,7 +23,7 @@ from medtune.model.fused.lora_function import fuse_adapters
 from medtune.model.loaded import end_token_ids, load_tokenizer, set_pad_token
 from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.packing import pack_rows
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.records import IGNORED, QAPair
 
 # Rows of different lengths, all longer than the windows.
@@ -51,7 +51,7 @@ class Family:
     def plain(self, quantization: str = "none") -> Any:
         from transformers import AutoModelForCausalLM
 
-        config = storage_format(quantization).loading_config("float32")
+        config = FORMATS[quantization].loading_config("float32")
         options = {} if config is None else {"quantization_config": config}
         options |= {"dtype": torch.float32, "attn_implementation": "eager", "device_map": {"": "cpu"}}
         model = AutoModelForCausalLM.from_pretrained(self.folder, **options)

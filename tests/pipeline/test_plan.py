@@ -12,7 +12,7 @@ from llama_8b import write_llama_config
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
 from medtune.inference.batch_size import forecast_answers, seconds_to_answer
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.pipeline.plan import forecast, row_sizes
 from medtune.pipeline.plan_tables import answer_parts, duration, training_parts
 from medtune.runtime.gpus import GPUS
@@ -58,7 +58,7 @@ def test_estimated_answers_are_near_those_that_were_measured(model):
     # Weights that are not packed are read once a step, as those that were dequantised once are.
     dense, packed = replace(answers, dequantized=1), replace(answers, dequantized=0)
     assert seconds_to_answer(packed, 1, 128, **options) > 2 * seconds_to_answer(dense, 1, 128, **options)
-    options["storage"] = storage_format("none")
+    options["storage"] = FORMATS["none"]
     assert seconds_to_answer(packed, 1, 128, **options) == seconds_to_answer(dense, 1, 128, **options)
 
 

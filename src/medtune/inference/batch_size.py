@@ -98,7 +98,7 @@ def forecast_answers(
     sizes = answer_sizes(config, width, longest_prompt=longest, max_new_tokens=cap)
     rows = batch or batch_that_fits(sizes, free - dequantized, is_gpu=True, static=static)
     return AnswersForecast(
-        batch=min(rows, batch or MAX_BATCH["cuda"]),
+        batch=rows,
         longest_prompt=longest,
         dequantized=dequantized,
         cache=rows * sizes.cache,

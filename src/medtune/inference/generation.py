@@ -127,19 +127,6 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def greedy_config(tokenizer: Any, end_token_ids: Sequence[int], max_new_tokens: int) -> Any:
-    """Greedy decoding and nothing else: sampling defaults that a model ships with must not leak in."""
-    from transformers import GenerationConfig
-
-    return GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(end_token_ids),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-
-
 def choose_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -> int:
     """The most questions whose key-value cache and logits fit in half of the memory that is free on the device.
 

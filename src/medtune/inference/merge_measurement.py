@@ -23,7 +23,7 @@ from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
 from medtune.model.merging.record import MergeMeasurement
-from medtune.model.quantization import PLAIN, storage_format
+from medtune.model.quantization import FORMATS, PLAIN
 from medtune.records import EncodedRow, QAPair
 from medtune.runtime.hardware import (
     choose_device,
@@ -97,7 +97,7 @@ def measure_merge(
 
     Raises NotMeasuredError if memory runs out, and ModelError if a model cannot be loaded.
     """
-    packed = storage_format(config.model.quantization).packed
+    packed = FORMATS[config.model.quantization].packed
     sixteen = None
     try:
         say("── the model that was evaluated: base and adapter")
@@ -184,7 +184,7 @@ def _cut(row: EncodedRow, positions: int | None) -> EncodedRow:
 def _summary(
     config: Config, first: _Run, second: _Run, kl: NextTokenAgreement, rounding: NextTokenAgreement | None
 ) -> MergeMeasurement:
-    bound = BOUND if storage_format(config.model.quantization).packed else ROUNDING_BOUND
+    bound = BOUND if FORMATS[config.model.quantization].packed else ROUNDING_BOUND
     of_kl, of_rounding = kl.summary(), rounding.summary() if rounding else None
     answers = (first.tokens, second.tokens) if first.tokens is not None and second.tokens is not None else None
     return MergeMeasurement(

@@ -125,10 +125,9 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
                 model, path, config=config, is_trainable=trainable, ignore_mismatched_sizes=True
             )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ModelError(
-            path, f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
-        ) from None
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        problem = f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
+        raise ModelError(path, problem) from None
     require_fitting_weights(wrapped, path)
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
         model.generation_config.eos_token_id = 5
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
         schedule = get_cosine_schedule_with_warmup(optimizer, 20, STEPS)
-        stream = torch.tensor([token for chat in _chats(tokenizer, passages) for token in chat])
+        stream = torch.tensor(list(_chats(tokenizer, passages)))
         with progress_bar("Building the demo model", STEPS, unit="steps") as advance:
             for _ in range(STEPS):
                 starts = torch.randint(len(stream) - BLOCK_TOKENS, (BLOCKS_PER_STEP,)).tolist()
@@ -149,11 +150,9 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
     return model.to(torch.bfloat16)
 
 
-def _chats(tokenizer: Any, passages: list[str]) -> list[list[int]]:
-    """Every passage as a chat that asks to be told more, so that the model knows where an answer begins and ends."""
-    chats = []
+def _chats(tokenizer: Any, passages: list[str]) -> Iterator[int]:
+    """The tokens of every passage as a chat that asks for more, which shows where an answer begins and ends."""
     for passage in passages:
         opening = " ".join(passage.split()[:4])
         messages = [{"role": "user", "content": f"Tell me more. {opening}"}, {"role": "assistant", "content": passage}]
-        chats.append(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
-    return chats
+        yield from tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)

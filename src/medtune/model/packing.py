@@ -106,8 +106,5 @@ def fill_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[i
         place = loads.index(min(loads))
         even[place].append(index)
         loads[place] += lengths[index]
-    longest = max(lengths, default=0)
-    fits = all(
-        load <= max(token_budget, longest if len(rows) == 1 else 0) for load, rows in zip(loads, even, strict=True)
-    )
+    fits = all(load <= token_budget or len(rows) == 1 for load, rows in zip(loads, even, strict=True))
     return [sorted(indices) for indices in (even if fits else passes)]

@@ -151,12 +151,8 @@ class _NF4(StorageFormat):
 
 
 NF4, PLAIN = _NF4(), StorageFormat()
+# By the name that `model.quantization` gives.
 FORMATS: Mapping[str, StorageFormat] = {found.name: found for found in (NF4, PLAIN)}
-
-
-def storage_format(quantization: str) -> StorageFormat:
-    """The format that `model.quantization` names."""
-    return FORMATS[quantization]
 
 
 def format_of(layer: nn.Module) -> StorageFormat:
@@ -201,7 +197,7 @@ def stored_quantization(path: Path) -> Mapping[str, Any] | None:
 def check_quantization(path: Path, section: ModelSection) -> None:
     """Raises ModelError if the weights in `path` are stored in a form that `model.quantization` cannot use."""
     stored = stored_quantization(path)
-    if stored is not None and not storage_format(section.quantization).reads(stored):
+    if stored is not None and not FORMATS[section.quantization].reads(stored):
         raise ModelError(
             section.base,
             f"its weights are stored as {stored.get('quant_method', 'quantised')}, which model.quantization: "
@@ -216,7 +212,7 @@ def loading_options(path: Path, section: ModelSection, dtype: str) -> dict[str, 
     Raises ModelError if they are stored in a form that it cannot use.
     """
     check_quantization(path, section)
-    config = storage_format(section.quantization).loading_config(dtype)
+    config = FORMATS[section.quantization].loading_config(dtype)
     return {} if config is None or stored_quantization(path) is not None else {"quantization_config": config}
 
 

@@ -11,7 +11,7 @@ from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.model.merging.record import MergeRecord
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
 from medtune.run_dir.directory import RunDir
@@ -96,7 +96,7 @@ def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:
     lora, training, stage = config.lora, config.training, recorded.stages.get("train", _Stage())
     result = stage.training
     rows: list[tuple[str, Any]] = [
-        ("base weights", storage_format(config.model.quantization).description),
+        ("base weights", FORMATS[config.model.quantization].description),
         ("compute dtype", compute_dtype(recorded)),
         ("LoRA rank, alpha, dropout", f"{lora.rank}, {lora.alpha:g}, {lora.dropout:g}"),
         ("LoRA targets", ", ".join(lora.targets)),

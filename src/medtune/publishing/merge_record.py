@@ -6,7 +6,7 @@ from medtune.errors import Command, Option
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import read_record
 from medtune.model.merging.record import MergeMeasurement, MergeRecord
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.run_dir.directory import RunDir
 
 
@@ -69,7 +69,7 @@ def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) 
         f"(95 % by at most {_nats(found.kl.p95)}, the largest {_nats(found.kl.max)}); the likeliest token is the same "
         f"at {found.agreement:.1%}."
     ]
-    if found.rounding is not None and storage_format(found.quantization).packed:
+    if found.rounding is not None and FORMATS[found.quantization].packed:
         sentences.append(
             f"From the adapter on the base in 16 bit it diverges by {_nats(found.rounding.mean)}: that is what merging "
             "rounded, the rest is what quantisation had changed."
@@ -87,7 +87,7 @@ def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) 
 
 
 def _base(quantization: str) -> str:
-    storage = storage_format(quantization)
+    storage = FORMATS[quantization]
     return f"the {storage.label} base" if storage.packed else "its base"
 
 

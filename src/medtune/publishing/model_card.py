@@ -17,7 +17,7 @@ from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.reading import reading_of
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import MergeRecord
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
@@ -92,7 +92,7 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
         location=request.repo or run.adapter_dir.name,
         merged=request.merged,
         base=None if names.base_on_hub else names.base,
-        storage=storage_format(config.model.quantization),
+        storage=FORMATS[config.model.quantization],
         dtype=request.merge.dtype if request.merge else card_sections.compute_dtype(card_sections.read_recorded(run)),
     )
     return loading_code(target, example_messages(run), config.generation.max_new_tokens)
@@ -153,7 +153,7 @@ def _plain_title(names: PublicNames, licence: BaseLicence) -> str:
 
 def _tags(run: RunDir, licence: BaseLicence) -> list[str]:
     config = run.config
-    tags = ["medtune", storage_format(config.model.quantization).method, "medical", "question-answering"]
+    tags = ["medtune", FORMATS[config.model.quantization].method, "medical", "question-answering"]
     if "medquad" in public_name(config.data.source).lower():
         tags.append("medquad")
     return [*tags, "llama-3"] if licence.built_with else tags

@@ -82,18 +82,14 @@ def _validation(training: TrainingSection, steps: int) -> dict[str, Any]:
 
 
 def _checkpointing(enabled: bool) -> dict[str, Any]:
-    word = _checkpointing_word()
-    options: dict[str, Any] = {f"{word}_checkpointing": enabled}
-    if enabled:
-        options[f"{word}_checkpointing_kwargs"] = {"use_reentrant": False}
-    return options
+    word = f"{_checkpointing_word()}_checkpointing"
+    return {word: enabled, **({f"{word}_kwargs": {"use_reentrant": False}} if enabled else {})}
 
 
 def checkpoint_whole_layers(model: Any) -> None:
     """Have transformers' own layers of a PeftModel compute again in the backward pass, as the arguments would."""
-    word = _checkpointing_word()
-    enable = getattr(model.get_base_model(), f"{word}_checkpointing_enable")
-    enable(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False}})
+    word = f"{_checkpointing_word()}_checkpointing"
+    getattr(model.get_base_model(), f"{word}_enable")(**{f"{word}_kwargs": {"use_reentrant": False}})
 
 
 def _checkpointing_word() -> str:

@@ -36,10 +36,10 @@ def test_every_step_takes_the_first_of_equal_scores(tiny, prompts, decoder):
 
 
 def test_prompts_are_filled_up_on_the_left_and_count_their_own_tokens():
-    batch = pad_left([[5, 6, 7], [8]], 2, torch.device("cpu"))
-    assert batch.ids.tolist() == [[5, 6, 7], [2, 2, 8]]
-    assert batch.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert batch.positions.tolist() == [[0, 1, 2], [0, 0, 0]]
+    ids, mask, positions = pad_left([[5, 6, 7], [8]], 2, torch.device("cpu"))
+    assert ids.tolist() == [[5, 6, 7], [2, 2, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert positions.tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
 def test_fillers_are_the_tokenizers_own(tiny):

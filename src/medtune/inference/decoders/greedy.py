@@ -49,22 +49,16 @@ class Decoder:
         """Let go of what is kept from batch to batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class PaddedPrompts:
-    """Prompts filled up on the left to one width; all tensors are (rows, width)."""
+def pad_left(prompts: Sequence[list[int]], pad_token_id: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, mask and positions of `prompts` filled up on the left to one width; all are (rows, width).
 
-    ids: Tensor
-    mask: Tensor
-    positions: Tensor
-
-
-def pad_left(prompts: Sequence[list[int]], pad_token_id: int, device: torch.device) -> PaddedPrompts:
-    """One batch of `prompts`; a row's positions count its own tokens, from 0."""
+    A row's positions count its own tokens, from 0.
+    """
     width = max(map(len, prompts))
     ids = torch.tensor([[pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return PaddedPrompts(ids.to(device), mask.to(device), positions.to(device))
+    return ids.to(device), mask.to(device), positions.to(device)
 
 
 def last_logits(model: Any, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache: Any, **more: Any) -> Tensor:
@@ -100,10 +94,10 @@ class DynamicDecoder(Decoder):
 
         answers: list[list[int]] = [[] for _ in prompts]
         owners = list(range(len(prompts)))
-        batch = pad_left(prompts, self.greedy.pad_token_id, self.device)
+        tokens, mask, positions = pad_left(prompts, self.greedy.pad_token_id, self.device)
+        width = tokens.shape[1]
         # Each step reads a longer part of this one mask.
-        mask = pad(batch.mask, (0, self.greedy.max_new_tokens), value=1)
-        tokens, positions, width = batch.ids, batch.positions, batch.ids.shape[1]
+        mask = pad(mask, (0, self.greedy.max_new_tokens), value=1)
         cache = DynamicCache(config=self.model.config)
         for step in range(self.greedy.max_new_tokens):
             logits = last_logits(self.model, tokens, mask[:, : width + step], positions, cache)

@@ -109,9 +109,9 @@ class StaticDecoder(Decoder):
         """Fill the cache, each row ending at position `width`; returns each row's first new token."""
         step.begin(width, [len(prompt) for prompt in prompts])
         for rows in prompt_passes([len(prompt) for prompt in prompts]):
-            batch = pad_left(prompts[rows], self.greedy.pad_token_id, self.device)
-            step.cache.write_to(rows, slice(width - batch.ids.shape[1], width))
-            step.tokens[rows] = best_tokens(last_logits(self.model, batch.ids, batch.mask, batch.positions, step.cache))
+            ids, mask, positions = pad_left(prompts[rows], self.greedy.pad_token_id, self.device)
+            step.cache.write_to(rows, slice(width - ids.shape[1], width))
+            step.tokens[rows] = best_tokens(last_logits(self.model, ids, mask, positions, step.cache))
         tokens: list[int] = step.tokens[: len(prompts)].tolist()
         return tokens
 

@@ -55,13 +55,10 @@ class LayerFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: FusedLayer, packing: Packing, *parameters: Tensor) -> Tensor:
         """The output of `layer`, which keeps its input alone or, unless it computes again, what `backward` reads."""
-        ctx.layer, ctx.packing, ctx.kept, ctx.stored = layer, packing, [], None
+        ctx.layer, ctx.packing, ctx.kept = layer, packing, []
         rows = x.squeeze(0)
-        if layer.recompute and layer.store is not None:
-            ctx.stored = layer.store.put(rows)
-            ctx.save_for_backward(None, *parameters)
-        else:
-            ctx.save_for_backward(x, *parameters)
+        ctx.stored = layer.store.put(rows) if layer.recompute and layer.store is not None else None
+        ctx.save_for_backward(x if ctx.stored is None else None, *parameters)
         with torch.autocast(x.device.type, enabled=False):
             adapters = layer.adapters.cast(x.dtype)
             output = layer.compute(rows, packing, adapters, None if layer.recompute else ctx.kept)

@@ -70,10 +70,8 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
         if isinstance(layer, LoraLayer) and "default" in layer.scaling:
             name = path.removeprefix("base_model.model.")
             is_embedding = f"{name}.lora_embedding_A" in weights
-            a, b = (
-                weights.pop(f"{name}.lora_embedding_{side}" if is_embedding else f"{name}.lora_{side}.weight")
-                for side in "AB"
-            )
+            matrix = "lora_embedding_{}" if is_embedding else "lora_{}.weight"
+            a, b = (weights.pop(f"{name}.{matrix.format(side)}") for side in "AB")
             if len(a.shape) != 2:
                 raise ModelError(adapter, f"{one_line(name)} is no linear layer", "serve this adapter beside its base")
             transposed = is_embedding or bool(getattr(layer, "fan_in_fan_out", False))

@@ -35,8 +35,6 @@ _UNREAD = {"training_args.bin"}
 _NEEDED = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
 # An optimizer's tensors that are as large as the weight they belong to, in torch and in bitsandbytes.
 _LIKE_WEIGHTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "state1", "state2")
-
-
 _Count = Annotated[int, Field(ge=1, strict=True)]
 
 

@@ -121,10 +121,8 @@ def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakP
     """The predicted peak of passes of `plan.tokens_per_micro_batch` tokens, part by part."""
     tokens, item = plan.tokens_per_micro_batch, shape.item
     dequantized = 0
-    if plan.weights == DEQUANTIZED:
+    if plan.weights == DEQUANTIZED or not shape.packed_layer_parameters:
         dequantized = (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
-    elif not shape.packed_layer_parameters:
-        dequantized = shape.room_parameters * shape.layers * item
     kept_layers = shape.layers - plan.checkpointed_layers
     inputs = tokens * shape.hidden * item
     waiting = inputs * (plan.checkpointed_layers - plan.offloaded_layers)

@@ -15,7 +15,7 @@ from medtune.model.base_weights import ROOM_MULTIPLE
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
 from medtune.model.fused.projections import joined_rank
 from medtune.model.packing import filled_up
-from medtune.model.quantization import is_packed, storage_format
+from medtune.model.quantization import FORMATS, is_packed
 from medtune.training.plan.peaks import ModelShape
 
 
@@ -71,7 +71,7 @@ def shape_of(
         item=dtype.itemsize,
         layer_parameters=sum(counts) or 12 * text.hidden_size**2,
         packed_layer_parameters=sum(n for module, n in zip(linear, counts, strict=True) if is_packed(module)),
-        unpacking_bytes=storage_format(config.model.quantization).unpacking_bytes(dtype.itemsize),
+        unpacking_bytes=FORMATS[config.model.quantization].unpacking_bytes(dtype.itemsize),
         largest_group=2 * max(counts, default=0) + max(rooms, default=0),
         room_parameters=sum(rooms),
         gate_up_room=filled_up(joined_rank(groups[2]), ROOM_MULTIPLE) if fused else 0,
