@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import tempfile
@@ -22,7 +23,6 @@ from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub_repositories import commit_files, open_private_repository, squash_history
-from medtune.training.checkpoints.contents import best_step
 from medtune.training.checkpoints.remote import SUFFIXES, names_in_repository, remote_steps
 from medtune.training.checkpoints.sealing import PLAN_NAME, SEAL_NAME, link_checkpoint, step_of
 
@@ -49,7 +49,8 @@ class StagedCheckpoint:
         The best is what a training may end with, so a machine that resumes it needs the best too.
         """
         staged = RunDir(Path(tempfile.mkdtemp(dir=run.checkpoints_dir, prefix=_STAGED)))
-        best = run.checkpoints_dir / f"checkpoint-{best_step(folder)}"
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        best = run.checkpoints_dir / f"checkpoint-{state.get('best_global_step')}"
         for checkpoint in {folder, best} if (best / SEAL_NAME).is_file() else {folder}:
             link_checkpoint(checkpoint, staged.checkpoints_dir / checkpoint.name, SUFFIXES)
         for file in (run.config_file, run.history_file, run.checkpoints_dir / PLAN_NAME):
