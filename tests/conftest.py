@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from browser_sessions import browser, session
 from hardware_facts import facts, native_dtype, plain_machine, pytest_sessionstart
+from llama_8b import llama_config, llama_folder, llama_on_h200
 from skips import pytest_sessionfinish
 from tiny_model import tiny
 
@@ -24,8 +25,8 @@ settings.register_profile("medtune", deadline=None, max_examples=60, suppress_he
 settings.load_profile("medtune")
 
 __all__ = [
-    "browser", "cache_folder", "facts", "native_dtype", "plain_machine", "pytest_sessionfinish", "pytest_sessionstart",
-    "session", "shared_data", "tiny",
+    "browser", "cache_folder", "facts", "llama_config", "llama_folder", "llama_on_h200", "native_dtype",
+    "plain_machine", "pytest_sessionfinish", "pytest_sessionstart", "session", "shared_data", "tiny",
 ]  # fmt: skip
 
 pytest_plugins = ["pytester"]

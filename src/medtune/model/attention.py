@@ -237,7 +237,5 @@ def _mask(
     # `packed_attention` keeps rows apart by their bounds instead.
     if attention_mask is None and not allow_is_causal_skip and q_length > 1:
         return None
-    mask: Tensor | None = sdpa_mask(
-        q_length=q_length, attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs
-    )
-    return mask
+    options = {"attention_mask": attention_mask, "allow_is_causal_skip": allow_is_causal_skip, **kwargs}
+    return sdpa_mask(q_length=q_length, **options)  # type: ignore[no-any-return]

@@ -100,8 +100,7 @@ class FusedLayer:
 
     def _norm(self, place: int, x: Tensor, room: int = 0) -> tuple[Tensor, Tensor]:
         norm = self.norms[place]
-        normed, rstd = kernels_for(x).rms_norm(x, norm.weight, norm.variance_epsilon, room=room)
-        return normed, rstd
+        return kernels_for(x).rms_norm(x, norm.weight, norm.variance_epsilon, room=room)  # type: ignore[no-any-return]
 
     def _feed_forward(
         self, middle: Tensor, adapters: Adapters, *, out: Tensor | None = None, kept: bool = False

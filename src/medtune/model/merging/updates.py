@@ -62,9 +62,8 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
         reason = " ".join(str(error).split())[:300]
         raise ModelError(adapter, f"this adapter does not fit the base model ({reason})") from None
     require_fitting_weights(wrapped, adapter)
-    weights = {
-        key.removeprefix("base_model.model."): tensor for key, tensor in stored_in(adapter / WEIGHTS_NAME).items()
-    }
+    stored = stored_in(adapter / WEIGHTS_NAME)
+    weights = {key.removeprefix("base_model.model."): tensor for key, tensor in stored.items()}
     updates = {}
     for path, layer in wrapped.named_modules():
         if isinstance(layer, LoraLayer) and "default" in layer.scaling:

@@ -147,9 +147,8 @@ def restore_plan(run: RunDir, device: str | None = None) -> TrainingPlan:
         raise _plan_error(run, f"damaged ({field + ': ' if field else ''}{first['msg']})") from None
     if device is not None and not device.startswith("cuda"):
         if plan.offloaded_layers:
-            raise _plan_error(
-                run, f"offloaded_layers is {plan.offloaded_layers}, which takes a GPU, and this is {device}"
-            )
+            offloaded = f"offloaded_layers is {plan.offloaded_layers}, which takes a GPU"
+            raise _plan_error(run, f"{offloaded}, and this is {device}")
         if plan.embeddings == "host":
             raise _plan_error(run, f"embeddings are in host memory beside a GPU's, and this is {device}")
     counts = (plan.offloaded_layers, plan.checkpointed_layers, plan.layers)
