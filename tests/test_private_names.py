@@ -125,8 +125,8 @@ SUBCLASSES = {
     "OneDeviceConfig": "training.arguments",
     "HistoryCallback": "training.history",
     "InterruptionCallback": "training.continuation",
-    "StaticRowsLayer": "inference.decoders.static_cache",
-    "StaticRowsCache": "inference.decoders.static_cache",
+    "StaticRowsLayer": "inference.decoders.decode_step",
+    "StaticRowsCache": "inference.decoders.decode_step",
 }
 # Names of libraries that begin with an underscore, and are read or called.
 PRIVATE = {

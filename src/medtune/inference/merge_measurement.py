@@ -73,16 +73,14 @@ def plan_measuring(config: Config, weights: int, *, asked: bool) -> MeasuringPla
     size = weights * torch_dtype(choose_dtype(config.model.dtype, device).value).itemsize
     free = free_bytes(device) * WEIGHTS_SHARE
     if device == "cpu" and weights > CPU_WEIGHTS and not asked:
-        return MeasuringPlan(
-            f"without a GPU a model of this size takes hours; {Option('measure')} does it all the same"
-        )
+        hours = "without a GPU a model of this size takes hours"
+        return MeasuringPlan(f"{hours}; {Option('measure')} does it all the same")
     if size <= free:
         return MeasuringPlan()
     if device != "cpu" and size <= free + host_free_bytes() * WEIGHTS_SHARE:
         return MeasuringPlan(spread=True)
-    return MeasuringPlan(
-        f"its {size / 2**30:.1f} GiB of weights do not fit in the {free / 2**30:.1f} GiB that are free for them"
-    )
+    lacking = f"its {size / 2**30:.1f} GiB of weights do not fit in the {free / 2**30:.1f} GiB"
+    return MeasuringPlan(f"{lacking} that are free for them")
 
 
 def choose_prompts(pairs: Sequence[QAPair]) -> list[QAPair]:

@@ -82,14 +82,16 @@ def _validation(training: TrainingSection, steps: int) -> dict[str, Any]:
 
 
 def _checkpointing(enabled: bool) -> dict[str, Any]:
-    word = f"{_checkpointing_word()}_checkpointing"
-    return {word: enabled, **({f"{word}_kwargs": {"use_reentrant": False}} if enabled else {})}
+    word = _checkpointing_word()
+    options = {f"{word}_checkpointing_kwargs": {"use_reentrant": False}} if enabled else {}
+    return {f"{word}_checkpointing": enabled, **options}
 
 
 def checkpoint_whole_layers(model: Any) -> None:
     """Have transformers' own layers of a PeftModel compute again in the backward pass, as the arguments would."""
-    word = f"{_checkpointing_word()}_checkpointing"
-    getattr(model.get_base_model(), f"{word}_enable")(**{f"{word}_kwargs": {"use_reentrant": False}})
+    word = _checkpointing_word()
+    enable = getattr(model.get_base_model(), f"{word}_checkpointing_enable")
+    enable(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False}})
 
 
 def _checkpointing_word() -> str:
