@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""The Triton kernels that `gpu` launches: their language has no types, and constants are written in capitals."""
+"""The Triton kernels that `gpu` launches: their language has no types, and constants are marked `tl.constexpr`."""
 
 import triton
 import triton.language as tl
