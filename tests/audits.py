@@ -12,7 +12,7 @@ from medtune.data.audit import RowLengths, audit_rows
 from medtune.data.audit_record import Audit, Truncation
 from medtune.data.cleaning import normalize_answer
 from medtune.data.near_duplicates import shingles
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.preparation import Prepared, prepare_data
 
 TRUNCATION = Truncation(max_length=30, policy="cut", rows=32, cut=5, dropped=0, no_room=1, tokens=1000, tokens_lost=123)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from medtune.config.checking import parse_config
 from medtune.config.schema import Config
-from medtune.data.prepare import prepare_data
+from medtune.data.preparation import prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.shown_rows import print_rows, rows_to_show
 from medtune.errors import DataError

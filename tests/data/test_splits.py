@@ -15,7 +15,7 @@ from audits import jaccard
 from medtune.data import splits
 from medtune.data.cleaning import normalize_answer, normalize_question
 from medtune.data.near_duplicates import SimilarAnswers
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.data.splits import (
     assign_groups,
     focus_key,

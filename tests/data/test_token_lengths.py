@@ -9,7 +9,7 @@ import pytest
 
 from medtune.config.checking import parse_config
 from medtune.config.schema import Config
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.token_lengths import audit_prepared
 from medtune.data.training_rows import encode_for_training

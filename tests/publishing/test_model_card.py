@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from medtune.evaluation.artefacts import read_comparison
+from medtune.evaluation.result_files import read_comparison
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
 from medtune.model.quantization import NF4

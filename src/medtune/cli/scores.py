@@ -114,7 +114,7 @@ def score(
 
 def show_run_comparison(finished: RunDir) -> None:
     """Print a finished run's comparison."""
-    from medtune.evaluation.artefacts import read_comparison
+    from medtune.evaluation.result_files import read_comparison
 
     show_comparison(read_comparison(finished))
 
@@ -123,10 +123,10 @@ def show_comparison(comparison: Comparison) -> None:
     """Print the tables, then the reading."""
     from rich.console import Console
 
+    from medtune.evaluation.comparison_sentences import reading_of
     from medtune.evaluation.comparison_tables import print_comparison
-    from medtune.evaluation.reading import read_comparison
 
     console = Console()
     print_comparison(comparison, console)
-    for sentence in read_comparison(comparison):
+    for sentence in reading_of(comparison).sentences:
         console.print(f"- {sentence}", highlight=False, markup=False)

@@ -23,7 +23,7 @@ from medtune.data.audit_record import (
 )
 from medtune.data.cleaning import normalize_question
 from medtune.data.leakage import Leakage, deal_again, leakage_table, leaking_test_rows
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.data.splits import PARTS, TEMPLATE_QUESTIONS, TEMPLATE_TOPICS, focus_key
 from medtune.errors import DataError, Option
 from medtune.records import QAPair

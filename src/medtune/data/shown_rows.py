@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medtune.config.schema import Config
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import PARTS
 from medtune.data.training_rows import fit_rows

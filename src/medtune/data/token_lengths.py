@@ -8,7 +8,7 @@ from pathlib import Path
 from medtune.config.schema import Config
 from medtune.data.audit import RowLengths, audit_rows
 from medtune.data.audit_record import Audit, Truncation
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import fit_rows
 from medtune.records import QAPair

@@ -13,9 +13,9 @@ from medtune.errors import ConfigError, DataError, Option, show_value
 from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.encoder import Encoder, resolve_encoder
 from medtune.evaluation.lengths import answer_lengths
+from medtune.evaluation.measurement import measure_rows, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, metric_named
 from medtune.evaluation.prediction_files import align, read_predictions
-from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.records import Comparison, Prediction, Score
 from medtune.runtime.hardware import choose_device

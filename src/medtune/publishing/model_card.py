@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medtune import __version__
-from medtune.evaluation.artefacts import read_comparison as read_files
+from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
 from medtune.evaluation.formatting import escape_markdown, metric_label
 from medtune.evaluation.metrics import metric_named
-from medtune.evaluation.reading import reading_of
+from medtune.evaluation.result_files import read_comparison as read_files
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import storage_format

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from medtune.errors import RunDirError
-from medtune.evaluation.human.scoring import CriterionScore, HumanScores, RaterCount, WinRate
-from medtune.evaluation.reading import reading_of
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.human.human_scores import CriterionScore, HumanScores, RaterCount, WinRate
 from medtune.publishing.report import ReportData, read_report, render_report, write_report
 from medtune.publishing.report.svg import COLOURS
 from medtune.run_dir.directory import RunDir

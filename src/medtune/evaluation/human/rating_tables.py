@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from medtune.evaluation.human.human_scores import HumanScores, WinRate
 from medtune.evaluation.human.rubric import CRITERIA
-from medtune.evaluation.human.scoring import HumanScores, WinRate
 from medtune.runtime.terminal import one_line
 
 # Fewer groups than this cannot reach p < 0.05 however they fall: of five, the two extremes are 2 of 32.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config.recipes.yaml_text import dump_config
+from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label
-from medtune.evaluation.reading import reading_of
 from medtune.publishing.public_names import public_name, without_paths
-from medtune.publishing.report import answers, run_tables, tables
+from medtune.publishing.report import answers, run_tables, score_tables
 from medtune.publishing.report.charts import draw_charts
 from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import to_svg
@@ -74,27 +74,27 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "headline": [
             {
                 "name": metric_label(row.metric),
-                "direction": tables.direction(row.metric),
+                "direction": score_tables.direction(row.metric),
                 "baseline": format_value(row.metric, row.baseline),
                 "tuned": format_value(row.metric, row.tuned),
-                "verdict": tables.verdict_cell(row.verdict),
+                "verdict": score_tables.verdict_cell(row.verdict),
             }
             for row in standard
             if row.metric in HEADLINE_METRICS
         ],
-        "scores": tables.score_table(standard, "Both models on the same questions"),
-        "compat": tables.score_table(compat, "Scores in the form of public write-ups") if compat else None,
-        "signatures": tables.signature_table(comparison.rows),
-        "controls": tables.control_table(comparison) if comparison.controls else None,
-        "strata": tables.strata_table(comparison),
-        "lengths": tables.length_table(data),
+        "scores": score_tables.score_table(standard, "Both models on the same questions"),
+        "compat": score_tables.score_table(compat, "Scores in the form of public write-ups") if compat else None,
+        "signatures": score_tables.signature_table(comparison.rows),
+        "controls": score_tables.control_table(comparison) if comparison.controls else None,
+        "strata": score_tables.strata_table(comparison),
+        "lengths": score_tables.length_table(data),
         "curves": run_tables.curve_table(data.history),
         "costs": run_tables.cost_table(provenance),
         "cost_sentences": run_tables.cost_sentences(provenance),
         "audit": run_tables.audit_tables(data.audit),
         "audit_sentences": run_tables.audit_sentences(data.audit),
         "human": human,
-        "human_table": tables.human_table(human) if human else None,
+        "human_table": score_tables.human_table(human) if human else None,
         "merge": [without_paths(sentence) for sentence in data.merge],
         "identity": run_tables.identity_table(data),
         "versions": run_tables.version_table(provenance),

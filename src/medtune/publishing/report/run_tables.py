@@ -9,7 +9,7 @@ from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES, KINDS
 from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report.reading_run import ReportData, Step
-from medtune.publishing.report.tables import Table, make_table
+from medtune.publishing.report.score_tables import Table, make_table
 from medtune.publishing.report.training_charts import GIB, planned_peak, stage_peaks, validation_losses
 
 # As many lines as tell a curve's course.

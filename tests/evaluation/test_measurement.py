@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.encoder import Encoder
+from medtune.evaluation.measurement import measure_rows, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, bertscore
-from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
 from medtune.records import Prediction, Score
 
@@ -238,7 +238,7 @@ def test_bad_requests_are_refused(make_predictions: MakePredictions) -> None:
 
 
 def test_importing_the_package_loads_neither_torch_nor_transformers() -> None:
-    modules = "scores, comparison, reading, comparison_tables"
+    modules = "measurement, comparison, comparison_sentences, comparison_tables"
     code = (
         f"import sys; from medtune.evaluation import {modules}; print({{'torch', 'transformers'}} & set(sys.modules))"
     )

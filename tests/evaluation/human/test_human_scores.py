@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from medtune.evaluation.human.human_scores import Comment, RaterCount, score_judgements
 from medtune.evaluation.human.ratings import Judgement
 from medtune.evaluation.human.rubric import CRITERIA, SIDES
-from medtune.evaluation.human.scoring import Comment, RaterCount, score_judgements
 
 OTHER = {"a": "b", "b": "a"}
 

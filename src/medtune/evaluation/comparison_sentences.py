@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.analysis import analyse
-from medtune.evaluation.controls import CEILING
+from medtune.evaluation.control_answers import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_count,
@@ -44,13 +44,8 @@ class Reading:
         return [*self.verdict, *self.controls, *self.unclear, *self.warnings, *self.analysis, self.limits]
 
 
-def read_comparison(comparison: Comparison) -> list[str]:
-    """Return the reading, most important first, a sentence or two an entry: verdict, controls, warnings, details."""
-    return reading_of(comparison).sentences
-
-
 def reading_of(comparison: Comparison) -> Reading:
-    """Return the reading in its parts."""
+    """The reading in its parts, each entry a sentence or two."""
     names = _with_article(comparison.names[0]), _with_article(comparison.names[1])
     return Reading(
         verdict=tuple(_read_verdict(comparison)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from medtune.evaluation.controls import CEILING
+from medtune.evaluation.control_answers import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_difference,
