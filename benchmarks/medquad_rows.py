@@ -120,9 +120,9 @@ def join_pairs(pairs: Sequence[QAPair], renderer: Any, tokens: int) -> Iterator[
             question, held = pair.question, len(renderer.prompt_ids(pair.question))
         else:
             parts.append(pair.question)
-            held += renderer.count_tokens(pair.question)
+            held += renderer.count_tokens([pair.question])[0]
         parts.append(pair.answer)
-        held += renderer.count_tokens(pair.answer)
+        held += renderer.count_tokens([pair.answer])[0]
         if held > tokens:
             yield question, "\n".join(parts)
             parts = []

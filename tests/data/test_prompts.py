@@ -134,10 +134,10 @@ def test_cut_text_is_what_a_capped_model_would_have_written():
     renderer = PromptRenderer(build_tokenizer())
     text = "Uric acid builds up in the blood. 😀😀"
     assert renderer.cut_to(text, 1000) == text
-    for tokens in range(1, renderer.count_tokens(text)):
+    for tokens in range(1, renderer.count_tokens([text])[0]):
         cut = renderer.cut_to(text, tokens)
         assert text.startswith(cut)
-        assert renderer.count_tokens(cut) <= tokens
+        assert renderer.count_tokens([cut])[0] <= tokens
 
 
 # Many rows at a time ------------------------------------------------------------------------------------------------
@@ -151,10 +151,10 @@ def test_rows_are_the_same_in_a_batch_and_alone(renderer, rows, examples):
         patch.setattr(medtune.data.prompts, "_BATCH", 2)  # so that rows come in several batches
         encoded = renderer.encode_pairs(rows, turns)
         prompts = renderer.prompts([row.question for row in rows])
-        counts = renderer.count_tokens_of([row.answer for row in rows])
+        counts = renderer.count_tokens([row.answer for row in rows])
     assert encoded == [renderer.encode_pair(row, turns[row.id]) for row in rows]
     assert prompts == [renderer.prompt_ids(row.question) for row in rows]
-    assert counts == [renderer.count_tokens(row.answer) for row in rows]
+    assert counts == [renderer.count_tokens([row.answer])[0] for row in rows]
     for row, ids in zip(rows, encoded, strict=True):
         assert ids.input_ids[: ids.prompt_length] == renderer.prompt_ids(row.question, turns[row.id])
         assert ids.labels == [IGNORED] * ids.prompt_length + ids.input_ids[ids.prompt_length :]

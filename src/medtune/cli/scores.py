@@ -67,9 +67,13 @@ def compare(
     """
     prepare_process()
     if other is not None:
-        from medtune.evaluation.files import compare_files
+        from medtune.evaluation.files import compare_predictions, short_names
+        from medtune.evaluation.prediction_files import read_predictions
 
-        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=resamples, out=out))
+        rows, names = (read_predictions(target), read_predictions(other)), short_names(target, other)
+        show_comparison(
+            compare_predictions(*rows, names, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+        )
         return
     from medtune.errors import ConfigError
 
@@ -103,9 +107,11 @@ def score(
     from rich.console import Console
 
     from medtune.evaluation.comparison_tables import print_scores
-    from medtune.evaluation.files import score_file
+    from medtune.evaluation.files import score_predictions
+    from medtune.evaluation.prediction_files import read_predictions
 
-    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+    rows = read_predictions(predictions, references)
+    scores = score_predictions(rows, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():

@@ -105,11 +105,6 @@ def clean_text(text: str) -> str:
     return _clean_text(text)[0]
 
 
-def clean_question(text: str) -> str:
-    """Cleaned text on one line, "? ?" made "?"."""
-    return _clean_question(text)[0]
-
-
 def words(text: str) -> list[str]:
     """The words of `text` in lower case, without punctuation. Where a script has no blanks, its characters."""
     return [match.casefold() for match in _WORD.findall(text)]
@@ -142,6 +137,7 @@ def _clean_text(text: str) -> tuple[str, set[str]]:
 
 
 def _clean_question(text: str) -> tuple[str, set[str]]:
+    """Cleaned text on one line, "? ?" made "?", and the rules that changed it."""
     text, changes = _clean_text(text)
     line = text.replace("\n\n", " ").replace("\n", " ")
     question = _REPEATED_MARK.sub("?", line)

@@ -49,7 +49,7 @@ class PromptRenderer:
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """The `prompt_ids` of each question."""
-        batches = ([self._prompt(question, ()) for question in batch] for batch in _batches(questions))
+        batches = ([self._prompt(question, ()) for question in batch] for batch in batches_of(questions))
         return [ids for batch in batches for ids in self._encode_chats(batch)]
 
     def encode_pair(self, pair: QAPair, examples: Sequence[QAPair] = ()) -> EncodedRow:
@@ -60,7 +60,7 @@ class PromptRenderer:
         self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({})
     ) -> list[EncodedRow]:
         """Each row as `encode_pair` gives it; `examples` maps a row's id to its worked examples."""
-        return [row for batch in _batches(pairs) for row in self._encode_batch(batch, examples)]
+        return [row for batch in batches_of(pairs) for row in self._encode_batch(batch, examples)]
 
     def _encode_batch(self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]]) -> list[EncodedRow]:
         end, before = self.end_token_id, (self._template.before_answer, True)
@@ -92,13 +92,9 @@ class PromptRenderer:
         # The cap may fall inside a character of several bytes.
         return cut.rstrip("\ufffd").strip()
 
-    def count_tokens(self, text: str) -> int:
-        """Tokens of `text` by itself, no special tokens added."""
-        return self.count_tokens_of([text])[0]
-
-    def count_tokens_of(self, texts: Sequence[str]) -> list[int]:
-        """The `count_tokens` of each text."""
-        batches = ([self._guard(text.strip()) for text in batch] for batch in _batches(texts))
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text by itself, no special tokens added."""
+        batches = ([self._guard(text.strip()) for text in batch] for batch in batches_of(texts))
         return [len(ids) for batch in batches for ids in self._encode(batch)]
 
     @cached_property
@@ -196,7 +192,8 @@ class PromptRenderer:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+def batches_of(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """`items`, at most `_BATCH` at a time."""
     return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
 
 

@@ -107,8 +107,8 @@ def tokens_as_examples(renderer: PromptRenderer, pairs: Sequence[QAPair], cap: i
     """How many tokens each row takes as a worked example; None where its answer is longer than the cap allows."""
     word = QAPair("", "", "a", "a")
     overhead = len(renderer.prompt_ids("a", [word])) - len(renderer.prompt_ids("a"))
-    questions = renderer.count_tokens_of([pair.question for pair in pairs])
-    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    questions = renderer.count_tokens([pair.question for pair in pairs])
+    answers = renderer.count_tokens([pair.answer for pair in pairs])
     return {
         pair: None if answer >= cap else overhead + question + answer
         for pair, question, answer in zip(pairs, questions, answers, strict=True)
@@ -125,7 +125,7 @@ def room_for_examples(
     if positions is None:
         return dict.fromkeys((pair.id for pair in pairs), math.inf)
     prompts = renderer.prompts([pair.question for pair in pairs])
-    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    answers = renderer.count_tokens([pair.answer for pair in pairs])
     return {
         pair.id: positions - len(prompt) - max(cap, answer + 1)
         for pair, prompt, answer in zip(pairs, prompts, answers, strict=True)
@@ -136,7 +136,7 @@ def capped_answers(
     renderer: PromptRenderer, pairs: Sequence[QAPair], texts: Sequence[str], cap: int
 ) -> list[Prediction]:
     """`texts` as answers to `pairs`, cut at `cap` tokens, the end token included, as a model's answers are."""
-    counts = renderer.count_tokens_of(texts)
+    counts = renderer.count_tokens(texts)
     return [
         Prediction(
             id=pair.id,

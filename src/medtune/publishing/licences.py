@@ -50,7 +50,7 @@ class DataLicence:
 def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
     """The licence of the run's base model, by its configuration and both its own name and the one it has in public."""
     base = run.config.model.base
-    by_config = _version_by_config(_base_config(base, _revision(run)))
+    by_config = _version_by_config(_base_config(run))
     versions = [version for version in (_version_by_name(base), _version_by_name(names.base), by_config) if version]
     if versions:
         # A name that says 3 alone may mean any of them.
@@ -64,7 +64,7 @@ def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
 
 def agreement_files(run: RunDir) -> dict[str, Path]:
     """The base model's licence files that are on this machine, in its folder or in the Hub's cache."""
-    folder = _base_folder(run.config.model.base, _revision(run))
+    folder = _base_folder(run)
     if folder is None:
         return {}
     found = sorted(file for pattern in LICENCE_FILES for file in folder.glob(pattern) if file.is_file())
@@ -122,25 +122,21 @@ def _version_by_config(config: Mapping[str, Any]) -> str | None:
     return _ROPE_FACTORS.get(factor, "3") if isinstance(factor, (int, float)) else "3"
 
 
-def _revision(run: RunDir) -> str | None:
-    """The commit of the base that the run read from the Hub, whatever name it is given in public."""
-    revision: str | None = run.provenance.get("model", {}).get("revision")
-    return revision
-
-
-def _base_config(base: str, revision: str | None) -> dict[str, Any]:
-    folder = _base_folder(base, revision)
+def _base_config(run: RunDir) -> dict[str, Any]:
+    folder = _base_folder(run)
     try:
         return read_mapping(folder / "config.json") if folder is not None else {}
     except (DamagedError, FileNotFoundError):
         return {}
 
 
-def _base_folder(base: str, revision: str | None) -> Path | None:
+def _base_folder(run: RunDir) -> Path | None:
     """Where the base model's files are on this machine; nothing is fetched."""
+    base = run.config.model.base
     if os.path.isdir(base):
         return Path(base)
-    if revision is None:
+    # The commit of the base that the run read from the Hub, whatever name it is given in public.
+    if (revision := run.provenance.get("model", {}).get("revision")) is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 

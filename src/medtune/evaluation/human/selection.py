@@ -5,17 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from medtune.errors import DataError, Option
-
-
-@dataclass(frozen=True, slots=True)
-class Stratified:
-    """The strata of a row: its question type, and the group whose rows depend on each other ("" is none)."""
-
-    qtype: str
-    group: str
+from medtune.records import Prediction
 
 
 def allot(counts: Mapping[str, int], n: int) -> dict[str, int]:
@@ -29,8 +21,8 @@ def allot(counts: Mapping[str, int], n: int) -> dict[str, int]:
     return quotas
 
 
-def select_rows(rows: Sequence[Stratified], n: int, seed: int) -> list[int]:
-    """Return the positions of `n` of `rows`, rising; the same rows and seed give the same positions.
+def select_rows(rows: Sequence[Prediction], n: int, seed: int) -> list[int]:
+    """The positions of `n` of `rows`, rising; the same question types, groups and seed give the same positions.
 
     Question types get their proportional share. As few groups as possible give a second row: which stratum takes
     which group is a maximum matching. Raises DataError if `n` is not between 1 and the number of rows.
@@ -56,7 +48,7 @@ def select_rows(rows: Sequence[Stratified], n: int, seed: int) -> list[int]:
     return sorted(chosen)
 
 
-def _group(rows: Sequence[Stratified], position: int) -> str:
+def _group(rows: Sequence[Prediction], position: int) -> str:
     # The prefix keeps a group that is called "7" apart from the seventh row's own.
     return f"group {rows[position].group}" if rows[position].group else f"row {position}"
 

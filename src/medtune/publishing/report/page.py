@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label
+from medtune.evaluation.human.rating_page import page_policy
 from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report import answers, run_tables, score_tables
 from medtune.publishing.report.charts import draw_charts
@@ -29,7 +28,7 @@ def write_report(run: RunDir) -> Path:
 
 
 def render_report(data: ReportData) -> str:
-    """Return the page. Its policy allows this one style and script, by their hashes, and no request at all."""
+    """The page, under a policy that allows its one style and script, and no request at all."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -41,16 +40,12 @@ def render_report(data: ReportData) -> str:
         name: {"title": chart.title, "svg": Markup(to_svg(chart, prefix="chart-"))}
         for name, chart in draw_charts(data).items()
     }
-    packed = answers.pack_answers(data)
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-    )
     page = environment.from_string(_asset("report.html.jinja")).render(
-        policy=policy,
+        policy=page_policy(style, script),
         style=Markup(style),
         script=Markup(script),
         charts=charts,
-        packed=packed,
+        packed=answers.pack_answers(data),
         types=answers.question_types(data)[:500],
         examples=answers.examples(data),
         **_sections(data),
@@ -105,7 +100,3 @@ def _sections(data: ReportData) -> dict[str, Any]:
 
 def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -11,6 +11,7 @@ from medtune.publishing.report.svg import COLOURS, HEIGHT, SMALL_SIZE, WIDTH, Ch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GIB = 1 << 30
 # More points than a chart has pixels say nothing more.
@@ -29,8 +30,8 @@ def draw_loss(history: Sequence[Step]) -> Chart | None:
         best = min(validations, key=lambda point: point[1])
         axes.plot(*zip(*validations, strict=True), color=COLOURS["tuned"], marker="o", markersize=4, label="validation")
         axes.plot(*best, marker="o", markersize=9, fillstyle="none", color=COLOURS["tuned"], linestyle="none")
-    axes.set_ylabel("loss, nats a token", fontsize=SMALL_SIZE)
-    _finish_steps(axes, legend=bool(validations))
+        axes.legend()
+    _label(axes, "loss, nats a token")
     ends = f"from {losses[0][1]:.3f} to {losses[-1][1]:.3f}"
     lowest = f"; the lowest validation loss, ringed, is {best[1]:.3f} at step {best[0]}" if validations else ""
     return Chart("loss", "Training and validation loss", f"Training loss by step, {ends}{lowest}.", figure)
@@ -47,12 +48,8 @@ def draw_learning_rate(history: Sequence[Step]) -> Chart | None:
     rates = [(entry.step, entry.learning_rate) for entry in history if entry.learning_rate is not None]
     if not rates:
         return None
-    figure, axes = new_figure(WIDTH, HEIGHT)
-    axes.plot(*zip(*thinned(rates), strict=True), color=COLOURS["tuned"])
-    axes.set_ylim(bottom=0)
+    figure, axes = _draw_curve(rates, "learning rate")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3), useMathText=False)
-    axes.set_ylabel("learning rate", fontsize=SMALL_SIZE)
-    _finish_steps(axes)
     highest = max(rate for _, rate in rates)
     return Chart("learning_rate", "Learning rate", f"Learning rate by step, at most {highest:.3g}.", figure)
 
@@ -62,12 +59,8 @@ def draw_speed(history: Sequence[Step]) -> Chart | None:
     speeds = [(entry.step, entry.tokens_per_second) for entry in history if entry.tokens_per_second is not None]
     if not speeds:
         return None
-    figure, axes = new_figure(WIDTH, HEIGHT)
-    axes.plot(*zip(*thinned(speeds), strict=True), color=COLOURS["tuned"])
-    axes.set_ylim(bottom=0)
+    figure, axes = _draw_curve(speeds, "training tokens a second")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_ylabel("training tokens a second", fontsize=SMALL_SIZE)
-    _finish_steps(axes)
     typical = sorted(speed for _, speed in speeds)[len(speeds) // 2]
     return Chart(
         "speed", "Training speed", f"Training tokens per second by step; half of them over {typical:,.0f}.", figure
@@ -100,13 +93,12 @@ def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
             color=COLOURS["text"],
         )
     axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", length=0, labelcolor=COLOURS["text"])
+    axes.tick_params(axis="y", labelcolor=COLOURS["text"])
     axes.margins(x=0.16)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", linewidth=0.8)
+    axes.grid(axis="x")
     what = "GPU memory" if on_gpu else "memory of the process"
     mark = "; the upright mark is what was planned" if planned else ""
-    axes.set_xlabel(f"peak {what}, GiB{mark}", fontsize=SMALL_SIZE)
+    axes.set_xlabel(f"peak {what}, GiB{mark}")
     return Chart("memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers are below.", figure)
 
 
@@ -139,10 +131,15 @@ def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
     return [(sum(step for step, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in parts]
 
 
-def _finish_steps(axes: Axes, *, legend: bool = False) -> None:
-    axes.set_xlabel("step", fontsize=SMALL_SIZE)
-    axes.grid(axis="y", linewidth=0.8)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    if legend:
-        axes.legend(frameon=False, fontsize=SMALL_SIZE)
+def _draw_curve(points: Sequence[tuple[int, float]], label: str) -> tuple[Figure, Axes]:
+    figure, axes = new_figure(WIDTH, HEIGHT)
+    axes.plot(*zip(*thinned(points), strict=True), color=COLOURS["tuned"])
+    axes.set_ylim(bottom=0)
+    _label(axes, label)
+    return figure, axes
+
+
+def _label(axes: Axes, label: str) -> None:
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.grid(axis="y")
