@@ -8,8 +8,7 @@ from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.control_answers import DESCRIPTIONS
 from medtune.evaluation.encoder import Encoder
-from medtune.evaluation.lengths import answer_lengths, reference_lengths
-from medtune.evaluation.measurement import measure_rows, score_rows
+from medtune.evaluation.measurement import answer_lengths, measure_rows, reference_lengths, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES
 from medtune.evaluation.significance import Resamples
 from medtune.records import Comparison, ComparisonRow, Control, ControlName, Lengths, Prediction, Verdict

@@ -57,8 +57,7 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
     kept: list[QAPair] = []
     dropped: list[tuple[str, QAPair]] = []
     seen: set[tuple[str, str, str]] = set()
-    for read in pairs:
-        pair = _with_raw_text(read)
+    for pair in map(_with_raw_text, pairs):
         counts["rows_read"] += 1
         question, changes = _clean_question(pair.question)
         answer, more = _clean_text(pair.answer)
@@ -71,17 +70,8 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
             dropped.append((rule, pair))
             continue
         seen.add(key)
-        kept.append(
-            replace(
-                pair,
-                question=question,
-                answer=rest,
-                qtype=clean_text(pair.qtype),
-                document_id=clean_text(pair.document_id),
-                focus=clean_text(pair.focus),
-                source=clean_text(pair.source),
-            )
-        )
+        labels = {name: clean_text(getattr(pair, name)) for name in ("qtype", "document_id", "focus", "source")}
+        kept.append(replace(pair, question=question, answer=rest, **labels))
     counts["rows_kept"] = len(kept)
     return Cleaned(kept, dict(counts), dropped)
 

@@ -51,8 +51,7 @@ def find_similar_answers(answers: Sequence[str], advance: Callable[[int], None] 
     # Sorted, so that every id and hash below is the same whatever order the rows came in.
     distinct = sorted(set(normalized))
     number = {text: i for i, text in enumerate(distinct)}
-    copies = len(answers) - len(distinct)
-    advance(copies)
+    advance(len(answers) - len(distinct))
     edges = _similar_pairs(_shingle_matrix(distinct), advance) if distinct else []
     return SimilarAnswers([number[text] for text in normalized], edges)
 

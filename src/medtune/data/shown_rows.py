@@ -55,7 +55,7 @@ def rows_to_show(
 def _shown(part: SplitName, pair: QAPair, config: Config, renderer: PromptRenderer) -> ShownRow:
     limit = config.training.max_length
     fitted = fit_rows(renderer, [pair], max_length=limit, overlong=config.training.overlong)
-    whole = renderer.encode_pair(pair)
+    whole = renderer.encode_pairs([pair])[0]
     if not fitted.rows:
         why = "its prompt leaves no room for an answer" if fitted.no_room else "training.overlong is drop"
         return ShownRow(part, pair, whole, f"not trained on: over training.max_length {limit}, and {why}")

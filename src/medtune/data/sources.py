@@ -115,7 +115,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
             unanswered += 1
             continue
         given = clean_text(values["id"])
-        values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
+        values["id"] = given or _row_id(values["question"], values["answer"], seen, copies)
         if values["id"] in seen:
             fix = "ids must be unique, or leave data.columns.id out"
             raise DataError(origin, f"id {show_value(given)} is in two rows", fix)
@@ -131,17 +131,16 @@ def _column_names(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record))
 
 
-def row_id(question: str, answer: str, taken: Collection[str] = (), copies: Counter[str] | None = None) -> str:
+def _row_id(question: str, answer: str, taken: Collection[str], copies: Counter[str]) -> str:
     """An id for a row that has none: a hash of its text, so that it does not depend on the row's place.
 
     Equal rows are told apart by a number. `copies` counts them, so that many need not be looked through for each.
     """
     text = json.dumps([question, answer]).encode("utf-8")
     name = hashlib.sha256(text).hexdigest()[:12]
-    counted = Counter() if copies is None else copies
     while True:
-        counted[name] += 1
-        candidate = name if counted[name] == 1 else f"{name}-{counted[name]}"
+        copies[name] += 1
+        candidate = name if copies[name] == 1 else f"{name}-{copies[name]}"
         if candidate not in taken:
             return candidate
 

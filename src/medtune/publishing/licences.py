@@ -75,8 +75,9 @@ def data_licence(names: PublicNames) -> DataLicence:
     """What may be said of the rows' licence."""
     if names.source == DEMO_SOURCE:
         return DataLicence("apache-2.0", "The rows were written for medtune's demo and are under Apache-2.0.")
-    medquad = "medquad" in names.source.lower() if names.source_on_hub else _is_xml_folder(names.source)
-    if medquad:
+    source = names.source.lower()
+    # Rows that are not from the Hub come from a folder of MedQuAD's XML, or from tables.
+    if "medquad" in source if names.source_on_hub else not source.endswith(TABLE_SUFFIXES):
         return DataLicence(
             "cc-by-4.0",
             "MedQuAD, by Asma Ben Abacha and Dina Demner-Fushman, under CC BY 4.0 "
@@ -84,11 +85,6 @@ def data_licence(names: PublicNames) -> DataLicence:
             "BMC Bioinformatics 20, 511 (2019). Its rows were cleaned, split and used for training.",
         )
     return DataLicence(None, "The licence of these rows is for whoever publishes this model to state.")
-
-
-def _is_xml_folder(source: str) -> bool:
-    """Whether rows that are not from the Hub come from a folder of MedQuAD's XML, and not from tables."""
-    return not source.lower().endswith(TABLE_SUFFIXES)
 
 
 def _llama_licence(version: str) -> BaseLicence:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtune.data.chat_template import SYSTEM_PLACE, read_chat_template
+from medtune.evaluation.formatting import read_template
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.quantization import StorageFormat
 from medtune.model.tokenizer import load_tokenizer
 from medtune.run_dir.directory import RunDir
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 QUESTION = "What are the symptoms of gout ?"
 
@@ -30,32 +27,17 @@ class Target:
     storage: StorageFormat
     dtype: str
 
-    @property
-    def is_demo(self) -> bool:
-        """Whether it is an adapter on the model that is built on the spot."""
-        return self.base == DEMO_MODEL and not self.merged
-
 
 def loading_code(target: Target, messages: list[dict[str, str]], max_new_tokens: int) -> str:
     """Python that prints the answer to one question, greedily."""
     settings = {} if target.merged else target.storage.settings(target.dtype)
-    return read_template("loading_code.py.jinja", literal=_literal).render(
+    return read_template(files("medtune.publishing") / "loading_code.py.jinja", literal=_literal).render(
         target=target,
+        on_demo=target.base == DEMO_MODEL and not target.merged,
         settings={name: _argument(name, value) for name, value in settings.items()},
         messages=messages,
         max_new_tokens=max_new_tokens,
     )
-
-
-def read_template(name: str, **filters: Callable[[Any], str]) -> Template:
-    """A template of this package for plain text, in which nothing is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )
-    environment.filters |= filters
-    return environment.from_string((files("medtune.publishing") / name).read_text(encoding="utf-8"))
 
 
 def example_messages(run: RunDir) -> list[dict[str, str]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medtune import __version__
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
-from medtune.evaluation.formatting import escape_markdown, metric_label
+from medtune.evaluation.formatting import escape_markdown, metric_label, read_template
 from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.result_files import read_comparison
 from medtune.model.loading import DEMO_MODEL
@@ -19,7 +20,7 @@ from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import storage_format
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
-from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code, read_template
+from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
 from medtune.publishing.merge_record import is_within_bound, merged_notes
 from medtune.publishing.public_names import PublicNames, public_name, public_names
 from medtune.records import Comparison, ComparisonRow
@@ -100,7 +101,9 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
 def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:
     names = public_names(run, request.base_model)
     # A path is looked for before Markdown's escapes change its letters.
-    template = read_template("card.md.jinja", md=lambda text: escape_markdown(names.scrub(text)))
+    template = read_template(
+        files("medtune.publishing") / "card.md.jinja", md=lambda text: escape_markdown(names.scrub(text))
+    )
     config, recorded = run.config, card_sections.read_recorded(run)
     reading = reading_of(comparison) if comparison else None
     page = template.render(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 
+from medtune.evaluation.formatting import read_template
 from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.rubric import CRITERIA, GUIDE, PREFERENCE_QUESTION, PREFERENCES, SCALE, SIDES
 
 _ASSETS = files("medtune.evaluation.human") / "assets"
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
 # The data must not hold the end of a script element, the start of a comment or line ends that only JSON allows.
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
@@ -40,8 +39,7 @@ def rating_page(sheet: str, items: Sequence[Item]) -> str:
         "script": script,
         "data": json.dumps(data, ensure_ascii=False).translate(_ESCAPES),
     }
-    # In one pass: a row that spells a place's name stays as it is.
-    return _PLACE.sub(lambda place: parts[place[1]], _read("rate.html"))
+    return read_template(_ASSETS / "rate.html").render(parts)
 
 
 def _read(name: str) -> str:

@@ -37,7 +37,9 @@ def select_rows(rows: Sequence[Prediction], n: int, seed: int) -> list[int]:
     # The first row, in shuffled order, that a stratum finds in a group.
     first: dict[tuple[str, str], int] = {}
     for position in order:
-        first.setdefault((rows[position].qtype, _group(rows, position)), position)
+        # The prefix keeps a group that is called "7" apart from the seventh row's own.
+        group = f"group {rows[position].group}" if rows[position].group else f"row {position}"
+        first.setdefault((rows[position].qtype, group), position)
     chosen = {first[slots[slot], group] for slot, group in _match(slots, list(first)).items()}
 
     missing = Counter(quotas) - Counter(rows[position].qtype for position in chosen)
@@ -46,11 +48,6 @@ def select_rows(rows: Sequence[Prediction], n: int, seed: int) -> list[int]:
             missing[rows[position].qtype] -= 1
             chosen.add(position)
     return sorted(chosen)
-
-
-def _group(rows: Sequence[Prediction], position: int) -> str:
-    # The prefix keeps a group that is called "7" apart from the seventh row's own.
-    return f"group {rows[position].group}" if rows[position].group else f"row {position}"
 
 
 def _match(slots: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[int, str]:
@@ -62,10 +59,7 @@ def _match(slots: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[int, 
     # Groups in the shuffled order of `pairs`: the matching prefers the first columns.
     groups = list(dict.fromkeys(group for _, group in pairs))
     column = {group: i for i, group in enumerate(groups)}
-    of_qtype: dict[str, list[int]] = {}
-    for qtype, group in pairs:
-        of_qtype.setdefault(qtype, []).append(column[group])
-    edges = [(slot, i) for slot, qtype in enumerate(slots) for i in of_qtype[qtype]]
+    edges = [(slot, column[group]) for slot, wanted in enumerate(slots) for qtype, group in pairs if qtype == wanted]
     slot_of_edge, group_of_edge = np.array(edges).T
     graph = csr_array((np.ones(len(edges), np.int8), (slot_of_edge, group_of_edge)), shape=(len(slots), len(groups)))
     matched = maximum_bipartite_matching(graph, perm_type="column")

@@ -8,8 +8,9 @@ from typing import Any
 
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.evaluation.comparison_sentences import reading_of
-from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label
+from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label, read_template
 from medtune.evaluation.human.rating_page import page_policy
+from medtune.evaluation.metrics import metric_named
 from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report import answers, run_tables, score_tables
 from medtune.publishing.report.charts import draw_charts
@@ -29,18 +30,17 @@ def write_report(run: RunDir) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The page, under a policy that allows its one style and script, and no request at all."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     # Every value is escaped but those that are marked as markup here: the assets, and the charts, which ElementTree
     # wrote and escaped.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    style, script = _asset("report.css"), _asset("report.js")
+    template = read_template(_ASSETS / "report.html.jinja", autoescape=True)
+    style, script = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     charts = {
         name: {"title": chart.title, "svg": Markup(to_svg(chart, prefix="chart-"))}
         for name, chart in draw_charts(data).items()
     }
-    page = environment.from_string(_asset("report.html.jinja")).render(
+    page = template.render(
         policy=page_policy(style, script),
         style=Markup(style),
         script=Markup(script),
@@ -51,7 +51,7 @@ def render_report(data: ReportData) -> str:
         **_sections(data),
     )
     # What cannot be written, or would end a text for a browser, wherever it came from.
-    return harmless(page) + "\n"
+    return harmless(page)
 
 
 def _sections(data: ReportData) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "headline": [
             {
                 "name": metric_label(row.metric),
-                "direction": score_tables.direction(row.metric),
+                "direction": "lower is better" if metric_named(row.metric).lower_is_better else "higher is better",
                 "baseline": format_value(row.metric, row.baseline),
                 "tuned": format_value(row.metric, row.tuned),
                 "verdict": score_tables.verdict_cell(row.verdict),
@@ -96,7 +96,3 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "choices": run_tables.choice_table(provenance),
         "config": without_paths(dump_config(data.config)),
     }
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")

@@ -63,11 +63,6 @@ def verdict_cell(verdict: Verdict) -> Cell:
     return Cell(_VERDICTS[verdict], verdict.replace(" ", "-"))
 
 
-def direction(metric: str) -> str:
-    """Which way a metric is better, in words."""
-    return "lower is better" if metric_named(metric).lower_is_better else "higher is better"
-
-
 def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
     """Both models by metric: values, difference, interval, p after Holm's correction, verdict."""
     head = ("Metric", "Baseline", "Tuned", "Difference", "95 % interval", "p, Holm", "Verdict")
@@ -145,10 +140,9 @@ def length_table(data: ReportData) -> Table:
     for name, label in (("references", "references"), ("baseline", "baseline"), ("tuned", "tuned model")):
         tokens = counts.get(name, [])
         of = lengths.get(name)  # type: ignore[call-overload]
-        over = (
-            data.comparison.references.share_over_cap if name == "references" and data.comparison.references else None
-        )
-        cut = of.share_at_cap if of else over
+        cut = of.share_at_cap if of else None
+        if name == "references" and data.comparison.references:
+            cut = data.comparison.references.share_over_cap
         rows.append(
             (
                 label,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medtune.publishing.report.reading_run import Step
 from medtune.publishing.report.svg import COLOURS, HEIGHT, SMALL_SIZE, WIDTH, Chart, new_figure
@@ -67,7 +67,7 @@ def draw_speed(history: Sequence[Step]) -> Chart | None:
     )
 
 
-def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
+def draw_memory(provenance: Mapping[str, Any]) -> Chart | None:
     """Peak memory of every stage: the GPU's where there is one, else the process's."""
     peaks, on_gpu = stage_peaks(provenance)
     if not peaks:
@@ -102,10 +102,14 @@ def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
     return Chart("memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers are below.", figure)
 
 
-def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]:
+def stage_records(provenance: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the stages recorded, the report's own left out."""
+    return {name: cost for name, cost in provenance.get("stages", {}).items() if name != "report"}
+
+
+def stage_peaks(provenance: Mapping[str, Any]) -> tuple[dict[str, int], bool]:
     """Peak bytes of every stage, and whether they are a GPU's."""
-    stages = provenance.get("stages")
-    records = {name: cost for name, cost in stages.items() if name != "report"} if isinstance(stages, Mapping) else {}
+    records = stage_records(provenance)
     for key, on_gpu in (("peak_gpu_bytes", True), ("peak_rss_bytes", False)):
         peaks = {name: cost[key] for name, cost in records.items() if isinstance(cost.get(key), int) and cost[key] > 0}
         if peaks:
@@ -113,11 +117,9 @@ def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]
     return {}, False
 
 
-def planned_peak(provenance: Mapping[str, object]) -> int | None:
+def planned_peak(provenance: Mapping[str, Any]) -> int | None:
     """Bytes that the plan of the training step predicted, if it did."""
-    stages = provenance.get("stages")
-    train = stages.get("train", {}) if isinstance(stages, Mapping) else {}
-    plan = train.get("plan") or {}
+    plan = stage_records(provenance).get("train", {}).get("plan")
     peak = plan.get("peak_bytes") if isinstance(plan, Mapping) else None
     return peak if isinstance(peak, int) and peak > 0 else None
 
