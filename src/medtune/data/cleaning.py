@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from medtune.records import QAPair
 
@@ -24,6 +25,7 @@ CHANGES = (
 )
 DROPS = ("dropped_empty", "dropped_question_repeat", "dropped_short", "dropped_duplicate")
 
+_LABELS = ("qtype", "document_id", "focus", "source")
 _BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _REPEATED_MARK = re.compile(r"\?(?:\s*\?)+")
@@ -70,7 +72,7 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
             dropped.append((rule, pair))
             continue
         seen.add(key)
-        labels = {name: clean_text(getattr(pair, name)) for name in ("qtype", "document_id", "focus", "source")}
+        labels: dict[str, Any] = {name: clean_text(getattr(pair, name)) for name in _LABELS}
         kept.append(replace(pair, question=question, answer=rest, **labels))
     counts["rows_kept"] = len(kept)
     return Cleaned(kept, dict(counts), dropped)
