@@ -41,7 +41,7 @@ def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str
     # A cell is one line, and nothing in it is markup: a question type is whatever the source says.
     template = read_template(
         files("medtune.evaluation") / "comparison.md.jinja",
-        md=escape_markdown, difference=_difference, count=format_count,
+        md=escape_markdown, difference=_difference, counted=format_count,
     )  # fmt: skip
     return template.render(
         sentences=sentences,

@@ -1,4 +1,4 @@
-"""How metrics are called and their numbers written, the same in the tables, the terminal and the reading."""
+"""How metrics are called and their numbers written, the same everywhere they are shown; and templates of texts."""
 
 from __future__ import annotations
 
