@@ -115,7 +115,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
             unanswered += 1
             continue
         given = clean_text(values["id"])
-        values["id"] = given or _row_id(values["question"], values["answer"], seen, copies)
+        values["id"] = given or row_id(values["question"], values["answer"], seen, copies)
         if values["id"] in seen:
             fix = "ids must be unique, or leave data.columns.id out"
             raise DataError(origin, f"id {show_value(given)} is in two rows", fix)
@@ -131,7 +131,7 @@ def _column_names(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record))
 
 
-def _row_id(question: str, answer: str, taken: Collection[str], copies: Counter[str]) -> str:
+def row_id(question: str, answer: str, taken: Collection[str], copies: Counter[str]) -> str:
     """An id for a row that has none: a hash of its text, so that it does not depend on the row's place.
 
     Equal rows are told apart by a number. `copies` counts them, so that many need not be looked through for each.
