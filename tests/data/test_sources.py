@@ -1,9 +1,8 @@
-from collections import Counter
-
 """Sources of rows: columns, ids, fingerprints, and what is refused."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
