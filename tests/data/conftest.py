@@ -13,7 +13,7 @@ from medtune.config.checking import parse_config
 from medtune.config.schema import ColumnsSection
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.near_duplicates import SimilarAnswers
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.sources import SourceRows, read_source
 
 

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 
 from medtune.errors import DataError
-from medtune.evaluation.comparison import common_metrics, compare_measured, require_comparable_scores, require_same_rows
+from medtune.evaluation.comparison import (
+    common_metrics,
+    compare_measured,
+    compare_strata,
+    require_comparable_scores,
+    require_same_rows,
+    stratify,
+)
 from medtune.evaluation.metrics import MetricRows, metric_named
 from medtune.evaluation.metrics.perplexity import PERPLEXITY
 from medtune.evaluation.significance import Resamples, holm, paired_p_value
-from medtune.records import MetricTable, Prediction, Score
+from medtune.records import MetricTable, Prediction, QAPair, Score
 
 ROWS = 200
 DRAWN = Resamples.draw([f"topic {row // 2}" for row in range(ROWS)], resamples=1000, seed=0)  # 100 topics of two rows
@@ -205,3 +212,74 @@ def test_swapping_the_sides_swaps_the_signs() -> None:
     assert back.difference == -there.difference
     assert back.ci95 == pytest.approx((-there.ci95[1], -there.ci95[0]))
     assert back.p_value == pytest.approx(there.p_value)
+
+
+def labelled_row(number: int, qtype: str = "", source: str = "", *, template: bool = False) -> QAPair:
+    return QAPair(f"row-{number}", qtype, "What ?", "That.", source=source, template=template)
+
+
+def test_every_kind_of_stratum() -> None:
+    rows = [
+        labelled_row(0, "causes", "CDC", template=True),
+        labelled_row(1, "symptoms", "CDC"),
+        labelled_row(2, "causes", "NIH"),
+        labelled_row(3, "", "", template=True),
+    ]
+    strata = stratify(rows, {"question_exact": {"row-0"}, "focus": {"row-0", "row-2", "row-9"}})
+    assert strata == {
+        ("answer", "not template"): [1, 2],
+        ("answer", "template"): [0, 3],
+        ("question type", "causes"): [0, 2],
+        ("question type", "none given"): [3],
+        ("question type", "symptoms"): [1],
+        ("source", "CDC"): [0, 1],
+        ("source", "NIH"): [2],
+        ("source", "none given"): [3],
+        ("leak", "does not leak"): [1, 3],
+        ("leak", "leaks"): [0, 2],
+        ("leak", "leaks by exact question"): [0],
+        ("leak", "leaks by focus"): [0, 2],
+    }
+
+
+def test_a_kind_of_one_value_says_nothing() -> None:
+    rows = [labelled_row(number, "causes", "CDC") for number in range(3)]
+    assert stratify(rows, {}) == {}
+    assert stratify([], {}) == {}
+    assert list(stratify(rows, {"focus": ["row-1"]})) == [
+        ("leak", "does not leak"),
+        ("leak", "leaks"),
+        ("leak", "leaks by focus"),
+    ]
+
+
+def rows_of(metric: str, values: list[float]) -> MetricRows:
+    return MetricRows.of_values(metric_named(metric), values, "one-way")
+
+
+def test_each_stratum_is_scored_on_its_own_rows_and_groups() -> None:
+    before = [rows_of("rougeL", [0.1, 0.2, 0.3, 0.4]), rows_of("compat_rougeL", [0.0] * 4)]
+    after = [rows_of("compat_rougeL", [0.0] * 4), rows_of("rougeL", [0.2, 0.4, 0.3, 0.8])]
+    strata = {("source", "a"): [0, 1, 3], ("source", "b"): [2]}
+    first, second = compare_strata(strata, ["x", "x", "y", "z"], before, after, resamples=200, seed=0)
+    assert (first.kind, first.value, first.n, first.groups) == ("source", "a", 3, 2)
+    assert list(first.metrics) == ["rougeL"]  # the standard table alone
+    measured = first.metrics["rougeL"]
+    assert measured.baseline == pytest.approx(0.7 / 3)
+    assert measured.tuned == pytest.approx(1.4 / 3)
+    assert measured.difference == pytest.approx(0.7 / 3)
+    # Two groups, of two rows and of one: all of the first, all of the second.
+    assert measured.ci95 == pytest.approx((0.15, 0.4))
+    assert (second.n, second.groups) == (1, 1)
+    assert second.metrics["rougeL"].difference == 0
+    assert second.metrics["rougeL"].ci95 is None  # one group has no spread to show
+
+
+def test_losses_that_overflow_stay_in_their_stratum() -> None:
+    before, after = [rows_of("perplexity", [math.inf, 1.0, 1.0])], [rows_of("perplexity", [math.inf, 2.0, 2.0])]
+    strata = {("source", "a"): [0, 1], ("source", "b"): [1, 2]}
+    first, second = compare_strata(strata, ["", "", ""], before, after, resamples=100, seed=0)
+    assert math.isnan(first.metrics["perplexity"].difference)
+    assert first.metrics["perplexity"].ci95 is None
+    assert second.metrics["perplexity"].difference == pytest.approx(math.exp(2) - math.e)
+    assert second.metrics["perplexity"].ci95 == pytest.approx((math.exp(2) - math.e,) * 2)

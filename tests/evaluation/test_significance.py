@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
-from medtune.evaluation.metrics.bleu import bleu_from_sums, bleu_rows
+from medtune.evaluation.metrics.bleu import bleu_parts, bleu_rows
 from medtune.evaluation.significance import (
     Resamples,
     holm,
@@ -27,7 +27,7 @@ RESAMPLES = 1000
 
 
 def bleu_values(sums: Numbers) -> Numbers:
-    return np.array([bleu_from_sums(row) for row in sums])
+    return np.array([bleu_parts(row).score for row in sums])
 
 
 def mean_values(sums: Numbers) -> Numbers:
@@ -81,7 +81,7 @@ def official(references: list[str], systems: list[list[str]]) -> list[float]:
 
 
 def our_p_values(references: list[str], systems: list[list[str]], resampled: list[Numbers]) -> list[float]:
-    observed = [bleu_from_sums(bleu_rows(system, references).sum(axis=0)) for system in systems]
+    observed = [bleu_parts(bleu_rows(system, references).sum(axis=0)).score for system in systems]
     return [
         paired_p_value(values - resampled[0], value - observed[0])
         for values, value in zip(resampled[1:], observed[1:], strict=True)
@@ -104,7 +104,7 @@ def test_sacrebleus_p_follows_from_our_resamples(
     references: list[str], systems: list[list[str]], resampled: list[Numbers], official: list[float]
 ) -> None:
     """Its formula, absolute differences less their mean, on our numbers gives its p to the last digit."""
-    scores = [bleu_from_sums(bleu_rows(system, references).sum(axis=0)) for system in systems]
+    scores = [bleu_parts(bleu_rows(system, references).sum(axis=0)).score for system in systems]
     for values, score, p_value in zip(resampled[1:], scores[1:], official, strict=True):
         moved = np.abs(values - resampled[0])
         beyond = np.count_nonzero(moved - moved.mean() > abs(score - scores[0]))

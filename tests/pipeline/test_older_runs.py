@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from medtune.config.recipes import load_recipe
-from medtune.evaluation.artefacts import read_comparison
+from medtune.evaluation.result_files import read_comparison
 from medtune.inference.chat import Chat
 from medtune.pipeline.merge import merge_stage
 from medtune.pipeline.run import perform, run

@@ -189,7 +189,7 @@ def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, ti
     import torch
     import yaml  # type: ignore[import-untyped]
 
-    from medtune.evaluation.controls import worked_examples
+    from medtune.evaluation.control_answers import worked_examples
     from medtune.records import QAPair
 
     train, test = (

@@ -71,7 +71,7 @@ class Run:
         >>> row.metric, row.verdict
         ('bleu', ...)
         """
-        from medtune.evaluation.artefacts import read_comparison
+        from medtune.evaluation.result_files import read_comparison
 
         return ShownComparison.of(read_comparison(self._directory))
 

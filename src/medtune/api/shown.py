@@ -75,9 +75,9 @@ class ShownComparison(Shown, Comparison):
     @property
     def reading(self) -> list[str]:
         """What the numbers show, a sentence or two a point, generated from them."""
-        from medtune.evaluation.reading import read_comparison
+        from medtune.evaluation.comparison_sentences import reading_of
 
-        return list(read_comparison(self))
+        return reading_of(self).sentences
 
     def _print(self, console: Console) -> None:
         from medtune.evaluation.comparison_tables import print_comparison

@@ -26,7 +26,7 @@ def score_rows(
 ) -> dict[str, Score]:
     """Scores of one set of predictions. Raises MedtuneError."""
     rows = _read(predictions, "predictions", None if references is None else Path(references))
-    return files.score_predictions(rows, metrics, encoder, resamples)
+    return files.score_predictions(rows, metrics=metrics, encoder=encoder, resamples=resamples)
 
 
 def compare_rows(

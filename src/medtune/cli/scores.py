@@ -67,9 +67,13 @@ def compare(
     """
     prepare_process()
     if other is not None:
-        from medtune.evaluation.files import compare_files
+        from medtune.evaluation.files import compare_predictions, short_names
+        from medtune.evaluation.prediction_files import read_predictions
 
-        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=resamples, out=out))
+        rows, names = (read_predictions(target), read_predictions(other)), short_names(target, other)
+        show_comparison(
+            compare_predictions(*rows, names, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+        )
         return
     from medtune.errors import ConfigError
 
@@ -103,9 +107,11 @@ def score(
     from rich.console import Console
 
     from medtune.evaluation.comparison_tables import print_scores
-    from medtune.evaluation.files import score_file
+    from medtune.evaluation.files import score_predictions
+    from medtune.evaluation.prediction_files import read_predictions
 
-    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+    rows = read_predictions(predictions, references)
+    scores = score_predictions(rows, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():
@@ -114,7 +120,7 @@ def score(
 
 def show_run_comparison(finished: RunDir) -> None:
     """Print a finished run's comparison."""
-    from medtune.evaluation.artefacts import read_comparison
+    from medtune.evaluation.result_files import read_comparison
 
     show_comparison(read_comparison(finished))
 
@@ -123,10 +129,10 @@ def show_comparison(comparison: Comparison) -> None:
     """Print the tables, then the reading."""
     from rich.console import Console
 
+    from medtune.evaluation.comparison_sentences import reading_of
     from medtune.evaluation.comparison_tables import print_comparison
-    from medtune.evaluation.reading import read_comparison
 
     console = Console()
     print_comparison(comparison, console)
-    for sentence in read_comparison(comparison):
+    for sentence in reading_of(comparison).sentences:
         console.print(f"- {sentence}", highlight=False, markup=False)

@@ -186,11 +186,6 @@ def named_part(pair: QAPair) -> SplitName | None:
     return PART_NAMES.get(pair.split.strip().lower())
 
 
-def remove_groups(pairs: Iterable[QAPair], groups: set[str]) -> list[QAPair]:
-    """Rows whose group is not among `groups`."""
-    return [pair for pair in pairs if pair.group not in groups]
-
-
 def sample_rows(pairs: Sequence[QAPair], limit: int | None, seed: int) -> list[QAPair]:
     """A seeded random sample of at most `limit` rows; a smaller sample is a prefix of a larger one."""
     ordered = sorted(pairs, key=lambda pair: seeded_order(seed, pair.id))

@@ -1,18 +1,23 @@
-"""Two systems side by side on the same rows, with a paired test; refused unless they were measured alike."""
+"""Two systems side by side on the same rows, with a paired test; refused unless they were measured alike.
+
+Strata are parts of the rows. Their differences carry intervals and no p-values: strata are for looking.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from medtune.data.leakage import KIND_NAMES
 from medtune.errors import DataError, Problem
 from medtune.evaluation.metrics import MetricRows, metric_named
 from medtune.evaluation.significance import SIGNIFICANCE_LEVEL, Resamples, holm, rows_needed
-from medtune.records import ComparisonRow, Prediction, Score, Verdict
+from medtune.records import ComparisonRow, Prediction, QAPair, Score, Stratum, StratumMetric, Verdict
 
 
 def compare_measured(
@@ -88,9 +93,14 @@ def common_metrics(measured: Sequence[MetricRows], scores: Mapping[str, Score]) 
     return [rows for rows in measured if rows.name in scores]
 
 
-def _compare_metric(before: MetricRows, after: MetricRows, resamples: Resamples, tests: int) -> ComparisonRow:
+def resampled_differences(before: MetricRows, after: MetricRows, resamples: Resamples) -> NDArray[np.float64]:
+    """The metric of `after` minus that of `before` in every resample, shape (r,)."""
     with np.errstate(invalid="ignore"):  # inf - inf, of perplexities that overflow
-        differences = after.values(resamples.sums(after.rows)) - before.values(resamples.sums(before.rows))
+        return after.values(resamples.sums(after.rows)) - before.values(resamples.sums(before.rows))
+
+
+def _compare_metric(before: MetricRows, after: MetricRows, resamples: Resamples, tests: int) -> ComparisonRow:
+    differences = resampled_differences(before, after, resamples)
     baseline, tuned = before.value(), after.value()
     observed = tuned - baseline  # NaN where both are infinite: no number says which is larger
     p_value = resamples.p_value(differences, observed)
@@ -117,3 +127,55 @@ def _judge(row: ComparisonRow, p_adjusted: float) -> Verdict:
     if p_adjusted >= SIGNIFICANCE_LEVEL:
         return "not distinguishable"
     return "better" if (row.difference < 0) == metric_named(row.metric).lower_is_better else "worse"
+
+
+def stratify(rows: Sequence[QAPair], leaks: Mapping[str, Collection[str]]) -> dict[tuple[str, str], list[int]]:
+    """Places in `rows` by kind and value of stratum: answer, question type, source, leak.
+
+    `leaks` maps a kind of leak to the ids of test rows that it touches. A kind with one value says nothing and is left
+    out.
+    """
+    leaking = {id for ids in leaks.values() for id in ids}
+    places: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, row in enumerate(rows):
+        places["answer"]["template" if row.template else "not template"].append(place)
+        places["question type"][row.qtype or "none given"].append(place)
+        places["source"][row.source or "none given"].append(place)
+        places["leak"]["leaks" if row.id in leaking else "does not leak"].append(place)
+        for kind, ids in leaks.items():
+            if row.id in ids:
+                places["leak"][f"leaks by {KIND_NAMES[kind]}"].append(place)
+    return {
+        (kind, value): values[value] for kind, values in places.items() if len(values) > 1 for value in sorted(values)
+    }
+
+
+def compare_strata(
+    strata: Mapping[tuple[str, str], Sequence[int]],
+    groups: Sequence[str],
+    baseline: Sequence[MetricRows],
+    tuned: Sequence[MetricRows],
+    *,
+    resamples: int,
+    seed: int,
+) -> list[Stratum]:
+    """Every standard metric of both models on each stratum; `groups` are those of all rows."""
+    after = {rows.name: rows for rows in tuned}
+    compared = []
+    for (kind, value), places in strata.items():
+        picked = np.asarray(places)
+        drawn = Resamples.draw([groups[place] for place in places], resamples=resamples, seed=seed)
+        metrics = {
+            rows.name: _compare_stratum(rows, after[rows.name], picked, drawn)
+            for rows in baseline
+            if rows.metric.table == "standard"
+        }
+        compared.append(Stratum(kind, value, len(places), drawn.group_count, metrics))
+    return compared
+
+
+def _compare_stratum(before: MetricRows, after: MetricRows, picked: np.ndarray, drawn: Resamples) -> StratumMetric:
+    before, after = replace(before, rows=before.rows[picked]), replace(after, rows=after.rows[picked])
+    baseline, tuned = before.value(), after.value()
+    interval = drawn.interval(resampled_differences(before, after, drawn))
+    return StratumMetric(baseline, tuned, tuned - baseline, interval)

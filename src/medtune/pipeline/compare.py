@@ -23,21 +23,20 @@ class _Leaking:
 
 def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Compare what the stages before it measured. Raises DataError if it was not measured alike."""
-    from medtune.evaluation.artefacts import write_comparison
+    from medtune.evaluation.comparison_sentences import reading_of
     from medtune.evaluation.comparison_tables import comparison_markdown
-    from medtune.evaluation.reading import read_comparison
+    from medtune.evaluation.result_files import write_comparison
 
     comparison = _compare(run_dir)
     title = f"# {run_dir.config.model.base} before and after tuning\n\n"
-    write_comparison(run_dir, comparison, title + comparison_markdown(comparison, read_comparison(comparison)))
+    write_comparison(run_dir, comparison, title + comparison_markdown(comparison, reading_of(comparison).sentences))
 
 
 def _compare(run_dir: RunDir) -> Comparison:
-    from medtune.evaluation.artefacts import read_measured
-    from medtune.evaluation.comparison import compare_measured, require_same_rows
-    from medtune.evaluation.lengths import answer_lengths, reference_lengths
+    from medtune.evaluation.comparison import compare_measured, compare_strata, require_same_rows, stratify
+    from medtune.evaluation.measurement import answer_lengths, reference_lengths
+    from medtune.evaluation.result_files import read_measured
     from medtune.evaluation.significance import Resamples
-    from medtune.evaluation.strata import compare_strata, stratify
 
     config = run_dir.config
     names: list[ControlName] = list(config.evaluation.controls)
@@ -76,7 +75,7 @@ def _compare_control(
     run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], resamples: Resamples
 ) -> Control:
     from medtune.evaluation.comparison import common_metrics, compare_measured
-    from medtune.evaluation.controls import DESCRIPTIONS
+    from medtune.evaluation.control_answers import DESCRIPTIONS
 
     scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
     if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):

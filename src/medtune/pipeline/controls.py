@@ -27,7 +27,7 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
 
 
 def _few_shot(run_dir: RunDir, record: dict[str, Any]) -> list[Prediction]:
-    from medtune.evaluation.controls import EXAMPLES, room_for_examples, tokens_as_examples, worked_examples
+    from medtune.evaluation.control_answers import EXAMPLES, room_for_examples, tokens_as_examples, worked_examples
     from medtune.inference.predictions import predict
 
     config = run_dir.config
@@ -48,7 +48,7 @@ def _few_shot(run_dir: RunDir, record: dict[str, Any]) -> list[Prediction]:
 
 def _text_controls(run_dir: RunDir) -> dict[SystemName, list[Prediction]]:
     """The controls that no model writes, cut at the cap as a model's answers are."""
-    from medtune.evaluation.controls import capped_answers, nearest_answers, random_answers
+    from medtune.evaluation.control_answers import capped_answers, nearest_answers, random_answers
 
     config, train, test = run_dir.config, run_dir.read_split("train"), rows_to_test(run_dir)
     renderer = renderer_of(run_dir.pinned_config)

@@ -28,10 +28,10 @@ def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) ->
 
 def measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], precision: str) -> None:
     """Score the predictions of each system, and write them with their statistics and scores."""
-    from medtune.evaluation.artefacts import write_system
     from medtune.evaluation.encoder import resolve_encoder
+    from medtune.evaluation.measurement import measure_rows, score_rows
     from medtune.evaluation.metrics import metric_named, needs_encoder
-    from medtune.evaluation.scores import measure_rows, score_rows
+    from medtune.evaluation.result_files import write_system
     from medtune.evaluation.significance import Resamples
     from medtune.storage.hub import fetch_snapshot
 

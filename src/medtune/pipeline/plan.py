@@ -68,7 +68,7 @@ def row_sizes(config: Config) -> RowSizes:
         except ModelError:
             pass
         else:
-            from medtune.data.prepare import prepare_data
+            from medtune.data.preparation import prepare_data
 
             return sizes_of(config, renderer, prepare_data(config).split)
     return assumed_sizes(config)

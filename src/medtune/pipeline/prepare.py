@@ -11,7 +11,7 @@ from medtune.runtime.progress import console, say
 def prepare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Read, clean, split and audit the rows of the recipe's source."""
     from medtune.data.audit_tables import print_leakage
-    from medtune.data.prepare import prepare_data
+    from medtune.data.preparation import prepare_data
     from medtune.data.token_lengths import audit_prepared
     from medtune.model.loaded import renderer_of
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medtune.config.schema import Config
+from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count
 from medtune.evaluation.human.results import SCORES_FILE
@@ -65,17 +66,6 @@ class _Recorded:
     hardware: _Hardware = _Hardware()
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
-
-
-@dataclass(frozen=True)
-class _Found:
-    rows: int
-    share: float
-
-
-@dataclass(frozen=True)
-class _Audit:
-    leakage: dict[str, dict[str, dict[str, _Found]] | None] = field(default_factory=dict)
 
 
 def read_recorded(run: RunDir) -> _Recorded:
@@ -162,15 +152,12 @@ def leakage_rows(run: RunDir) -> list[tuple[str, str, str]]:
     """What test rows share with training rows: kind, how many in this split, and the share in a random one."""
     if not run.audit_file.is_file():
         return []
-    leakage = run.read_as(_Audit, run.audit_file).leakage
-    rows = []
-    for kind, found in leakage.items():
-        if found is None or kind not in KIND_NAMES:
-            continue
-        own, dealt = (found.get(split, {}).get("in_train") for split in ("split", "random"))
-        if own is not None and dealt is not None:
-            rows.append((KIND_NAMES[kind], f"{own.rows:,} ({own.share:.1%})", f"{dealt.share:.1%}"))
-    return rows
+    found = run.read_as(Audit, run.audit_file).leakage
+    return [
+        (KIND_NAMES[kind], f"{own.rows:,} ({own.share:.1%})", f"{leak.random.in_train.share:.1%}")
+        for kind, leak in found.items()
+        if leak and leak.random and kind in KIND_NAMES and (own := leak.split.in_train)
+    ]
 
 
 def human_lines(run: RunDir) -> list[str]:

@@ -29,8 +29,9 @@ def merge_sentences(record: MergeRecord, *, evaluated: bool = True, public: bool
     `public` leaves out why it was not measured and what to do, which is for whoever has the run.
     """
     origin = record.base + (f" at {record.revision[:12]}" if record.revision else "")
+    size = f"{record.bytes / 1e9:.1f} GB" if record.bytes >= 10**9 else f"{record.bytes / 1e6:.1f} MB"
     sentences = [
-        f"The adapter is merged into {origin}: {_size(record.bytes)} of {record.dtype} weights in "
+        f"The adapter is merged into {origin}: {size} of {record.dtype} weights in "
         f"{record.shards} file{'s' if record.shards != 1 else ''}."
     ]
     if record.measured is None:
@@ -111,7 +112,3 @@ def _beyond(found: MergeMeasurement, evaluated: bool, public: bool) -> str:
 
 def _nats(value: float) -> str:
     return f"{value:.4f}" if value >= 0.001 else f"{value:.6f}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medtune import __version__
-from medtune.evaluation.artefacts import read_comparison as read_files
+from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
-from medtune.evaluation.formatting import escape_markdown, metric_label
+from medtune.evaluation.formatting import escape_markdown, metric_label, read_template
 from medtune.evaluation.metrics import metric_named
-from medtune.evaluation.reading import reading_of
+from medtune.evaluation.result_files import read_comparison
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import FORMATS
@@ -55,7 +55,7 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
 
     names = public_names(run, request.base_model)
     licence = base_licence(run, names)
-    comparison = read_files(run) if run.is_complete("compare") else None
+    comparison = read_comparison(run) if run.is_complete("compare") else None
     # Nobody should find the scores by the name of a merged model that differs from the one measured.
     indexed = comparison if not request.merged or is_within_bound(request.merge) else None
     title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
@@ -99,16 +99,14 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
 
 
 def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     names = public_names(run, request.base_model)
     # A path is looked for before Markdown's escapes change its letters.
-    environment.filters["md"] = lambda text: escape_markdown(names.scrub(text))
-    template = (files("medtune.publishing") / "card.md.jinja").read_text(encoding="utf-8")
+    template = read_template(
+        files("medtune.publishing") / "card.md.jinja", md=lambda text: escape_markdown(names.scrub(text))
+    )
     config, recorded = run.config, card_sections.read_recorded(run)
     reading = reading_of(comparison) if comparison else None
-    page = environment.from_string(template).render(
+    page = template.render(
         title=title,
         names=names,
         licence=base_licence(run, names),

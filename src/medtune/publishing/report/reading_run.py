@@ -9,10 +9,10 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.audit_record import Audit
 from medtune.errors import RunDirError
-from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
+from medtune.evaluation.human.human_scores import CriterionScore, WinRate
 from medtune.evaluation.human.results import SCORES_FILE
-from medtune.evaluation.human.scoring import CriterionScore, WinRate
+from medtune.evaluation.result_files import read_comparison, read_measured
 from medtune.publishing.card_sections import merge_lines
 from medtune.publishing.public_names import public_config, public_names
 from medtune.records import Comparison, ModelName, Prediction

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from comparisons import compare, control, of_rows, row
-from medtune.evaluation.controls import DESCRIPTIONS
-from medtune.evaluation.reading import read_comparison, reading_of
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.control_answers import DESCRIPTIONS
 from medtune.records import Comparison, ControlName, Lengths, Prediction, ReferenceLengths, Stratum, Verdict
 
 MakePredictions = Callable[..., list[Prediction]]
@@ -27,7 +27,7 @@ def test_the_verdict_comes_first_with_its_n_and_groups() -> None:
         row("perplexity", math.inf, math.inf, "undefined"),
         row("compat_bleu", 0.05, 0.09, table="compat"),
     )
-    assert read_comparison(comparison)[0] == (
+    assert reading_of(comparison).sentences[0] == (
         "On 500 questions in 300 groups the tuned model, against the baseline, is better by BLEU and ROUGE-1 F1; "
         "worse by ROUGE-L F1; not distinguishable by exact match; not comparable by perplexity "
         "(Holm-corrected p < 0.05)."
@@ -36,21 +36,21 @@ def test_the_verdict_comes_first_with_its_n_and_groups() -> None:
 
 def test_what_is_unclear_says_how_far_it_is_from_clear() -> None:
     unclear = row("bleu", 5, 5.25, "not distinguishable", rows_needed=12_345)
-    sentences = read_comparison(of_rows(unclear, row("rouge1", 0.2, 0.2, "not distinguishable", rows_needed=999)))
+    sentences = reading_of(of_rows(unclear, row("rouge1", 0.2, 0.2, "not distinguishable", rows_needed=999))).sentences
     assert (
         "BLEU differs by +0.25, 95 % interval [+0.15, +0.35], which 500 rows cannot tell from chance; a true "
         "difference of that size would take about 12,345 rows to find."
     ) in sentences
     assert not any("999" in sentence for sentence in sentences)  # no headline metric
-    text = "\n".join(read_comparison(of_rows(replace(unclear, rows_needed=None, ci95=None))))
+    text = "\n".join(reading_of(of_rows(replace(unclear, rows_needed=None, ci95=None))).sentences)
     assert "BLEU differs by +0.25, which 500 rows cannot tell from chance.\n" in text
-    assert "cannot tell from chance.\n" in "\n".join(read_comparison(of_rows(replace(unclear, rows_needed=400))))
-    assert "cannot tell" not in "\n".join(read_comparison(of_rows(row("bleu", 5, 9))))
+    assert "cannot tell from chance.\n" in "\n".join(reading_of(of_rows(replace(unclear, rows_needed=400))).sentences)
+    assert "cannot tell" not in "\n".join(reading_of(of_rows(row("bleu", 5, 9))).sentences)
 
 
 def test_files_are_named_without_an_article() -> None:
     comparison = of_rows(row("bleu", 5, 9), row("perplexity", 9, 5), row("exact_match", 0, 0.5), names=("gpt", "mine"))
-    text = "\n".join(read_comparison(comparison))
+    text = "\n".join(reading_of(comparison).sentences)
     assert "300 groups mine, against gpt, is better by" in text
     assert "mine gives the references' wording more probability" in text
     assert "0 of gpt's and 250 of mine's 500 answers equal" in text
@@ -72,7 +72,7 @@ def test_a_control_that_is_not_beaten_comes_first(verdict: Verdict) -> None:
     )
     beaten = control("nearest_question", row("bleu", 7, 8.5), row("rougeL", 0.2, 0.3))
     comparison = of_rows(*ALL_UNCLEAR, controls=(beaten, lost), lengths=cut_lengths(0.5, 0.5))
-    sentences = read_comparison(comparison)
+    sentences = reading_of(comparison).sentences
     assert sentences[1] == (
         f"Tuning does not beat a random training answer of the same question type: BLEU 8.50 against 9.00 ({verdict})."
     )
@@ -84,7 +84,7 @@ def test_a_control_that_is_not_beaten_comes_first(verdict: Verdict) -> None:
 def test_every_control_that_is_not_beaten_is_named() -> None:
     names: tuple[ControlName, ...] = ("few_shot", "random_answer", "nearest_question")
     controls = tuple(control(name, row("bleu", 9, 8, "worse"), row("rougeL", 0.3, 0.2, "worse")) for name in names)
-    sentences = read_comparison(of_rows(row("bleu", 5, 8), controls=controls))
+    sentences = reading_of(of_rows(row("bleu", 5, 8), controls=controls)).sentences
     for name, sentence in zip(names, sentences[1:4], strict=True):
         assert sentence == (
             f"Tuning does not beat {DESCRIPTIONS[name]}: BLEU 8.00 against 9.00 (worse), "
@@ -96,7 +96,7 @@ def test_every_control_that_is_not_beaten_is_named() -> None:
 def test_beaten_controls_are_listed() -> None:
     names: tuple[ControlName, ...] = ("random_answer", "nearest_question")
     controls = tuple(control(name, row("bleu", 2, 8), row("exact_match", 0, 0, "undefined")) for name in names)
-    sentences = read_comparison(of_rows(row("bleu", 5, 8), controls=controls))
+    sentences = reading_of(of_rows(row("bleu", 5, 8), controls=controls)).sentences
     assert sentences[1] == (
         "By every headline metric tuning beats a random training answer of the same question type and the answer of "
         "the nearest training question of the same type (TF-IDF)."
@@ -105,7 +105,7 @@ def test_beaten_controls_are_listed() -> None:
 
 def test_the_ceiling_is_no_rival() -> None:
     ceiling = control("cut_reference", row("bleu", 60, 8, "worse"), row("rougeL", 0.75, 0.2, "worse"))
-    sentences = read_comparison(of_rows(row("bleu", 5, 8), controls=(ceiling,)))
+    sentences = reading_of(of_rows(row("bleu", 5, 8), controls=(ceiling,))).sentences
     assert sentences[1] == (
         "The ceiling under this cap, the reference answer itself, cut at the cap, scores BLEU 60.00 and "
         "ROUGE-L F1 0.7500."
@@ -116,7 +116,7 @@ def test_the_ceiling_is_no_rival() -> None:
 def test_controls_without_a_headline_metric_are_judged_by_what_there_is() -> None:
     lost = control("random_answer", row("rouge1", 0.3, 0.2, "worse"), row("compat_rouge1", 0.3, 0.2, table="compat"))
     nothing = control("cut_reference")
-    sentences = read_comparison(of_rows(row("rouge1", 0.1, 0.2), controls=(lost, nothing, control("few_shot"))))
+    sentences = reading_of(of_rows(row("rouge1", 0.1, 0.2), controls=(lost, nothing, control("few_shot")))).sentences
     assert (
         sentences[1]
         == f"Tuning does not beat {DESCRIPTIONS['random_answer']}: ROUGE-1 F1 0.2000 against 0.3000 (worse)."
@@ -128,7 +128,7 @@ def test_controls_without_a_headline_metric_are_judged_by_what_there_is() -> Non
 
 
 def warnings(comparison: Comparison) -> list[str]:
-    return [sentence for sentence in read_comparison(comparison) if sentence.startswith("Warning:")]
+    return [sentence for sentence in reading_of(comparison).sentences if sentence.startswith("Warning:")]
 
 
 def cut_lengths(before: float, after: float) -> dict[str, Lengths]:
@@ -160,7 +160,7 @@ def test_the_cap_is_told_and_warned_of_above_five_percent(
         for count in cut
     ]
     comparison = compare(*sides)
-    text = "\n".join(read_comparison(comparison))
+    text = "\n".join(reading_of(comparison).sentences)
     assert f"cut {cut[0] / 20:.1%} of the answers before and {cut[1] / 20:.1%} after" in text
     assert "Answers took 19.5 new tokens on average before and 19.5 after; the references have 4.0." in text
     found = [warning for warning in warnings(comparison) if "of the answers" in warning]
@@ -190,13 +190,13 @@ def test_leaks() -> None:
 
 def test_warnings_precede_details() -> None:
     comparison = of_rows(row("bleu", 5, 9), row("perplexity", 9, 5), references=ReferenceLengths(8, 9.0, 9.0, 0.5))
-    sentences = read_comparison(comparison)
+    sentences = reading_of(comparison).sentences
     assert sentences[1].startswith("Warning:")
     assert sentences[2].startswith("Perplexity of the reference answers fell")
 
 
 def test_nothing_to_compare() -> None:
-    (sentence,) = read_comparison(of_rows())
+    (sentence,) = reading_of(of_rows()).sentences
     assert sentence.endswith("is no measure of medical correctness.")
 
 
@@ -209,7 +209,9 @@ def test_the_readings_parts_are_its_sentences() -> None:
         lengths={"baseline": low, "tuned": low},
     )
     reading = reading_of(comparison)
-    assert reading.sentences == read_comparison(comparison)
+    assert reading.sentences == [
+        *reading.verdict, *reading.controls, *reading.unclear, *reading.warnings, *reading.analysis, reading.limits,
+    ]  # fmt: skip
     assert [len(part) for part in (reading.verdict, reading.controls, reading.unclear)] == [1, 1, 1]
     assert all(warning.startswith("Warning: ") for warning in reading.warnings)
     assert any("the cap cut more than 5%" in warning for warning in reading.warnings)

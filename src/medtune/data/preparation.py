@@ -9,13 +9,12 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data import cleaning
-from medtune.data.focus import FocusOrigin, fill_focus
+from medtune.data.focus import fill_focus
 from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
 from medtune.data.sources import SourceRows, read_source
 from medtune.data.splits import (
     assign_groups,
     named_part,
-    remove_groups,
     require_rows,
     sample_rows,
     split_by_column,
@@ -47,22 +46,19 @@ def prepare_data(config: Config) -> Prepared:
     """Rows of `config.data` as train, validation and test. Raises DataError if they cannot be read or split so."""
     data = config.data
     read = read_source(data.source, data.columns, data.revision)
-    cleaned = _clean(data.source, read)
-    pairs, focus = fill_focus(cleaned.pairs)
-    report = {"cleaning_version": cleaning.VERSION, "source": _counts(read, cleaned, focus)}
+    pairs, counts, dropped = _clean(data.source, read)
+    report: dict[str, Any] = {"cleaning_version": cleaning.VERSION, "source": counts}
     provenance = {"source": data.source, "revision": read.revision, "fingerprint": read.fingerprint()}
-    dropped = cleaned.dropped
     test: list[QAPair] = []
     if data.test_source is not None:
         test_read = read_source(data.test_source, data.columns)
         taken = {pair.id for pair in read.pairs}
         renamed = [replace(pair, id=f"test-{pair.id}") if pair.id in taken else pair for pair in test_read.pairs]
-        test_cleaned = _clean(data.test_source, replace(test_read, pairs=renamed))
-        test, test_focus = fill_focus(test_cleaned.pairs)
-        report["test_source"] = _counts(test_read, test_cleaned, test_focus)
+        test, report["test_source"], test_dropped = _clean(data.test_source, replace(test_read, pairs=renamed))
         provenance |= {"test_source": data.test_source, "test_fingerprint": test_read.fingerprint()}
-        dropped = [*dropped, *test_cleaned.dropped]
-    similar = _compare([*pairs, *test])
+        dropped += test_dropped
+    with progress_bar("Comparing answers", len(pairs) + len(test), unit="answers") as advance:
+        similar = find_similar_answers([pair.answer for pair in (*pairs, *test)], advance)
     rows = assign_groups([*pairs, *test], similar)
     split = _split(rows[: len(pairs)], rows[len(pairs) :], config, report)
     split = Split(tuple(sample_rows(split.train, data.train_limit, config.seed)), split.validation, split.test)
@@ -71,23 +67,18 @@ def prepare_data(config: Config) -> Prepared:
     return Prepared(split, report, provenance, rows, similar, dropped)
 
 
-def _clean(source: str, read: SourceRows) -> cleaning.Cleaned:
-    """Raises DataError, with the rules that dropped rows, if they dropped them all."""
+def _clean(source: str, read: SourceRows) -> tuple[list[QAPair], dict[str, Any], list[tuple[str, QAPair]]]:
+    """Clean rows with their focus, what was counted, and the dropped rows by rule.
+
+    Raises DataError, with the rules that dropped rows, if they dropped them all.
+    """
     cleaned = cleaning.clean_pairs(read.pairs)
     if not cleaned.pairs:
         dropped = Counter(rule.replace("_", " ") for rule, _ in cleaned.dropped)
         rules = ", ".join(f"{rule}: {rows:,}" for rule, rows in dropped.items())
         raise DataError(source, f"cleaning left none of its {len(read.pairs):,} rows ({rules})", "check its columns")
-    return cleaned
-
-
-def _counts(read: SourceRows, cleaned: cleaning.Cleaned, focus: FocusOrigin) -> dict[str, Any]:
-    return {"unanswered": read.unanswered, **cleaned.counts, "focus": focus}
-
-
-def _compare(pairs: Sequence[QAPair]) -> SimilarAnswers:
-    with progress_bar("Comparing answers", len(pairs), unit="answers") as advance:
-        return find_similar_answers([pair.answer for pair in pairs], advance)
+    pairs, focus = fill_focus(cleaned.pairs)
+    return pairs, {"unanswered": read.unanswered, **cleaned.counts, "focus": focus}, cleaned.dropped
 
 
 def _split(source: Sequence[QAPair], test: Sequence[QAPair], config: Config, report: dict[str, Any]) -> Split:
@@ -100,7 +91,8 @@ def _split(source: Sequence[QAPair], test: Sequence[QAPair], config: Config, rep
     deal = split_random if settings.method == "random" else split_grouped
     if config.data.test_source is None:
         return deal(source, validation=settings.validation, test=settings.test, seed=config.seed)
-    left = remove_groups(source, {pair.group for pair in test})
+    groups = {pair.group for pair in test}
+    left = [pair for pair in source if pair.group not in groups]
     report["removed_for_test_source"] = len(source) - len(left)
     kept = deal(left, validation=settings.validation, test=0.0, seed=config.seed)
     return Split(kept.train, kept.validation, tuple(test))

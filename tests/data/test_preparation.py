@@ -11,7 +11,7 @@ import pytest
 from medtune.config.checking import parse_config
 from medtune.config.schema import Config
 from medtune.data.cleaning import normalize_question
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.sources import DEMO_SOURCE
 from medtune.data.splits import sample_rows
 from medtune.errors import DataError

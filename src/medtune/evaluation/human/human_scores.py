@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from medtune.evaluation.human.agreement import RaterAgreement, measure_agreement
 from medtune.evaluation.human.blinding import Key
 from medtune.evaluation.human.ratings import Judgement
-from medtune.evaluation.human.resampling import mean_interval, sign_flip_p_value
 from medtune.evaluation.human.rubric import CRITERIA, Side, rating_column
-from medtune.evaluation.significance import SIGNIFICANCE_LEVEL
+from medtune.evaluation.significance import SIGNIFICANCE_LEVEL, Interval, Resamples, percentile_interval
+
+_RESAMPLES = 10_000
+_SEED = 0
 
 PreferenceVerdict = Literal["better", "worse", "not distinguishable"]
 
@@ -94,15 +99,13 @@ def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
     Intervals resample the groups of rows with all of their judgements: they cover other questions of this kind rated
     by the same people, and not other raters.
     """
-    raters = {
-        name: RaterCount(len(own), sum(judgement.is_complete for judgement in own))
-        for name, own in _by_rater(judgements).items()
-    }
+    touched = Counter(judgement.rater for judgement in judgements)
+    complete = Counter(judgement.rater for judgement in judgements if judgement.is_complete)
     criteria = {criterion.name: _criterion_score(criterion.name, judgements, key) for criterion in CRITERIA}
     return HumanScores(
         sheet=key.sheet,
         sheet_items=len(key.items),
-        raters=raters,
+        raters={name: RaterCount(items, complete[name]) for name, items in touched.items()},
         win_rate=_win_rate([judgement for judgement in judgements if judgement.preference], key),
         criteria={name: score for name, score in criteria.items() if score},
         agreement=measure_agreement(judgements),
@@ -179,8 +182,28 @@ def _groups(judgements: Sequence[Judgement], key: Key) -> list[str]:
     return [f"group {entry.group}" if entry.group else f"item {item}" for item, entry in entries]
 
 
-def _by_rater(judgements: Sequence[Judgement]) -> Mapping[str, list[Judgement]]:
-    found: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        found.setdefault(judgement.rater, []).append(judgement)
-    return found
+def mean_interval(values: Sequence[float], groups: Sequence[str]) -> Interval:
+    """Return the 95 % bootstrap interval of the mean of `values`; whole groups are drawn, all their values with them.
+
+    A resample's mean is its sum over its own count: groups differ in size.
+    """
+    resamples = Resamples.draw(groups, resamples=_RESAMPLES, seed=_SEED)
+    sums, counts = resamples.sums(np.column_stack([values, np.ones(len(values))])).T
+    interval = percentile_interval(sums / counts)
+    assert interval is not None, "ratings are finite"
+    return interval
+
+
+def sign_flip_p_value(outcomes: Sequence[int], groups: Sequence[str]) -> float:
+    """Return the two-sided p-value of Σ outcomes when each group's sum is as likely to be positive as negative.
+
+    That is what random sides make true of two models that raters cannot tell apart (Fisher's randomisation test). The
+    observed signs count as one of the draws, so that the value is never 0 (Phipson and Smyth, 2010).
+    """
+    sums: dict[str, int] = {}
+    for outcome, group in zip(outcomes, groups, strict=True):
+        sums[group] = sums.get(group, 0) + outcome
+    by_group = np.array(list(sums.values()))
+    signs = np.random.default_rng(_SEED).choice([-1, 1], size=(_RESAMPLES, len(by_group)))
+    as_far = np.abs(signs @ by_group) >= abs(by_group.sum())
+    return float((as_far.sum() + 1) / (_RESAMPLES + 1))

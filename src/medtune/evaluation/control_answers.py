@@ -30,7 +30,7 @@ EXAMPLES = 3
 def random_answers(train: Sequence[QAPair], test: Sequence[QAPair], seed: int) -> list[str]:
     """For each test row the answer of a random training row of its question type, or of any where there is none."""
     by_type = _by_type(train)
-    return [_from_random_place(_candidates(by_type, row), row, seed)[0].answer for row in test]
+    return [_from_random_place(by_type, row, seed)[0].answer for row in test]
 
 
 def nearest_answers(train: Sequence[QAPair], test: Sequence[QAPair]) -> list[str]:
@@ -76,7 +76,7 @@ def worked_examples(
         share = room[row.id] / EXAMPLES
         others = (
             other
-            for other in _from_random_place(_candidates(eligible, row), row, seed)
+            for other in _from_random_place(eligible, row, seed)
             if (not row.group or other.group != row.group) and (turn_tokens(other) or 0) <= share
         )
         chosen[row.id] = list(islice(others, EXAMPLES))
@@ -93,12 +93,9 @@ def _by_type(rows: Sequence[QAPair]) -> dict[str, list[QAPair]]:
     return dict(by_type)
 
 
-def _candidates(by_type: Mapping[str, list[QAPair]], row: QAPair) -> list[QAPair]:
-    return by_type.get(row.qtype) or by_type.get("", [])
-
-
-def _from_random_place(rows: Sequence[QAPair], row: QAPair, seed: int) -> list[QAPair]:
-    """`rows`, which are shuffled, from a place that depends on `row` and `seed`, around to where it began."""
+def _from_random_place(by_type: Mapping[str, list[QAPair]], row: QAPair, seed: int) -> list[QAPair]:
+    """Shuffled rows of the type of `row`, or of any where there is none, from a place that depends on it and `seed`."""
+    rows = by_type.get(row.qtype) or by_type.get("", [])
     start = int.from_bytes(seeded_order(seed, row.id)[:8]) % max(1, len(rows))
     return [*rows[start:], *rows[:start]]
 
@@ -107,8 +104,8 @@ def tokens_as_examples(renderer: PromptRenderer, pairs: Sequence[QAPair], cap: i
     """How many tokens each row takes as a worked example; None where its answer is longer than the cap allows."""
     word = QAPair("", "", "a", "a")
     overhead = len(renderer.prompt_ids("a", [word])) - len(renderer.prompt_ids("a"))
-    questions = renderer.count_tokens_of([pair.question for pair in pairs])
-    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    questions = renderer.count_tokens([pair.question for pair in pairs])
+    answers = renderer.count_tokens([pair.answer for pair in pairs])
     return {
         pair: None if answer >= cap else overhead + question + answer
         for pair, question, answer in zip(pairs, questions, answers, strict=True)
@@ -125,7 +122,7 @@ def room_for_examples(
     if positions is None:
         return dict.fromkeys((pair.id for pair in pairs), math.inf)
     prompts = renderer.prompts([pair.question for pair in pairs])
-    answers = renderer.count_tokens_of([pair.answer for pair in pairs])
+    answers = renderer.count_tokens([pair.answer for pair in pairs])
     return {
         pair.id: positions - len(prompt) - max(cap, answer + 1)
         for pair, prompt, answer in zip(pairs, prompts, answers, strict=True)
@@ -136,7 +133,7 @@ def capped_answers(
     renderer: PromptRenderer, pairs: Sequence[QAPair], texts: Sequence[str], cap: int
 ) -> list[Prediction]:
     """`texts` as answers to `pairs`, cut at `cap` tokens, the end token included, as a model's answers are."""
-    counts = renderer.count_tokens_of(texts)
+    counts = renderer.count_tokens(texts)
     return [
         Prediction(
             id=pair.id,

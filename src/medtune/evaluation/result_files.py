@@ -38,22 +38,21 @@ def write_system(
 def read_measured(run: RunDir, system: SystemName) -> list[MetricRows]:
     """One system's statistics a row. Raises RunDirError if they are missing or do not fit its scores."""
     scores = run.read_scores(system)
-    path = run.row_statistics_file(system)
+    path, fix = run.row_statistics_file(system), "evaluate that model again"
     try:
         with pq.ParquetFile(path) as file:
             # Equal rows take next to no room on disk, and all of it in memory.
             if any(file.metadata.num_rows != score.n for score in scores.values()):
-                fix = "evaluate that model again"
                 raise RunDirError(path, f"does not fit the scores beside it ({next(iter(scores))})", fix)
             table = file.read()
     except (OSError, pa.ArrowException) as error:
-        raise RunDirError(path, f"not readable ({first_line(error)})", "evaluate that model again") from None
+        raise RunDirError(path, f"not readable ({first_line(error)})", fix) from None
     measured = []
     for name, score in scores.items():
         metric = metric_named(name)
         columns = _column_names(metric)
         if not set(columns) <= set(table.column_names):
-            raise RunDirError(path, f"does not fit the scores beside it ({name})", "evaluate that model again")
+            raise RunDirError(path, f"does not fit the scores beside it ({name})", fix)
         measured.append(MetricRows(metric, _numbers(table, columns, path), score.signature, score.details))
     return measured
 

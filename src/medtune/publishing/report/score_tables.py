@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from medtune.evaluation.controls import CEILING
+from medtune.evaluation.control_answers import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_difference,
@@ -61,11 +61,6 @@ def make_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str | 
 def verdict_cell(verdict: Verdict) -> Cell:
     """A verdict as a sign and a word."""
     return Cell(_VERDICTS[verdict], verdict.replace(" ", "-"))
-
-
-def direction(metric: str) -> str:
-    """Which way a metric is better, in words."""
-    return "lower is better" if metric_named(metric).lower_is_better else "higher is better"
 
 
 def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
@@ -145,10 +140,9 @@ def length_table(data: ReportData) -> Table:
     for name, label in (("references", "references"), ("baseline", "baseline"), ("tuned", "tuned model")):
         tokens = counts.get(name, [])
         of = lengths.get(name)  # type: ignore[call-overload]
-        over = (
-            data.comparison.references.share_over_cap if name == "references" and data.comparison.references else None
-        )
-        cut = of.share_at_cap if of else over
+        cut = of.share_at_cap if of else None
+        if name == "references" and data.comparison.references:
+            cut = data.comparison.references.share_over_cap
         rows.append(
             (
                 label,

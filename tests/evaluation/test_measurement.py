@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.encoder import Encoder
+from medtune.evaluation.measurement import answer_lengths, measure_rows, reference_lengths, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, bertscore
-from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Resamples
-from medtune.records import Prediction, Score
+from medtune.records import Lengths, Prediction, ReferenceLengths, Score
 
 CAPS = "max_new_tokens:512|decoding:greedy"
 PRECISION = "model:nf4|dtype:float16"
@@ -238,7 +238,7 @@ def test_bad_requests_are_refused(make_predictions: MakePredictions) -> None:
 
 
 def test_importing_the_package_loads_neither_torch_nor_transformers() -> None:
-    modules = "scores, comparison, reading, comparison_tables"
+    modules = "measurement, comparison, comparison_sentences, comparison_tables"
     code = (
         f"import sys; from medtune.evaluation import {modules}; print({{'torch', 'transformers'}} & set(sys.modules))"
     )
@@ -247,3 +247,37 @@ def test_importing_the_package_loads_neither_torch_nor_transformers() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True
     )
     assert finished.stdout.strip() == "set()"
+
+
+def test_lengths_by_hand(make_prediction: Callable[..., Prediction]) -> None:
+    rows = [
+        make_prediction("one two", "one two three four", new_tokens=3),
+        make_prediction("one two three", "one two", new_tokens=4),
+        make_prediction("", "one two", new_tokens=1),
+        make_prediction("one", "one two", new_tokens=8, finish_reason="length"),
+    ]
+    assert answer_lengths(rows) == Lengths(
+        mean_tokens=4.0, median_tokens=3.5, length_ratio=0.6, share_stopped=0.75, share_at_cap=0.25
+    )
+
+
+def test_what_a_file_does_not_tell_is_none(make_prediction: Callable[..., Prediction]) -> None:
+    rows = [make_prediction("one two", "one two"), make_prediction("", "one two", new_tokens=None)]
+    lengths = answer_lengths(rows)
+    assert (lengths.mean_tokens, lengths.median_tokens) == (None, None)
+    assert (lengths.share_stopped, lengths.share_at_cap, lengths.length_ratio) == (1, 0, 0.5)
+    lengths = answer_lengths([make_prediction(), make_prediction(finish_reason=None)])
+    assert (lengths.mean_tokens, lengths.median_tokens) == (10, 10)
+    assert (lengths.share_stopped, lengths.share_at_cap) == (None, None)
+
+
+def test_references_longer_than_the_cap(make_prediction: Callable[..., Prediction]) -> None:
+    """A reference of exactly the cap, end token included, is not cut."""
+    rows = [make_prediction(reference_tokens=count) for count in (10, 20, 21, 29)]
+    assert reference_lengths(rows, 20) == ReferenceLengths(20, 20.0, 20.5, 0.5)
+    assert reference_lengths(rows, 29) == ReferenceLengths(29, 20.0, 20.5, 0.0)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_references_that_were_not_measured(make_prediction: Callable[..., Prediction], rows: int) -> None:
+    assert reference_lengths([make_prediction(), make_prediction(reference_tokens=None)][:rows], 20) is None

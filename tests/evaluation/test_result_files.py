@@ -10,8 +10,8 @@ import pytest
 
 from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
-from medtune.evaluation.artefacts import read_comparison, read_measured, write_comparison, write_system
-from medtune.evaluation.scores import measure_rows, score_rows
+from medtune.evaluation.measurement import measure_rows, score_rows
+from medtune.evaluation.result_files import read_comparison, read_measured, write_comparison, write_system
 from medtune.evaluation.significance import Resamples
 from medtune.records import (
     Comparison,

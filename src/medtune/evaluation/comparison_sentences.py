@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.analysis import analyse
-from medtune.evaluation.controls import CEILING
+from medtune.evaluation.control_answers import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_count,
@@ -44,13 +44,8 @@ class Reading:
         return [*self.verdict, *self.controls, *self.unclear, *self.warnings, *self.analysis, self.limits]
 
 
-def read_comparison(comparison: Comparison) -> list[str]:
-    """Return the reading, most important first, a sentence or two an entry: verdict, controls, warnings, details."""
-    return reading_of(comparison).sentences
-
-
 def reading_of(comparison: Comparison) -> Reading:
-    """Return the reading in its parts."""
+    """The reading in its parts, each entry a sentence or two."""
     names = _with_article(comparison.names[0]), _with_article(comparison.names[1])
     return Reading(
         verdict=tuple(_read_verdict(comparison)),
@@ -84,16 +79,16 @@ def _read_verdict(comparison: Comparison) -> list[str]:
 def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
     """For every headline metric without a verdict: the difference, its interval, and the n that it would take."""
     sentences = []
-    for row in _headline([row for row in rows if row.table == "standard"]):
+    for row in _headline(rows):
         if row.verdict != "not distinguishable":
             continue
         interval = f", 95 % interval {format_interval(row.metric, row.ci95)}" if row.ci95 else ""
         needed = ""
         if row.rows_needed is not None and row.rows_needed > row.n:
             needed = f"; a true difference of that size would take about {row.rows_needed:,} rows to find"
-        difference = format_difference(row.metric, row.difference)
+        label, difference = metric_label(row.metric), format_difference(row.metric, row.difference)
         sentences.append(
-            f"{_capital(metric_label(row.metric))} differs by {difference}{interval}, "
+            f"{label[0].upper()}{label[1:]} differs by {difference}{interval}, "
             f"which {format_count(row.n, 'row')} cannot tell from chance{needed}."
         )
     return sentences
@@ -101,13 +96,15 @@ def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
 
 def _read_controls(controls: Sequence[Control]) -> list[str]:
     """Controls that tuning did not beat come first, those that it beats by every headline metric last."""
-    lost, beaten = [], []
+    lost, beaten, ceilings = [], [], []
     for control in controls:
-        rows = _headline([row for row in control.against_tuned if row.table == "standard"])
-        if control.name == CEILING or not rows:
+        if not (rows := _headline(control.against_tuned)):
             continue
         unbeaten = [row for row in rows if row.verdict != "better"]
-        if unbeaten:
+        if control.name == CEILING:
+            figures = _listed([f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)}" for row in rows])
+            ceilings.append(f"The ceiling under this cap, {control.description}, scores {figures}.")
+        elif unbeaten:
             figures = ", ".join(
                 f"{metric_label(row.metric)} {format_value(row.metric, row.tuned)} against "
                 f"{format_value(row.metric, row.baseline)} ({row.verdict})"
@@ -116,15 +113,8 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
             lost.append(f"Tuning does not beat {control.description}: {figures}.")
         else:
             beaten.append(control.description)
-    sentences = lost
-    if beaten:
-        sentences.append(f"By every headline metric tuning beats {_listed(beaten)}.")
-    for control in controls:
-        rows = _headline([row for row in control.against_tuned if row.table == "standard"])
-        if control.name == CEILING and rows:
-            ceiling = _listed([f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)}" for row in rows])
-            sentences.append(f"The ceiling under this cap, {control.description}, scores {ceiling}.")
-    return sentences
+    beats = [f"By every headline metric tuning beats {_listed(beaten)}."] if beaten else []
+    return lost + beats + ceilings
 
 
 def _warnings(comparison: Comparison) -> list[str]:
@@ -168,8 +158,9 @@ def _cap_warnings(comparison: Comparison) -> list[str]:
 
 
 def _headline(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
-    """The headline metrics among `rows`; all of them where none was measured."""
-    return [row for row in rows if row.metric in HEADLINE_METRICS] or list(rows)
+    """The headline metrics among the standard ones of `rows`; all of those where none was measured."""
+    standard = [row for row in rows if row.table == "standard"]
+    return [row for row in standard if row.metric in HEADLINE_METRICS] or standard
 
 
 def _listed(items: Sequence[str]) -> str:
@@ -182,7 +173,3 @@ def _listed(items: Sequence[str]) -> str:
 def _with_article(name: str) -> str:
     """A model has one; a file, which may be called anything, has none."""
     return f"the {name}" if name in ("baseline", "tuned model") else name
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from medtune.errors import DataError
-from medtune.evaluation.controls import (
+from medtune.evaluation.control_answers import (
     CEILING,
     DESCRIPTIONS,
     EXAMPLES,
