@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config, SplitSection
+from medtune.config.schema import Config, SplitSection, parse_config
 from medtune.config.section import Section
 from medtune.config.training import LoraSection
 from medtune.errors import ConfigError, MedtuneError

@@ -14,7 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
 from medtune.__main__ import main
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from tiny_model import write_rows
 
 METRICS = ["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]

@@ -38,7 +38,7 @@ def reconfigured(copied_run: RunDir) -> Callable[..., RunDir]:
         run = RunDir(copied_run.path)
         updates = {name: getattr(run.config, name).model_copy(update=values) for name, values in sections.items()}
         run.write_text(run.config_file, dump_config(run.config.model_copy(update=updates)))
-        run.record_config()
+        run.record_start()
         return RunDir(run.path)
 
     return change

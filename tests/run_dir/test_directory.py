@@ -18,7 +18,7 @@ from medtune.errors import RunDirError
 from medtune.pipeline.run import perform
 from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import STAGE_NAMES, StageName
+from medtune.run_dir.layout import STAGE_NAMES, StageName
 from older_runs import forget_checksums
 
 ODD_TEXT = 'two\nlines, "quotes", naïve — \u2028 \x85 \x1f and a 😀'

@@ -27,7 +27,7 @@ def config() -> Config:
 def run(tmp_path: Path, config: Config) -> RunDir:
     """A run whose training and comparison are complete."""
     run = RunDir.create(tmp_path / "run", config, resume=False)
-    run.record_config()
+    run.record_start()
     run.update_provenance(**environment())
     with run.replacing_adapter() as folder:
         for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"):

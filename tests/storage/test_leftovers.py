@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.storage.leftovers import clear_leftovers, is_leftover
+from medtune.storage.writing import clear_leftovers, is_leftover
 
 NAMES = {"scores.json", "adapter"}
 

@@ -13,7 +13,7 @@ from medtune.cli.data import data_app
 from medtune.cli.doctor import doctor
 from medtune.cli.human import human_app
 from medtune.cli.merge import merge
-from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe, say_next
+from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, perform_stage, resolve_recipe, say_next
 from medtune.cli.plan import plan
 from medtune.cli.publish import publish
 from medtune.runtime.distributed import require_single_process
@@ -46,12 +46,7 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
 
 def train(run: Run, resume: Resume = False) -> None:
     """Train the adapter of a run whose data is prepared."""
-    opened = open_run(run)
-    prepare_process()
-    from medtune.pipeline.run import perform
-
-    perform("train", opened, resume=resume)
-    print(opened.adapter_dir)
+    print(perform_stage("train", run, resume=resume).adapter_dir)
 
 
 def report(run: Run) -> None:
@@ -59,12 +54,7 @@ def report(run: Run) -> None:
 
     Ratings and a merge that have come since the run are in them then. The run has to be compared.
     """
-    opened = open_run(run)
-    prepare_process()
-    from medtune.pipeline.run import perform
-
-    perform("report", opened, again=True)
-    print(opened.report_file)
+    print(perform_stage("report", run, again=True).report_file)
 
 
 def ask(

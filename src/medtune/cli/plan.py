@@ -28,20 +28,12 @@ def plan(
     The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows.
     """
     from medtune.config.recipes import load_recipe
-    from medtune.runtime.gpus import GPUS, described_gpu, this_gpu
 
     config = load_recipe(recipe, overrides or [])
-    wanted = described_gpu(gpu) if gpu is not None else None
     prepare_process()
     from rich.console import Console
 
-    from medtune.pipeline import plan as planning
-    from medtune.pipeline import plan_tables
+    from medtune.pipeline.plan import forecasts
+    from medtune.pipeline.plan_tables import print_plan
 
-    path, console = planning.base_folder(config), Console()
-    rows = planning.row_sizes(config)
-    if chosen := wanted or this_gpu():
-        plan_tables.print_forecast(planning.forecast(config, path, chosen, rows), rows, console)
-    else:
-        found = {name: planning.forecast_or_reason(config, path, one, rows) for name, one in GPUS.items()}
-        plan_tables.print_comparison(found, rows, console)
+    print_plan(*forecasts(config, gpu), Console())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtune.cli.options import Run, open_run
+from medtune.cli.options import Run, perform_stage
 from medtune.runtime.process import prepare_process
 
 if TYPE_CHECKING:
@@ -42,11 +42,7 @@ def evaluate(
 
     if model not in ("baseline", "controls", "tuned"):
         raise ConfigError(f"--model {model}", "must be baseline, controls or tuned")
-    opened = open_run(run)
-    prepare_process()
-    from medtune.pipeline.run import perform
-
-    perform(model, opened)  # type: ignore[arg-type]
+    opened = perform_stage(model, run)  # type: ignore[arg-type]
     print(opened.path / "controls" if model == "controls" else opened.scores_file(model))  # type: ignore[arg-type]
 
 
@@ -78,10 +74,7 @@ def compare(
     if metrics or encoder or out or resamples is not None:
         fix = "a run has its own configuration"
         raise ConfigError("--metric, --bertscore-model, --resamples and --out go with two files", fix=fix)
-    opened = open_run(target)
-    from medtune.pipeline.run import perform
-
-    perform("compare", opened)
+    opened = perform_stage("compare", target)
     show_run_comparison(opened)
     print(opened.comparison_file)
 

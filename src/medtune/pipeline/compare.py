@@ -1,4 +1,4 @@
-"""The compare stage: baseline and tuned side by side, beside the controls and by strata, as JSON and Markdown."""
+"""The last stages: baseline and tuned side by side, beside the controls and by strata; and the report of that."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     comparison = _compare(run_dir)
     title = f"# {run_dir.config.model.base} before and after tuning\n\n"
     write_comparison(run_dir, comparison, title + comparison_markdown(comparison, read_comparison(comparison)))
+
+
+def report_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
+    """The report page and the model card of a compared run."""
+    from medtune.publishing.model_card import write_card
+    from medtune.publishing.report import write_report
+
+    write_report(run_dir)
+    write_card(run_dir)
 
 
 def _compare(run_dir: RunDir) -> Comparison:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medtune.model.loaded import renderer_of
-from medtune.pipeline.evaluate import measure, record_predicted, rows_to_test
-from medtune.pipeline.run_model import load_run_model
+from medtune.pipeline.evaluate import load_run_model, measure, record_predicted, rows_to_test
 from medtune.records import Prediction, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.partial_results import PartialResults

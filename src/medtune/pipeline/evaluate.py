@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
 from medtune.errors import Option, RunDirError
-from medtune.pipeline.run_model import load_run_model
+from medtune.model.loaded import LoadedModel, load_model
 from medtune.records import ModelName, Prediction, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.partial_results import PartialResults
+from medtune.runtime.distributed import is_main
 from medtune.runtime.hardware import choose_device, release_memory
 
 if TYPE_CHECKING:
@@ -24,6 +25,20 @@ def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) ->
     release_memory()
     measure(run_dir, {which: predictions}, precision)
     record["precision"] = precision
+
+
+def load_run_model(run_dir: RunDir, record: dict[str, Any], *, for_training: bool) -> LoadedModel:
+    """The base model at the commit that the run's first stage found; `record` gets the choices made for it.
+
+    Raises ModelError, and RunDirError if the model is not the one that earlier stages had.
+    """
+    loaded = load_model(run_dir.pinned_config, for_training=for_training)
+    run_dir.require_same_base(loaded.identity)
+    record["base_identity"] = loaded.identity
+    if is_main():
+        run_dir.update_provenance(model={"base": run_dir.config.model.base, "revision": loaded.revision})
+    record["choices"] = {name: asdict(choice) for name, choice in loaded.choices.items()}
+    return loaded
 
 
 def measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], precision: str) -> None:

@@ -14,13 +14,12 @@ from medtune.errors import Command, ConfigError, ModelError, Option
 from medtune.model.merging.record import MergeRecord
 from medtune.records import FileRecord
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import stage_named
+from medtune.run_dir.layout import stage_named
 from medtune.runtime.hardware import PeakMemory, release_memory
 from medtune.runtime.progress import progress_bar, say
 from medtune.storage.disk_errors import writing
-from medtune.storage.leftovers import clear_abandoned
 from medtune.storage.reading import describe_file
-from medtune.storage.writing import replacing_folder, require_room
+from medtune.storage.writing import clear_abandoned, replacing_folder, require_room
 from medtune.training.checkpoints.sealing import last_checkpoint
 
 MergedDtype = Literal["bfloat16", "float16", "float32"]
@@ -53,7 +52,7 @@ def merge_stage(
     Where `to` holds that merge already, it is only measured, if it has not been or `measure` is true; with None it is
     measured where that takes minutes. Raises MedtuneError and merges nothing, or if measuring fails, leaves the merge.
     """
-    from medtune.model.merging.folder import existing_merge
+    from medtune.model.merging.folder import existing_merge, write_record
 
     if dtype not in get_args(MergedDtype):
         raise ConfigError(Option("dtype", dtype), f"must be one of {', '.join(get_args(MergedDtype))}")
@@ -67,7 +66,8 @@ def merge_stage(
     run_dir.write_json(run_dir.merge_file, asdict(record))
     if measure or (record.measured is None and measure is None):
         record = _measured(merge, record, asked=bool(measure))
-        _keep(merge, record)
+        write_record(merge.to, record)
+        run_dir.write_json(run_dir.merge_file, asdict(record))
     return record
 
 
@@ -127,7 +127,6 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
 
     release_memory()
     memory = PeakMemory()
-    memory.start()
     began = time.monotonic()
     name, dtype = merge.config.model.base, merge.record.dtype
     plan = plan_merge(merge.base, merge.adapter, name=name, dtype=dtype, shard_bytes=shard_bytes or SHARD_BYTES)
@@ -175,13 +174,6 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
     except NotMeasuredError as error:
         say(f"not measured: {error}")
         return record if record.measured is not None else replace(record, not_measured=str(error))
-
-
-def _keep(merge: _Merge, record: MergeRecord) -> None:
-    from medtune.model.merging.folder import write_record
-
-    write_record(merge.to, record)
-    merge.run_dir.write_json(merge.run_dir.merge_file, asdict(record))
 
 
 def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:

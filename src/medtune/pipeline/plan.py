@@ -13,6 +13,7 @@ from medtune.inference.forecast import AnswersForecast, forecast_answers, second
 from medtune.model.loading import resolve_base
 from medtune.model.quantization import check_quantization
 from medtune.records import Split
+from medtune.runtime import gpus
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import choose_dtype_for
 from medtune.training.plan.forecast import DescribedModel, StepForecast, describe_model, forecast_step
@@ -47,6 +48,19 @@ class Forecast:
     answers: AnswersForecast
     training_seconds: float | None
     answer_seconds: float | None
+
+
+def forecasts(config: Config, gpu: str | None) -> tuple[dict[str, Forecast | str], RowSizes]:
+    """A forecast by the name of each GPU, or the reason why training would not fit there; and the rows that it is for.
+
+    For `gpu`, a name or a number of GiB, or else the GPU that is here, or else several side by side. Raises
+    MedtuneError, and if training does not fit the only one.
+    """
+    chosen = gpus.described_gpu(gpu) if gpu is not None else gpus.this_gpu()
+    path, rows = base_folder(config), row_sizes(config)
+    if chosen is not None:
+        return {gpu or chosen.name: forecast(config, path, chosen, rows)}, rows
+    return {name: forecast_or_reason(config, path, one, rows) for name, one in gpus.GPUS.items()}, rows
 
 
 def base_folder(config: Config) -> Path:

@@ -12,7 +12,7 @@ from medtune.data.training_rows import EncodedRows, encode_for_training, require
 from medtune.errors import Option, RunDirError
 from medtune.model.loaded import LoadedModel
 from medtune.model.loading import prepare_for_training
-from medtune.pipeline.run_model import load_run_model
+from medtune.pipeline.evaluate import load_run_model
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import is_main

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -92,11 +92,9 @@ class RunArtefacts(RunFiles):
         self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def _step(self, entry: Mapping[str, Any]) -> int:
-        try:
+        with self._checking(self.history_file, "step and tokens: "):
             check_type(int, entry.get("tokens", 0))
             return check_type(int, entry.get("step"))
-        except DamagedError as error:
-            raise self.damaged_file(self.history_file, f"step and tokens: {error}") from None
 
     def replacing_adapter(self) -> AbstractContextManager[Path]:
         """Yields an empty folder that takes the adapter's place once the block has ended without an error."""
@@ -108,17 +106,13 @@ class RunArtefacts(RunFiles):
 
     def read_json(self, path: Path) -> Any:
         """Read JSON."""
-        try:
+        with self._checking(path):
             return parse_json(self._read_text(path))
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def read_as(self, kind: type[_T], path: Path) -> _T:
         """Read JSON that holds a `kind`, such as `dict[str, Score]`. The error names what does not fit."""
-        try:
+        with self._checking(path):
             return check_type(kind, self.read_json(path))
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def write_table(self, path: Path, table: pa.Table) -> None:
         """Write Parquet."""
@@ -127,10 +121,8 @@ class RunArtefacts(RunFiles):
 
     def read_rows(self, kind: type[_T], path: Path) -> list[_T]:
         """Read Parquet whose rows are each a `kind`."""
-        try:
+        with self._checking(path):
             return check_type(list[kind], read_parquet(path, _MAX_ROWS, MAX_ARTEFACT_BYTES))  # type: ignore[valid-type]
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def write_text(self, path: Path, text: str) -> None:
         """Write UTF-8 text with "\\n" line ends."""
@@ -139,18 +131,23 @@ class RunArtefacts(RunFiles):
 
     def _read_text(self, path: Path) -> str:
         try:
-            return read_text(path, MAX_ARTEFACT_BYTES)
+            with self._checking(path):
+                return read_text(path, MAX_ARTEFACT_BYTES)
         except FileNotFoundError:
             fix = ("repeat the stage that makes it, or start another ", Option("run_dir"))
             raise RunDirError(path, "missing", fix) from None
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def _record(self, kind: type[_T], line: str, path: Path, number: int) -> _T:
-        try:
+        with self._checking(path, end=f" in line {number}"):
             return check_type(kind, parse_json(line))
+
+    @contextmanager
+    def _checking(self, path: Path, start: str = "", end: str = "") -> Iterator[None]:
+        """DamagedError in this block becomes a RunDirError about `path`; its text comes between `start` and `end`."""
+        try:
+            yield
         except DamagedError as error:
-            raise self.damaged_file(path, f"{error} in line {number}") from None
+            raise self.damaged_file(path, f"{start}{error}{end}") from None
 
     def damaged_file(self, path: Path, reason: str) -> RunDirError:
         """The error that says that `path` cannot be used, and why."""

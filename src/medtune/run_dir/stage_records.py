@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from medtune.records import FileRecord
-from medtune.run_dir.stages import StageName, made_from
+from medtune.run_dir.layout import StageName, made_from
 from medtune.storage.reading import DamagedError, check_type, describe_file, difference
 
 

@@ -184,10 +184,9 @@ def release_memory() -> None:
 
 
 class PeakMemory:
-    """Peak memory of this process since `start`: resident set in RAM, allocated by torch on the GPU."""
+    """Peak memory of this process since it was made: resident set in RAM, allocated by torch on the GPU."""
 
-    def start(self) -> None:
-        """Forget earlier peaks."""
+    def __init__(self) -> None:
         # Linux resets the high-water mark on request; elsewhere the peak is that of the whole process so far.
         try:
             Path("/proc/self/clear_refs").write_text("5")

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from medtune.config.checking import parse_config
 from medtune.config.recipes import changed_keys, load_for_source, load_recipe, read_config, recipe_name, shipped_recipes
 from medtune.config.recipes.yaml_text import dump_config
-from medtune.config.schema import Config, DataSection
+from medtune.config.schema import Config, DataSection, parse_config
 from medtune.config.training import TrainingSection
 from medtune.errors import ConfigError
 

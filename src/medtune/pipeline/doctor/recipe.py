@@ -15,10 +15,11 @@ from medtune.errors import MedtuneError
 from medtune.model.loading import DEMO_MODEL
 from medtune.pipeline.doctor.disk import Need, check_disk, check_output, run_needs
 from medtune.pipeline.doctor.findings import GIB, MIB, Finding, amount, findings_of, guarded
-from medtune.pipeline.doctor.hub import overheard
+from medtune.pipeline.doctor.network import overheard
 from medtune.runtime.hardware import choose_device, choose_dtype, host_free_bytes
 
 if TYPE_CHECKING:
+    from medtune.pipeline.plan import Forecast
     from medtune.training.plan.forecast import DescribedModel
 
 # What libraries and the activations of a pass take beside a model on a CPU.
@@ -58,7 +59,8 @@ class RecipeExamination:
             checks["adapter"] = self._adapter
         if needs_encoder(config.evaluation.metrics):
             checks["BERTScore"] = self._encoder
-        checks |= {"data": self._data, "memory": self._memory, "disk": self._disk, "output": self._output}
+        checks |= {"data": self._data, "memory": self._memory, "disk": self._disk}
+        checks["output"] = partial(check_output, config, self.run_dir)
         with time_limit(), overheard():
             for subject, check in checks.items():
                 yield from guarded(subject, check)
@@ -181,9 +183,6 @@ class RecipeExamination:
         needs += run_needs(self.config, self.run_dir, parameters, questions, self.text_bytes)
         yield from check_disk(needs)
 
-    def _output(self) -> Iterator[Finding]:
-        yield from check_output(self.config, self.run_dir)
-
 
 def cpu_memory(needed: int, parameters: int, free: int) -> Finding:
     """A model of `needed` bytes with its adapter's training, against the `free` bytes of the host."""
@@ -200,12 +199,10 @@ def cpu_memory(needed: int, parameters: int, free: int) -> Finding:
     return Finding("ok", "memory", reason)
 
 
-def gpu_memory(found: object) -> Iterator[Finding]:
+def gpu_memory(found: Forecast) -> Iterator[Finding]:
     """The predicted peaks of training and of answers on the GPU that is here."""
-    from medtune.pipeline.plan import Forecast
     from medtune.pipeline.plan_tables import answer_parts
 
-    assert isinstance(found, Forecast)
     plan, answers = found.step.plan, sum(answer_parts(found).values()) / GIB
     reason = (
         f"training takes {plan.peak_bytes / GIB:.1f} of {plan.limit_bytes / GIB:.1f} GiB, in passes of "
