@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from command_line import Medtune, command_runner
 from hub_server import blob_id
 from hub_uploads import UploadServer, ask_this_hub
 from medtune.errors import MedtuneError, PublishError
+from medtune.model.merging.planning import plan_merge
 from medtune.pipeline.merge import merge_stage
 from medtune.publishing.differences import MANIFEST
 from medtune.publishing.publish import publish
@@ -386,9 +388,10 @@ def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypa
 
 
 @pytest.fixture
-def merged(copied_run: RunDir, tmp_path) -> Path:
+def merged(copied_run: RunDir, tmp_path, monkeypatch) -> Path:
     """A merged model in several shards."""
-    merge_stage(copied_run, tmp_path / "merged", dtype="float32", measure=False, shard_bytes=150_000)
+    monkeypatch.setattr("medtune.pipeline.merge.plan_merge", partial(plan_merge, shard_bytes=150_000))
+    merge_stage(copied_run, tmp_path / "merged", dtype="float32", measure=False)
     release_locks()
     return tmp_path / "merged"
 

@@ -7,8 +7,7 @@ receives `Progress` events in place of the bars.
 from medtune.api.calls import doctor, evaluate, load_run, plan, prepare, run, train
 from medtune.api.runs import Run
 from medtune.api.scores import compare, score
-from medtune.api.spelling import spelled_as_calls
-from medtune.api.working import RunInterrupted
+from medtune.api.working import RunInterrupted, spelled_as_calls
 from medtune.config import recipes
 from medtune.config.schema import Config
 from medtune.errors import MedtuneError

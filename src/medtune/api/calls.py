@@ -8,8 +8,7 @@ from typing import Literal, overload
 
 from medtune.api.runs import Run
 from medtune.api.shown import Findings, Plan
-from medtune.api.spelling import as_call, spelled_as_calls
-from medtune.api.working import working
+from medtune.api.working import as_call, spelled_as_calls, working
 from medtune.config.recipes import Overrides, load_recipe, override, recipe_name
 from medtune.config.schema import Config
 from medtune.errors import ConfigError

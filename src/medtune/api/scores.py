@@ -116,7 +116,8 @@ def _compare_rows(
 ) -> ShownComparison:
     from medtune.evaluation import files
 
-    if names is not None and not _are_two_texts(names):
+    are_two = isinstance(names, tuple | list) and len(names) == 2 and all(isinstance(name, str) for name in names)
+    if names is not None and not are_two:
         raise ConfigError(f"names={show_value(names)}", "must be two texts, such as ('before', 'after')")
     before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
     if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
@@ -125,10 +126,6 @@ def _compare_rows(
         before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=resamples
     )
     return ShownComparison.of(compared)
-
-
-def _are_two_texts(names: object) -> bool:
-    return isinstance(names, tuple | list) and len(names) == 2 and all(isinstance(name, str) for name in names)
 
 
 def _read(given: Predictions, origin: str, references: Path | None = None) -> list[Prediction]:

@@ -10,12 +10,10 @@ import typer
 
 from medtune.cli import scores
 from medtune.cli.data import data_app
-from medtune.cli.doctor import doctor
 from medtune.cli.human import human_app
-from medtune.cli.merge import merge
+from medtune.cli.models import merge, publish
 from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, perform_stage, resolve_recipe, say_next
-from medtune.cli.plan import plan
-from medtune.cli.publish import publish
+from medtune.cli.outlook import doctor, plan
 from medtune.runtime.distributed import require_single_process
 from medtune.runtime.process import prepare_process
 
@@ -35,10 +33,11 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
     """The whole job: data, baseline, training, comparison, report."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
+    from medtune.evaluation.artefacts import read_comparison
     from medtune.pipeline.run import run as run_all
 
     finished = run_all(config, path, resume=resume)
-    scores.show_run_comparison(finished)
+    scores.show_comparison(read_comparison(finished))
     say_next(finished.path, [finished.path])
     print(finished.report_file)
     print(finished.path)

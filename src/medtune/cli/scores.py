@@ -13,7 +13,6 @@ from medtune.runtime.process import prepare_process
 
 if TYPE_CHECKING:
     from medtune.records import Comparison
-    from medtune.run_dir.directory import RunDir
 
 Metrics = Annotated[
     list[str] | None, typer.Option("--metric", metavar="NAME", help="A metric; repeatable. Default: all that can be.")
@@ -74,8 +73,10 @@ def compare(
     if metrics or encoder or out or resamples is not None:
         fix = "a run has its own configuration"
         raise ConfigError("--metric, --bertscore-model, --resamples and --out go with two files", fix=fix)
+    from medtune.evaluation.artefacts import read_comparison
+
     opened = perform_stage("compare", target)
-    show_run_comparison(opened)
+    show_comparison(read_comparison(opened))
     print(opened.comparison_file)
 
 
@@ -103,13 +104,6 @@ def score(
     print_scores(scores, console)
     for metric, measured in scores.items():
         console.print(f"{metric}: {measured.signature}", highlight=False, markup=False, style="dim", soft_wrap=True)
-
-
-def show_run_comparison(finished: RunDir) -> None:
-    """Print a finished run's comparison."""
-    from medtune.evaluation.artefacts import read_comparison
-
-    show_comparison(read_comparison(finished))
 
 
 def show_comparison(comparison: Comparison) -> None:

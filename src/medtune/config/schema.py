@@ -194,7 +194,7 @@ def _describe(problem: Any, origin: str) -> Problem:
     if kind == "extra_forbidden":
         return Problem(f"{origin}: {_dotted(problem['loc'])}", "unknown key", _suggest(problem["loc"]))
     # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
-    path = _dotted(part for part in problem["loc"] if not _is_union_tag(str(part)))
+    path = _dotted(part for part in problem["loc"] if part not in _UNION_TAGS and "[" not in str(part))
     what = f"{origin}: {path}"
     if kind == "missing":
         return Problem(what, "missing", ("give it in the recipe or with ", Option("set", f"{path}=…")))
@@ -206,6 +206,7 @@ def _describe(problem: Any, origin: str) -> Problem:
     return Problem(what, f"{message[0].lower()}{message[1:]}, got {show_value(problem['input'])}")
 
 
+_UNION_TAGS = {"str", "int", "float", "constrained-int"}
 # What pydantic says in words of Python.
 _PLAIN_WORDS = {
     "model_type": "must be a section of keys",
@@ -219,10 +220,6 @@ def _dotted(parts: Iterable[int | str]) -> str:
     # A key may hold anything, line breaks too; a problem is one line.
     shown = ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
-
-
-def _is_union_tag(part: str) -> bool:
-    return part in {"str", "int", "float", "constrained-int"} or "[" in part
 
 
 def _suggest(path: Sequence[str]) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtune.errors import RunDirError
+from medtune.evaluation.artefacts import read_measured, write_comparison
+from medtune.evaluation.comparison import common_metrics, compare_measured, require_same_rows
+from medtune.evaluation.comparison_tables import comparison_markdown
+from medtune.evaluation.controls import DESCRIPTIONS
+from medtune.evaluation.lengths import answer_lengths, reference_lengths
+from medtune.evaluation.metrics import MetricRows
+from medtune.evaluation.reading import read_comparison
+from medtune.evaluation.significance import Resamples
+from medtune.evaluation.strata import compare_strata, stratify
 from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
-
-if TYPE_CHECKING:
-    from medtune.evaluation.metrics import MetricRows
-    from medtune.evaluation.significance import Resamples
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,6 @@ class _Leaking:
 
 def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Compare what the stages before it measured. Raises DataError if it was not measured alike."""
-    from medtune.evaluation.artefacts import write_comparison
-    from medtune.evaluation.comparison_tables import comparison_markdown
-    from medtune.evaluation.reading import read_comparison
-
     comparison = _compare(run_dir)
     title = f"# {run_dir.config.model.base} before and after tuning\n\n"
     write_comparison(run_dir, comparison, title + comparison_markdown(comparison, read_comparison(comparison)))
@@ -42,12 +43,6 @@ def report_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
 
 
 def _compare(run_dir: RunDir) -> Comparison:
-    from medtune.evaluation.artefacts import read_measured
-    from medtune.evaluation.comparison import compare_measured, require_same_rows
-    from medtune.evaluation.lengths import answer_lengths, reference_lengths
-    from medtune.evaluation.significance import Resamples
-    from medtune.evaluation.strata import compare_strata, stratify
-
     config = run_dir.config
     names: list[ControlName] = list(config.evaluation.controls)
     systems: list[SystemName] = ["baseline", "tuned", *names]
@@ -84,9 +79,6 @@ def _compare(run_dir: RunDir) -> Comparison:
 def _compare_control(
     run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], resamples: Resamples
 ) -> Control:
-    from medtune.evaluation.comparison import common_metrics, compare_measured
-    from medtune.evaluation.controls import DESCRIPTIONS
-
     scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
     if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):
         description += f" ({fewer} of {resamples.group_of_row.size} questions left room for fewer)"

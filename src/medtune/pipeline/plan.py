@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.config.schema import Config
+from medtune.data.prepare import prepare_data
 from medtune.data.prompts import PromptRenderer
+from medtune.data.sources import DEMO_SOURCE
+from medtune.data.training_rows import encode_for_training
 from medtune.errors import MedtuneError, ModelError
 from medtune.inference.forecast import AnswersForecast, forecast_answers, seconds_to_answer
+from medtune.model.loaded import renderer_of
 from medtune.model.loading import resolve_base
 from medtune.model.quantization import check_quantization
 from medtune.records import Split
@@ -72,18 +76,12 @@ def base_folder(config: Config) -> Path:
 
 def row_sizes(config: Config) -> RowSizes:
     """From the rows where they and the tokenizer are on this machine, else bounds from the recipe."""
-    from medtune.data.sources import DEMO_SOURCE
-
     if config.data.source == DEMO_SOURCE or os.path.exists(config.data.source):
-        from medtune.model.loaded import renderer_of
-
         try:
             renderer = renderer_of(config)
         except ModelError:
             pass
         else:
-            from medtune.data.prepare import prepare_data
-
             return sizes_of(config, renderer, prepare_data(config).split)
     return assumed_sizes(config)
 
@@ -102,7 +100,6 @@ def assumed_sizes(config: Config) -> RowSizes:
 
 def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
     """The sizes of rows that are here."""
-    from medtune.data.training_rows import encode_for_training
     from medtune.training.batching import largest_step, steps_of
 
     training = config.training

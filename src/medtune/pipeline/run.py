@@ -14,8 +14,7 @@ from medtune.errors import RunDirError
 from medtune.model.loading import DEMO_MODEL
 from medtune.pipeline.checks import check_inputs, check_rows
 from medtune.pipeline.compare import compare_stage, report_stage
-from medtune.pipeline.controls import controls_stage
-from medtune.pipeline.evaluate import evaluate_stage
+from medtune.pipeline.evaluate import controls_stage, evaluate_stage
 from medtune.pipeline.prepare import prepare_stage
 from medtune.pipeline.train import train_stage
 from medtune.run_dir.directory import RunDir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -17,7 +17,7 @@ from medtune.records import Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir.layout import SPLITS, RunFiles
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json, read_parquet, read_text
-from medtune.storage.writing import replacing_file, replacing_folder
+from medtune.storage.writing import replacing_file
 
 # A run's own text files: predictions of a whole data set take tens of megabytes.
 MAX_ARTEFACT_BYTES = 1 << 31
@@ -48,12 +48,11 @@ class RunArtefacts(RunFiles):
             {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
             for rule, pair in dropped
         )
-        self.write_text(self.dropped_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._write_lines(self.dropped_file, rows)
 
     def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
         """Write one JSON line a row."""
-        lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
-        self.write_text(self.predictions_file(system), "".join(f"{line}\n" for line in lines))
+        self._write_lines(self.predictions_file(system), map(asdict, predictions))
 
     def read_predictions(self, system: SystemName) -> list[Prediction]:
         """Rows of `predictions.jsonl`. The error names the line too."""
@@ -89,16 +88,12 @@ class RunArtefacts(RunFiles):
         kept = [entry for entry in self.read_history() if self._step(entry) <= last_step]
         if not validated:
             kept = [entry for entry in kept if entry["step"] < last_step or "validation_loss" not in entry]
-        self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+        self._write_lines(self.history_file, kept)
 
     def _step(self, entry: Mapping[str, Any]) -> int:
         with self._checking(self.history_file, "step and tokens: "):
             check_type(int, entry.get("tokens", 0))
             return check_type(int, entry.get("step"))
-
-    def replacing_adapter(self) -> AbstractContextManager[Path]:
-        """Yields an empty folder that takes the adapter's place once the block has ended without an error."""
-        return replacing_folder(self.adapter_dir)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write JSON, indented."""
@@ -128,6 +123,9 @@ class RunArtefacts(RunFiles):
         """Write UTF-8 text with "\\n" line ends."""
         with replacing_file(path) as temporary:
             temporary.write_bytes(text.encode("utf-8"))
+
+    def _write_lines(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def _read_text(self, path: Path) -> str:
         try:

@@ -14,11 +14,10 @@ from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text
 from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, SystemName
-from medtune.run_dir import stage_records
 from medtune.run_dir.artefacts import RunArtefacts
 from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
-from medtune.run_dir.provenance import is_cut_off
+from medtune.run_dir.provenance import add_record, changed_texts, check_records, find_damage, is_cut_off
 from medtune.storage.reading import check_type, describe_file
 from medtune.storage.writing import clear_leftovers, is_leftover
 
@@ -53,12 +52,10 @@ class RunDir(RunArtefacts):
         run.lock()
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
-        if not run._is_unused():
-            if run.config != config:  # in what may change
-                run._write_config(config)
-            return run
-        run.provenance_file.unlink(missing_ok=True)
-        run._write_config(config)
+        if unused := run._is_unused():
+            run.provenance_file.unlink(missing_ok=True)
+        if unused or run.config != config:  # in what may change
+            run._write_config(config)
         return run
 
     def check(self, config: Config, *, resume: bool) -> None:
@@ -137,7 +134,7 @@ class RunDir(RunArtefacts):
         # What decides which stages run again, and on which model, is checked; the rest is for people.
         with self._checking(self.provenance_file):
             check_type(_Decisive, values)
-            stage_records.check_records(values.get("stages", {}))
+            check_records(values.get("stages", {}))
         return values
 
     def update_provenance(self, **values: Any) -> None:
@@ -185,7 +182,7 @@ class RunDir(RunArtefacts):
         """
         files = stage_named(stage).artefacts(self, self._controls_of(stage))
         self._forget("provenance")  # as in `update_provenance`
-        self._write_provenance({"stages": stage_records.add_record(self.stage_records, stage, cost, self.path, files)})
+        self._write_provenance({"stages": add_record(self.stage_records, stage, cost, self.path, files)})
 
     def is_complete(self, stage: StageName) -> bool:
         """Whether `stage` has ended and its artefacts are still as it wrote them."""
@@ -196,14 +193,14 @@ class RunDir(RunArtefacts):
         record = self.stage_records.get(stage)
         if record is None:
             return None
-        return stage_records.damage(record, self.path, stage_named(stage).files(self, self._controls_of(stage)))
+        return find_damage(record, self.path, stage_named(stage).files(self, self._controls_of(stage)))
 
     def _controls_of(self, stage: StageName) -> tuple[ControlName, ...]:
         return self.config.evaluation.controls if stage == "controls" else ()
 
     def edited_texts(self, stage: StageName) -> list[str]:
         """Texts for people, of a stage that has ended, that someone has edited."""
-        return stage_records.edited_texts(self.stage_records.get(stage, {}), self.path)
+        return changed_texts(self.stage_records.get(stage, {}), self.path)
 
     def require(self, stage: StageName, command: Text = None) -> None:
         """Raises RunDirError, naming the command to run first, unless `stage` is complete."""

@@ -45,13 +45,11 @@ class RunFiles:
     adapter_dir = _File("adapter")
     """The trained adapter in PEFT's format, with tokenizer and chat template."""
     adapter_weights_file = _File("adapter", "adapter_model.safetensors")
-    """The adapter's weights."""
     adapter_config_file = _File("adapter", "adapter_config.json")
     """The adapter's configuration, PEFT's."""
     comparison_file = _File("comparison.json")
     """The comparison as a list of rows, one a metric."""
     comparison_text_file = _File("comparison.md")
-    """The comparison as Markdown."""
     report_file = _File("report.html")
     """The report for people, one self-contained page."""
     card_file = _File("README.md")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, constants, errors, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, constants, errors
 from huggingface_hub.utils import _http
 
 from medtune.errors import HubError
@@ -129,7 +129,7 @@ def fetch_files(
 ) -> None:
     """Download the files at the head that match `patterns` and none of `never` to `folder`, by their names."""
     with explained_upload(repo):
-        snapshot_download(
+        huggingface_hub.snapshot_download(
             repo, revision=state.commit, allow_patterns=list(patterns), ignore_patterns=list(never), local_dir=folder
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from logging import LogRecord
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ class RecipeExamination:
         else:
             yield self._found_model("BERTScore", name, None, said)
 
-    def _found_model(self, subject: str, name: str, revision: str | None, said: Sequence[str]) -> Finding:
+    def _found_model(self, subject: str, name: str, revision: str | None, said: Sequence[LogRecord]) -> Finding:
         """A model that can be had; where the Hub is asked, also whether its weights can, and how large they are."""
         from huggingface_hub import is_offline_mode
 
@@ -112,7 +113,8 @@ class RecipeExamination:
         if is_offline_mode():
             return Finding("ok", subject, f"{name}: in the local cache")
         if said:
-            return Finding("warning", subject, "; ".join(said), "check the network if it should be newer than that")
+            reason = "; ".join(record.getMessage() for record in said)
+            return Finding("warning", subject, reason, "check the network if it should be newer than that")
         found = model_repository(name, revision)
         self.downloads[name] = found.missing_bytes
         access = "gated, and this token has access" if found.gated else "open to all"

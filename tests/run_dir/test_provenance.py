@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
 from medtune.errors import Command, RunDirError
 from medtune.pipeline.run import is_done
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
 from medtune.run_dir.provenance import environment
+from medtune.storage.writing import replacing_folder
 from older_runs import forget_checksums
-
-
-@pytest.fixture
-def config() -> Config:
-    return load_recipe("demo")
 
 
 @pytest.fixture
@@ -29,7 +24,7 @@ def run(tmp_path: Path, config: Config) -> RunDir:
     run = RunDir.create(tmp_path / "run", config, resume=False)
     run.record_start()
     run.update_provenance(**environment())
-    with run.replacing_adapter() as folder:
+    with replacing_folder(run.adapter_dir) as folder:
         for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"):
             (folder / name).write_text(f"content of {name}", encoding="utf-8")
     run.complete("train", {})
