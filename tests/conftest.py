@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Files that take longest.
 FIRST = (
     "pipeline/test_stopping.py", "pipeline/test_run.py", "storage/test_hub.py", "pipeline/doctor/test_network.py",
-    "api/test_api_calls.py", "api/test_api_examples.py", "training/test_sft.py", "pipeline/test_merge.py",
+    "api/test_calls.py", "api/test_api.py", "training/test_sft.py", "pipeline/test_merge.py",
 )  # fmt: skip
 
 
