@@ -52,7 +52,7 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
     keep_freed_memory()
     prepare_process()
-    from medtune.config.checking import parse_config
+    from medtune.config.schema import parse_config
     from medtune.inference.decoders.greedy import Greedy
     from medtune.inference.fused_model import prepare_inference
     from medtune.inference.generation import choose_batch_size, generate_tokens

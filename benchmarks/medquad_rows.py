@@ -45,7 +45,7 @@ def main() -> None:
 
 def benchmark_config(source: str, model: str, **training: Any) -> Config:
     """The configuration that every arm's rows come from."""
-    from medtune.config.checking import parse_config
+    from medtune.config.schema import parse_config
 
     values = {"model": {"base": model}, "data": {"source": source, "split": SPLIT}, "training": training}
     return parse_config(values, origin="benchmark")

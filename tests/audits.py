@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config
+from medtune.config.schema import Config, parse_config
 from medtune.data.audit import RowLengths, audit_rows
 from medtune.data.audit_record import Audit, Truncation
 from medtune.data.cleaning import normalize_answer

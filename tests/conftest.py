@@ -36,8 +36,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Files that take longest.
 FIRST = (
-    "pipeline/test_stopping.py", "pipeline/test_run.py", "storage/test_hub.py", "pipeline/doctor/test_hub.py",
-    "api/test_api_calls.py", "api/test_api_examples.py", "training/test_sft.py", "pipeline/test_merge.py",
+    "pipeline/test_stopping.py", "pipeline/test_run.py", "storage/test_hub.py", "pipeline/doctor/test_network.py",
+    "api/test_calls.py", "api/test_api.py", "training/test_sft.py", "pipeline/test_merge.py",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.record import MergeRecord
 from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, Split
 from medtune.run_dir.directory import RunDir
+from medtune.storage.writing import replacing_folder
 
 QTYPES = ("symptoms", "treatment", "causes")
 METRICS = ("bleu", "rouge1", "rougeL", "exact_match", "perplexity")
@@ -130,7 +131,7 @@ def write_merge(run: RunDir) -> None:
 
 
 def _train(run: RunDir) -> None:
-    with run.replacing_adapter() as folder:
+    with replacing_folder(run.adapter_dir) as folder:
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             (folder / name).write_text("{}", encoding="utf-8")
     for step in range(1, 21):

@@ -71,7 +71,7 @@ def _exit_interrupted(stopped: interruption.Interrupted) -> None:
 
 
 def _continuing_command() -> str | None:
-    from medtune.run_dir.stages import continuing_command
+    from medtune.run_dir.layout import continuing_command
 
     return continuing_command(sys.argv[1:])
 

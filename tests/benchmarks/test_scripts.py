@@ -21,7 +21,7 @@ from medtune.data.training_rows import encode_for_training
 from medtune.pipeline.run import perform, start_run
 from medtune.records import IGNORED, QAPair
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from medtune.training.batching import StepSampler
 from tiny_model import write_rows
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import ColumnsSection
+from medtune.config.schema import ColumnsSection, parse_config
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.near_duplicates import SimilarAnswers
 from medtune.data.preparation import Prepared, prepare_data

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config
+from medtune.config.schema import Config, parse_config
 from medtune.data.cleaning import normalize_question
 from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.sources import DEMO_SOURCE

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config
+from medtune.config.schema import Config, parse_config
 from medtune.data.preparation import prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.shown_rows import print_rows, rows_to_show

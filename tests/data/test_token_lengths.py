@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config
+from medtune.config.schema import Config, parse_config
 from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.token_lengths import audit_prepared

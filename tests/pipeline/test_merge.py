@@ -26,6 +26,7 @@ from medtune.model.loading import base_identity, resolve_base
 from medtune.model.merging import updates, weights
 from medtune.model.merging.folder import existing_merge, read_record, record_of, require_whole, write_companions
 from medtune.model.merging.record import Divergence, MergeRecord
+from medtune.pipeline import merge as merging
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.merge import merge_stage
 from medtune.pipeline.run import perform
@@ -160,14 +161,14 @@ def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monk
     # Before a comparison there is nothing to publish it with.
     assert first.err.splitlines()[-1] == f'next: medtune ask {to} "What causes gout ?"'
     assert read_merge(run_dir).measured is None
-    stored = to / "model.safetensors"
-    before = (stored.stat().st_ino, stored.stat().st_mtime_ns)
-    monkeypatch.setattr(weights, "write_merge", None)
+    weights = to / "model.safetensors"
+    before = (weights.stat().st_ino, weights.stat().st_mtime_ns)
+    monkeypatch.setattr(merging, "write_merge", None)
     again = medtune("merge", run_dir.path, "--to", to)
     assert again.status == 0, again.err
     assert "holds this merge already" in again.err
     assert read_merge(run_dir).measured is not None
-    assert (stored.stat().st_ino, stored.stat().st_mtime_ns) == before
+    assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == before
     # A third time there is nothing left to do.
     monkeypatch.setattr(merge_measurement, "measure_merge", None)
     assert medtune("merge", run_dir.path, "--to", to).status == 0
@@ -313,7 +314,7 @@ def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune,
         (to / "mine.txt").write_text("mine")
         return write_merge(*args, **options)
 
-    monkeypatch.setattr(weights, "write_merge", with_a_neighbour)
+    monkeypatch.setattr(merging, "write_merge", with_a_neighbour)
     result = medtune("merge", run_dir.path, "--to", to, "--no-measure")
     assert result.status == 2
     assert "not empty, and no merged model" in result.err

@@ -113,10 +113,6 @@ class Plan(Shown):
     rows: RowSizes
 
     def _print(self, console: Console) -> None:
-        from medtune.pipeline.plan_tables import print_comparison, print_forecast
+        from medtune.pipeline.plan_tables import print_plan
 
-        found = list(self.forecasts.values())
-        if len(found) == 1 and not isinstance(found[0], str):
-            print_forecast(found[0], self.rows, console)
-        else:
-            print_comparison(self.forecasts, self.rows, console)
+        print_plan(self.forecasts, self.rows, console)

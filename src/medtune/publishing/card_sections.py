@@ -16,7 +16,7 @@ from medtune.model.quantization import FORMATS
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from medtune.runtime.terminal import one_line
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 

@@ -25,7 +25,6 @@ from medtune.model.merging.weights import write_merge
 base, adapter, folder = map(Path, sys.argv[1:])
 plan_merge(base, adapter, name="x", dtype="bfloat16")  # what Python and its libraries take
 memory = PeakMemory()
-memory.start()
 before = memory.rss_bytes()
 plan = plan_merge(base, adapter, name="x", dtype="bfloat16")
 write_merge(plan, folder)

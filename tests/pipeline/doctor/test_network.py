@@ -29,10 +29,11 @@ evaluation: {metrics: [bleu, rougeL]}
 # Runs `medtune doctor` for each case, without the price of starting Python. The token is read at every request.
 DRIVER = """
 import contextlib, io, json, os, sys, traceback
-from medtune.storage import hub_access
 from medtune.__main__ import main
 
-hub_access.time_limit.__wrapped__.__defaults__ = (float(os.environ.get("LIMIT", "10")),)
+if os.environ.get("LIMIT"):
+    from medtune.storage import hub_access
+    hub_access.time_limit.__wrapped__.__defaults__ = (float(os.environ["LIMIT"]),)
 if os.environ.get("FETCH"):
     from medtune.storage.hub import fetch_snapshot
     fetch_snapshot(os.environ["FETCH"])

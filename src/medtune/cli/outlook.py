@@ -1,4 +1,4 @@
-"""`medtune doctor`: whether this machine, its software and the Hub can carry a run."""
+"""`medtune doctor` and `medtune plan`: what would keep a run from working, and what it would take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Overrides, RunDirOption
+from medtune.cli.options import Overrides, Recipe, RunDirOption
+from medtune.runtime.process import prepare_process
 
 
 def doctor(
@@ -34,3 +35,32 @@ def doctor(
     print(summary(found))
     if any(finding.state == "failure" for finding in found):
         raise typer.Exit(2)
+
+
+def plan(
+    recipe: Recipe,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="NAME|GIB",
+            help="t4, l4, a100-40, a100-80, h100, h200, or GiB of memory; without it the GPU that is here, or else all "
+            "of these side by side.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Predict memory and time of a recipe on a GPU.
+
+    The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows.
+    """
+    from medtune.config.recipes import load_recipe
+
+    config = load_recipe(recipe, overrides or [])
+    prepare_process()
+    from rich.console import Console
+
+    from medtune.pipeline.plan import forecasts
+    from medtune.pipeline.plan_tables import print_plan
+
+    print_plan(*forecasts(config, gpu), Console())

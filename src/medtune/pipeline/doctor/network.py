@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from typing import TYPE_CHECKING
 
 from medtune.errors import MedtuneError
@@ -78,19 +79,13 @@ def _check_token(state: State) -> Iterator[Finding]:
 
 
 @contextmanager
-def overheard() -> Iterator[list[str]]:
+def overheard() -> Iterator[list[logging.LogRecord]]:
     """Yields what `storage.hub` logs in the block, such as that it took the cache, and keeps it off the terminal."""
-    lines: list[str] = []
-
-    class _Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    logger, listener = logging.getLogger("medtune.storage.hub"), _Listener()
+    logger, listener = logging.getLogger("medtune.storage.hub"), BufferingHandler(capacity=1000)
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(listener)
     try:
-        yield lines
+        yield listener.buffer
     finally:
         logger.removeHandler(listener)
         logger.propagate = propagates

@@ -13,8 +13,8 @@ from medtune.errors import RunDirError
 from medtune.inference import fused_model, generation, predictions, scoring
 from medtune.pipeline import evaluate
 from medtune.pipeline import run as pipeline
+from medtune.pipeline.evaluate import load_run_model
 from medtune.pipeline.run import perform
-from medtune.pipeline.run_model import load_run_model
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.interruption import Interrupted
 from tiny_model import write_rows

@@ -1,35 +1,33 @@
-"""Runs whose artefacts were torn, edited or lost after their stage was complete."""
+"""What a run records of itself, and runs whose artefacts were torn, edited or lost after their stage was complete."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
 from medtune.errors import Command, RunDirError
 from medtune.pipeline.run import is_done
+from medtune.run_dir import provenance
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
-from medtune.run_dir.provenance import environment
+from medtune.run_dir.provenance import LIBRARIES, environment
+from medtune.storage.writing import replacing_folder
 from older_runs import forget_checksums
-
-
-@pytest.fixture
-def config() -> Config:
-    return load_recipe("demo")
 
 
 @pytest.fixture
 def run(tmp_path: Path, config: Config) -> RunDir:
     """A run whose training and comparison are complete."""
     run = RunDir.create(tmp_path / "run", config, resume=False)
-    run.record_config()
-    run.update_provenance(**environment())
-    with run.replacing_adapter() as folder:
+    run.record_start(**environment())
+    with replacing_folder(run.adapter_dir) as folder:
         for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"):
             (folder / name).write_text(f"content of {name}", encoding="utf-8")
     run.complete("train", {})
@@ -166,3 +164,40 @@ def test_the_next_command_that_locks_clears_what_a_killed_one_left(run: RunDir, 
     assert not [file for file in left if file.exists()]
     assert not (run.path / ".adapter-77").exists()
     assert all(file.exists() for file in mine)
+
+
+def test_the_environment_names_versions_and_hardware() -> None:
+    found = environment()
+    assert found.keys() == {"versions", "hardware", "commit"}
+    assert set(LIBRARIES) < found["versions"].keys()
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["versions"]["torch"] == version("torch")
+    assert found["hardware"]["cpu_count"]
+
+
+def test_a_package_that_is_missing_is_recorded_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "LIBRARIES", ("medtune-has-no-such-package",))
+    assert environment()["versions"]["medtune-has-no-such-package"] == "not installed"
+
+
+def test_a_record_is_read_and_written_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        method = getattr(RunDir, name)
+
+        def call(self: RunDir, *arguments: Any) -> Any:
+            if run.provenance_file in arguments:
+                calls.append(name)
+            return method(self, *arguments)
+
+        monkeypatch.setattr(RunDir, name, call)
+
+    for name in ("read_json", "write_json"):
+        counted(name)
+    run.complete("compare", {})
+    assert calls == ["read_json", "write_json"]
+    calls.clear()
+    run.record_start(**environment())
+    assert calls == ["read_json", "write_json"]
+    assert {"versions", "hardware", "commit", "config", "stages"} <= run.provenance.keys()

@@ -5,28 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
-import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import medtune
-from medtune.api.shown import Findings, ShownComparison
 from medtune.errors import ConfigError, RunDirError
-from medtune.pipeline.doctor.findings import Finding
 from medtune.run_dir.lock import locked_folders
-
-
-def test_importing_takes_no_heavy_library():
-    code = (
-        "import sys, medtune; assert medtune.__version__; medtune.load_recipe; medtune.Run; medtune.Progress;"
-        "print([name for name in ('torch', 'transformers', 'pandas', 'datasets', 'rich') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 def models_in_memory() -> int:
@@ -97,32 +83,7 @@ def test_another_process_in_the_directory_is_refused(finished: medtune.Run):
     assert medtune.compare(finished).rows
 
 
-def test_a_run_keeps_its_model_between_questions_and_frees_it(finished: medtune.Run):
-    before, pieces = models_in_memory(), []
-    with medtune.load_run(finished.path) as run:
-        tuned = run.ask("What causes gout ?", on_text=pieces.append)
-        held = models_in_memory()
-        assert held > before
-        assert run.ask("What causes gout ?") == tuned == "".join(pieces).strip()
-        assert run.ask("What causes gout ?", base=True) != tuned
-        assert models_in_memory() == held
-        with pytest.raises(medtune.MedtuneError, match="empty"):
-            run.ask("  ")
-    assert models_in_memory() == before
-
-
 ROW = {"id": 1, "reference": "Gout hurts.", "prediction": "<b>Gout</b> hurts."}
-
-
-def test_predictions_come_as_rows_frames_and_files(finished: medtune.Run):
-    import pandas
-
-    rows = finished.predictions("tuned")
-    file = finished.path / "tuned" / "predictions.jsonl"
-    scores = medtune.score(file)
-    assert scores == medtune.score(rows) == medtune.score(pandas.DataFrame(rows))
-    assert scores["bleu"].value == pytest.approx(finished.scores("tuned")["bleu"].value)
-    assert medtune.compare(rows, file).rows[0].difference == 0
 
 
 @pytest.mark.parametrize(
@@ -158,42 +119,9 @@ def test_mistakes_are_told(workplace: Path, call, words: str):
         call()
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda run: run.scores("few-shot"), "'few-shot': must be one of baseline, tuned, few_shot"),
-        (lambda run: run.predictions("few-shot"), "must be one of baseline"),
-        (lambda run: run.merge("merged", dtype="fp16"), "fp16: must be one of bfloat16"),
-        (lambda run: run.publish("me/x", dry_run=True, options=["private"]), "private: must be of without-evaluation"),
-        (lambda run: run.publish("me/x", dry_run=True, options="overwrite"), r"such as \['overwrite'\]"),
-        (lambda run: medtune.run("demo", run.path), "add resume=True to continue that run, or choose another run_dir"),
-        (lambda run: medtune.run("demo", run.path, overrides={"seed": 5}, resume=True), "choose another run_dir$"),
-    ],
-)
-def test_mistakes_in_a_run_are_told(finished: medtune.Run, call, words: str):
-    with pytest.raises(medtune.MedtuneError, match=words):
-        call(finished)
-
-
 def test_the_doctor_takes_a_config_too(workplace: Path):
     found = medtune.doctor(medtune.load_recipe("demo"), overrides={"training.optimizer": "nosuch"})
     assert any("nosuch" in finding.reason for finding in found.failures)
-
-
-def test_a_report_that_is_there_is_not_spoken_of(finished: medtune.Run, capsys):
-    assert finished.report.is_file()
-    capsys.readouterr()
-    assert finished.report.is_file()
-    assert capsys.readouterr().err == ""
-
-
-def test_merging_and_publishing_tell_their_progress(finished: medtune.Run, tmp_path: Path):
-    events: list[medtune.Progress] = []
-    finished.merge(tmp_path / "merged", measure=False, progress=events.append)
-    assert any(event.work and event.unit == "MB" and event.done == event.total for event in events)
-    events.clear()
-    finished.publish("someone/tiny", dry_run=True, base_model="someone/base", progress=events.append)
-    assert [event.work for event in events if event.done == event.total] == ["Checking weights"]
 
 
 def test_overrides_reach_a_config_too(workplace: Path):
@@ -202,37 +130,3 @@ def test_overrides_reach_a_config_too(workplace: Path):
     with pytest.raises(ConfigError, match="rank"):
         medtune.prepare(config, "runs/none", overrides={"lora.rank": "many"})
     assert not Path("runs/none").exists()
-
-
-def test_what_is_shown_is_the_terminals_table_and_escaped(finished: medtune.Run):
-    shown = ShownComparison.of(replace(finished.comparison, names=("<i>one</i>", "two")))
-    assert "<i>one</i>" in repr(shown)
-    assert "95 % interval" in repr(shown)
-    assert "\x1b" not in repr(shown)
-    html = shown._repr_html_()
-    assert "&lt;i&gt;one&lt;/i&gt;" in html
-    assert "<i>" not in html
-    page = finished._repr_html_()
-    assert "rougeL" in page
-    found = Findings([Finding("failure", "disk", "<b>full</b>", "make room")])
-    assert "&lt;b&gt;full" in found._repr_html_()
-    assert "make room" in repr(found)
-    assert found.failures == list(found)
-
-
-def test_an_unfinished_run_says_what_is_missing(workplace: Path):
-    run = medtune.prepare("demo", "runs/unfinished & <more>")
-    html = run._repr_html_()
-    assert "unfinished &amp; &lt;more&gt;" in html
-    assert "not complete yet: baseline, controls, train, tuned, compare" in html
-    assert run.history() == []
-    for read in (lambda: run.comparison, run.scores, run.predictions, lambda: run.ask("What is gout ?")):
-        with pytest.raises(medtune.MedtuneError, match="not complete"):
-            read()
-
-
-def test_plans_show_one_gpu_or_several(workplace: Path):
-    assert "peak" in repr(medtune.plan("demo", "t4"))
-    several = medtune.plan("demo")
-    assert len(several.forecasts) > 1
-    assert "What each GPU would do" in repr(several)
