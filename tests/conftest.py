@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tiny_model import tiny
 
 # Read when torch and huggingface_hub are imported, so set before any test module brings them in.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Models of these sizes gain nothing from a second thread, and two processes on two cores would have four.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -40,15 +43,21 @@ FIRST = (
 )  # fmt: skip
 
 
+# How many modules are left out of garbage collections.
+_FROZEN = [0]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first: of two processes none is left with one of them alone at the end."""
     items.sort(key=lambda item: not item.path.as_posix().endswith(FIRST))
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported out of every later garbage collection: medtune asks for several a run."""
-    gc.collect()
-    gc.freeze()
+def pytest_runtest_logstart() -> None:
+    """Leave what was imported since out of every later garbage collection: medtune asks for several a run."""
+    if len(sys.modules) >= _FROZEN[0] + 50:
+        gc.collect()
+        gc.freeze()
+        _FROZEN[0] = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
