@@ -136,9 +136,8 @@ def _few_shot(run_dir: RunDir, record: dict[str, Any]) -> list[Prediction]:
     examples = control_answers.worked_examples(train, test, turn_tokens=tokens.__getitem__, room=room, seed=config.seed)
     fewer = sum(len(chosen) < control_answers.EXAMPLES for chosen in examples.values())
     if fewer:
-        say(
-            f"few-shot control: {fewer} of {len(test)} questions get fewer than {control_answers.EXAMPLES} worked examples"
-        )
+        most = control_answers.EXAMPLES
+        say(f"few-shot control: {fewer} of {len(test)} questions get fewer than {most} worked examples")
     partial = PartialResults(run_dir.partial_file("few_shot"), {})
     predicted = predict(loaded.model, loaded, test, config=config, partial=partial, examples=examples)
     record["questions_with_fewer_examples"] = fewer
