@@ -382,7 +382,7 @@ def test_memory_that_does_not_suffice_keeps_the_merge(run_dir, tmp_path, medtune
     def too_large(*arguments, **options):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(merge_measurement, "_measure", too_large)
+    monkeypatch.setattr(merge_measurement, "_evaluated", too_large)
     assert merge_stage(run_dir, tmp_path / "merged").not_measured == "memory ran out"
 
 
