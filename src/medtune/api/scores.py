@@ -103,7 +103,7 @@ def score(
         from medtune.evaluation.files import score_predictions
 
         rows = _read(predictions, "predictions", None if references is None else Path(references))
-        return score_predictions(rows, metrics, bertscore_model, resamples)
+        return score_predictions(rows, metrics=metrics, encoder=bertscore_model, resamples=resamples)
 
 
 def _compare_rows(
