@@ -55,8 +55,11 @@ def plan(
     The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows.
     """
     from medtune.config.recipes import load_recipe
+    from medtune.runtime.gpus import described_gpu
 
     config = load_recipe(recipe, overrides or [])
+    if gpu is not None:  # before all that takes seconds to load
+        described_gpu(gpu)
     prepare_process()
     from rich.console import Console
 
