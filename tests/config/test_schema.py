@@ -138,7 +138,7 @@ def test_a_key_of_any_shape_is_refused_in_one_line(section: str, key: str) -> No
         # Choices
         ("model.quantization", "int8", "must be 'nf4' or 'none', got 'int8'"),
         ("generation.decoding", "sample", "must be 'greedy', got 'sample'"),
-        ("evaluation.metrics", ["bleu", "meteor"], "'exact_match' or 'perplexity', got 'meteor'"),
+        ("evaluation.metrics", ["bleu", "met eor"], "should match pattern '^[A-Za-z0-9_]+$', got 'met eor'"),
         ("training.report_to", ["x"], ".0: must be 'tensorboard', 'wandb' or 'trackio', got 'x'"),
     ],
 )  # fmt: skip

@@ -45,6 +45,7 @@ def medtune(*arguments, status=0):
         ("data", "test_source", "nowhere.csv", "nowhere.csv: no such file"),
         ("data", "columns", {"focus": "topic"}, "no column 'topic'"),
         ("evaluation", "bertscore_model", "./nowhere", "there is no folder ./nowhere"),
+        ("evaluation", "metrics", ["blue"], "evaluation.metrics: blue is unknown; did you mean bleu? known are bleu, "),
         ("training", "report_to", ["wandb"], "wandb is not installed"),
     ],
 )

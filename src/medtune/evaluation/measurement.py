@@ -8,7 +8,7 @@ from statistics import mean, median
 
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.encoder import Encoder
-from medtune.evaluation.metrics import METRIC_NAMES, METRICS, Answers, Metric, MetricRows, metric_named
+from medtune.evaluation.metrics import METRICS, Answers, Metric, MetricRows, metric_named, require_known
 from medtune.evaluation.metrics.bleu import bleu_parts, bleu_rows
 from medtune.evaluation.metrics.metric import Measure
 from medtune.evaluation.significance import Resamples
@@ -74,8 +74,7 @@ def _check_request(predictions: Sequence[Prediction], metrics: Sequence[str], en
     if not predictions:
         fix = "the test split or evaluation.max_examples leaves no row"
         raise DataError("there are no predictions to score", fix=fix)
-    if unknown := [metric for metric in metrics if metric not in METRIC_NAMES]:
-        raise ConfigError("evaluation.metrics", f"unknown {', '.join(unknown)}", f"known are {', '.join(METRIC_NAMES)}")
+    require_known(metrics)
     for metric in metrics:
         if encoder is None and metric_named(metric).needs_encoder:
             raise ConfigError("evaluation.bertscore_model", f"{metric} needs an encoder", "name one or drop the metric")

@@ -12,7 +12,7 @@ from medtune.data.sources import check_source
 from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import ConfigError, ModelError, first_line
 from medtune.evaluation.encoder import resolve_encoder
-from medtune.evaluation.metrics import needs_encoder
+from medtune.evaluation.metrics import needs_encoder, require_known
 from medtune.model.adapters import resolve_adapter
 from medtune.model.demo_model import demo_shape
 from medtune.model.loaded import load_renderer
@@ -27,6 +27,7 @@ LONGEST_QUESTIONS = 50
 def check_inputs(config: Config) -> None:
     """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
     check_trackers(config)
+    require_known(config.evaluation.metrics)
     check_source(config.data.source, config.data.revision, config.data.columns)
     if config.data.test_source is not None:
         check_source(config.data.test_source, columns=config.data.columns)

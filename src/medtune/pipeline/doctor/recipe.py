@@ -67,16 +67,21 @@ class RecipeExamination:
                 yield from guarded(subject, check)
 
     def _settings(self) -> Iterator[Finding]:
+        from medtune.evaluation.metrics import require_known
         from medtune.pipeline.checks import check_optimizer, check_trackers
 
         found: list[Finding] = []
-        checks = (partial(check_trackers, self.config), partial(check_optimizer, self.config.training.optimizer))
+        checks = (
+            partial(check_trackers, self.config),
+            partial(check_optimizer, self.config.training.optimizer),
+            partial(require_known, self.config.evaluation.metrics),
+        )
         for check in checks:
             try:
                 check()
             except MedtuneError as error:
                 found += findings_of("recipe", error)
-        yield from found or [Finding("ok", "recipe", "its keys, optimiser and trackers are in order")]
+        yield from found or [Finding("ok", "recipe", "its keys, optimiser, metrics and trackers are in order")]
 
     def _model(self) -> Iterator[Finding]:
         from medtune.pipeline.checks import check_model
