@@ -109,7 +109,7 @@ def test_worked_examples_are_earlier_turns_of_the_chat(make, system):
     elif system:
         turns.insert(0, {"role": "system", "content": system})
     assert ours == tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=False)
-    row = PromptRenderer(tokenizer, system).encode_pairs([pair()], {"1": examples})[0]
+    row = PromptRenderer(tokenizer, system).encode_pairs([pair()], {pair().id: examples})[0]
     assert row.input_ids[: row.prompt_length] == ours
 
 
