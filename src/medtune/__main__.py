@@ -1,7 +1,5 @@
 """`python -m medtune` and the `medtune` command."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

@@ -229,7 +229,7 @@ def test_resamples_without_a_reference_token(make_predictions: MakePredictions) 
 def test_bad_requests_are_refused(make_predictions: MakePredictions) -> None:
     with pytest.raises(DataError, match="no predictions"):
         by_metric([], ("bleu",))
-    with pytest.raises(ConfigError, match="evaluation.metrics: rouge is unknown; did you mean rouge"):
+    with pytest.raises(ConfigError, match=r"evaluation\.metrics: rouge is unknown; did you mean rouge"):
         by_metric(make_predictions(), ("bleu", "rouge"))
     with pytest.raises(ConfigError, match="bertscore_f1 needs an encoder"):
         by_metric(make_predictions(), ("bertscore_f1",))

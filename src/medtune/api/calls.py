@@ -1,7 +1,5 @@
 """The whole job, its stages and what comes before them as functions; runs that are there."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Literal, overload

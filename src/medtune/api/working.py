@@ -1,7 +1,5 @@
 """Calls in a process that outlives them, such as a notebook's or a server's, and errors in words of Python."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the sections of the configuration share: frozen, strict, and nothing in them that no file can hold."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """The audit of a data set and its split: counts, lengths, duplicates, conflicts, leakage and truncation."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence

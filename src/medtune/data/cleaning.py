@@ -1,7 +1,5 @@
 """Cleaning: a pure step that counts what each rule does. Line breaks stay, and the raw text is kept too."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

@@ -1,7 +1,5 @@
 """MedQuAD's original XML: one document a file, with its focus and its question-answer pairs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError

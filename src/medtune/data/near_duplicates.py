@@ -1,7 +1,5 @@
 """Near-duplicate answers: MinHash proposes pairs of answers, and each one's exact Jaccard similarity decides."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

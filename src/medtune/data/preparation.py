@@ -1,7 +1,5 @@
 """The data stage: read, clean, group, split, sample; every row that is left out is counted."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -7,8 +7,6 @@ own text stays text, even where it spells a special token.
 Rows are encoded many at a time, which the tokenizer spreads over the cores; one row is a batch of one.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

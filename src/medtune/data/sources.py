@@ -1,7 +1,5 @@
 """Sources of question-answer rows: Hub data sets, local tables, and MedQuAD's original XML."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Groups, splits and samples: pure, deterministic, and independent of the order of the rows."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Tables of rows on disk: CSV, JSONL and Parquet, read within bounds."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import zlib

@@ -1,7 +1,5 @@
 """Lengths of rows in tokens, for the audit: of the recipe's model, or of the encoder in the package."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Training rows: encoded, fitted to the length limit, and refused where a model could not learn from them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Sentences on several metrics together: likelihood, phrase match and length, words and meaning."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import fields

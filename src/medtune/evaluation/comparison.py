@@ -3,8 +3,6 @@
 Strata are parts of the rows. Their differences carry intervals and no p-values: strata are for looking.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence

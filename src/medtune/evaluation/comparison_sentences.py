@@ -1,7 +1,5 @@
 """The comparison in plain sentences, each computed from the numbers; none says anything about medicine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

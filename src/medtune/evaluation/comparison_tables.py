@@ -1,7 +1,5 @@
 """The comparison as Markdown for a report, and as tables for a terminal of 80 columns."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from textwrap import wrap

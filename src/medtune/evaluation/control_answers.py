@@ -4,8 +4,6 @@ Overlap scores reward the references' register, and a training answer about anot
 model that scores no higher than such an answer has learned how answers sound.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

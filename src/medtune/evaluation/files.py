@@ -1,7 +1,5 @@
 """Scores of any tool's predictions, and two files of them side by side."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """One system's predictions measured: statistics a row first, then the value that their sums determine; and lengths."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean, median

@@ -1,7 +1,5 @@
 """The files of evaluation in a run directory, written and read back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path

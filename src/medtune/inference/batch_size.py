@@ -3,8 +3,6 @@
 All of it is computed from a model's configuration, for a GPU that need not be here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

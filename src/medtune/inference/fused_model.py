@@ -1,7 +1,5 @@
 """A model prepared to score and answer: its decoder layers fused, its weights dequantised once where memory allows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

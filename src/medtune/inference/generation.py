@@ -1,7 +1,5 @@
 """Greedy answers in length-sorted, left-padded batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Any

@@ -4,8 +4,6 @@ The two are loaded one after the other. They are compared with the adapter on th
 merged model by rounding alone, and the base without its adapter, which shows how much there was to lose.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """One model's answers and reference losses on the test rows, resumed where an earlier process was stopped."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain

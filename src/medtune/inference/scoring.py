@@ -1,7 +1,5 @@
 """Negative log-likelihood of reference answers: the measure used for training, validation loss and perplexity."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain

@@ -1,7 +1,5 @@
 """A LoRA adapter on disk: what its configuration may say, and whether its weights are all there. Nothing of it runs."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """LoRA adapters through PEFT: new ones, existing ones, and where they are found."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings

@@ -4,8 +4,6 @@ Packed weights are dequantised at every use, or once and kept: the same numbers,
 weights there is room for an adapter's matrices, so that base and adapter can be one product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ It reads the background prose that ships with the package, never the demo's ques
 minute on two CPU cores. No weights are in the package: they are made once and kept in the user's cache.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A base model ready for use, with its tokenizer, its renderer and the choices that were made for this hardware."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

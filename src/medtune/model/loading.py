@@ -1,7 +1,5 @@
 """Base models: where they come from, and loading them in a storage format on the hardware that is there."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Mapping

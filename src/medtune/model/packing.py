@@ -1,7 +1,5 @@
 """Rows strung together without padding, as the model takes them, and which rows share a pass."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What can be checked before any long work: inputs that are not there, and rows that will not fit."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

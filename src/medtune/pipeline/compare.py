@@ -1,7 +1,5 @@
 """The last stages: baseline and tuned side by side, beside the controls and by strata; and the report of that."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

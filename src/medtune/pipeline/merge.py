@@ -1,7 +1,5 @@
 """`medtune merge`: the run's adapter in its 16-bit base, as a folder for everybody, and what merging changed."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

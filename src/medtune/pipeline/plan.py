@@ -1,7 +1,5 @@
 """`medtune plan`: what a recipe would take on a GPU that need not be here, from config.json and without weights."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The data stage: rows of the source as three splits, and the audit of both."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from medtune.data.audit_tables import print_leakage

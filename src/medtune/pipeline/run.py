@@ -1,7 +1,5 @@
 """The whole job, stage by stage: data, baseline, controls, training, tuned, comparison, report."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a model card says besides its scores, each section made from what the run recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The licences of a published model: its base's, and its data's. What they ask for is their own words."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The Python that loads a published model and asks it a question, as its card shows it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """What `merge.json` says of a run's merged model, for the card, the report and the terminal."""
 
-from __future__ import annotations
-
 from medtune.errors import Command, Option
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import read_record

@@ -1,7 +1,5 @@
 """The model card: metadata that the Hub reads, and a page for people, both made from what a run wrote."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What of a run's names and paths may be published: Hub ids as they are, of local paths the last component alone."""
 
-from __future__ import annotations
-
 import html
 import json
 import os

@@ -1,7 +1,5 @@
 """`medtune publish`: a run's adapter, or its merged model, on the Hub, with the card and the scores that go with it."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace

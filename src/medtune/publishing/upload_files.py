@@ -3,8 +3,6 @@
 Copies of texts are made for the public: of paths on this machine they keep the last component.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reading and writing the files of a run: whole or not at all, and checked on the way in."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

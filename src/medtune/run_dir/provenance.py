@@ -1,7 +1,5 @@
 """What `provenance.json` records: what a run was made of, and which files its complete stages wrote."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,5 @@
 """Settings of this process: what libraries may say, where they may look, and how they use cores and memory."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -1,7 +1,5 @@
 """The Hub: snapshots of models, adapters and data sets."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Access to the Hub: whether it answers, whose token it gets, and how much of a model is still to be downloaded."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

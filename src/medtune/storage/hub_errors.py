@@ -1,7 +1,5 @@
 """What goes wrong with the Hub, said in one line that names the repository and a fix, and shows no token or address."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ All functions raise HubUnavailableError for what may work later and HubError for
 the repository and never shows a token or a signed address.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path

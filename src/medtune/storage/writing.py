@@ -4,8 +4,6 @@ Mounts of a cloud's buckets may rename files and no folders (gcsfuse: ENOSYS or 
 place, and checksums kept elsewhere tell whether all of it has arrived.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import logging

@@ -1,7 +1,5 @@
 """The training step: whole optimiser steps, within the memory that is there, and none that would spoil the weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, TypeVar

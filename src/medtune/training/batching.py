@@ -4,8 +4,6 @@ A step is a fixed number of rows drawn from a seeded order; how many forward pas
 alone and changes neither its rows nor its gradient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Where a training stops when it is told to, and where it resumes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any

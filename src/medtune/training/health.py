@@ -1,7 +1,5 @@
 """Training that goes wrong is stopped before its weights are spoilt: NaN, a gradient spike, a collapsed loss scale."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The training history file and the progress bar, fed by the trainer's own callbacks."""
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from typing import Any

@@ -1,7 +1,5 @@
 """A training before its first step: its rows, and a model made ready for them by a plan, or by one that takes less."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

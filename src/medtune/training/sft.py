@@ -1,7 +1,5 @@
 """Supervised fine-tuning of an adapter on answers."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

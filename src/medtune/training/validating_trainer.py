@@ -1,7 +1,5 @@
 """Validation: the loss of every row, and its mean over answer tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

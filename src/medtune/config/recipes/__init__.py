@@ -1,7 +1,5 @@
 """Recipes: finding, extending, overriding and resolving them into a configuration."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files

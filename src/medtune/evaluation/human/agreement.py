@@ -1,7 +1,5 @@
 """How far raters agree: Krippendorff's alpha."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Removes the models' names from their answers, and keeps them in a separate key."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Writes a finished run's answers as a sheet, a page and a key."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path

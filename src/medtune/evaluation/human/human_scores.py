@@ -1,7 +1,5 @@
 """Scores of unblinded ratings: win rate, criteria, agreement."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

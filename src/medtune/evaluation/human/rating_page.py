@@ -1,7 +1,5 @@
 """The sheet as one HTML file that works without a network and runs no text of a row."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

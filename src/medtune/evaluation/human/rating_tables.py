@@ -1,7 +1,5 @@
 """The scores of raters in plain sentences, and as tables for a terminal of 80 columns."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich import box

@@ -1,7 +1,5 @@
 """Filled sheets and the page's exports, checked and gathered into one judgement a rater and item."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Filled sheets and their key, from files to scores on disk."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

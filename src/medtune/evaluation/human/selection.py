@@ -1,7 +1,5 @@
 """Chooses the test rows to rate: every question type in its share, and if possible one row a group."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The sheet as CSV, safe to open in a spreadsheet, and what comes back from one."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """All metrics, each an object; a new one is a file in this folder and a line in `METRICS`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -13,7 +11,9 @@ from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows
 from medtune.evaluation.metrics.perplexity import LIKELIHOOD_METRICS
 from medtune.evaluation.metrics.rouge import ROUGE_METRICS
 
-__all__ = ["METRICS", "METRIC_NAMES", "Answers", "Metric", "MetricRows", "metric_named", "needs_encoder", "require_known"]
+__all__ = [
+    "METRICS", "METRIC_NAMES", "Answers", "Metric", "MetricRows", "metric_named", "needs_encoder", "require_known",
+]  # fmt: skip
 
 # In the order of the tables.
 METRICS: tuple[Metric, ...] = (*BLEU_METRICS, *ROUGE_METRICS, *BERTSCORE_METRICS, EXACT_MATCH, *LIKELIHOOD_METRICS)

@@ -4,8 +4,6 @@ Raw values are cosines that crowd near 1; where bert-score ships a baseline for 
 with it. An encoder reads as many tokens as it has positions, mostly 512; the rest of a longer answer does not count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version

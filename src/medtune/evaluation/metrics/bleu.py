@@ -3,8 +3,6 @@
 Both come from the same counts (13a tokens, cased), which are kept row by row: a resample is a sum, not a new count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

@@ -5,8 +5,6 @@ are computed here instead; tests hold every value equal to its. The tokenizer lo
 only, so other scripts score 0.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache

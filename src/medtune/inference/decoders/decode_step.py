@@ -3,8 +3,6 @@
 A step of a large model launches a thousand and more kernels; launched one by one they take longer than they run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

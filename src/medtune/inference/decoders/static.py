@@ -1,7 +1,5 @@
 """Greedy decoding with a static cache: fixed buffers, steps without the host, and fewer rows as answers end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

@@ -1,7 +1,5 @@
 """The adapters of one decoder layer in one stretch of memory: a single cast serves all of its products."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

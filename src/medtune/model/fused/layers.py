@@ -6,8 +6,6 @@ parameters stay what they were: `forward` is replaced on the instance, and calls
 the usual way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

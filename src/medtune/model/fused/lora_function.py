@@ -7,8 +7,6 @@ Modules, names and parameters stay PEFT's, so that adapters are saved and loaded
 the instance.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

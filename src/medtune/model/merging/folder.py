@@ -1,7 +1,5 @@
 """The folder of a merged model: its files beside the weights, and whether a folder already holds one."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

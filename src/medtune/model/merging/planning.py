@@ -1,7 +1,5 @@
 """Which tensors a merged model has, where each comes from, and the file that it goes to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a stored adapter adds to the weights of its base, and which of them it replaces."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A sum is computed in float32 and rounded once.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

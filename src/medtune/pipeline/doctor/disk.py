@@ -1,7 +1,5 @@
 """Disk: what a run downloads and writes against what is free, and whether its directory can be made."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator, Sequence

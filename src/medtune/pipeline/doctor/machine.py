@@ -1,7 +1,5 @@
 """The GPU and its driver, what it computes in, and memory: what is here, whatever a recipe wants."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

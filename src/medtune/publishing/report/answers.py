@@ -1,7 +1,5 @@
 """Both models' answers beside the references, compressed for the page within a bound."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

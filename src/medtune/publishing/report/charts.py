@@ -1,7 +1,5 @@
 """The report's charts of scores and answers, and all of a run's charts as SVG."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The report as one HTML file: no network, no text of a row as markup, and useful without a script."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the report is made of, read from a run directory and checked on the way in."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The report's tables of how a run went: training, cost, data, choices, versions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The report's tables as text, cell by cell: what was compared, controls, strata, lengths, ratings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median

@@ -1,7 +1,5 @@
 """TRL's trainer, which seals the checkpoints that it writes and reads one only as far as it is sound."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

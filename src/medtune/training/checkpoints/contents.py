@@ -5,8 +5,6 @@ So is the plan, which is kept beside the checkpoints: a resumed training compute
 The trainer reads tensors with torch's `weights_only`, so that a pickle in their place runs nothing.
 """
 
-from __future__ import annotations
-
 import pickle
 import struct
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 The repository is laid out as a run directory and holds no rows, questions or answers.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

@@ -4,8 +4,6 @@ The trainer writes a checkpoint file by file. The seal, which lists every file w
 and as an atomic file: a checkpoint without one, or with a file that differs from it, was cut off.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ A plan changes neither the rows of a step nor its gradient: tokens per pass, whi
 backward pass, where their inputs wait, whether base weights stay packed, and where the embeddings sit.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A training step planned for a GPU that need not be here, from a model's configuration: no weights are read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The peak of GPU memory in a training step, predicted part by part from a model's shape and a plan."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What a plan needs to know of a model, read from its modules; none of its weights are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
