@@ -52,9 +52,10 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
 
     keep_freed_memory()
     prepare_process()
-    from medtune.config.checking import parse_config
+    from medtune.config.schema import parse_config
+    from medtune.inference.decoders.greedy import Greedy
     from medtune.inference.fused_model import prepare_inference
-    from medtune.inference.generation import choose_batch_size, generate_answers
+    from medtune.inference.generation import choose_batch_size, generate_tokens
     from medtune.model.loaded import load_model
     from medtune.runtime.gpus import this_gpu
 
@@ -75,16 +76,12 @@ def medtune_arm(path: str, options: dict[str, Any]) -> dict[str, Any]:
     fits = choose_batch_size(loaded.model, longest_prompt=longest, max_new_tokens=options["new"])
     batch = options["batch"] or min(fits, len(prompts))
 
+    # No token of that number: no answer ends early.
+    greedy = Greedy.of(tokenizer, [vocabulary], options["new"])
+
     def answer(chosen: list[list[int]]) -> None:
-        answers = generate_answers(
-            loaded.model,
-            tokenizer,
-            chosen,
-            end_token_ids=[vocabulary],  # no token of that number: no answer ends early
-            max_new_tokens=options["new"],
-            batch_size=batch,
-        )
-        assert all(answer.new_tokens == options["new"] for answer in answers)
+        answers = generate_tokens(loaded.model, chosen, greedy, batch_size=batch, on_rows=lambda rows: None)
+        assert all(len(tokens) == options["new"] for tokens in answers)
 
     figures = timed_answers(answer, prompts, batch, options["new"])
     figures |= {"load_seconds": round(load_seconds, 1), "weights": weights.value, "dtype": loaded.dtype}

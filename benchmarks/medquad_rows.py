@@ -45,7 +45,7 @@ def main() -> None:
 
 def benchmark_config(source: str, model: str, **training: Any) -> Config:
     """The configuration that every arm's rows come from."""
-    from medtune.config.checking import parse_config
+    from medtune.config.schema import parse_config
 
     values = {"model": {"base": model}, "data": {"source": source, "split": SPLIT}, "training": training}
     return parse_config(values, origin="benchmark")
@@ -53,7 +53,7 @@ def benchmark_config(source: str, model: str, **training: Any) -> Config:
 
 def encode(source: Path, model: Path, *, max_length: int) -> list[Row]:
     """Training rows of `source`, in the order of medtune's first epoch."""
-    from medtune.data.prepare import prepare_data
+    from medtune.data.preparation import prepare_data
     from medtune.data.training_rows import encode_for_training
     from medtune.model.loaded import load_renderer
     from medtune.run_dir.directory import RunDir
@@ -120,9 +120,9 @@ def join_pairs(pairs: Sequence[QAPair], renderer: Any, tokens: int) -> Iterator[
             question, held = pair.question, len(renderer.prompt_ids(pair.question))
         else:
             parts.append(pair.question)
-            held += renderer.count_tokens(pair.question)
+            held += renderer.count_tokens([pair.question])[0]
         parts.append(pair.answer)
-        held += renderer.count_tokens(pair.answer)
+        held += renderer.count_tokens([pair.answer])[0]
         if held > tokens:
             yield question, "\n".join(parts)
             parts = []

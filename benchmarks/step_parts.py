@@ -235,12 +235,11 @@ def graphed_layers(model: Any, tokens: int) -> Iterator[Part]:
     import torch
 
     from medtune.model.packing import pack_rows
+    from medtune.records import EncodedRow
 
-    rows = [[2] * min(256, tokens - start) for start in range(0, tokens, 256)]
-    pack = {
-        name: value.cuda() if isinstance(value, torch.Tensor) else value
-        for name, value in pack_rows(rows, rows).items()
-    }
+    lengths = [min(256, tokens - start) for start in range(0, tokens, 256)]
+    rows = [EncodedRow("", [2] * length, [2] * length) for length in lengths]
+    pack = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in pack_rows(rows).items()}
     names = ("position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "row_edges")
     inputs = random(1, pack["input_ids"].shape[1], HIDDEN).requires_grad_()
     parameters = [inputs, *(p for p in model.parameters() if p.requires_grad)]

@@ -6,15 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config
+from medtune.config.schema import Config, parse_config
 from medtune.data.audit import RowLengths, audit_rows
 from medtune.data.audit_record import Audit, Truncation
 from medtune.data.cleaning import normalize_answer
-from medtune.data.near_duplicates import shingles
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.near_duplicates import SHINGLE_WORDS
+from medtune.data.preparation import Prepared, prepare_data
 
 TRUNCATION = Truncation(max_length=30, policy="cut", rows=32, cut=5, dropped=0, no_room=1, tokens=1000, tokens_lost=123)
+
+
+def shingles(answer: str) -> set[tuple[str, ...]]:
+    """Every run of five words of a normalised answer; all of it where it is shorter."""
+    tokens = answer.split(" ")
+    return {tuple(tokens[i : i + SHINGLE_WORDS]) for i in range(max(1, len(tokens) - SHINGLE_WORDS + 1))}
 
 
 def jaccard(first: str, second: str) -> float:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtune.evaluation.comparison import compare_measured
-from medtune.evaluation.controls import DESCRIPTIONS
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.control_answers import DESCRIPTIONS
 from medtune.evaluation.encoder import Encoder
-from medtune.evaluation.lengths import answer_lengths, reference_lengths
+from medtune.evaluation.measurement import answer_lengths, measure_rows, reference_lengths, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES
-from medtune.evaluation.reading import read_comparison
-from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Subsamples
 from medtune.records import Comparison, ComparisonRow, Control, ControlName, Lengths, Prediction, Verdict
 
@@ -39,7 +38,7 @@ def compare(
 
 
 def read(baseline: list[Prediction], tuned: list[Prediction]) -> str:
-    return "\n".join(read_comparison(compare(baseline, tuned)))
+    return "\n".join(reading_of(compare(baseline, tuned)).sentences)
 
 
 def row(metric: str, baseline: float, tuned: float, verdict: Verdict = "better", **changes: object) -> ComparisonRow:

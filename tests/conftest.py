@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from hypothesis import HealthCheck, settings
 
 from browser_sessions import browser, session
 from hardware_facts import facts, native_dtype, plain_machine, pytest_sessionstart
+from llama_8b import llama_config, llama_folder, llama_on_h200
 from skips import pytest_sessionfinish
 from tiny_model import tiny
 
 # Read when torch and huggingface_hub are imported, so set before any test module brings them in.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Models of these sizes gain nothing from a second thread, and two processes on two cores would have four.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -24,8 +28,8 @@ settings.register_profile("medtune", deadline=None, max_examples=60, suppress_he
 settings.load_profile("medtune")
 
 __all__ = [
-    "browser", "cache_folder", "facts", "native_dtype", "plain_machine", "pytest_sessionfinish", "pytest_sessionstart",
-    "session", "shared_data", "tiny",
+    "browser", "cache_folder", "facts", "llama_config", "llama_folder", "llama_on_h200", "native_dtype",
+    "plain_machine", "pytest_sessionfinish", "pytest_sessionstart", "session", "shared_data", "tiny",
 ]  # fmt: skip
 
 pytest_plugins = ["pytester"]
@@ -33,22 +37,33 @@ pytest_plugins = ["pytester"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-# Files that take longest.
+# Files that start first, in this order: the first two prepare a table of MedQuAD each, beside each other and not one
+# after the other; then those that take longest.
 FIRST = (
-    "pipeline/test_stopping.py", "pipeline/test_run.py", "storage/test_hub.py", "pipeline/doctor/test_hub.py",
-    "api/test_api_calls.py", "api/test_api_examples.py", "training/test_sft.py", "pipeline/test_merge.py",
+    "data/test_audit.py", "data/test_preparation.py", "pipeline/test_run.py", "faults/test_full_disk.py",
+    "pipeline/test_stopping.py", "pipeline/doctor/test_network.py", "storage/test_hub.py",
+    "pipeline/test_evaluate.py", "hostile/test_checkpoints.py", "training/test_sft.py",
+    "model/test_architectures.py", "publishing/test_publish.py", "model/kernels/test_gpu.py", "data/test_prompts.py",
+    "api/test_calls.py", "api/test_api.py",
 )  # fmt: skip
+
+
+# How many modules are left out of garbage collections.
+_FROZEN = [0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first: of two processes none is left with one of them alone at the end."""
-    items.sort(key=lambda item: not item.path.as_posix().endswith(FIRST))
+    places = {REPOSITORY / "tests" / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(FIRST)))
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported out of every later garbage collection: medtune asks for several a run."""
-    gc.collect()
-    gc.freeze()
+def pytest_runtest_logstart() -> None:
+    """Leave what was imported since out of every later garbage collection: medtune asks for several a run."""
+    if len(sys.modules) >= _FROZEN[0] + 50:
+        gc.collect()
+        gc.freeze()
+        _FROZEN[0] = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,6 +76,21 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDTUNE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """Flushing to the disk tells against a power cut alone, takes milliseconds, and comes thousands of times.
+
+    Processes that a test starts do it.
+    """
+
+    def check(descriptor: int) -> None:
+        os.fstat(descriptor)  # one that is closed or none is an error, as it was
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", check)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -214,3 +214,9 @@ class UploadServer(HubServer):
             PurePosixPath(path).parts[1] for path in self.head(name) if path.startswith("checkpoints/checkpoint-")
         }
         return sorted(int(folder.removeprefix("checkpoint-")) for folder in folders)
+
+
+def written(hub: UploadServer) -> list[str]:
+    """Requests that change something."""
+    return [request.path for request in hub.requests if request.method in ("PUT", "POST")
+            and "paths-info" not in request.path]  # fmt: skip

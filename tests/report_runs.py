@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config.recipes import load_recipe
-from medtune.evaluation.artefacts import write_comparison, write_system
-from medtune.evaluation.comparison import common_metrics, compare_measured
-from medtune.evaluation.controls import DESCRIPTIONS
-from medtune.evaluation.lengths import answer_lengths, reference_lengths
-from medtune.evaluation.scores import measure_rows, score_rows
+from medtune.evaluation.comparison import common_metrics, compare_measured, compare_strata
+from medtune.evaluation.control_answers import DESCRIPTIONS
+from medtune.evaluation.measurement import answer_lengths, measure_rows, reference_lengths, score_rows
+from medtune.evaluation.result_files import write_comparison, write_system
 from medtune.evaluation.significance import Subsamples
-from medtune.evaluation.strata import compare_strata
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.record import MergeRecord
 from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, Split
 from medtune.run_dir.directory import RunDir
+from medtune.storage.writing import replacing_folder
 
 QTYPES = ("symptoms", "treatment", "causes")
 METRICS = ("bleu", "rouge1", "rougeL", "exact_match", "perplexity")
@@ -132,7 +131,7 @@ def write_merge(run: RunDir) -> None:
 
 
 def _train(run: RunDir) -> None:
-    with run.replacing_adapter() as folder:
+    with replacing_folder(run.adapter_dir) as folder:
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             (folder / name).write_text("{}", encoding="utf-8")
     for step in range(1, 21):

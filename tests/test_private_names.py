@@ -116,6 +116,8 @@ CALLED = {
     "huggingface_hub.utils.parse_ratelimit_headers": "(headers)",
     "huggingface_hub.utils.validate_repo_id": "(repo_id)",
     "huggingface_hub.utils.sha.git_hash": "(data)",
+    # It has a setter and no getter.
+    "huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY": "()",
 }
 # Classes of ours that derive from a library's, by module; `Function`, `Sampler` and `Protocol` are made for that.
 SUBCLASSES = {
@@ -125,8 +127,8 @@ SUBCLASSES = {
     "OneDeviceConfig": "training.arguments",
     "HistoryCallback": "training.history",
     "InterruptionCallback": "training.continuation",
-    "StaticRowsLayer": "inference.decoders.static_cache",
-    "StaticRowsCache": "inference.decoders.static_cache",
+    "StaticRowsLayer": "inference.decoders.decode_step",
+    "StaticRowsCache": "inference.decoders.decode_step",
 }
 # Names of libraries that begin with an underscore, and are read or called.
 PRIVATE = {

@@ -1,7 +1,5 @@
 """`python -m medtune` and the `medtune` command."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress
@@ -71,7 +69,7 @@ def _exit_interrupted(stopped: interruption.Interrupted) -> None:
 
 
 def _continuing_command() -> str | None:
-    from medtune.run_dir.stages import continuing_command
+    from medtune.run_dir.layout import continuing_command
 
     return continuing_command(sys.argv[1:])
 

@@ -1,7 +1,5 @@
 """What a user is shown when something of theirs is wrong: the thing, its problem and the fix, in one line."""
 
-from __future__ import annotations
-
 import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

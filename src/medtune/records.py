@@ -1,7 +1,5 @@
 """What the stages exchange. Plain frozen records: no behaviour beyond their own arithmetic."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal
 

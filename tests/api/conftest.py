@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from medtune.config import recipes
 from tiny_model import Tiny, write_rows
 
 
-@pytest.fixture(scope="module")
-def workplace(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The current folder, with a recipe "demo" of the tiny model."""
-    folder = tmp_path_factory.mktemp("workplace")
+@pytest.fixture(scope="session")
+def demo(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe of the tiny model."""
+    folder = tmp_path_factory.mktemp("demo")
     values = {
         "model": {"base": str(tiny.path), "dtype": "float32"},
         "data": {"source": str(write_rows(folder / "rows.csv")), "split": {"test": 0.2, "validation": 0.1}},
@@ -32,6 +33,21 @@ def workplace(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "evaluation": {"metrics": ["bleu", "rougeL", "exact_match", "perplexity"], "resamples": 500},
     }
     (folder / "demo.yaml").write_text(json.dumps(values))  # JSON is YAML
+    return folder / "demo.yaml"
+
+
+@pytest.fixture(scope="session")
+def finished_demo(demo: Path) -> Path:
+    """A finished run of the recipe, never changed by a test."""
+    return medtune.run(demo, demo.parent / "run").path
+
+
+@pytest.fixture(scope="module")
+def workplace(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The current folder, with a recipe "demo" of the tiny model."""
+    folder = tmp_path_factory.mktemp("workplace")
+    for file in (demo, demo.with_name("rows.csv")):
+        shutil.copy(file, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "files", lambda name: folder)
         patch.chdir(folder)
@@ -39,6 +55,8 @@ def workplace(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def finished(workplace: Path) -> Run:
-    """A finished run, `runs/demo`."""
-    return medtune.run("demo", resume=(workplace / "runs" / "demo").exists())
+def finished(workplace: Path, finished_demo: Path) -> Run:
+    """A finished run, `runs/demo`, of this module's own."""
+    if not (folder := workplace / "runs" / "demo").exists():
+        shutil.copytree(finished_demo, folder)
+    return medtune.run("demo", resume=True)

@@ -21,7 +21,7 @@ from medtune.data.training_rows import encode_for_training
 from medtune.pipeline.run import perform, start_run
 from medtune.records import IGNORED, QAPair
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from medtune.training.batching import StepSampler
 from tiny_model import write_rows
 
@@ -225,14 +225,14 @@ def test_the_shape_is_written_as_transformers_writes_it(tiny, tmp_path, monkeypa
     import torch
     from transformers import AutoModelForCausalLM
 
-    from medtune.model.quantization import storage_format
+    from medtune.model.quantization import FORMATS
 
     monkeypatch.setattr(shape_8b, "SHARD_BYTES", 20_000)
     shape_8b.write_model(tmp_path, tiny.path, shape_8b.SHAPE | SIZES)
     assert len(list((tmp_path / "nf4").glob("*.safetensors"))) > 2
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "nf4", dtype=torch.bfloat16)
     quantized = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "bf16", dtype=torch.bfloat16, quantization_config=storage_format("nf4").loading_config("bfloat16")
+        tmp_path / "bf16", dtype=torch.bfloat16, quantization_config=FORMATS["nf4"].loading_config("bfloat16")
     )
     stored, expected = loaded.state_dict(), quantized.state_dict()
     assert stored.keys() == expected.keys()

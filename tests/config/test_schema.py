@@ -4,12 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config, SplitSection
+from medtune.config.schema import Config, SplitSection, parse_config
 from medtune.config.section import Section
-from medtune.config.training import LoraSection
 from medtune.errors import ConfigError, MedtuneError
 
 MINIMAL: dict[str, Any] = {"model": {"base": "owner/model"}, "data": {"source": "rows.csv"}}
@@ -50,30 +47,11 @@ def test_a_minimal_config_takes_every_other_value_from_the_defaults() -> None:
     assert config.seed == 0
 
 
-def test_a_config_is_frozen_at_every_level() -> None:
-    config = parse_config(MINIMAL, origin="here.yaml")
-    with pytest.raises(ValidationError, match="frozen"):
-        config.seed = 1  # type: ignore[misc]
-    with pytest.raises(ValidationError, match="frozen"):
-        config.data.split.test = 0.3  # type: ignore[misc]
-
-
 def test_every_key_says_what_it_is() -> None:
     bare = [f"{prefix}{name}" for prefix, section in sections(Config) for name, f in section.model_fields.items()
             if not f.description]  # fmt: skip
     assert bare == []
     assert sum(len(section.model_fields) for _, section in sections(Config)) > 40
-
-
-def test_a_list_is_taken_for_a_tuple() -> None:
-    config = parse_config(with_key("lora.targets", ["q_proj", "v_proj"]), origin="here.yaml")
-    assert config.lora.targets == ("q_proj", "v_proj")
-    assert parse_config(with_key("training.report_to", ["wandb"]), origin="x").training.report_to == ("wandb",)
-
-
-def test_a_whole_number_will_do_where_a_fraction_is_meant() -> None:
-    config = parse_config(with_key("training.epochs", 2), origin="here.yaml")
-    assert config.training.epochs == 2.0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +138,7 @@ def test_a_key_of_any_shape_is_refused_in_one_line(section: str, key: str) -> No
         # Choices
         ("model.quantization", "int8", "must be 'nf4' or 'none', got 'int8'"),
         ("generation.decoding", "sample", "must be 'greedy', got 'sample'"),
-        ("evaluation.metrics", ["bleu", "meteor"], "'exact_match' or 'perplexity', got 'meteor'"),
+        ("evaluation.metrics", ["bleu", "met eor"], "should match pattern '^[A-Za-z0-9_]+$', got 'met eor'"),
         ("training.report_to", ["x"], ".0: must be 'tensorboard', 'wandb' or 'trackio', got 'x'"),
     ],
 )  # fmt: skip
@@ -220,11 +198,6 @@ def test_a_value_that_shares_its_parts_is_shown_at_once() -> None:
 
 def test_a_config_error_is_one_that_the_user_can_mend() -> None:
     assert issubclass(ConfigError, MedtuneError)
-
-
-def test_a_section_refuses_unknown_keywords_from_python_too() -> None:
-    with pytest.raises(ValidationError, match="Extra inputs"):
-        LoraSection(r=8)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("limits", [{0: "14GiB", "cpu": "24GiB"}, {"0": "14GiB", "cpu": "24GiB"}])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import ColumnsSection
+from medtune.config.schema import ColumnsSection, parse_config
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.near_duplicates import SimilarAnswers
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.sources import SourceRows, read_source
 
 
@@ -28,22 +28,33 @@ def medquad_hub_shape(shared_data: Path) -> SourceRows:
 
 
 @pytest.fixture(scope="session")
-def medquad_cleaned(medquad: SourceRows) -> Cleaned:
-    return clean_pairs(medquad.pairs)
+def once(cache_folder: Path) -> Callable[[str, Callable[[], Any]], Any]:
+    """A function that makes something under a name, once for all processes of the tests."""
+
+    def find(name: str, make: Callable[[], Any]) -> Any:
+        file = cache_folder / f"{name}.pickle"
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                file.write_bytes(pickle.dumps(make()))
+        return pickle.loads(file.read_bytes())  # noqa: S301
+
+    return find
 
 
 @pytest.fixture(scope="session")
-def prepared_once(shared_data: Path, cache_folder: Path) -> Callable[[str], Prepared]:
-    """A function that prepares a table of the folder, half a minute's work, once for all processes of the tests."""
+def medquad_cleaned(medquad: SourceRows, once: Callable[[str, Callable[[], Any]], Any]) -> Cleaned:
+    cleaned: Cleaned = once("cleaned", lambda: clean_pairs(medquad.pairs))
+    return cleaned
+
+
+@pytest.fixture(scope="session")
+def prepared_once(shared_data: Path, once: Callable[[str, Callable[[], Any]], Any]) -> Callable[[str], Prepared]:
+    """A function that prepares a table of the folder, half a minute's work."""
 
     def prepare(name: str) -> Prepared:
-        file = cache_folder / f"{name}.prepared"
-        with FileLock(f"{file}.lock"):
-            if not file.exists():
-                values = {"model": {"base": "owner/model"}, "data": {"source": str(shared_data / name)}}
-                file.write_bytes(pickle.dumps(prepare_data(parse_config(values, origin="test"))))
-            found: Prepared = pickle.loads(file.read_bytes())  # noqa: S301
-            return found
+        values = {"model": {"base": "owner/model"}, "data": {"source": str(shared_data / name)}}
+        prepared: Prepared = once(name, lambda: prepare_data(parse_config(values, origin="test")))
+        return prepared
 
     return prepare
 

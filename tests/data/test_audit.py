@@ -12,7 +12,7 @@ import pytest
 from audits import audit_of, configure, invented_lengths, write
 from medtune.data.audit import audit_rows, write_audit
 from medtune.data.audit_record import Audit
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.data.preparation import Prepared, prepare_data
 from medtune.errors import DataError
 from medtune.storage.reading import check_type
 

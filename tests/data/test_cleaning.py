@@ -12,7 +12,6 @@ from medtune.data.cleaning import (
     DROPS,
     Cleaned,
     clean_pairs,
-    clean_question,
     clean_text,
     normalize_answer,
     normalize_question,
@@ -69,6 +68,11 @@ def pair(id: str, question: str = "Q ?", answer: str = ANSWER, **changes: str) -
 )
 def test_clean_text(raw: str, clean: str) -> None:
     assert clean_text(raw) == clean
+
+
+def clean_question(text: str) -> str:
+    kept = clean_pairs([QAPair("1", "", text, "An answer of no fewer than five words.")]).pairs
+    return kept[0].question if kept else ""
 
 
 @pytest.mark.parametrize(

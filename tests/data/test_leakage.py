@@ -7,7 +7,7 @@ import pytest
 from medtune.data.audit_record import KindLeakage, SharedRows, SharedWith
 from medtune.data.leakage import KINDS, Leakage, deal_again, leakage_table, leaking_test_rows
 from medtune.data.near_duplicates import find_similar_answers
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.records import QAPair, Split
 
 LONG = "a b c d e f g h i j k l m n o p q r s t u v w x y z"

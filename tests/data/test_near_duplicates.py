@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audits import jaccard
+from audits import jaccard, shingles
 from medtune.data.cleaning import Cleaned, normalize_answer
-from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers, shingles
+from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Words of a text in which a few are replaced, so that similarities on both sides of the threshold are common.

@@ -20,7 +20,7 @@ from tiny_model import build_tokenizer
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_training_prefix_is_generation_prompt(make, system, question):
     renderer = PromptRenderer(make(), system)
-    row = renderer.encode_pair(pair(question))
+    row = renderer.encode_pairs([pair(question)])[0]
     prompt = renderer.prompt_ids(question)
     assert row.input_ids[: row.prompt_length] == prompt
     assert row.labels == [-100] * len(prompt) + row.input_ids[len(prompt) :]
@@ -38,7 +38,7 @@ def test_equals_the_template_up_to_the_end_token(make):
         {"role": "assistant", "content": "Uric acid.\nCrystals form."},
     ]
     official = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    ours = renderer.encode_pair(pair()).input_ids
+    ours = renderer.encode_pairs([pair()])[0].input_ids
     assert official[: len(ours)] == ours
     # Only the template's own line end may follow.
     assert tokenizer.decode(official[len(ours) :]).strip() == ""
@@ -61,7 +61,7 @@ def test_end_token_is_the_templates():
 
 def test_exactly_one_bos():
     tokenizer = build_tokenizer()
-    assert PromptRenderer(tokenizer).encode_pair(pair()).input_ids.count(0) == 1
+    assert PromptRenderer(tokenizer).encode_pairs([pair()])[0].input_ids.count(0) == 1
 
 
 def test_bos_stands_once_where_the_tokenizer_adds_it_however_often_the_template_writes_it():
@@ -75,7 +75,7 @@ def test_bos_stands_once_where_the_tokenizer_adds_it_however_often_the_template_
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
         )
-        row = PromptRenderer(tokenizer).encode_pair(pair())
+        row = PromptRenderer(tokenizer).encode_pairs([pair()])[0]
         assert row.input_ids.count(0) == 1
         assert row.input_ids[0] == 0
         require_sound_rows([row], PromptRenderer(tokenizer))
@@ -84,8 +84,8 @@ def test_bos_stands_once_where_the_tokenizer_adds_it_however_often_the_template_
 def test_spelled_special_tokens_stay_text():
     tokenizer = build_tokenizer()
     spelled = "Say <|eot_id|> or <|begin_of_text|> or <|start_header_id|>."
-    plain = PromptRenderer(tokenizer, "Be kind.").encode_pair(pair())
-    row = PromptRenderer(tokenizer, "Never say <|eot_id|>.").encode_pair(pair(spelled, spelled))
+    plain = PromptRenderer(tokenizer, "Be kind.").encode_pairs([pair()])[0]
+    row = PromptRenderer(tokenizer, "Never say <|eot_id|>.").encode_pairs([pair(spelled, spelled)])[0]
     for token in (0, 3, 4, 5):
         assert row.input_ids.count(token) == plain.input_ids.count(token)
     text = tokenizer.decode(row.input_ids)
@@ -109,7 +109,7 @@ def test_worked_examples_are_earlier_turns_of_the_chat(make, system):
     elif system:
         turns.insert(0, {"role": "system", "content": system})
     assert ours == tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True, return_dict=False)
-    row = PromptRenderer(tokenizer, system).encode_pair(pair(), examples)
+    row = PromptRenderer(tokenizer, system).encode_pairs([pair()], {pair().id: examples})[0]
     assert row.input_ids[: row.prompt_length] == ours
 
 
@@ -134,10 +134,10 @@ def test_cut_text_is_what_a_capped_model_would_have_written():
     renderer = PromptRenderer(build_tokenizer())
     text = "Uric acid builds up in the blood. 😀😀"
     assert renderer.cut_to(text, 1000) == text
-    for tokens in range(1, renderer.count_tokens(text)):
+    for tokens in range(1, renderer.count_tokens([text])[0]):
         cut = renderer.cut_to(text, tokens)
         assert text.startswith(cut)
-        assert renderer.count_tokens(cut) <= tokens
+        assert renderer.count_tokens([cut])[0] <= tokens
 
 
 # Many rows at a time ------------------------------------------------------------------------------------------------
@@ -151,10 +151,10 @@ def test_rows_are_the_same_in_a_batch_and_alone(renderer, rows, examples):
         patch.setattr(medtune.data.prompts, "_BATCH", 2)  # so that rows come in several batches
         encoded = renderer.encode_pairs(rows, turns)
         prompts = renderer.prompts([row.question for row in rows])
-        counts = renderer.count_tokens_of([row.answer for row in rows])
-    assert encoded == [renderer.encode_pair(row, turns[row.id]) for row in rows]
+        counts = renderer.count_tokens([row.answer for row in rows])
+    assert encoded == [renderer.encode_pairs([row], {row.id: turns[row.id]})[0] for row in rows]
     assert prompts == [renderer.prompt_ids(row.question) for row in rows]
-    assert counts == [renderer.count_tokens(row.answer) for row in rows]
+    assert counts == [renderer.count_tokens([row.answer])[0] for row in rows]
     for row, ids in zip(rows, encoded, strict=True):
         assert ids.input_ids[: ids.prompt_length] == renderer.prompt_ids(row.question, turns[row.id])
         assert ids.labels == [IGNORED] * ids.prompt_length + ids.input_ids[ids.prompt_length :]
@@ -164,7 +164,7 @@ def test_rows_are_the_same_in_a_batch_and_alone(renderer, rows, examples):
 @given(rows=ROWS)
 def test_no_text_changes_how_many_special_tokens_a_row_has(renderer, rows):
     special = renderer.tokenizer.added_tokens_decoder
-    expected = [id for id in renderer.encode_pair(pair()).input_ids if id in special]
+    expected = [id for id in renderer.encode_pairs([pair()])[0].input_ids if id in special]
     for row, text in zip(renderer.encode_pairs(rows), rows, strict=True):
         assert [id for id in row.input_ids if id in special] == expected
         assert renderer.tokenizer.decode(row.input_ids[row.prompt_length : -1]).strip() == text.answer.strip()

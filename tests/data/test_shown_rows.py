@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config
-from medtune.data.prepare import prepare_data
+from medtune.config.schema import Config, parse_config
+from medtune.data.preparation import prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.shown_rows import print_rows, rows_to_show
 from medtune.errors import DataError
@@ -57,7 +56,7 @@ def test_rows_are_printed_with_every_special_token(tiny: Tiny, rows: Path) -> No
         f"<|start_header_id|>assistant<|end_header_id|>\n\n⟦{first.answer}<|eot_id|>⟧\n"
     )
     assert expected in text
-    row = PromptRenderer(tiny.tokenizer, config.data.system_prompt).encode_pair(first)
+    row = PromptRenderer(tiny.tokenizer, config.data.system_prompt).encode_pairs([first])[0]
     in_loss = len(row.labels) - row.prompt_length
     assert f"⟧\n{len(row.input_ids)} tokens, {in_loss} in the loss; not cut\n" in text
     assert text.count("── train row") == 2
@@ -90,7 +89,7 @@ def test_an_overlong_row_says_what_becomes_of_it(tiny: Tiny, rows: Path) -> None
     config = configure(tiny, rows)
     prepared, renderer = prepare_data(config), renderer_of(config)
     longest = max(prepared.split.train, key=lambda pair: len(pair.answer))
-    whole = len(renderer.encode_pair(longest).input_ids)
+    whole = len(renderer.encode_pairs([longest])[0].input_ids)
     limit = whole - 10
     cut = shown(configure(tiny, rows, training={"max_length": limit}), row_id=longest.id)
     assert f"cut from {whole} to fit training.max_length {limit}" in cut

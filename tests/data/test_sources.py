@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from medtune.config.schema import ColumnsSection
-from medtune.data.sources import DEMO_SOURCE, SourceRows, check_source, read_source, row_id
+from medtune.data import sources
+from medtune.data.sources import DEMO_SOURCE, SourceRows, check_source, read_source
 from medtune.errors import DataError
 from medtune.records import QAPair
 from row_files import COLUMNS, HEADER, read, refused, write, write_parquet
 
 # What is read -------------------------------------------------------------------------------------------------------
+
+
+def row_id(question: str, answer: str) -> str:
+    """The id of a row that is the first with its text."""
+    return sources.row_id(question, answer, taken=(), copies=Counter())
 
 
 def test_a_row_of_a_csv(tmp_path: Path) -> None:

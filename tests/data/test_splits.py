@@ -16,11 +16,10 @@ from audits import jaccard
 from medtune.data import splits
 from medtune.data.cleaning import normalize_answer, normalize_question
 from medtune.data.near_duplicates import SimilarAnswers
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.data.splits import (
     assign_groups,
     focus_key,
-    remove_groups,
     require_rows,
     sample_rows,
     seeded_order,
@@ -323,12 +322,6 @@ def test_a_new_row_of_its_own_moves_few_others() -> None:
         for pairs in (before, [*before, pair("new")])
     )
     assert len({row.id for row in old.test} ^ {row.id for row in new.test}) <= 2
-
-
-def test_removing_groups() -> None:
-    pairs = [pair("1", group="a"), pair("2", group="b"), pair("3", group="a")]
-    assert [row.id for row in remove_groups(pairs, {"a", "zzz"})] == ["2"]
-    assert remove_groups(pairs, set()) == pairs
 
 
 # Other splits -------------------------------------------------------------------------------------------------------

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from medtune.config.checking import parse_config
-from medtune.config.schema import Config
-from medtune.data.prepare import Prepared, prepare_data
+from medtune.config.schema import Config, parse_config
+from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.token_lengths import audit_prepared
 from medtune.data.training_rows import encode_for_training
@@ -34,7 +33,7 @@ def audited(config: Config) -> tuple[Prepared, PromptRenderer, dict[str, Any]]:
 
 def test_lengths_are_those_of_the_rows_that_training_sees(tiny: Tiny, rows: Path) -> None:
     prepared, renderer, audit = audited(configure(tiny, rows))
-    encoded = [renderer.encode_pair(pair) for pair in prepared.rows]
+    encoded = [renderer.encode_pairs([pair])[0] for pair in prepared.rows]
     lengths = audit["lengths"]
     assert lengths["tokenizer"] == str(tiny.path)
     assert lengths["row"]["max"] == max(len(row.input_ids) for row in encoded)
@@ -49,7 +48,7 @@ def test_truncation_is_what_training_will_do(tiny: Tiny, rows: Path, policy: str
     config = configure(tiny, rows, training={"max_length": 150, "overlong": policy})
     prepared, renderer, audit = audited(config)
     train = encode_for_training(renderer, prepared.split.train, max_length=150, overlong=config.training.overlong)
-    whole = [renderer.encode_pair(pair) for pair in prepared.split.train]
+    whole = [renderer.encode_pairs([pair])[0] for pair in prepared.split.train]
     assert audit["truncation"] == {
         "max_length": 150, "policy": policy, "rows": 32, "cut": train.cut, "dropped": train.dropped, "no_room": 0,
         "tokens": sum(len(row.input_ids) for row in whole), "tokens_lost": train.tokens_lost,

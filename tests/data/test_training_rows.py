@@ -94,7 +94,7 @@ def test_rows_are_fitted_the_same_together_and_alone(rows, max_length, overlong)
 @pytest.mark.parametrize("system", ["", "You are kind."])
 def test_sound_rows_pass(make, system):
     renderer = PromptRenderer(make(), system)
-    rows = [renderer.encode_pair(pair(question, row_id=question)) for question in QUESTIONS]
+    rows = [renderer.encode_pairs([pair(question, row_id=question)])[0] for question in QUESTIONS]
     assert require_sound_rows(rows, renderer) is None
     assert require_sound_rows([], renderer) is None
 
@@ -104,7 +104,7 @@ def test_a_template_that_opens_every_turn_with_bos_is_sound():
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = build_tokenizer(tokens, CHATML, bos_token="<|im_start|>", eos_token="<|im_end|>")
     renderer = PromptRenderer(tokenizer, "You are kind.")
-    row = renderer.encode_pair(pair())
+    row = renderer.encode_pairs([pair()])[0]
     assert row.input_ids.count(tokenizer.bos_token_id) == renderer.bos_count == 3
     require_sound_rows([row], renderer)
     extra = EncodedRow("r1", [*row.input_ids[:-3], 1, *row.input_ids[-3:]], [*row.labels[:-3], 1, *row.labels[-3:]])
@@ -120,7 +120,7 @@ def test_a_model_whose_bos_is_its_end_token_is_sound():
     )
     tokenizer = build_tokenizer(["<|endoftext|>"], template, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
     renderer = PromptRenderer(tokenizer)
-    row = renderer.encode_pair(pair())
+    row = renderer.encode_pairs([pair()])[0]
     assert row.input_ids[0] == row.input_ids[-1] == tokenizer.bos_token_id
     require_sound_rows([row], renderer)
 
@@ -130,7 +130,7 @@ def test_a_template_that_writes_bos_twice_is_refused():
 
     tokenizer = build_tokenizer(chat_template=CHAT_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}" * 2))
     renderer = PromptRenderer(tokenizer)
-    rows = [renderer.encode_pair(pair(row_id=f"r{n}")) for n in range(7)]
+    rows = [renderer.encode_pairs([pair(row_id=f"r{n}")])[0] for n in range(7)]
     with pytest.raises(DataError) as caught:
         require_sound_rows(rows, renderer)
     assert str(caught.value) == (
@@ -141,7 +141,7 @@ def test_a_template_that_writes_bos_twice_is_refused():
 
 def test_a_row_without_its_end_token_or_without_any_label_is_refused():
     renderer = PromptRenderer(build_tokenizer())
-    sound = renderer.encode_pair(pair(row_id="sound"))
+    sound = renderer.encode_pairs([pair(row_id="sound")])[0]
     cut = EncodedRow("cut", sound.input_ids[:-1], sound.labels[:-1])
     masked = EncodedRow("masked", sound.input_ids, [*sound.labels[:-1], IGNORED])
     empty = EncodedRow("empty", sound.input_ids, [IGNORED] * len(sound.labels))

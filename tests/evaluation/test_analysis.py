@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from comparisons import OFFLINE, compare, of_rows, read, row
+from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.encoder import Encoder
-from medtune.evaluation.reading import read_comparison
 from medtune.records import Comparison, Prediction, Verdict
 
 MakePredictions = Callable[..., list[Prediction]]
@@ -21,7 +21,7 @@ def worse(predictions: list[str]) -> list[str]:
 
 
 def sentence_about(comparison: Comparison, start: str) -> str:
-    (sentence,) = [line for line in read_comparison(comparison) if line.startswith(start)]
+    (sentence,) = [line for line in reading_of(comparison).sentences if line.startswith(start)]
     return sentence
 
 
@@ -52,7 +52,7 @@ def test_equal(make_predictions: MakePredictions) -> None:
 
 def test_bertscore_is_read_where_measured(make_predictions: MakePredictions, minilm: Encoder) -> None:
     comparison = compare(make_predictions(["x"] * 4), make_predictions(), metrics=["bertscore_f1"], encoder=minilm)
-    sentences = read_comparison(comparison)
+    sentences = reading_of(comparison).sentences
     assert "BERTScore F1" in sentences[0]
     assert not any("BLEU" in line or "erplexity" in line for line in sentences)
 
@@ -103,12 +103,12 @@ def test_perplexities_that_have_no_factor(baseline: float, tuned: float, expecte
 def test_one_row_reads_as_one(make_prediction: MakePrediction) -> None:
     row_alone = [make_prediction("Gout.", "Gout.", finish_reason=None, reference_nll=None, reference_tokens=None)]
     metrics = [metric for metric in OFFLINE if metric != "perplexity"]
-    text = "\n".join(read_comparison(compare(row_alone, row_alone, metrics=metrics)))
+    text = "\n".join(reading_of(compare(row_alone, row_alone, metrics=metrics)).sentences)
     assert text.startswith("On 1 question in 1 group the tuned model, against the baseline, is not comparable by BLEU")
     assert "1 of the baseline's and 1 of the tuned model's 1 answer equals its reference" in text
     assert "Warning: the rows fall into 1 group, which is few" in text
     assert "which 1 row cannot tell" in "\n".join(
-        read_comparison(of_rows(row("bleu", 1, 1, "not distinguishable", n=1, groups=1)))
+        reading_of(of_rows(row("bleu", 1, 1, "not distinguishable", n=1, groups=1))).sentences
     )
     assert_grammatical(text)
 
@@ -156,4 +156,6 @@ def test_words_and_meaning_are_read_together(words: Verdict, meaning: Verdict, c
     comparison = of_rows(row("rougeL", 0.2, 0.3, words), row("bertscore_f1", 0.6, 0.7, meaning))
     sentence = sentence_about(comparison, "ROUGE-L F1 (shared words in order) went from 0.2000 to 0.3000 and BERTScore")
     assert conclusion in sentence
-    assert not [line for line in read_comparison(of_rows(row("rougeL", 0.2, 0.3))) if "shared words in order" in line]
+    assert not [
+        line for line in reading_of(of_rows(row("rougeL", 0.2, 0.3))).sentences if "shared words in order" in line
+    ]

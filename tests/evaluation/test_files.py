@@ -12,7 +12,8 @@ import sacrebleu
 
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation import files
-from medtune.evaluation.files import compare_files, score_file
+from medtune.evaluation.files import compare_predictions, score_predictions, short_names
+from medtune.evaluation.prediction_files import read_predictions
 from medtune.records import Comparison, Prediction, Score
 
 MakePredictions = Callable[..., list[Prediction]]
@@ -31,12 +32,13 @@ def write(tmp_path: Path) -> Write:
 
 def score(path: Path, references: Path | None = None, **options: Any) -> dict[str, Score]:
     settings = {"metrics": None, "encoder": None, "resamples": 500, "out": None} | options
-    return score_file(path, references, **settings)
+    return score_predictions(read_predictions(path, references), **settings)
 
 
 def compare(first: Path, second: Path, **options: Any) -> Comparison:
     settings = {"metrics": None, "encoder": None, "resamples": 500, "out": None} | options
-    return compare_files(first, second, **settings)
+    rows = read_predictions(first), read_predictions(second)
+    return compare_predictions(*rows, short_names(first, second), **settings)
 
 
 def test_scores_of_a_file(write: Write, make_predictions: MakePredictions, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from medtune.evaluation.comparison import compare_measured
+from medtune.evaluation.measurement import measure_rows, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows
 from medtune.evaluation.metrics.bleu import BLEU
-from medtune.evaluation.scores import measure_rows, score_rows
 from medtune.evaluation.significance import Subsamples
 from medtune.records import Prediction
 

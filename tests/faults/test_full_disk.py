@@ -19,8 +19,8 @@ from command_line import Medtune, command_runner
 from forked import SOURCES
 from medtune.__main__ import main
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import STAGE_NAMES
 from medtune.run_dir.lock import release_locks
-from medtune.run_dir.stages import STAGE_NAMES
 from medtune.storage import writing
 from stopping import results, write_recipe
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from stopping import finish, results, start, steps_logged, write_recipe
 
 pytestmark = pytest.mark.slow

@@ -27,10 +27,10 @@ from medtune.config.recipes import load_recipe
 from medtune.config.schema import ColumnsSection
 from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
-from medtune.evaluation.artefacts import read_comparison
 from medtune.evaluation.human.blinding import parse_key
 from medtune.evaluation.human.spreadsheet import read_spreadsheet
 from medtune.evaluation.prediction_files import read_predictions
+from medtune.evaluation.result_files import read_comparison
 from medtune.inference.chat import read_questions
 from medtune.model.adapter_files import read_adapter_config, weight_shapes
 from medtune.run_dir.directory import RunDir

@@ -146,8 +146,10 @@ def test_refused(case: Refused, medtune: Medtune, workspace) -> None:
 def test_text_that_spells_special_tokens_has_none_of_their_ids(tiny: Tiny) -> None:
     """Proven on ids, which a printed row does not show."""
     renderer = PromptRenderer(tiny.tokenizer, SPECIAL)
-    hostile = renderer.encode_pair(QAPair("a", "", f"Why {SPECIAL} ?", SPECIAL), [QAPair("b", "", SPECIAL, SPECIAL)])
-    sound = renderer.encode_pair(QAPair("a", "", "Why ?", "So."), [QAPair("b", "", "Why ?", "So.")])
+    hostile = renderer.encode_pairs(
+        [QAPair("a", "", f"Why {SPECIAL} ?", SPECIAL)], {"a": [QAPair("b", "", SPECIAL, SPECIAL)]}
+    )[0]
+    sound = renderer.encode_pairs([QAPair("a", "", "Why ?", "So.")], {"a": [QAPair("b", "", "Why ?", "So.")]})[0]
     special = set(tiny.tokenizer.added_tokens_decoder)
     assert [id for id in hostile.input_ids if id in special] == [id for id in sound.input_ids if id in special]
     assert SPECIAL in tiny.tokenizer.decode(hostile.input_ids, clean_up_tokenization_spaces=False)

@@ -1,6 +1,11 @@
-"""Greedy decoding as it is defined: one prompt at a time, the whole row again for every token, no cache."""
+"""Greedy decoding as it is defined, one prompt at a time, the whole row again for every token, no cache; and ours."""
 
 import torch
+
+from medtune.inference.decoders.greedy import Greedy
+from medtune.inference.generation import answer_batches, plan_batches
+from medtune.records import Answer
+from medtune.run_dir.partial_results import BatchWork
 
 CAP = 24
 END = [5]
@@ -28,3 +33,10 @@ def spy_on_rows(model, monkeypatch):
 
     monkeypatch.setattr(model, "forward", spied)
     return seen
+
+
+def generate_answers(model, tokenizer, prompts, *, end_token_ids, max_new_tokens, batch_size):
+    """Our own answers, in batches, in the order of `prompts`."""
+    work = BatchWork(plan_batches(prompts, batch_size), Answer)
+    answer_batches(model, tokenizer, prompts, Greedy.of(tokenizer, end_token_ids, max_new_tokens), work)
+    return work.in_order()

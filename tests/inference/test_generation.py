@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 import torch
-from greedy_reference import CAP, END, one_by_one, spy_on_rows
+from greedy_reference import CAP, END, generate_answers, one_by_one, spy_on_rows
 
 from medtune.errors import ModelError
 from medtune.inference import generation
 from medtune.inference.decoders.greedy import Greedy
 from medtune.inference.decoders.static import StaticDecoder
-from medtune.inference.generation import answer_batches, choose_batch_size, generate_answers, plan_batches
+from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches
 from medtune.records import Answer
 from medtune.run_dir.partial_results import BatchWork
 

@@ -46,9 +46,9 @@ def test_where_a_merged_model_is_measured(facts):
 
 
 def test_memory_that_runs_out_is_said(monkeypatch, tmp_path):
-    def fails(*args):
+    def fails(*args, **options):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(merge_measurement, "_measure", fails)
+    monkeypatch.setattr(merge_measurement, "_evaluated", fails)
     with pytest.raises(NotMeasuredError, match=r"^memory ran out$"):
         measure_merge(CONFIG, tmp_path, tmp_path, [], MeasuringPlan())

@@ -16,7 +16,9 @@ from medtune.run_dir.partial_results import BatchWork
 def encoded(tiny):
     renderer = PromptRenderer(tiny.tokenizer, "Be kind.")
     answers = ["Uric acid.", "Nobody knows why, but " * 4, "x", "Rest.\nSleep."]
-    return [renderer.encode_pair(QAPair(str(i), "q", f"What is {i} ?", answer)) for i, answer in enumerate(answers)]
+    return [
+        renderer.encode_pairs([QAPair(str(i), "q", f"What is {i} ?", answer)])[0] for i, answer in enumerate(answers)
+    ]
 
 
 def plain_loss(model, row):

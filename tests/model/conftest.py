@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medtune.model import host_embeddings, host_store
+from medtune.model import host_store
 
 
 @pytest.fixture
@@ -15,6 +15,5 @@ def plain_memory(monkeypatch):
         asked.append((shape, dtype))
         return torch.full(shape, 7, dtype=dtype)
 
-    for module in (host_store, host_embeddings):
-        monkeypatch.setattr(module, "page_locked", allocate)
+    monkeypatch.setattr(host_store, "page_locked", allocate)
     return asked

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from medtune.errors import ModelError
 from medtune.model.merging.planning import plan_merge
-from medtune.model.merging.writing import write_merge
+from medtune.model.merging.weights import write_merge
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

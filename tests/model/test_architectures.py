@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, Architecture
+from greedy_reference import generate_answers
 from packed_models import error, gradients_of
 from torch.nn.functional import cross_entropy
 
@@ -15,15 +16,14 @@ from medtune.config.schema import ModelSection
 from medtune.config.training import LoraSection
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import encode_for_training, require_sound_rows
-from medtune.inference.generation import generate_answers
 from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import add_answer_loss
-from medtune.model.fused.adapters import fuse_adapters
 from medtune.model.fused.layers import fuse_layers
+from medtune.model.fused.lora_function import fuse_adapters
+from medtune.model.loaded import end_token_ids, load_tokenizer, set_pad_token
 from medtune.model.loading import ModelFiles, load_base_model
 from medtune.model.packing import pack_rows
-from medtune.model.quantization import storage_format
-from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
+from medtune.model.quantization import FORMATS
 from medtune.records import IGNORED, QAPair
 
 # Rows of different lengths, all longer than the windows.
@@ -51,7 +51,7 @@ class Family:
     def plain(self, quantization: str = "none") -> Any:
         from transformers import AutoModelForCausalLM
 
-        config = storage_format(quantization).loading_config("float32")
+        config = FORMATS[quantization].loading_config("float32")
         options = {} if config is None else {"quantization_config": config}
         options |= {"dtype": torch.float32, "attn_implementation": "eager", "device_map": {"": "cpu"}}
         model = AutoModelForCausalLM.from_pretrained(self.folder, **options)
@@ -92,7 +92,7 @@ def test_a_training_step_is_that_of_the_plain_model(family: Family, quantization
     assert bool(fuse_layers(model)) == (family.name in FUSED)
     if family.name not in FUSED:
         assert fuse_adapters(model) == 3 * len(family.architecture.targets)
-    batch = pack_rows([row.input_ids for row in family.rows], [row.labels for row in family.rows])
+    batch = pack_rows(family.rows)
     loss, gradients = gradients_of(model, model(**batch).mean())
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert error(gradients, expected) < 1e-4

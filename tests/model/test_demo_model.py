@@ -22,7 +22,7 @@ def test_it_is_built_once_and_the_same_every_time(quick, tmp_path, monkeypatch):
     assert not list(quick.glob(".demo-model-*")), "what it was built in is gone"
     weights = (folder / "model.safetensors").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(demo_model, "_build", lambda *_: pytest.fail("built a second time"))
+        patch.setattr(demo_model, "_pretrain", lambda *_: pytest.fail("built a second time"))
         assert build_demo_model() == folder
     monkeypatch.setenv("MEDTUNE_CACHE", str(tmp_path / "another"))
     torch.manual_seed(1)

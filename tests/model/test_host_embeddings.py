@@ -1,11 +1,23 @@
 """Embeddings in host memory: the same rows, and nothing of the table left among the model's parameters."""
 
+import pytest
 import torch
-from packed_models import FAMILIES, adapted, base_model, error, gradients_of, pack, some_rows, with_targets
+from packed_models import (
+    FAMILIES,
+    adapt,
+    adapted,
+    base_model,
+    error,
+    gradients_of,
+    pack,
+    packed_loss,
+    some_rows,
+    with_targets,
+)  # fmt: skip
 
 from medtune.model.answer_loss import add_answer_loss
 from medtune.model.fused.layers import fuse_layers
-from medtune.model.host_embeddings import move_embeddings_to_host
+from medtune.model.host_store import HostStore, move_embeddings_to_host
 
 ROWS = some_rows()
 
@@ -55,3 +67,40 @@ def test_embeddings_that_are_on_the_host_stay_as_they_are(plain_memory):
         move_embeddings_to_host(model)
     assert len(plain_memory) == 1
     assert torch.equal(model.get_input_embeddings()(ids), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 1e-2), (torch.bfloat16, 3e-2)], ids=str
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fused_layers_on_a_gpu(family, dtype, tolerance):
+    """Offloaded layers as those that stay, and both as float32 on the CPU, with embeddings on either side."""
+    rows = some_rows([40, 1, 60, 27])
+
+    def build():
+        model = adapt(base_model(FAMILIES[family]).to(dtype), dtype=dtype)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return model
+
+    exact = build().float()
+    expected_loss, expected = gradients_of(exact, packed_loss(exact, rows))
+    model = build().to("cuda")
+    layers = fuse_layers(model)
+    loss, gradients = gradients_of(model, packed_loss(model, rows))
+    gradients = {name: gradient.cpu() for name, gradient in gradients.items()}
+    assert loss == pytest.approx(expected_loss, rel=tolerance)
+    assert error(gradients, expected) < 2 * tolerance
+    move_embeddings_to_host(model)
+    store = HostStore(torch.device("cuda"))
+    for offloaded in (1, 3):
+        for layer in layers[:offloaded]:
+            layer.recompute, layer.store = True, store
+        again, again_gradients = gradients_of(model, packed_loss(model, rows))
+        again_gradients = {name: gradient.cpu() for name, gradient in again_gradients.items()}
+        assert again == loss
+        # Sums of attention's backward pass come in any order on a GPU.
+        assert error(again_gradients, gradients) < tolerance / 3
+    assert store.stack == []

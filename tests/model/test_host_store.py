@@ -1,4 +1,4 @@
-"""Layer inputs and embeddings in host memory: the same numbers, and bounded memory on the GPU.
+"""Layer inputs in host memory: the same numbers, and bounded memory on the GPU.
 
 Without a GPU the bookkeeping is tested, with copies that are made at once.
 """
@@ -9,19 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from packed_models import (
-    FAMILIES,
-    adapt,
-    adapted,
-    base_model,
-    error,
-    gradients_of,
-    packed_loss,
-    some_rows,
-)
+from packed_models import adapted, error, gradients_of, packed_loss, some_rows
 
 from medtune.model.fused.layers import fuse_layers
-from medtune.model.host_embeddings import move_embeddings_to_host
 from medtune.model.host_store import LAYERS_AHEAD, HostMemoryError, HostStore, page_locked
 
 ROWS = some_rows()
@@ -214,41 +204,4 @@ def test_many_layers_take_little_memory_of_a_gpu():
         # The product's input and output, those on their way, and the samples.
         assert torch.cuda.max_memory_allocated() - before < (LAYERS_AHEAD + 5) * size + layers * size // 90
     assert len(store.free) == layers
-    assert store.stack == []
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 1e-2), (torch.bfloat16, 3e-2)], ids=str
-)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_fused_layers_on_a_gpu(family, dtype, tolerance):
-    """Offloaded layers as those that stay, and both as float32 on the CPU, with embeddings on either side."""
-    rows = some_rows([40, 1, 60, 27])
-
-    def build():
-        model = adapt(base_model(FAMILIES[family]).to(dtype), dtype=dtype)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-        return model
-
-    exact = build().float()
-    expected_loss, expected = gradients_of(exact, packed_loss(exact, rows))
-    model = build().to("cuda")
-    layers = fuse_layers(model)
-    loss, gradients = gradients_of(model, packed_loss(model, rows))
-    gradients = {name: gradient.cpu() for name, gradient in gradients.items()}
-    assert loss == pytest.approx(expected_loss, rel=tolerance)
-    assert error(gradients, expected) < 2 * tolerance
-    move_embeddings_to_host(model)
-    store = HostStore(torch.device("cuda"))
-    for offloaded in (1, 3):
-        for layer in layers[:offloaded]:
-            layer.recompute, layer.store = True, store
-        again, again_gradients = gradients_of(model, packed_loss(model, rows))
-        again_gradients = {name: gradient.cpu() for name, gradient in again_gradients.items()}
-        assert again == loss
-        # Sums of attention's backward pass come in any order on a GPU.
-        assert error(again_gradients, gradients) < tolerance / 3
     assert store.stack == []

@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from medtune.model import answer_loss
 from medtune.model.answer_loss import add_answer_loss
+from medtune.model.fused import layer_function
 from medtune.model.fused import layers as fused_layers
-from medtune.model.fused import norm as fused_norm
 from medtune.model.fused.layers import fuse_layers
 from medtune.model.kernels import plain
 
@@ -78,7 +78,7 @@ def calls(monkeypatch):
 
     checks = (rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward, cross_entropy)
     kernels = types.SimpleNamespace(**{check.__name__: checked(check) for check in checks}, with_room=plain.with_room)
-    for module in (fused_layers, fused_norm, answer_loss):
+    for module in (fused_layers, layer_function, answer_loss):
         monkeypatch.setattr(module, "kernels_for", lambda x: kernels)
     return counts
 

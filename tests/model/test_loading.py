@@ -61,7 +61,9 @@ def test_a_stored_nf4_model_loads_as_it_is(tiny, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_lean_preparation_gives_peft_preparations_loss(tiny, dtype):
     files = resolve_base(str(tiny.path))
-    row = PromptRenderer(tiny.tokenizer).encode_pair(QAPair("1", "q", "What causes gout ?", "Uric acid in a joint."))
+    row = PromptRenderer(tiny.tokenizer).encode_pairs(
+        [QAPair("1", "q", "What causes gout ?", "Uric acid in a joint.")]
+    )[0]
     losses = {}
     for kind in ("lean", "peft"):
         model = load_base_model(files, ModelSection(base=str(tiny.path)), device="cpu", dtype=dtype)

@@ -8,15 +8,20 @@ from hypothesis import strategies as st
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from medtune.model.packing import balanced_slices, fill_micro_batches, pack_rows
+from medtune.records import EncodedRow
 
 ROW = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=12)
+
+
+def encoded(ids, labels):
+    return [EncodedRow("", *row) for row in zip(ids, labels, strict=True)]
 
 
 @given(st.lists(ROW, min_size=1, max_size=6))
 def test_packs_are_those_of_trl(rows):
     ids = [[token for token, _ in row] for row in rows]
     labels = [[token if counted else -100 for token, counted in row] for row in rows]
-    pack = pack_rows(ids, labels, multiple=1)
+    pack = pack_rows(encoded(ids, labels), multiple=1)
     collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
     expected = collate([{"input_ids": i, "labels": row} for i, row in zip(ids, labels, strict=True)])
     shifted = expected.pop("labels")[0, 1:]
@@ -35,7 +40,7 @@ def test_packs_are_those_of_trl(rows):
 def test_what_counts_by_hand():
     ids = [[1, 2, 3, 4], [5], [6, 7, 8]]
     labels = [[-100, -100, 3, 4], [5], [6, -100, 8]]
-    pack = pack_rows(ids, labels, multiple=1)
+    pack = pack_rows(encoded(ids, labels), multiple=1)
     assert pack["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
     assert pack["position_ids"].tolist() == [[0, 1, 2, 3, 0, 0, 1, 2]]
     assert pack["cu_seq_lens_q"].tolist() == [0, 4, 5, 8]
@@ -49,7 +54,8 @@ def test_what_counts_by_hand():
 def test_a_pack_is_filled_up_by_tokens_of_which_nothing_counts(rows, multiple):
     ids = [[token for token, _ in row] for row in rows]
     labels = [[token if counted else -100 for token, counted in row] for row in rows]
-    filled, pack = pack_rows(ids, labels, multiple=multiple), pack_rows(ids, labels, multiple=1)
+    whole = encoded(ids, labels)
+    filled, pack = pack_rows(whole, multiple=multiple), pack_rows(whole, multiple=1)
     tokens = pack["input_ids"].shape[1]
     assert filled["input_ids"].shape == (1, -(-tokens // multiple) * multiple)
     for name in ("input_ids", "position_ids", "seq_idx"):

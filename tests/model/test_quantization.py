@@ -15,11 +15,11 @@ from medtune.model.quantization import (
     NF4,
     PLAIN,
     check_quantization,
+    dequantized_bytes,
     format_of,
     is_packed,
     loading_options,
     packed_layers,
-    storage_format,
     stored_quantization,
 )
 
@@ -38,7 +38,7 @@ def folder(tmp_path, text):
 
 def test_every_format_of_the_configuration_is_known_by_its_name():
     assert set(FORMATS) == set(get_args(ModelSection.model_fields["quantization"].annotation))
-    assert all(storage_format(name).name == name for name in FORMATS)
+    assert all(FORMATS[name].name == name for name in FORMATS)
     assert len({found.label for found in FORMATS.values()}) == len(FORMATS)
 
 
@@ -47,14 +47,14 @@ def test_nf4_takes_the_bytes_that_bitsandbytes_does():
     state = layer.weight.quant_state
     taken = layer.weight.numel() + state.absmax.numel() + 4 * state.state2.absmax.numel()
     dense = torch.empty(OUTPUTS, INPUTS, device="meta")
-    assert storage_format("nf4").bytes_of(dense) == taken
-    assert storage_format("none").bytes_of(dense) == 4 * OUTPUTS * INPUTS
-    assert NF4().bytes_per_weight < NF4().bytes_read < 1.1 * NF4().bytes_per_weight
+    assert FORMATS["nf4"].bytes_of(dense) == taken
+    assert FORMATS["none"].bytes_of(dense) == 4 * OUTPUTS * INPUTS
+    assert NF4.bytes_per_weight < NF4.bytes_read < 1.1 * NF4.bytes_per_weight
 
 
 def test_dequantising_reads_packed_weights_and_writes_dense_ones():
-    assert storage_format("nf4").unpacking_bytes(2) == pytest.approx(2.53)
-    assert storage_format("none").unpacking_bytes(2) == 0
+    assert FORMATS["nf4"].unpacking_bytes(2) == pytest.approx(2.53)
+    assert FORMATS["none"].unpacking_bytes(2) == 0
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -63,13 +63,13 @@ def test_layers_tell_their_format(nested):
     assert [format_of(layer).name for layer in layers] == ["nf4", "none", "none"]
     assert [is_packed(layer) for layer in layers] == [True, False, False]
     assert packed_layers(layers) == [layers[0]]
+    assert dequantized_bytes(layers, torch.float16) == 2 * INPUTS * OUTPUTS
     for layer in layers[:2]:
-        assert format_of(layer).elements(layer) == INPUTS * OUTPUTS
         assert format_of(layer).dense(layer).shape == (OUTPUTS, INPUTS)
 
 
 def test_settings_are_those_of_the_configuration_that_loads_it():
-    config = storage_format("nf4").loading_config("float16")
+    config = FORMATS["nf4"].loading_config("float16")
     assert config.load_in_4bit
     assert config.bnb_4bit_use_double_quant
     assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", torch.float16)

@@ -34,7 +34,7 @@ def folder(shared_data):
 
 @pytest.fixture(scope="module")
 def rows(folder, shared_data):
-    from medtune.model.tokenizer import load_tokenizer
+    from medtune.model.loaded import load_tokenizer
 
     table = pd.read_parquet(shared_data / "medquad.parquet").query("not seen_by_standin")
     chosen = table.sample(ROWS, random_state=0)
@@ -74,7 +74,7 @@ def fused_step(folder, dtype, rows, *, recompute):
     add_answer_loss(model.get_base_model())
     for layer in fuse_layers(model):
         layer.recompute = recompute
-    pack = pack_rows([row.input_ids for row in rows], [row.labels for row in rows])
+    pack = pack_rows(rows)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         loss = model(**pack).mean()
     return gradients_of(model, loss)

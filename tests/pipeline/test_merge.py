@@ -23,9 +23,10 @@ from medtune.errors import ModelError
 from medtune.inference import merge_measurement
 from medtune.model.adapters import adapter_fingerprint, attach_new_adapter
 from medtune.model.loading import base_identity, resolve_base
-from medtune.model.merging import updates, writing
+from medtune.model.merging import updates, weights
 from medtune.model.merging.folder import existing_merge, read_record, record_of, require_whole, write_companions
-from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
+from medtune.model.merging.record import Divergence, MergeRecord
+from medtune.pipeline import merge as merging
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.merge import merge_stage
 from medtune.pipeline.run import perform
@@ -162,7 +163,7 @@ def test_a_merge_that_is_there_is_only_measured(run_dir, tmp_path, medtune, monk
     assert read_merge(run_dir).measured is None
     weights = to / "model.safetensors"
     before = (weights.stat().st_ino, weights.stat().st_mtime_ns)
-    monkeypatch.setattr(writing, "write_merge", None)
+    monkeypatch.setattr(merging, "write_merge", None)
     again = medtune("merge", run_dir.path, "--to", to)
     assert again.status == 0, again.err
     assert "holds this merge already" in again.err
@@ -306,14 +307,14 @@ def test_a_folder_below_a_file(run_dir, tmp_path, medtune):
 
 
 def test_what_came_into_the_folder_meanwhile_is_kept(run_dir, tmp_path, medtune, monkeypatch):
-    to, write_merge = tmp_path / "merged", writing.write_merge
+    to, write_merge = tmp_path / "merged", weights.write_merge
 
     def with_a_neighbour(*args, **options):
         to.mkdir(exist_ok=True)
         (to / "mine.txt").write_text("mine")
         return write_merge(*args, **options)
 
-    monkeypatch.setattr(writing, "write_merge", with_a_neighbour)
+    monkeypatch.setattr(merging, "write_merge", with_a_neighbour)
     result = medtune("merge", run_dir.path, "--to", to, "--no-measure")
     assert result.status == 2
     assert "not empty, and no merged model" in result.err
@@ -348,7 +349,7 @@ def test_a_disk_that_fills_up_leaves_nothing(run_dir, tmp_path, medtune, monkeyp
     def full(self, block):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writing.TensorFileWriter, "write", full)
+    monkeypatch.setattr(weights.TensorFileWriter, "write", full)
     result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
     assert result.status == 2
     assert f"{tmp_path / 'merged'}: no space left on the device; make room" in result.err
@@ -357,13 +358,13 @@ def test_a_disk_that_fills_up_leaves_nothing(run_dir, tmp_path, medtune, monkeyp
 
 
 def test_an_interruption_leaves_nothing_and_says_how_to_go_on(run_dir, tmp_path, medtune, monkeypatch):
-    write = writing.TensorFileWriter.write
+    write = weights.TensorFileWriter.write
 
     def interrupted(self, block):
         signal.raise_signal(signal.SIGINT)
         return write(self, block)
 
-    monkeypatch.setattr(writing.TensorFileWriter, "write", interrupted)
+    monkeypatch.setattr(weights.TensorFileWriter, "write", interrupted)
     result = medtune("merge", run_dir.path, "--to", tmp_path / "merged")
     assert result.status == interruption.INTERRUPTED_STATUS
     assert "go on with `medtune merge" in result.err
@@ -381,7 +382,7 @@ def test_memory_that_does_not_suffice_keeps_the_merge(run_dir, tmp_path, medtune
     def too_large(*arguments, **options):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(merge_measurement, "_measure", too_large)
+    monkeypatch.setattr(merge_measurement, "_evaluated", too_large)
     assert merge_stage(run_dir, tmp_path / "merged").not_measured == "memory ran out"
 
 
@@ -505,42 +506,9 @@ def test_the_tokenizer_is_the_adapters_and_no_file_of_the_bases_overrules_it(run
 def test_a_wrong_merge_is_marked(run_dir, tmp_path, monkeypatch):
     """The fault planted: every update of twice its size."""
     rows_of = updates.LowRankUpdate.rows_of
-    monkeypatch.setattr(
-        updates.LowRankUpdate, "rows_of", lambda self, weight: rows_of(replace(self, scaling=2 * self.scaling), weight)
-    )
+    monkeypatch.setattr(updates.LowRankUpdate, "rows_of", lambda self: rows_of(replace(self, scaling=2 * self.scaling)))
     record = merge_stage(run_dir, tmp_path / "merged")
     assert record.measured.rounding.mean > merge_measurement.ROUNDING_BOUND
     assert not record.measured.within_bound
     assert "do not use this merge" in merge_sentences(record)[-1]
     assert (tmp_path / "merged" / "model.safetensors").is_file()
-
-
-MEASURED = MergeMeasurement(
-    prompts=64, positions=6000, kl=Divergence(0.02, 0.1, 1.5), agreement=0.951, rounding=Divergence(2e-5, 1e-4, 1e-3),
-    tuning=Divergence(1.2, 3.0, 9.0), new_tokens=64, same_prefix=0.5, same_answers=20, quantization="nf4",
-    compute_dtype="bfloat16", bound=0.1, rounding_bound=0.01, within_bound=True,
-)  # fmt: skip
-RECORD = MergeRecord("d", "m/b", "a" * 40, "f", "bfloat16", 9, 16_060_000_000, 224, 60.0, 10**9, MEASURED)
-
-
-def test_the_sentences():
-    text = " ".join(merge_sentences(RECORD))
-    assert f"merged into m/b at {'a' * 12}: 16.1 GB of bfloat16 weights in 9 files." in text
-    assert "On 6,000 answer tokens of 64 test questions" in text
-    assert "by 0.0200 nats a token on average (95 % by at most 0.1000, the largest 1.5000)" in text
-    assert "the likeliest token is the same at 95.1%" in text
-    assert "by 0.000020: that is what merging rounded" in text
-    assert "20 of 64 are the same, and 50% of the tokens" in text
-    assert "Warning" not in text
-    unmeasured = replace(RECORD, measured=None, not_measured="no time")
-    assert merge_sentences(unmeasured)[1:] == [
-        "What merging changed was not measured: no time. What was evaluated is the adapter beside its base."
-    ]
-    assert merge_sentences(unmeasured, evaluated=False, public=True)[1:] == ["What merging changed was not measured."]
-    assert "evaluated" not in " ".join(merge_sentences(RECORD, evaluated=False))
-    beyond = replace(MEASURED, kl=Divergence(0.3, 1, 2), within_bound=False)
-    assert (
-        "0.3000 nats a token are beyond the bound of 0.1; the scores of the run need not"
-        in merge_sentences(replace(RECORD, measured=beyond))[-1]
-    )
-    assert merge_sentences(replace(RECORD, measured=beyond), public=True)[-1].endswith("those of the merged model.")

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from medtune.config.recipes import load_recipe
-from medtune.evaluation.artefacts import read_comparison
+from medtune.evaluation.result_files import read_comparison
 from medtune.inference.chat import Chat
 from medtune.pipeline.merge import merge_stage
 from medtune.pipeline.run import perform, run
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import STAGE_NAMES
 from medtune.run_dir.lock import release_locks
-from medtune.run_dir.stages import STAGE_NAMES
 from medtune.training.checkpoints.sealing import last_checkpoint
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "fixtures" / "runs_0.1.0.tar.xz"

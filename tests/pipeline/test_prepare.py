@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from medtune.__main__ import main
-from medtune.model.demo_model import CHAT_TEMPLATE
 from tiny_model import Tiny, write_rows
 
 
@@ -91,34 +89,3 @@ def test_validation_rows_taken_from_train_are_said(
     medtune("data", "prepare", path, "--run-dir", tmp_path / "run")
     assert "10 test" in (said := " ".join(capfd.readouterr().err.split()))
     assert "The source names no validation rows" in said
-
-
-@pytest.fixture
-def doubled(tiny: Tiny, tmp_path: Path) -> Path:
-    """The tiny model, with a chat template that writes BOS twice."""
-    folder = tmp_path / "doubled"
-    shutil.copytree(tiny.path, folder)
-    template = CHAT_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}{{ bos_token }}")
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return folder
-
-
-def test_a_run_refuses_rows_with_two_bos_before_the_baseline(
-    doubled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    medtune("run", recipe(tmp_path, doubled), "--run-dir", tmp_path / "run", status=2)
-    error = capfd.readouterr().err.splitlines()[-1]
-    assert error.startswith("medtune: training rows ")
-    assert "(32 in all): BOS is there twice; take it out of the tokenizer's chat template" in error
-    assert not (tmp_path / "run" / "baseline").exists()
-
-
-def test_training_refuses_rows_with_two_bos(doubled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    medtune("data", "prepare", recipe(tmp_path, doubled), "--run-dir", tmp_path / "run")
-    capfd.readouterr()
-    medtune("train", tmp_path / "run", status=2)
-    error = capfd.readouterr().err.splitlines()[-1]
-    # Train and validation rows alike.
-    assert "(36 in all): BOS is there twice" in error
-    assert not (tmp_path / "run" / "adapter").exists()
-    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -14,7 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
 from medtune.__main__ import main
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from tiny_model import write_rows
 
 METRICS = ["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
@@ -189,7 +189,7 @@ def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, ti
     import torch
     import yaml  # type: ignore[import-untyped]
 
-    from medtune.evaluation.controls import worked_examples
+    from medtune.evaluation.control_answers import worked_examples
     from medtune.records import QAPair
 
     train, test = (
@@ -512,50 +512,6 @@ def test_fused_adapters_and_kept_weights_train_as_pefts_own(tiny, tmp_path, capf
     assert said.count("adapters: fused into 2 decoder layers") == 3
     for other in losses[1:]:
         assert other == pytest.approx(losses[0], rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "value", "message"),
-    [
-        ("training", "optimizer", "adamw_foo", "training.optimizer: adamw_foo is unknown"),
-        ("training", "max_length", 4096, "training.max_length: 4096 exceeds the model's context of 512 tokens"),
-        ("lora", "targets", ["q_proj", "nope"], "lora.targets: nope not in"),
-        ("model", "adapter", "NOWHERE/adapter", "NOWHERE/adapter"),
-        ("data", "test_source", "nowhere.csv", "nowhere.csv: no such file"),
-        ("data", "columns", {"focus": "topic"}, "no column 'topic'"),
-        ("evaluation", "bertscore_model", "./nowhere", "there is no folder ./nowhere"),
-        ("training", "report_to", ["wandb"], "wandb is not installed"),
-    ],
-)
-def test_what_cannot_work_is_said_before_any_work(tiny, tmp_path, capfd, section, key, value, message):
-    medtune("run", recipe(tiny, tmp_path, **{section: {key: value}}), "--run-dir", tmp_path / "run", status=2)
-    error = capfd.readouterr().err.strip().splitlines()
-    assert message in error[-1]
-    assert len(error) == 1
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
-def test_targets_that_the_demo_cannot_train_are_said_before_any_work(tmp_path, capfd, target):
-    command = ("data", "prepare", "demo", "--set", f"lora.targets=[q_proj, {target}]", "--run-dir", tmp_path / "run")
-    medtune(*command, status=2)
-    assert capfd.readouterr().err.startswith(
-        f"medtune: lora.targets: {target} not in medtune:demo; set lora.targets to"
-    )
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "value", "message"),
-    [
-        ("training", "max_length", 64, "leaves no room for an answer; raise training.max_length"),
-        ("generation", "max_new_tokens", 500, "exceed the model's context of 512"),
-    ],
-)
-def test_rows_that_cannot_fit_are_said_before_the_baseline(tiny, tmp_path, capfd, section, key, value, message):
-    medtune("run", recipe(tiny, tmp_path, **{section: {key: value}}), "--run-dir", tmp_path / "run", status=2)
-    assert message in capfd.readouterr().err
-    assert not (tmp_path / "run" / "baseline").exists()
 
 
 def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, facts):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from command_line import Medtune, command_runner
+from hub_uploads import UploadServer, ask_this_hub
 from medtune.config.recipes import load_recipe
+from medtune.model.merging.planning import plan_merge
 from medtune.pipeline import run as pipeline
+from medtune.pipeline.merge import merge_stage
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.lock import release_locks
 from stopping import write_recipe
 from tiny_model import Tiny
 
@@ -38,7 +44,30 @@ def reconfigured(copied_run: RunDir) -> Callable[..., RunDir]:
         run = RunDir(copied_run.path)
         updates = {name: getattr(run.config, name).model_copy(update=values) for name, values in sections.items()}
         run.write_text(run.config_file, dump_config(run.config.model_copy(update=updates)))
-        run.record_config()
+        run.record_start()
         return RunDir(run.path)
 
     return change
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[UploadServer]:
+    """An empty Hub that this user may write to."""
+    token = "hf_secretofmine"
+    with UploadServer(frozenset({token})) as server:
+        ask_this_hub(monkeypatch, server, tmp_path / "home", token)
+        yield server
+
+
+@pytest.fixture
+def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hub: UploadServer) -> Medtune:
+    return command_runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def merged(copied_run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A merged model in several shards."""
+    monkeypatch.setattr("medtune.pipeline.merge.plan_merge", partial(plan_merge, shard_bytes=150_000))
+    merge_stage(copied_run, tmp_path / "merged", dtype="float32", measure=False)
+    release_locks()
+    return tmp_path / "merged"

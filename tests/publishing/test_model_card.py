@@ -3,21 +3,16 @@
 import ast
 import json
 import re
-from contextlib import redirect_stdout
 from dataclasses import replace
-from io import StringIO
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from medtune.evaluation.artefacts import read_comparison
-from medtune.model.loading import DEMO_MODEL
+from medtune.evaluation.result_files import read_comparison
 from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
-from medtune.model.quantization import NF4
 from medtune.publishing.licences import data_licence
-from medtune.publishing.loading_code import Target, loading_code
 from medtune.publishing.model_card import CardRequest, build_card, write_card
 from medtune.publishing.public_names import is_local, public_names
 from medtune.run_dir.directory import RunDir
@@ -118,24 +113,6 @@ def test_settings_cannot_break_out_of_the_card(reconfigured):
     assert ast.literal_eval(assigned.value)[0] == {"role": "system", "content": run.config.data.system_prompt.strip()}
 
 
-def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
-    """As it stands there, in the run directory, with the folder of the base beside it."""
-    expected = finished_run.read_predictions("tuned")[0]
-    code = code_in(build_card(finished_run)).replace("What are the symptoms of gout ?", expected.question)
-    monkeypatch.chdir(finished_run.path)
-    code = code.replace(f'base = "{tiny.path.name}"', f"base = {str(tiny.path)!r}")
-    out = StringIO()
-    with redirect_stdout(out):
-        exec(compile(code, "card", "exec"), {})
-    assert out.getvalue().strip() == expected.prediction.strip()
-
-
-@pytest.mark.parametrize(("merged", "needed"), [(True, False), (False, True)])
-def test_only_an_adapter_needs_the_model_that_is_built_on_the_spot(merged, needed):
-    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, storage=NF4(), dtype="bfloat16")
-    assert ("build_demo_model" in loading_code(target, [], 8)) is needed
-
-
 def test_a_run_that_was_not_evaluated_says_so(copied_run):
     stages = copied_run.stage_records
     copied_run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
@@ -143,13 +120,6 @@ def test_a_run_that_was_not_evaluated_says_so(copied_run):
     assert "Not evaluated" in card.text
     assert card.data.eval_results is None
     assert "## Scores" not in card.text
-
-
-def test_what_people_and_a_merge_add(copied_run):
-    copied_run.write_json(copied_run.human_dir / "scores.json", {"reading": ["Raters prefer *nobody*."]})
-    assert "## Ratings by people\n\n- Raters prefer \\*nobody\\*.\n" in build_card(copied_run)
-    (copied_run.human_dir / "scores.json").write_text("{")
-    assert "## Ratings by people" not in build_card(copied_run)
 
 
 MEASURED = MergeMeasurement(

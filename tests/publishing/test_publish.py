@@ -1,10 +1,7 @@
 """`medtune publish` over real HTTP against a loopback Hub: what goes up, what does not, and how it goes on."""
 
-import hashlib
 import json
-import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +10,13 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from command_line import Medtune, command_runner
-from hub_server import blob_id
-from hub_uploads import UploadServer, ask_this_hub
-from medtune.errors import MedtuneError, PublishError
+from hub_uploads import UploadServer, written
+from medtune.errors import PublishError
 from medtune.pipeline.merge import merge_stage
 from medtune.publishing.differences import MANIFEST
 from medtune.publishing.publish import publish
 from medtune.publishing.report import write_report
-from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
-from medtune.storage.reading import describe_file
 
 TOKEN, REPO, BASE = "hf_secretofmine", "owner/tiny-medical", "owner/tiny-base"
 ADAPTER = {
@@ -34,24 +27,6 @@ EVIDENCE = {
     "README.md", "recipe.yaml", "comparison.json", "comparison.md", "controls.json", "strata.json", "lengths.json",
     "scores/baseline.json", "scores/tuned.json", "report.html", MANIFEST,
 }  # fmt: skip
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with UploadServer(frozenset({TOKEN})) as server:
-        ask_this_hub(monkeypatch, server, tmp_path / "home", TOKEN)
-        yield server
-
-
-@pytest.fixture
-def medtune(monkeypatch, capsys, hub) -> Medtune:
-    return command_runner(monkeypatch, capsys)
-
-
-def written(hub: UploadServer) -> list[str]:
-    """Requests that change something."""
-    return [request.path for request in hub.requests if request.method in ("PUT", "POST")
-            and "paths-info" not in request.path]  # fmt: skip
 
 
 def stored(hub: UploadServer) -> int:
@@ -183,36 +158,6 @@ def test_a_commit_of_somebody_else_in_between(medtune, hub, finished_run, monkey
     assert result.status == 2
     assert "412" in result.err
     assert hub.head(REPO)["README.md"] == b"mine too"
-
-
-def test_files_of_others_stay_and_edits_are_not_lost(medtune, hub, copied_run):
-    command = ("publish", copied_run.path, "--repo", REPO)
-    copied_run.write_text(copied_run.report_file, "<html>rows</html>")
-    hub.add("models", REPO, {".gitattributes": b"", "notes.txt": b"mine"})
-    assert "holds test rows and answers" in medtune(*command).err
-    assert hub.head(REPO)["report.html"] == b"<html>rows</html>"
-    # What medtune put there goes when it is no part any more; what somebody put there stays.
-    result = medtune(*command, "--without-report")
-    assert re.search(r"  delete +report\.html", result.err)
-    assert "report.html" not in hub.head(REPO)
-    assert hub.head(REPO)["notes.txt"] == b"mine"
-    card = hub.head(REPO)["README.md"]
-    assert b"save in `report.html`" not in card
-    hub.repos["models", REPO].commit({**hub.head(REPO), "README.md": card + b"\nMy own words.\n"})
-    refused = medtune(*command, "--without-report")
-    assert refused.status == 2
-    assert "README.md there is not as medtune put it; keep a copy and add --overwrite" in refused.err
-    assert medtune(*command, "--without-report", "--overwrite").status == 0
-    assert hub.head(REPO)["README.md"] == card
-
-
-def test_a_repository_with_a_card_of_its_own(medtune, hub, finished_run):
-    hub.add("models", REPO, {"README.md": b"---\nlicense: mit\n---\n"})
-    refused = medtune("publish", finished_run.path, "--repo", REPO)
-    assert (refused.status, hub.heads) == (2, [])
-    assert "add --overwrite" in refused.err
-    hub.add("models", REPO, {"README.md": b"x", MANIFEST: b"[1, 2"})  # a damaged list vouches for nothing
-    assert medtune("publish", finished_run.path, "--repo", REPO).status == 2
 
 
 def test_weights_that_are_no_numbers(medtune, hub, copied_run):
@@ -385,14 +330,6 @@ def test_it_is_read_back_and_answers_as_before(hub, finished_run, tiny, monkeypa
     }
 
 
-@pytest.fixture
-def merged(copied_run: RunDir, tmp_path) -> Path:
-    """A merged model in several shards."""
-    merge_stage(copied_run, tmp_path / "merged", dtype="float32", measure=False, shard_bytes=150_000)
-    release_locks()
-    return tmp_path / "merged"
-
-
 def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, copied_run, merged):
     from transformers import AutoModelForCausalLM
 
@@ -420,64 +357,6 @@ def test_a_merged_model_is_published_in_place_of_the_adapter(medtune, hub, copie
     assert "holds a whole model; name another repository for the adapter" in refused.err
 
 
-def test_paths_under_the_home_directory_stay_at_home(hub, reconfigured, tiny, tmp_path, monkeypatch):
-    base = Path(shutil.copytree(tiny.path, tmp_path / "base"))
-    run = reconfigured(model={"base": str(base)})
-    for file in (base / "config.json", run.adapter_dir / "adapter_config.json"):
-        values = json.loads(file.read_text())
-        file.write_text(json.dumps({**values, "note": "/home/alice/secret/base", "other": "/home/alice"}))
-    run.complete("train", {})
-    # Its stages had the base elsewhere, and before the notes.
-    run.provenance_file.write_text(run.provenance_file.read_text().replace("base_identity", "older"))
-    run = RunDir(run.path)
-    merge_stage(run, tmp_path / "merged", measure=False)
-    release_locks()
-    monkeypatch.setenv("HOME", "/home/alice")
-    publish(run, "owner/whole", merged=tmp_path / "merged", options=["without-evaluation"])
-    publish(run, REPO, options=["without-evaluation"])
-    for repo, name in (("owner/whole", "config.json"), (REPO, "adapter_config.json")):
-        published = json.loads(hub.head(repo)[name])
-        assert (published["note"], published["other"]) == ("~/secret/base", "~")
-    # What describes the files is true of them as they are there.
-    head = hub.head("owner/whole")
-    for name, described in json.loads(head["merge.json"])["files"].items():
-        assert described == {"bytes": len(head[name]), "sha256": hashlib.sha256(head[name]).hexdigest()}, name
-
-
-def test_a_merged_folder_that_is_not_this_runs_or_not_whole(hub, copied_run, merged, tmp_path):
-    def refused(folder: Path) -> str:
-        with pytest.raises(MedtuneError) as caught:
-            publish(copied_run, "owner/whole", merged=folder)
-        return str(caught.value)
-
-    assert "no such folder; make it with `medtune merge" in refused(tmp_path / "nothing")
-    assert "no such folder; make it with `medtune merge" in refused(merged / "merge.json")
-    shard = sorted(merged.glob("*.safetensors"))[0]
-    content = shard.read_bytes()
-    weights = load_file(shard)
-    name = sorted(weights)[0]
-    save_file({**weights, name: torch.full_like(weights[name], float("nan"))}, shard, {"format": "pt"})
-    assert f"its {shard.name} is not as it was written; delete it, and merge again" in refused(merged)
-    record = json.loads((merged / "merge.json").read_text())
-    files = {**record["files"], shard.name: describe_file(shard)}
-    (merged / "merge.json").write_text(json.dumps(record | {"files": files}))
-    assert f"{name} holds NaN" in refused(merged)
-    (merged / "merge.json").write_text(json.dumps(record))
-    shard.unlink()
-    assert f"its {shard.name} is missing; delete it, and merge again" in refused(merged)
-    shard.write_bytes(content)
-    (merged / "tokenizer.json").rename(merged / "elsewhere")
-    assert "its tokenizer.json is missing; delete it, and merge again" in refused(merged)
-    (merged / "elsewhere").rename(merged / "tokenizer.json")
-    (merged / "merge.json").write_text(json.dumps(record | {"adapter": "of another"}))
-    assert "merged from another adapter" in refused(merged)
-    (merged / "merge.json").unlink()
-    assert f"{merged}: no merged model; make one with `medtune merge" in refused(merged)
-    assert (copied_run.path / "merge.json").is_file()  # which is of a merge elsewhere
-    assert f"{copied_run.path}: no merged model; make one with `medtune merge" in refused(copied_run.path)
-    assert written(hub) == []
-
-
 def test_the_card_of_a_merged_model_is_of_that_folder(hub, copied_run, tmp_path):
     first, later = (merge_stage(copied_run, tmp_path / dtype, dtype=dtype, measure=False)
                     for dtype in ("float16", "float32"))  # fmt: skip
@@ -491,23 +370,3 @@ def test_the_card_of_a_merged_model_is_of_that_folder(hub, copied_run, tmp_path)
     assert "dtype=torch.float16" in done.python
     assert done.python in card
     assert json.loads(head["merge.json"])["dtype"] == "float16"
-
-
-def test_the_record_of_an_earlier_adapters_merge_stays_at_home(hub, copied_run, tmp_path):
-    merge_stage(copied_run, tmp_path / "merged", measure=False)
-    release_locks()
-    publish(copied_run, REPO)
-    assert "merge.json" in hub.head(REPO)
-    record = json.loads(copied_run.merge_file.read_text())
-    copied_run.write_json(copied_run.merge_file, record | {"adapter": "an earlier one"})
-    publish(copied_run, REPO)
-    assert "merge.json" not in hub.head(REPO)
-
-
-def test_the_manifest_names_what_git_and_the_store_know(hub, finished_run):
-    publish(finished_run, REPO)
-    head = hub.head(REPO)
-    for name, described in json.loads(head[MANIFEST])["files"].items():
-        assert described["blob"] == blob_id(head[name])
-        assert described["bytes"] == len(head[name])
-    assert os.environ["HF_TOKEN"].encode() not in b"".join(head.values())

@@ -3,7 +3,7 @@
 import pytest
 
 from medtune.runtime import progress as module
-from medtune.runtime.progress import Progress, listening, progress, progress_bar, say, stage_progress, tell_skipped
+from medtune.runtime.progress import Progress, listening, progress_bar, say, stage_progress, tell_skipped
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def own_console():
 
 
 def test_where_no_bar_can_be_drawn_a_line_at_the_end_says_how_long_it_took(capsys):
-    with progress("Training", 10, 4, unit="steps") as update:
+    with progress_bar("Training", 10, 4, unit="steps") as update:
         update(5, "7 tok/s")
         assert capsys.readouterr().err == ""
         update(1, "9 tok/s")
@@ -39,7 +39,7 @@ def test_work_that_breaks_off_has_no_such_line(capsys):
 def test_a_listener_hears_all_and_nothing_is_printed(capsys):
     heard = []
     with listening(heard.append):
-        with stage_progress("train"), progress("Training", 3, 1, unit="steps") as update:
+        with stage_progress("train"), progress_bar("Training", 3, 1, unit="steps") as update:
             update(2, "fast")
         with progress_bar("Reading", 2) as advance:
             advance(2)

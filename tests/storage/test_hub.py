@@ -22,7 +22,7 @@ import pytest
 from forked import UNCONNECTED, fork
 from hub_server import HubServer
 from medtune.errors import MedtuneError
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from medtune.storage import hub
 from tiny_model import build_tiny_model, write_rows
 

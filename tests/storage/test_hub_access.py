@@ -1,4 +1,4 @@
-"""Access to the Hub; `tests/pipeline/doctor/test_hub.py` asks one over HTTP."""
+"""Access to the Hub; `tests/pipeline/doctor/test_network.py` asks one over HTTP."""
 
 from __future__ import annotations
 

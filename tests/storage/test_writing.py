@@ -16,8 +16,10 @@ from medtune.errors import DiskError
 from medtune.storage import writing
 from medtune.storage.writing import (
     MARK_NAME,
+    clear_leftovers,
     flush,
     is_abandoned,
+    is_leftover,
     mark_as_own,
     nearest_folder,
     replacing_file,
@@ -200,3 +202,26 @@ def test_a_folder_without_a_mark_is_somebodys(tmp_path: Path, content: str | Non
     if content is not None:
         (tmp_path / MARK_NAME).write_text(content, encoding="utf-8")
     assert not is_abandoned(tmp_path)
+
+
+NAMES = {"scores.json", "adapter"}
+
+
+def test_only_temporary_names_go(tmp_path: Path) -> None:
+    for name in (".scores.json.123", ".scores.json", ".scores.json.bak", ".mine.txt.1", "scores.json.1", "scores.json"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    for name in (".adapter-77", ".adapter-ab_c1234", ".adapter-mine", "adapter", ".scores.json.9"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x", encoding="utf-8")
+    (tmp_path / ".scores.json.5").symlink_to("scores.json")
+    clear_leftovers(tmp_path, NAMES)
+    assert names(tmp_path) == [
+        ".adapter-mine", ".mine.txt.1", ".scores.json", ".scores.json.5", ".scores.json.9", ".scores.json.bak",
+        "adapter", "scores.json", "scores.json.1",
+    ]  # fmt: skip
+    clear_leftovers(tmp_path / "nowhere", NAMES)
+
+
+@pytest.mark.parametrize(("name", "left"), [(".scores.json.1", True), (".scores.json", False), (".lock", False)])
+def test_a_file_is_told_by_its_name(tmp_path: Path, name: str, left: bool) -> None:
+    assert is_leftover(tmp_path / name, NAMES) is left

@@ -7,7 +7,7 @@ from trainings import losses, make_config, room_for, train
 from medtune.errors import MedtuneError
 from medtune.model.fused.layers import FusedLayer
 from medtune.run_dir.directory import RunDir
-from medtune.training.plan.kept_plan import restore_plan
+from medtune.training.checkpoints.contents import restore_plan
 
 
 def out_of_memory_at(monkeypatch, *failing):

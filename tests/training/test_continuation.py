@@ -73,6 +73,6 @@ def test_of_several_processes_all_stop_or_none(tmp_path, monkeypatch, agreed, ow
         SimpleNamespace(should_save=False, should_training_stop=False),
     )
     if agreed is not None:
-        stopping.agree(agreed)
+        stopping.told = agreed
     stopping.on_step_end(ARGUMENTS, state(1), control)
     assert (control.should_save, control.should_training_stop) == (stops, stops)

@@ -1,9 +1,11 @@
-"""A model made ready for its training step, and made to take less where memory runs out."""
+"""A model made ready for its training step, and made to take less where memory runs out; what a training is made of."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
+from types import SimpleNamespace
 
+import pytest
 import torch
-from trainings import make_config, rows
+from trainings import make_config, make_job, rows
 
 from medtune.config.training import TrainingSection
 from medtune.model.adapters import attach_new_adapter
@@ -11,6 +13,7 @@ from medtune.model.base_weights import BaseWeights
 from medtune.model.host_store import HostMemoryError
 from medtune.model.loading import load_base_model, prepare_for_training, resolve_base
 from medtune.training import prepared_step
+from medtune.training.batching import total_steps
 from medtune.training.plan.peaks import GIB
 from medtune.training.prepared_step import PreparedStep
 
@@ -106,3 +109,20 @@ def test_a_plan_is_kept_unless_the_memory_was_set_lower_since(tiny):
         assert prepared._exceeds_new_limit(plan) is exceeds
     prepared.device = "cpu"
     assert not prepared._exceeds_new_limit(replace(prepared.plan, peak_bytes=2**40, limit_bytes=2**40))
+
+
+@pytest.fixture
+def job(tiny, tmp_path):
+    config = make_config(tiny, max_steps=None, epochs=2.5)
+    return make_job(tiny, tmp_path, config, SimpleNamespace(training=config.training), rows(tiny))
+
+
+def test_a_job_knows_how_to_train_and_how_long(job):
+    assert job.training.effective_batch_rows == 8
+    assert job.steps == total_steps(job.training, 24) == round(2.5 * 3)
+    assert (job.origin, job.resume_from) == ({}, None)
+
+
+def test_a_job_does_not_change_while_it_runs(job):
+    with pytest.raises(FrozenInstanceError):
+        job.seed = 1

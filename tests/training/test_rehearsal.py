@@ -12,7 +12,7 @@ from medtune.model.loading import load_base_model, prepare_for_training, resolve
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.training import answer_trainer, sft, validating_trainer
-from medtune.training.plan.kept_plan import restore_plan
+from medtune.training.checkpoints.contents import restore_plan
 from medtune.training.prepared_step import PreparedStep
 from medtune.training.rehearsal import longest_pass, rehearse
 

@@ -10,8 +10,7 @@ from medtune.model.loading import load_base_model, prepare_for_training, resolve
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.training import answer_trainer, sft
-from medtune.training.job import TrainingJob
-from medtune.training.prepared_step import PreparedStep
+from medtune.training.prepared_step import PreparedStep, TrainingJob
 
 
 def rows(tiny, count=24, start=0):

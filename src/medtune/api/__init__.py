@@ -4,12 +4,10 @@ Functions raise MedtuneError for what the caller can fix. Those that work in a r
 receives `Progress` events in place of the bars.
 """
 
-from medtune.api.outlook import doctor, plan
+from medtune.api.calls import doctor, evaluate, load_run, plan, prepare, run, train
 from medtune.api.runs import Run
 from medtune.api.scores import compare, score
-from medtune.api.spelling import spelled_as_calls
-from medtune.api.stages import evaluate, load_run, prepare, run, train
-from medtune.api.working import RunInterrupted
+from medtune.api.working import RunInterrupted, spelled_as_calls
 from medtune.config import recipes
 from medtune.config.schema import Config
 from medtune.errors import MedtuneError

@@ -7,16 +7,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
 from medtune.api.shown import Figures, ShownChart, ShownComparison
-from medtune.api.spelling import spelled_as_calls
-from medtune.api.working import working
+from medtune.api.working import spelled_as_calls, working
 from medtune.config.schema import Config
 from medtune.errors import ConfigError
+from medtune.records import ControlName, ModelName
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import STAGE_NAMES, StageName
+from medtune.run_dir.layout import STAGE_NAMES, StageName
 
 if TYPE_CHECKING:
     from medtune.inference.chat import Chat
@@ -71,7 +70,7 @@ class Run:
         >>> row.metric, row.verdict
         ('bleu', ...)
         """
-        from medtune.evaluation.artefacts import read_comparison
+        from medtune.evaluation.result_files import read_comparison
 
         return ShownComparison.of(read_comparison(self._directory))
 
@@ -82,7 +81,9 @@ class Run:
         >>> medtune.load_run("runs/demo").scores("baseline")["perplexity"].value > 1
         True
         """
-        _require_system(system)
+        known = (*get_args(ModelName), *get_args(ControlName))
+        if system not in known:
+            raise ConfigError(f"{system!r}", f"must be one of {', '.join(known)}")
         return self._directory.read_scores(system)
 
     @spelled_as_calls()
@@ -220,9 +221,7 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __fspath__(self) -> str:
@@ -239,11 +238,3 @@ class Run:
             return f"{title}</p>{self.comparison._repr_html_()}"
         missing = ", ".join(name for name in STAGE_NAMES if name not in stages)
         return f"{title}; not complete yet: {missing}</p>"
-
-
-def _require_system(name: str) -> None:
-    from medtune.records import ControlName, ModelName
-
-    known = (*get_args(ModelName), *get_args(ControlName))
-    if name not in known:
-        raise ConfigError(f"{name!r}", f"must be one of {', '.join(known)}")

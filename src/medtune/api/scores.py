@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from medtune.api.calls import StrPath, reopen
 from medtune.api.runs import Run
 from medtune.api.shown import ShownComparison
-from medtune.api.stages import StrPath, reopen
 from medtune.api.working import working
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, DataError, show_value
 from medtune.records import Prediction, Score
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import Listener
@@ -64,12 +66,8 @@ def compare(
     8
     """
     if other is not None and not isinstance(target, Run):
-        from medtune.api.tables import compare_rows
-
         with working(progress):
-            return ShownComparison.of(
-                compare_rows(target, other, metrics=metrics, encoder=bertscore_model, resamples=resamples, names=names)
-            )
+            return _compare_rows(target, other, metrics, bertscore_model, resamples, names)
     if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
         raise ConfigError("compare", "one set of predictions has nothing to be compared with", "give a second")
     if other is not None or metrics or bertscore_model or names or resamples is not None:
@@ -101,7 +99,52 @@ def score(
     >>> medtune.score(rows, metrics=["exact_match"])["exact_match"].value
     1.0
     """
-    from medtune.api.tables import score_rows
-
     with working(progress):
-        return score_rows(predictions, references, metrics, bertscore_model, resamples)
+        from medtune.evaluation.files import score_predictions
+
+        rows = _read(predictions, "predictions", None if references is None else Path(references))
+        return score_predictions(rows, metrics=metrics, encoder=bertscore_model, resamples=resamples)
+
+
+def _compare_rows(
+    first: Predictions,
+    second: Predictions,
+    metrics: Sequence[str] | None,
+    encoder: str | None,
+    resamples: int | None,
+    names: tuple[str, str] | None,
+) -> ShownComparison:
+    from medtune.evaluation import files
+
+    are_two = isinstance(names, tuple | list) and len(names) == 2 and all(isinstance(name, str) for name in names)
+    if names is not None and not are_two:
+        raise ConfigError(f"names={show_value(names)}", "must be two texts, such as ('before', 'after')")
+    before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
+    if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
+        names = files.short_names(Path(first), Path(second))
+    compared = files.compare_predictions(
+        before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=resamples
+    )
+    return ShownComparison.of(compared)
+
+
+def _read(given: Predictions, origin: str, references: Path | None = None) -> list[Prediction]:
+    import pandas
+
+    from medtune.evaluation.prediction_files import predictions_of, read_predictions
+
+    if isinstance(given, str | os.PathLike):
+        return read_predictions(Path(given), references)
+    if isinstance(given, pandas.DataFrame):
+        return predictions_of(given.to_dict("records"), origin, references)  # type: ignore[arg-type]
+    if not isinstance(given, Sequence):
+        raise DataError(origin, f"{type(given).__name__} is no table", "give a file, a DataFrame or a list of rows")
+    return predictions_of([_record(row, f"{origin}: row {i}") for i, row in enumerate(given, 1)], origin, references)
+
+
+def _record(row: Any, where: str) -> Mapping[str, Any]:
+    if isinstance(row, Prediction):
+        return asdict(row)
+    if not isinstance(row, Mapping):
+        raise DataError(where, f"{type(row).__name__} is no row", "give a Prediction or a mapping")
+    return row

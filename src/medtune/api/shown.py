@@ -75,9 +75,9 @@ class ShownComparison(Shown, Comparison):
     @property
     def reading(self) -> list[str]:
         """What the numbers show, a sentence or two a point, generated from them."""
-        from medtune.evaluation.reading import read_comparison
+        from medtune.evaluation.comparison_sentences import reading_of
 
-        return list(read_comparison(self))
+        return reading_of(self).sentences
 
     def _print(self, console: Console) -> None:
         from medtune.evaluation.comparison_tables import print_comparison
@@ -113,10 +113,6 @@ class Plan(Shown):
     rows: RowSizes
 
     def _print(self, console: Console) -> None:
-        from medtune.pipeline.plan_tables import print_comparison, print_forecast
+        from medtune.pipeline.plan_tables import print_plan
 
-        found = list(self.forecasts.values())
-        if len(found) == 1 and not isinstance(found[0], str):
-            print_forecast(found[0], self.rows, console)
-        else:
-            print_comparison(self.forecasts, self.rows, console)
+        print_plan(self.forecasts, self.rows, console)

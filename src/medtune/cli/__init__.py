@@ -10,12 +10,10 @@ import typer
 
 from medtune.cli import scores
 from medtune.cli.data import data_app
-from medtune.cli.doctor import doctor
 from medtune.cli.human import human_app
-from medtune.cli.merge import merge
-from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, open_run, resolve_recipe, say_next
-from medtune.cli.plan import plan
-from medtune.cli.publish import publish
+from medtune.cli.models import merge, publish
+from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, perform_stage, resolve_recipe, say_next
+from medtune.cli.outlook import doctor, plan
 from medtune.runtime.distributed import require_single_process
 from medtune.runtime.process import prepare_process
 
@@ -35,10 +33,11 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
     """The whole job: data, baseline, training, comparison, report."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
+    from medtune.evaluation.result_files import read_comparison
     from medtune.pipeline.run import run as run_all
 
     finished = run_all(config, path, resume=resume)
-    scores.show_run_comparison(finished)
+    scores.show_comparison(read_comparison(finished))
     say_next(finished.path, [finished.path])
     print(finished.report_file)
     print(finished.path)
@@ -46,12 +45,7 @@ def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = Non
 
 def train(run: Run, resume: Resume = False) -> None:
     """Train the adapter of a run whose data is prepared."""
-    opened = open_run(run)
-    prepare_process()
-    from medtune.pipeline.run import perform
-
-    perform("train", opened, resume=resume)
-    print(opened.adapter_dir)
+    print(perform_stage("train", run, resume=resume).adapter_dir)
 
 
 def report(run: Run) -> None:
@@ -59,12 +53,7 @@ def report(run: Run) -> None:
 
     Ratings and a merge that have come since the run are in them then. The run has to be compared.
     """
-    opened = open_run(run)
-    prepare_process()
-    from medtune.pipeline.run import perform
-
-    perform("report", opened, again=True)
-    print(opened.report_file)
+    print(perform_stage("report", run, again=True).report_file)
 
 
 def ask(

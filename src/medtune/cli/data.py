@@ -48,7 +48,7 @@ def data_audit(
 
     from medtune.data.audit import write_audit
     from medtune.data.audit_tables import print_audit
-    from medtune.data.prepare import prepare_data
+    from medtune.data.preparation import prepare_data
     from medtune.data.token_lengths import audit_prepared
     from medtune.model.loaded import renderer_of
 
@@ -73,7 +73,7 @@ def data_show(
     prepare_process()
     from rich.console import Console
 
-    from medtune.data.prepare import prepare_data
+    from medtune.data.preparation import prepare_data
     from medtune.data.shown_rows import print_rows, rows_to_show
     from medtune.model.loaded import renderer_of
 

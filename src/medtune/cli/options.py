@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medtune.runtime.process import prepare_process
 from medtune.runtime.progress import say
 
 if TYPE_CHECKING:
     from medtune.config.schema import Config
     from medtune.run_dir.directory import RunDir
+    from medtune.run_dir.layout import StageName
 
 Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name (see `medtune recipes`) or a YAML file.")]
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
@@ -49,6 +51,16 @@ def open_run(path: Path) -> RunDir:
     from medtune.run_dir.directory import RunDir
 
     return RunDir.open(path)
+
+
+def perform_stage(name: StageName, path: Path, *, resume: bool = False, again: bool = False) -> RunDir:
+    """One stage of the run at `path`, which is returned. Raises MedtuneError."""
+    opened = open_run(path)
+    prepare_process()
+    from medtune.pipeline.run import perform
+
+    perform(name, opened, resume=resume, again=again)
+    return opened
 
 
 def say_next(asked: Path, published: Sequence[str | Path]) -> None:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtune.cli.options import Run, open_run
+from medtune.cli.options import Run, perform_stage
 from medtune.runtime.process import prepare_process
 
 if TYPE_CHECKING:
     from medtune.records import Comparison
-    from medtune.run_dir.directory import RunDir
 
 Metrics = Annotated[
     list[str] | None, typer.Option("--metric", metavar="NAME", help="A metric; repeatable. Default: all that can be.")
@@ -42,11 +41,7 @@ def evaluate(
 
     if model not in ("baseline", "controls", "tuned"):
         raise ConfigError(f"--model {model}", "must be baseline, controls or tuned")
-    opened = open_run(run)
-    prepare_process()
-    from medtune.pipeline.run import perform
-
-    perform(model, opened)  # type: ignore[arg-type]
+    opened = perform_stage(model, run)  # type: ignore[arg-type]
     print(opened.path / "controls" if model == "controls" else opened.scores_file(model))  # type: ignore[arg-type]
 
 
@@ -67,9 +62,13 @@ def compare(
     """
     prepare_process()
     if other is not None:
-        from medtune.evaluation.files import compare_files
+        from medtune.evaluation.files import compare_predictions, short_names
+        from medtune.evaluation.prediction_files import read_predictions
 
-        show_comparison(compare_files(target, other, metrics=metrics, encoder=encoder, resamples=resamples, out=out))
+        rows, names = (read_predictions(target), read_predictions(other)), short_names(target, other)
+        show_comparison(
+            compare_predictions(*rows, names, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+        )
         return
     from medtune.errors import ConfigError
 
@@ -78,11 +77,10 @@ def compare(
     if metrics or encoder or out or resamples is not None:
         fix = "a run has its own configuration"
         raise ConfigError("--metric, --bertscore-model, --resamples and --out go with two files", fix=fix)
-    opened = open_run(target)
-    from medtune.pipeline.run import perform
+    from medtune.evaluation.result_files import read_comparison
 
-    perform("compare", opened)
-    show_run_comparison(opened)
+    opened = perform_stage("compare", target)
+    show_comparison(read_comparison(opened))
     print(opened.comparison_file)
 
 
@@ -103,30 +101,25 @@ def score(
     from rich.console import Console
 
     from medtune.evaluation.comparison_tables import print_scores
-    from medtune.evaluation.files import score_file
+    from medtune.evaluation.files import score_predictions
+    from medtune.evaluation.prediction_files import read_predictions
 
-    scores = score_file(predictions, references, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+    rows = read_predictions(predictions, references)
+    scores = score_predictions(rows, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():
         console.print(f"{metric}: {measured.signature}", highlight=False, markup=False, style="dim", soft_wrap=True)
 
 
-def show_run_comparison(finished: RunDir) -> None:
-    """Print a finished run's comparison."""
-    from medtune.evaluation.artefacts import read_comparison
-
-    show_comparison(read_comparison(finished))
-
-
 def show_comparison(comparison: Comparison) -> None:
     """Print the tables, then the reading."""
     from rich.console import Console
 
+    from medtune.evaluation.comparison_sentences import reading_of
     from medtune.evaluation.comparison_tables import print_comparison
-    from medtune.evaluation.reading import read_comparison
 
     console = Console()
     print_comparison(comparison, console)
-    for sentence in read_comparison(comparison):
+    for sentence in reading_of(comparison).sentences:
         console.print(f"- {sentence}", highlight=False, markup=False)

@@ -1,8 +1,6 @@
 """What the sections of the configuration share: frozen, strict, and nothing in them that no file can hold."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -23,19 +21,11 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _can_be_written(cls, value: Any) -> Any:
-        if any("\ud800" <= letter <= "\udfff" for text in _texts(value) for letter in text):
-            raise ValueError(NO_CHARACTER)
+        try:
+            json.dumps(value, ensure_ascii=False, default=lambda section: None).encode()
+        except UnicodeEncodeError:
+            raise ValueError(NO_CHARACTER) from None
         return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from _texts((*value, *value.values()))
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _texts(part)
 
 
 # YAML and JSON can spell it, and no file and no tokenizer takes it.

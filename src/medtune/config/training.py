@@ -1,7 +1,5 @@
 """The sections of the configuration that say what is trained and how."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator

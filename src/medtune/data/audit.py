@@ -1,9 +1,6 @@
 """The audit of a data set and its split: counts, lengths, duplicates, conflicts, leakage and truncation."""
 
-from __future__ import annotations
-
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +20,7 @@ from medtune.data.audit_record import (
 )
 from medtune.data.cleaning import normalize_question
 from medtune.data.leakage import Leakage, deal_again, leakage_table, leaking_test_rows
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.data.splits import PARTS, TEMPLATE_QUESTIONS, TEMPLATE_TOPICS, focus_key
 from medtune.errors import DataError, Option
 from medtune.records import QAPair
@@ -157,15 +154,13 @@ def _lengths(lengths: RowLengths, config: Config) -> LengthDistributions:
 
 def _distribution(tokens: Sequence[int], caps: Iterable[int]) -> LengthDistribution:
     """Mean and nearest-rank percentiles of lengths in tokens, and the share of them over each cap."""
-    ordered = sorted(tokens)
+    import numpy as np
 
-    def rank(share: float) -> int:
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
+    median, p90 = np.quantile(tokens, [0.5, 0.9], method="inverted_cdf")
     return LengthDistribution(
-        mean=round(sum(ordered) / len(ordered), 1),
-        median=rank(0.5),
-        p90=rank(0.9),
-        max=ordered[-1],
-        over={str(cap): round(sum(n > cap for n in ordered) / len(ordered), 4) for cap in caps},
+        mean=round(sum(tokens) / len(tokens), 1),
+        median=int(median),
+        p90=int(p90),
+        max=max(tokens),
+        over={str(cap): round(sum(n > cap for n in tokens) / len(tokens), 4) for cap in caps},
     )

@@ -3,8 +3,6 @@
 Fields with a default are those that the report does without, so that audits of earlier versions can be read.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

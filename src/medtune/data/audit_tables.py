@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,7 @@ def print_audit(audit: Audit, console: Console) -> None:
         _print_section(console, title, _cleaning_table(counts))
     _print_section(console, f"Split, {audit.split.method}", _split_table(audit))
     _print_section(console, f"Lengths in tokens of {audit.lengths.tokenizer}", _length_table(audit.lengths))
-    for sentence in _findings(audit):
-        console.print(f"- {sentence}", markup=False, highlight=False)
+    _print_list(console, _findings(audit))
     print_leakage(audit, console)
 
 
@@ -35,8 +35,7 @@ def print_leakage(audit: Audit, console: Console) -> None:
         sentences.append(
             f"The source names no validation rows: whole groups of its training rows, {rows:,}, are taken."
         )
-    for sentence in sentences:
-        console.print(f"- {sentence}", markup=False, highlight=False)
+    _print_list(console, sentences)
 
 
 def leakage_table(audit: Audit) -> Table:
@@ -92,14 +91,15 @@ def _print_section(console: Console, title: str, table: Table) -> None:
     console.print(table)
 
 
-def _table(first: str, *others: str) -> Table:
-    from rich.table import Table
+def _print_list(console: Console, sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        console.print(f"- {sentence}", markup=False, highlight=False)
 
-    table = Table()
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Column, Table
+
+    return Table(first, *(Column(name, justify="right", no_wrap=True) for name in others))
 
 
 def _cleaning_table(counts: dict[str, int | str]) -> Table:
@@ -129,10 +129,8 @@ def _split_table(audit: Audit) -> Table:
 def _length_table(lengths: LengthDistributions) -> Table:
     kinds = (lengths.question, lengths.answer, lengths.row)
     table = _table("", "question", "answer", "row")
-    table.add_row("mean", *(f"{kind.mean:,}" for kind in kinds))
-    table.add_row("median", *(f"{kind.median:,}" for kind in kinds))
-    table.add_row("p90", *(f"{kind.p90:,}" for kind in kinds))
-    table.add_row("max", *(f"{kind.max:,}" for kind in kinds))
+    for name in ("mean", "median", "p90", "max"):
+        table.add_row(name, *(f"{getattr(kind, name):,}" for kind in kinds))
     for cap in sorted({cap for kind in kinds for cap in kind.over}, key=int):
         shares = (kind.over.get(cap) for kind in kinds)
         table.add_row(f"over {cap}", *("" if share is None else f"{share:.1%}" for share in shares))

@@ -1,7 +1,5 @@
 """A tokenizer's chat template, rendered once with placeholders: the text that it writes around a row's own text."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

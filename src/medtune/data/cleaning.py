@@ -1,12 +1,11 @@
 """Cleaning: a pure step that counts what each rule does. Line breaks stay, and the raw text is kept too."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from medtune.records import QAPair
 
@@ -24,6 +23,7 @@ CHANGES = (
 )
 DROPS = ("dropped_empty", "dropped_question_repeat", "dropped_short", "dropped_duplicate")
 
+_LABELS = ("qtype", "document_id", "focus", "source")
 _BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _REPEATED_MARK = re.compile(r"\?(?:\s*\?)+")
@@ -57,8 +57,7 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
     kept: list[QAPair] = []
     dropped: list[tuple[str, QAPair]] = []
     seen: set[tuple[str, str, str]] = set()
-    for read in pairs:
-        pair = _with_raw_text(read)
+    for pair in map(_with_raw_text, pairs):
         counts["rows_read"] += 1
         question, changes = _clean_question(pair.question)
         answer, more = _clean_text(pair.answer)
@@ -71,17 +70,8 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
             dropped.append((rule, pair))
             continue
         seen.add(key)
-        kept.append(
-            replace(
-                pair,
-                question=question,
-                answer=rest,
-                qtype=clean_text(pair.qtype),
-                document_id=clean_text(pair.document_id),
-                focus=clean_text(pair.focus),
-                source=clean_text(pair.source),
-            )
-        )
+        labels: dict[str, Any] = {name: clean_text(getattr(pair, name)) for name in _LABELS}
+        kept.append(replace(pair, question=question, answer=rest, **labels))
     counts["rows_kept"] = len(kept)
     return Cleaned(kept, dict(counts), dropped)
 
@@ -103,11 +93,6 @@ def _reason_to_drop(question: str, answer: str, rest: str) -> str | None:
 def clean_text(text: str) -> str:
     """NFC text without damage, with single blanks and at most one empty line in a row."""
     return _clean_text(text)[0]
-
-
-def clean_question(text: str) -> str:
-    """Cleaned text on one line, "? ?" made "?"."""
-    return _clean_question(text)[0]
 
 
 def words(text: str) -> list[str]:
@@ -142,6 +127,7 @@ def _clean_text(text: str) -> tuple[str, set[str]]:
 
 
 def _clean_question(text: str) -> tuple[str, set[str]]:
+    """Cleaned text on one line, "? ?" made "?", and the rules that changed it."""
     text, changes = _clean_text(text)
     line = text.replace("\n\n", " ").replace("\n", " ")
     question = _REPEATED_MARK.sub("?", line)

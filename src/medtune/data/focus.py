@@ -1,7 +1,5 @@
 """The topic of a question, read from the question itself where the source does not name it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

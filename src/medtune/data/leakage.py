@@ -1,7 +1,5 @@
 """Leakage: which test rows share something with rows that the model was trained or chosen on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from medtune.data.audit_record import KindLeakage, SharedRows, SharedWith

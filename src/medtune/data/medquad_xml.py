@@ -1,8 +1,7 @@
 """MedQuAD's original XML: one document a file, with its focus and its question-answer pairs."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
@@ -35,8 +34,7 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
         focus = require_text_size(_text(root.find("Focus")), f"{shown}: Focus")
         source = require_text_size(root.get("source", ""), f"{shown}: source")
         for pair in root.iter("QAPair"):
-            question = pair.find("Question")
-            answer = _text(pair.find("Answer"))
+            question, answer = pair.find("Question"), _text(pair.find("Answer"))
             if not answer.strip():
                 unanswered += 1
                 continue
@@ -45,19 +43,10 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
             if id in seen:
                 raise DataError(shown, f"pid {pid!r} is in two pairs", "give each its own")
             seen.add(id)
-            pairs.append(
-                QAPair(
-                    id=id,
-                    qtype=require_text_size(
-                        question.get("qtype", "") if question is not None else "", f"{shown}: pid {pid!r}: qtype"
-                    ),
-                    question=require_text_size(_text(question), f"{shown}: pid {pid!r}: question"),
-                    answer=require_text_size(answer, f"{shown}: pid {pid!r}: answer"),
-                    document_id=name,
-                    focus=focus,
-                    source=source,
-                )
-            )
+            qtype = "" if question is None else question.get("qtype", "")
+            texts: dict[str, Any] = {"qtype": qtype, "question": _text(question), "answer": answer}
+            texts = {key: require_text_size(text, f"{shown}: pid {pid!r}: {key}") for key, text in texts.items()}
+            pairs.append(QAPair(id=id, document_id=name, focus=focus, source=source, **texts))
     if not pairs:
         raise DataError(folder, f"no answered pairs in its {len(paths)} files ({unanswered} without an answer)")
     return pairs, unanswered

@@ -1,7 +1,6 @@
 """Near-duplicate answers: MinHash proposes pairs of answers, and each one's exact Jaccard similarity decides."""
 
-from __future__ import annotations
-
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,17 +32,11 @@ class SimilarAnswers:
 
     def neighbours(self) -> dict[int, set[int]]:
         """Each answer's near-duplicates; answers without one are left out."""
-        found: dict[int, set[int]] = {}
+        found: dict[int, set[int]] = defaultdict(set)
         for first, second in self.edges:
-            found.setdefault(first, set()).add(second)
-            found.setdefault(second, set()).add(first)
-        return found
-
-
-def shingles(answer: str) -> set[tuple[str, ...]]:
-    """Every run of five words of a normalised answer; all of it where it is shorter."""
-    tokens = answer.split(" ")
-    return {tuple(tokens[i : i + SHINGLE_WORDS]) for i in range(max(1, len(tokens) - SHINGLE_WORDS + 1))}
+            found[first].add(second)
+            found[second].add(first)
+        return dict(found)
 
 
 def find_similar_answers(answers: Sequence[str], advance: Callable[[int], None] = lambda rows: None) -> SimilarAnswers:
@@ -56,14 +49,16 @@ def find_similar_answers(answers: Sequence[str], advance: Callable[[int], None] 
     # Sorted, so that every id and hash below is the same whatever order the rows came in.
     distinct = sorted(set(normalized))
     number = {text: i for i, text in enumerate(distinct)}
-    copies = len(answers) - len(distinct)
-    advance(copies)
+    advance(len(answers) - len(distinct))
     edges = _similar_pairs(_shingle_matrix(distinct), advance) if distinct else []
     return SimilarAnswers([number[text] for text in normalized], edges)
 
 
 def _shingle_matrix(texts: Sequence[str]) -> Any:
-    """A sparse matrix, one row an answer and one column a shingle, with 1 where the answer has it."""
+    """A sparse matrix, one row an answer and one column a shingle, with 1 where the answer has it.
+
+    A shingle is a run of five words; a shorter answer is one.
+    """
     import numpy as np
     from scipy.sparse import csr_array
 

@@ -7,13 +7,12 @@ own text stays text, even where it spells a special token.
 Rows are encoded many at a time, which the tokenizer spreads over the cores; one row is a batch of one.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -39,6 +38,7 @@ class PromptRenderer:
 
     tokenizer: Any
     system_prompt: str = ""
+    _prompt_templates: dict[int, list[list[_Part]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
         """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one.
@@ -49,18 +49,17 @@ class PromptRenderer:
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """The `prompt_ids` of each question."""
-        batches = ([self._prompt(question, ()) for question in batch] for batch in _batches(questions))
+        batches = ([self._prompt(question, ()) for question in batch] for batch in batches_of(questions))
         return [ids for batch in batches for ids in self._encode_chats(batch)]
-
-    def encode_pair(self, pair: QAPair, examples: Sequence[QAPair] = ()) -> EncodedRow:
-        """The whole row; labels are -100 on the prompt and the token ids on answer and end token."""
-        return self._encode_batch([pair], {pair.id: examples})[0]
 
     def encode_pairs(
         self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({})
     ) -> list[EncodedRow]:
-        """Each row as `encode_pair` gives it; `examples` maps a row's id to its worked examples."""
-        return [row for batch in _batches(pairs) for row in self._encode_batch(batch, examples)]
+        """Whole rows; labels are -100 on the prompt and the token ids on answer and end token.
+
+        `examples` maps a row's id to its worked examples.
+        """
+        return [row for batch in batches_of(pairs) for row in self._encode_batch(batch, examples)]
 
     def _encode_batch(self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]]) -> list[EncodedRow]:
         end, before = self.end_token_id, (self._template.before_answer, True)
@@ -92,13 +91,9 @@ class PromptRenderer:
         # The cap may fall inside a character of several bytes.
         return cut.rstrip("\ufffd").strip()
 
-    def count_tokens(self, text: str) -> int:
-        """Tokens of `text` by itself, no special tokens added."""
-        return self.count_tokens_of([text])[0]
-
-    def count_tokens_of(self, texts: Sequence[str]) -> list[int]:
-        """The `count_tokens` of each text."""
-        batches = ([self._guard(text.strip()) for text in batch] for batch in _batches(texts))
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text by itself, no special tokens added."""
+        batches = ([self._guard(text.strip()) for text in batch] for batch in batches_of(texts))
         return [len(ids) for batch in batches for ids in self._encode(batch)]
 
     @cached_property
@@ -124,10 +119,6 @@ class PromptRenderer:
                 pieces = read_example_template(self.tokenizer, examples, with_system=knows_system)
             self._prompt_templates[examples] = [self._with_system(piece) for piece in pieces]
         return self._prompt_templates[examples]
-
-    @cached_property
-    def _prompt_templates(self) -> dict[int, list[list[_Part]]]:
-        return {}
 
     @cached_property
     def _template(self) -> ChatTemplate:
@@ -196,7 +187,8 @@ class PromptRenderer:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+def batches_of(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """`items`, at most `_BATCH` at a time."""
     return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
 
 
@@ -206,12 +198,9 @@ def _with_one(bos: int, ids: list[int]) -> list[int]:
 
 
 def _joined(parts: Sequence[_Part]) -> list[_Part]:
+    """`parts` without empty ones, and neighbours that are parsed with special tokens in one piece."""
     joined: list[_Part] = []
-    for text, special in parts:
-        if not text:
-            continue
-        if joined and joined[-1][1] and special:
-            joined[-1] = (joined[-1][0] + text, True)
-        else:
-            joined.append((text, special))
+    for special, run in groupby(filter(itemgetter(0), parts), key=itemgetter(1)):
+        texts = [text for text, _ in run]
+        joined += [("".join(texts), True)] if special else [(text, False) for text in texts]
     return joined

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medtune.config.schema import Config
-from medtune.data.prepare import Prepared
+from medtune.data.preparation import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import PARTS
 from medtune.data.training_rows import fit_rows
@@ -55,7 +55,7 @@ def rows_to_show(
 def _shown(part: SplitName, pair: QAPair, config: Config, renderer: PromptRenderer) -> ShownRow:
     limit = config.training.max_length
     fitted = fit_rows(renderer, [pair], max_length=limit, overlong=config.training.overlong)
-    whole = renderer.encode_pair(pair)
+    whole = renderer.encode_pairs([pair])[0]
     if not fitted.rows:
         why = "its prompt leaves no room for an answer" if fitted.no_room else "training.overlong is drop"
         return ShownRow(part, pair, whole, f"not trained on: over training.max_length {limit}, and {why}")

@@ -1,14 +1,12 @@
 """Sources of question-answer rows: Hub data sets, local tables, and MedQuAD's original XML."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from medtune.data.table_files import (
 )
 from medtune.errors import DataError, Problem, show_value
 from medtune.records import QAPair
+from medtune.storage.hub import dataset_revision, load_hub_dataset
 
 DEMO_SOURCE = "medtune:demo"
 
@@ -54,23 +53,20 @@ def read_source(source: str, columns: ColumnsSection, revision: str | None = Non
 
     Raises DataError, in one line, if it is missing, unreadable, empty, or lacks the question or the answer column.
     """
-    path = Path(source)
     revision_read = None
     if source == DEMO_SOURCE:
-        records: Iterable[Mapping[str, Any]] = read_jsonl(source, _demo_bytes())
-    elif os.path.isdir(path):  # Path.is_dir would raise for a name that is too long
+        demo = files("medtune.data") / "demo" / "rows.jsonl"
+        records: Iterable[Mapping[str, Any]] = read_jsonl(source, demo.read_bytes())
+    elif os.path.isdir(source):  # Path.is_dir would raise for a name that is too long
         from medtune.data.medquad_xml import read_medquad_xml
 
-        pairs, unanswered = read_medquad_xml(path)
-        return SourceRows(pairs, unanswered)
-    elif os.path.isfile(path):
-        records = read_table(path)
-    elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
-        raise DataError(source, "no such file or folder", "give data.source an existing path or a Hub data set's id")
+        return SourceRows(*read_medquad_xml(Path(source)))
+    elif os.path.isfile(source):
+        records = read_table(Path(source))
     else:
-        records, revision_read = _read_hub(source, revision)
-    rows = _to_pairs(records, columns, source)
-    return SourceRows(rows.pairs, rows.unanswered, revision_read)
+        _require_hub_name(source)
+        records, revision_read = load_hub_dataset(source, revision)
+    return replace(_to_pairs(records, columns, source), revision=revision_read)
 
 
 def check_source(source: str, revision: str | None = None, columns: ColumnsSection | None = None) -> None:
@@ -79,34 +75,27 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
     With `columns`, a Hub data set is downloaded, and the data stage finds it in the cache.
     """
     path = Path(source)
-    if source == DEMO_SOURCE or os.path.isdir(path):
+    if source == DEMO_SOURCE or os.path.isdir(source):
         return
-    if os.path.isfile(path):
+    records: Iterable[Mapping[str, Any]] = ()
+    if os.path.isfile(source):
         if not path.name.lower().endswith(TABLE_SUFFIXES):
             raise unknown_kind(path)
-        records: Iterable[Mapping[str, Any]] = read_table(path) if columns else ()
-    elif source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
-        raise DataError(source, "no such file or folder", "give data.source an existing path or a Hub data set's id")
-    elif columns:
-        records, _ = _read_hub(source, revision)
+        records = read_table(path) if columns else ()
     else:
-        from medtune.storage.hub import dataset_revision
-
-        dataset_revision(source, revision)
-        return
+        _require_hub_name(source)
+        if columns:
+            records, _ = load_hub_dataset(source, revision)
+        else:
+            dataset_revision(source, revision)
     present = _column_names(records)
     if columns and present:
         _resolve_columns(present, columns, source)
 
 
-def _demo_bytes() -> bytes:
-    return (files("medtune.data") / "demo" / "rows.jsonl").read_bytes()
-
-
-def _read_hub(name: str, revision: str | None) -> tuple[Iterable[Mapping[str, Any]], str | None]:
-    from medtune.storage.hub import load_hub_dataset
-
-    return load_hub_dataset(name, revision)
+def _require_hub_name(source: str) -> None:
+    if source.endswith(TABLE_SUFFIXES) or source.startswith((".", "/", "~")):
+        raise DataError(source, "no such file or folder", "give data.source an existing path or a Hub data set's id")
 
 
 def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, origin: str) -> SourceRows:
@@ -124,7 +113,7 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
             unanswered += 1
             continue
         given = clean_text(values["id"])
-        values["id"] = given or row_id(values["question"], values["answer"], taken=seen, copies=copies)
+        values["id"] = given or row_id(values["question"], values["answer"], seen, copies)
         if values["id"] in seen:
             fix = "ids must be unique, or leave data.columns.id out"
             raise DataError(origin, f"id {show_value(given)} is in two rows", fix)
@@ -140,17 +129,16 @@ def _column_names(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record))
 
 
-def row_id(question: str, answer: str, taken: Collection[str] = (), copies: Counter[str] | None = None) -> str:
+def row_id(question: str, answer: str, taken: Collection[str], copies: Counter[str]) -> str:
     """An id for a row that has none: a hash of its text, so that it does not depend on the row's place.
 
     Equal rows are told apart by a number. `copies` counts them, so that many need not be looked through for each.
     """
     text = json.dumps([question, answer]).encode("utf-8")
     name = hashlib.sha256(text).hexdigest()[:12]
-    counted = Counter() if copies is None else copies
     while True:
-        counted[name] += 1
-        candidate = name if counted[name] == 1 else f"{name}-{counted[name]}"
+        copies[name] += 1
+        candidate = name if copies[name] == 1 else f"{name}-{copies[name]}"
         if candidate not in taken:
             return candidate
 

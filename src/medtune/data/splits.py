@@ -1,7 +1,5 @@
 """Groups, splits and samples: pure, deterministic, and independent of the order of the rows."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import Counter, defaultdict
@@ -203,11 +201,6 @@ def split_by_column(pairs: Sequence[QAPair], *, validation: float, seed: int) ->
 def named_part(pair: QAPair) -> SplitName | None:
     """The part that the source puts the row in, if it names one that is known."""
     return PART_NAMES.get(pair.split.strip().lower())
-
-
-def remove_groups(pairs: Iterable[QAPair], groups: set[str]) -> list[QAPair]:
-    """Rows whose group is not among `groups`."""
-    return [pair for pair in pairs if pair.group not in groups]
 
 
 def sample_rows(pairs: Sequence[QAPair], limit: int | None, seed: int) -> list[QAPair]:

@@ -1,7 +1,5 @@
 """Tables of rows on disk: CSV, JSONL and Parquet, read within bounds."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import zlib
@@ -73,18 +71,15 @@ def _unpack(path: Path, packed: int) -> bytes:
         with gzip.open(path) as file:
             while chunk := file.read(_CHUNK):
                 unpacked.write(chunk)
-                _require_table_size(path, packed, unpacked.tell())
+                size = unpacked.tell()
+                if size > MAX_TABLE_BYTES:
+                    raise DataError(path, f"unpacks to more than {MAX_TABLE_BYTES:,} bytes", "split it")
+                if size > _RATIO_COUNTS_FROM and size > MAX_GZIP_RATIO * packed:
+                    problem = f"unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does"
+                    raise DataError(path, problem, "if it is sound, unpack it and give that file")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"not a whole gzip file ({error})", "fetch or compress it again") from None
     return unpacked.getvalue()
-
-
-def _require_table_size(path: Path, packed: int, unpacked: int) -> None:
-    if unpacked > MAX_TABLE_BYTES:
-        raise DataError(path, f"unpacks to more than {MAX_TABLE_BYTES:,} bytes", "split it")
-    if unpacked > _RATIO_COUNTS_FROM and unpacked > MAX_GZIP_RATIO * packed:
-        fix = "if it is sound, unpack it and give that file"
-        raise DataError(path, f"unpacks to more than {MAX_GZIP_RATIO} times its size, which no text does", fix)
 
 
 def _decode(origin: str, data: bytes) -> str:

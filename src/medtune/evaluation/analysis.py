@@ -1,13 +1,12 @@
 """Sentences on several metrics together: likelihood, phrase match and length, words and meaning."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 
 from medtune.evaluation.formatting import format_count, format_value, metric_label
 from medtune.evaluation.metrics.bleu import BleuParts
-from medtune.records import Comparison, ComparisonRow, ModelName, Verdict
+from medtune.records import Comparison, ComparisonRow, ModelName
 
 _LIKELIHOOD = "perplexity"
 # Of ROUGE's forms the one that a verdict on words goes by.
@@ -52,16 +51,9 @@ def _parts(comparison: Comparison, side: ModelName) -> BleuParts | None:
     score = comparison.scores[side].get("bleu")
     if score is None or "precisions" not in score.details:
         return None
-    details = score.details
-    first, second, third, fourth = (100 * float(precision) for precision in details["precisions"])
-    return BleuParts(
-        score.value,
-        (first, second, third, fourth),
-        details["brevity_penalty"],
-        details["length_ratio"],
-        details["prediction_length"],
-        details["reference_length"],
-    )
+    precisions = tuple(100 * float(precision) for precision in score.details["precisions"])
+    values = {**score.details, "score": score.value, "precisions": precisions}
+    return BleuParts(**{part.name: values[part.name] for part in fields(BleuParts)})
 
 
 def _read_bleu_parts(before: BleuParts, after: BleuParts) -> str:
@@ -110,11 +102,8 @@ def _read_words_and_meaning(rows: Mapping[str, ComparisonRow]) -> str:
         f"{format_value(row.metric, row.tuned)}"
         for row, gloss in ((words, " (shared words in order)"), (meaning, " (words compared by an encoder's vectors)"))
     )
-    return f"{moves}: {_CONCLUSIONS[_course(words.verdict), _course(meaning.verdict)]}."
-
-
-def _course(verdict: Verdict) -> int:
-    return {"better": 1, "worse": -1}.get(verdict, 0)
+    course = {"better": 1, "worse": -1}
+    return f"{moves}: {_CONCLUSIONS[course.get(words.verdict, 0), course.get(meaning.verdict, 0)]}."
 
 
 _CONCLUSIONS = {

@@ -1,15 +1,19 @@
-"""Two systems side by side on the same rows, with a paired test; refused unless they were measured alike."""
+"""Two systems side by side on the same rows, with a paired test; refused unless they were measured alike.
 
-from __future__ import annotations
+Strata are parts of the rows. Their differences carry intervals and no p-values: strata are for looking.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from medtune.data.leakage import KIND_NAMES
 from medtune.errors import DataError, Problem
-from medtune.evaluation.metrics import MetricRows, metric_named
+from medtune.evaluation.metrics import MetricRows
 from medtune.evaluation.significance import (
     SIGNIFICANCE_LEVEL,
     Subsamples,
@@ -20,8 +24,7 @@ from medtune.evaluation.significance import (
     holm_levels,
     rows_needed,
 )
-from medtune.records import ComparisonRow, Prediction, Score, Verdict
-
+from medtune.records import ComparisonRow, Prediction, QAPair, Score, Stratum, StratumMetric, Verdict
 
 # Where a recipe names no primary metrics: one of likelihood, one of words, one of meaning.
 _USUAL_PRIMARY = ("perplexity", "bits_per_byte", "rougeL", "bertscore_f1")
@@ -74,8 +77,7 @@ class _Pair:
 
     def __init__(self, before: MetricRows, after: MetricRows, subsamples: Subsamples, margin: float | None) -> None:
         self.name, self._rows, self._subsamples, self._margin = before.name, before, subsamples, margin
-        with np.errstate(invalid="ignore"):  # inf - inf, of perplexities that overflow
-            self._differences = after.values(subsamples.sums(after.rows)) - before.values(subsamples.sums(before.rows))
+        self._differences = differences_of_parts(before, after, subsamples)
         self._baseline, self._tuned = before.value(), after.value()
         # NaN where both are infinite: no number says which is larger.
         self._observed = self._tuned - self._baseline
@@ -174,3 +176,61 @@ def require_same_rows(
 def common_metrics(measured: Sequence[MetricRows], scores: Mapping[str, Score]) -> list[MetricRows]:
     """Those of `measured` that `scores` has too: an answer that no model wrote has no perplexity."""
     return [rows for rows in measured if rows.name in scores]
+
+
+def differences_of_parts(before: MetricRows, after: MetricRows, subsamples: Subsamples) -> NDArray[np.float64]:
+    """The metric of `after` minus that of `before` on every part of the groups, shape (2 s,)."""
+    with np.errstate(invalid="ignore"):  # inf - inf, of perplexities that overflow
+        return after.values(subsamples.sums(after.rows)) - before.values(subsamples.sums(before.rows))
+
+
+def stratify(rows: Sequence[QAPair], leaks: Mapping[str, Collection[str]]) -> dict[tuple[str, str], list[int]]:
+    """Places in `rows` by kind and value of stratum: answer, question type, source, leak.
+
+    `leaks` maps a kind of leak to the ids of test rows that it touches. A kind with one value says nothing and is left
+    out.
+    """
+    leaking = {id for ids in leaks.values() for id in ids}
+    places: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, row in enumerate(rows):
+        places["answer"]["template" if row.template else "not template"].append(place)
+        places["question type"][row.qtype or "none given"].append(place)
+        places["source"][row.source or "none given"].append(place)
+        places["leak"]["leaks" if row.id in leaking else "does not leak"].append(place)
+        for kind, ids in leaks.items():
+            if row.id in ids:
+                places["leak"][f"leaks by {KIND_NAMES[kind]}"].append(place)
+    return {
+        (kind, value): values[value] for kind, values in places.items() if len(values) > 1 for value in sorted(values)
+    }
+
+
+def compare_strata(
+    strata: Mapping[tuple[str, str], Sequence[int]],
+    groups: Sequence[str],
+    baseline: Sequence[MetricRows],
+    tuned: Sequence[MetricRows],
+    *,
+    splits: int,
+    seed: int,
+) -> list[Stratum]:
+    """Every standard metric of both models on each stratum; `groups` are those of all rows."""
+    after = {rows.name: rows for rows in tuned}
+    compared = []
+    for (kind, value), places in strata.items():
+        picked = np.asarray(places)
+        drawn = Subsamples.draw([groups[place] for place in places], splits=splits, seed=seed)
+        metrics = {
+            rows.name: _compare_stratum(rows, after[rows.name], picked, drawn)
+            for rows in baseline
+            if rows.metric.table == "standard"
+        }
+        compared.append(Stratum(kind, value, len(places), drawn.group_count, metrics))
+    return compared
+
+
+def _compare_stratum(before: MetricRows, after: MetricRows, picked: np.ndarray, drawn: Subsamples) -> StratumMetric:
+    before, after = replace(before, rows=before.rows[picked]), replace(after, rows=after.rows[picked])
+    baseline, tuned = before.value(), after.value()
+    interval = drawn.interval(differences_of_parts(before, after, drawn))
+    return StratumMetric(baseline, tuned, tuned - baseline, interval)

@@ -1,14 +1,13 @@
 """The comparison as Markdown for a report, and as tables for a terminal of 80 columns."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from textwrap import wrap
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from medtune.evaluation.formatting import (
@@ -19,40 +18,40 @@ from medtune.evaluation.formatting import (
     format_interval,
     format_p,
     format_value,
+    read_template,
 )
 from medtune.evaluation.metrics import metric_named
-from medtune.records import Comparison, ComparisonRow, Score, Stratum, Verdict
+from medtune.records import Comparison, ComparisonRow, Score, StratumMetric, Verdict
 
 _STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not distinguishable": "dim", "undefined": "yellow"}
 _NAME_WIDTH = 10  # columns that carry a file's name must leave room for the others
 
 
 def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str:
-    """Return the whole comparison as Markdown sections: reading, both tables, controls, strata, signatures.
+    """The whole comparison as Markdown sections: reading, both tables, controls, strata, signatures.
 
     Signatures come below the tables in code spans: their `|` would end a cell.
     """
-    standard = [row for row in comparison.rows if row.table == "standard"]
-    compat = [row for row in comparison.rows if row.table == "compat"]
-    lines = ["## Reading", "", *(f"- {sentence}" for sentence in sentences)]
-    lines += ["", "## Scores", "", *_rows_markdown(standard, comparison.names)]
-    if compat:
-        lines += [
-            "",
-            "## Scores in the form of public write-ups",
-            "",
-            "BLEU 0 to 1 without smoothing, ROUGE without stemming and with Lsum on lines.",
-            "",
-            *_rows_markdown(compat, comparison.names),
-        ]
-    if comparison.controls:
-        lines += ["", "## Controls", "", *_controls_markdown(comparison)]
-    if comparison.strata:
-        lines += ["", "## Strata", "", *_strata_markdown(comparison.strata)]
-    lines += ["", "## Signatures", ""]
+    before, after = (name.removesuffix(" model").capitalize() for name in comparison.names)
+    scores: dict[str, list[list[str]]] = {"standard": [], "compat": []}
     for row in comparison.rows:
-        lines.append(f"- {row.metric} (n = {row.n}, {format_count(row.groups, 'group')}): `{row.signature}`")
-    return "\n".join(lines) + "\n"
+        scores[row.table].append([*_cells(row), format_p(row.p_value), format_p(row.p_adjusted), row.verdict])
+    # A cell is one line, and nothing in it is markup: a question type is whatever the source says.
+    template = read_template(
+        files("medtune.evaluation") / "comparison.md.jinja",
+        md=escape_markdown, difference=_difference, counted=format_count,
+    )  # fmt: skip
+    return template.render(
+        sentences=sentences,
+        before=before,
+        after=after,
+        scores=scores,
+        metrics=_headline(row.metric for row in comparison.rows),
+        controls=_control_cells(comparison) if comparison.controls else (),
+        strata=comparison.strata,
+        strata_metrics=_headline(comparison.strata[0].metrics) if comparison.strata else (),
+        rows=comparison.rows,
+    )
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -63,11 +62,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     rows = [row for row in comparison.rows if row.table == "standard"]
     before, after = (name.removesuffix(" model") for name in comparison.names)
     title = f"{before} and {after} on the same {format_count(rows[0].n, 'row')}" if rows else "no rows"
-    table = _new_table(title[0].upper() + title[1:])
-    table.add_column("metric", no_wrap=True)
-    for name in (before, after):
-        table.add_column(Text("\n".join(wrap(name, _NAME_WIDTH))), justify="right", no_wrap=True)
-    table.add_column("difference", justify="right", no_wrap=True)
+    systems = [Text("\n".join(wrap(name, _NAME_WIDTH))) for name in (before, after)]
+    table = _new_table(title[0].upper() + title[1:], "metric", *systems, "difference")
     # The one column that may take two lines: with perplexities of many digits eighty columns are not enough.
     table.add_column("95 % interval", justify="right")
     table.add_column("", no_wrap=True)
@@ -83,28 +79,24 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def print_scores(scores: Mapping[str, Score], console: Console) -> None:
     """Print one system's scores with their intervals, both tables."""
     first = next(iter(scores.values()))
-    table = _new_table(f"{format_count(first.n, 'row')} in {format_count(first.groups, 'group')}")
-    table.add_column("metric", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=True)
+    title = f"{format_count(first.n, 'row')} in {format_count(first.groups, 'group')}"
+    table = _new_table(title, "metric", "value", "95 % interval")
     for metric, score in scores.items():
         interval = format_interval(metric, score.ci95, signed=False)
         table.add_row(metric, format_value(metric, score.value), interval)
     console.print(table)
 
 
-def _new_table(title: str) -> Table:
-    return Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+def _new_table(title: str, first: str, *numbers: str | Text) -> Table:
+    columns = [Column(first, no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in numbers)]
+    return Table(*columns, title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
 def _print_systems(comparison: Comparison, console: Console) -> None:
-    metrics = [row.metric for row in comparison.rows if row.metric in HEADLINE_METRICS]
+    metrics = _headline(row.metric for row in comparison.rows)
     systems: dict[str, Mapping[str, Score]] = {name: scores for name, scores in comparison.scores.items()}  # noqa: C416
     systems |= {control.name: control.scores for control in comparison.controls}
-    table = _new_table("Beside answers without tuning")
-    table.add_column("answers of", no_wrap=True)
-    for metric in metrics:
-        table.add_column(metric, justify="right", no_wrap=True)
+    table = _new_table("Beside answers without tuning", "answers of", *metrics)
     for name, scores in systems.items():
         values = [format_value(metric, scores[metric].value) if metric in scores else "-" for metric in metrics]
         table.add_row(name.replace("_", " "), *values)
@@ -112,53 +104,29 @@ def _print_systems(comparison: Comparison, console: Console) -> None:
     console.print(table)
 
 
-def _rows_markdown(rows: Sequence[ComparisonRow], names: Sequence[str]) -> list[str]:
-    before, after = (name.removesuffix(" model").capitalize() for name in names)
-    lines = [
-        f"| Metric | {before} | {after} | Difference | 95 % interval | p | p, Holm | Verdict |",
-        "| :-- | --: | --: | --: | :-: | --: | --: | :-- |",
-    ]
-    for row in rows:
-        cells = [*_cells(row), format_p(row.p_value), format_p(row.p_adjusted), row.verdict]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _controls_markdown(comparison: Comparison) -> list[str]:
-    metrics = [row.metric for row in comparison.rows if row.metric in HEADLINE_METRICS]
-    lines = [f"| Answers | {' | '.join(metrics)} |", f"| :-- |{' --: |' * len(metrics)}"]
+def _control_cells(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    metrics = _headline(row.metric for row in comparison.rows)
     for name, scores in comparison.scores.items():
-        values = [format_value(metric, scores[metric].value) for metric in metrics]
-        lines.append(f"| {name} | {' | '.join(values)} |")
+        yield name, [format_value(metric, scores[metric].value) for metric in metrics]
     for control in comparison.controls:
         against = {row.metric: row for row in control.against_tuned}
-        values = [
-            f"{format_value(metric, against[metric].baseline)} (tuned: {against[metric].verdict})"
-            if metric in against
-            else "-"
-            for metric in metrics
-        ]
-        lines.append(f"| {control.name}: {control.description} | {' | '.join(values)} |")
-    return lines
+        yield (
+            f"{control.name}: {control.description}",
+            [
+                f"{format_value(metric, against[metric].baseline)} (tuned: {against[metric].verdict})"
+                if metric in against
+                else "-"
+                for metric in metrics
+            ],
+        )
 
 
-def _strata_markdown(strata: Sequence[Stratum]) -> list[str]:
-    metrics = [metric for metric in strata[0].metrics if metric in HEADLINE_METRICS]
-    lines = [
-        "Tuned minus baseline, with 95 % intervals; strata are many, so look, and do not test.",
-        "",
-        f"| Stratum | Rows | Groups | {' | '.join(metrics)} |",
-        f"| :-- | --: | --: |{' :-: |' * len(metrics)}",
-    ]
-    for stratum in strata:
-        cells = []
-        for metric in metrics:
-            cell = stratum.metrics[metric]
-            cells.append(f"{format_difference(metric, cell.difference)} {format_interval(metric, cell.ci95)}")
-        # A cell is one line, and nothing in it is markup: a question type is whatever the source says.
-        name = escape_markdown(f"{stratum.kind}: {stratum.value}")
-        lines.append(f"| {name} | {stratum.n} | {stratum.groups} | {' | '.join(cells)} |")
-    return lines
+def _difference(cell: StratumMetric, metric: str) -> str:
+    return f"{format_difference(metric, cell.difference)} {format_interval(metric, cell.ci95)}"
+
+
+def _headline(metrics: Iterable[str]) -> list[str]:
+    return [metric for metric in metrics if metric in HEADLINE_METRICS]
 
 
 def _cells(row: ComparisonRow) -> list[str]:

@@ -1,7 +1,5 @@
 """The encoder that BERTScore compares texts with: found by its name, checked, and loaded into bert-score."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,10 +1,8 @@
 """Scores of any tool's predictions, and two files of them side by side."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,9 @@ from typing import Any
 from medtune.errors import ConfigError, DataError, Option, show_value
 from medtune.evaluation.comparison import compare_measured
 from medtune.evaluation.encoder import Encoder, resolve_encoder
-from medtune.evaluation.lengths import answer_lengths
+from medtune.evaluation.measurement import answer_lengths, measure_rows, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, metric_named
-from medtune.evaluation.prediction_files import align, read_predictions
-from medtune.evaluation.scores import measure_rows, score_rows
+from medtune.evaluation.prediction_files import align
 from medtune.evaluation.significance import Subsamples, group_sizes
 from medtune.records import Comparison, Prediction, Score
 from medtune.runtime.hardware import choose_device
@@ -30,45 +27,20 @@ _RESAMPLES = 1000
 _FEWEST_RESAMPLES, _MOST_RESAMPLES = 200, 100_000
 
 
-def score_file(
-    path: Path,
-    references: Path | None,
+def score_predictions(
+    rows: Sequence[Prediction],
     *,
     metrics: Sequence[str] | None,
     encoder: str | None,
     resamples: int | None,
-    out: Path | None,
+    out: Path | None = None,
 ) -> dict[str, Score]:
-    """Scores of the predictions in `path`, written to `out` as JSON if it is given. Raises MedtuneError."""
-    scores = score_predictions(read_predictions(path, references), metrics, encoder, resamples)
+    """Scores of `rows`, written to `out` as JSON if it is given. Raises MedtuneError."""
+    checked = _checked_resamples(resamples)
+    drawn = Subsamples.draw([row.group for row in rows], splits=checked, seed=SEED)
+    scores = score_rows(_measure([rows], metrics, encoder)[0], drawn)
     _write(out, {metric: asdict(score) for metric, score in scores.items()})
     return scores
-
-
-def score_predictions(
-    rows: Sequence[Prediction], metrics: Sequence[str] | None, encoder: str | None, resamples: int | None
-) -> dict[str, Score]:
-    """As `score_file`, for rows that have been read."""
-    checked = _checked_resamples(resamples)
-    return score_rows(_measure([rows], metrics, encoder)[0], _draw(rows, checked))
-
-
-def compare_files(
-    first: Path,
-    second: Path,
-    *,
-    metrics: Sequence[str] | None,
-    encoder: str | None,
-    resamples: int | None,
-    out: Path | None,
-) -> Comparison:
-    """The second file's predictions against the first's, on the same rows. Raises MedtuneError."""
-    rows = (read_predictions(first), read_predictions(second))
-    comparison = compare_predictions(
-        *rows, short_names(first, second), metrics=metrics, encoder=encoder, resamples=resamples
-    )
-    _write(out, [asdict(row) for row in comparison.rows])
-    return comparison
 
 
 def compare_predictions(
@@ -79,21 +51,24 @@ def compare_predictions(
     metrics: Sequence[str] | None,
     encoder: str | None,
     resamples: int | None,
+    out: Path | None = None,
 ) -> Comparison:
-    """As `compare_files`, for rows that have been read."""
+    """The predictions `after` against those `before`, on the same rows. Raises MedtuneError."""
     checked = _checked_resamples(resamples)
     after = align(before, after, names)
     first_measured, second_measured = _measure([before, after], metrics, encoder)
     # Either file may bring the groups.
-    grouped = [replace(row, group=row.group or other.group) for row, other in zip(before, after, strict=True)]
-    drawn = _draw(grouped, checked)
-    return Comparison(
+    groups = [row.group or other.group for row, other in zip(before, after, strict=True)]
+    drawn = Subsamples.draw(groups, splits=checked, seed=SEED)
+    comparison = Comparison(
         rows=tuple(compare_measured(first_measured, second_measured, drawn, names)),
         scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
         lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
         groups=group_sizes([row.group for row in grouped]),
         names=names,
     )
+    _write(out, [asdict(row) for row in comparison.rows])
+    return comparison
 
 
 def _measure(
@@ -147,10 +122,6 @@ def _checked_resamples(resamples: int | None) -> int:
             f"must be a whole number from {_FEWEST_RESAMPLES} to {_MOST_RESAMPLES:,}",
         )
     return resamples
-
-
-def _draw(rows: Sequence[Prediction], splits: int) -> Subsamples:
-    return Subsamples.draw([row.group for row in rows], splits=splits, seed=SEED)
 
 
 def _write(out: Path | None, value: Any) -> None:

@@ -1,11 +1,17 @@
-"""How metrics are called and their numbers written, the same in the tables, the terminal and the reading."""
+"""How metrics are called and their numbers written, the same everywhere they are shown; and templates of texts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 from medtune.evaluation.metrics import METRICS, metric_named
 from medtune.runtime.terminal import one_line
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 # One metric of each kind, for verdicts and for tables of many systems: exact match is next to never anything but zero,
 # and the other ROUGEs say what ROUGE-L says.
@@ -58,3 +64,15 @@ def format_count(number: int, noun: str) -> str:
 def escape_markdown(text: str) -> str:
     """`text` as one line in which nothing is markup, for a table's cell too: it may come from rows and settings."""
     return one_line(" ".join(text.split())).translate(_MARKUP)
+
+
+def read_template(file: Traversable, *, autoescape: bool = False, **filters: Callable[..., str]) -> Template:
+    """A template of one of the packages. A name that it is not given is an error, and a tag's own line leaves none."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        autoescape=autoescape,
+    )  # fmt: skip
+    environment.filters |= filters
+    return environment.from_string(file.read_text(encoding="utf-8"))

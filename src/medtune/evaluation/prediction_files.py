@@ -1,7 +1,5 @@
 """Any tool's predictions: a JSONL, CSV or Parquet file with id, reference and prediction."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence

@@ -84,9 +84,7 @@ class Chat:
     def answer(self, question: str, *, use_adapter: bool, on_text: Callable[[str], object] = lambda text: None) -> str:
         """The greedy answer, word by word to `on_text` and then whole. Raises DataError if the question is empty."""
         import torch
-        from transformers import TextStreamer
-
-        from medtune.inference.generation import greedy_config
+        from transformers import GenerationConfig, TextStreamer
 
         _require_text(question)
         renderer = self.loaded.renderer
@@ -97,13 +95,21 @@ class Chat:
                 pieces.append(text)
                 on_text(text)
 
+        # Greedy and nothing else: sampling defaults that a model ships with must not leak in.
+        greedy = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=list(self.loaded.end_token_ids),
+            pad_token_id=renderer.tokenizer.pad_token_id,
+            bos_token_id=renderer.tokenizer.bos_token_id,
+        )
         prompt = torch.tensor([renderer.prompt_ids(question)], device=self.loaded.device)
         options = {"skip_prompt": True, "skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         with torch.inference_mode(), nullcontext() if use_adapter else self.model.disable_adapter():
             self.model.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
-                generation_config=greedy_config(renderer.tokenizer, self.loaded.end_token_ids, self.max_new_tokens),
+                generation_config=greedy,
                 streamer=Writer(renderer.tokenizer, **options),
             )
         return "".join(pieces).strip()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 import torch
@@ -63,7 +65,7 @@ def answer_states(model: Any, rows: Sequence[EncodedRow], on_rows: Callable[[int
     plain, device = unwrapped(model), input_device(model)
     states = []
     for indices in plan_passes(rows, PASS_TOKENS):
-        batch = pack_rows([rows[i].input_ids for i in indices], [rows[i].labels for i in indices])
+        batch = pack_rows([rows[i] for i in indices])
         positions = batch.pop("answer_positions")
         del batch["answer_labels"]
         batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
@@ -112,10 +114,5 @@ def compare_states(first: AnswerStates, second: AnswerStates, device: torch.devi
 
 def same_prefix(first: Sequence[list[int]], second: Sequence[list[int]]) -> float:
     """Tokens before the first at which two answers differ, over all tokens; Σ / Σ over the longer of each pair."""
-    shared = sum(_shared(*pair) for pair in zip(first, second, strict=True))
+    shared = sum(len(list(takewhile(bool, map(eq, *pair)))) for pair in zip(first, second, strict=True))
     return shared / max(1, sum(max(map(len, pair)) for pair in zip(first, second, strict=True)))
-
-
-def _shared(first: list[int], second: list[int]) -> int:
-    pairs = zip(first, second, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

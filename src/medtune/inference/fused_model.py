@@ -1,7 +1,5 @@
 """A model prepared to score and answer: its decoder layers fused, its weights dequantised once where memory allows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -27,7 +25,13 @@ def prepare_inference(model: Any, dtype: str, kept: Choice | None = None) -> Cho
     device, wanted = input_device(model), torch_dtype(dtype)
     choice = kept or _choose_weights(model, wanted, str(device))
     if kept is not None and kept.value == DEQUANTIZED:
-        _require_room(dequantized_bytes(model, wanted), free_bytes(str(device)))
+        size, free = dequantized_bytes(model, wanted), free_bytes(str(device))
+        if size > free:
+            raise ModelError(
+                f"{size / 2**30:.1f} GiB of dequantised weights, with which these answers were begun, do not fit in "
+                f"{free / 2**30:.1f} GiB",
+                fix="free memory on the device, or delete partial.jsonl in the run directory to start over",
+            )
     keep = wanted if choice.value == DEQUANTIZED else None
     say(f"base weights: {choice.value} ({choice.reason})")
     spread = len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1
@@ -37,15 +41,6 @@ def prepare_inference(model: Any, dtype: str, kept: Choice | None = None) -> Cho
         for layer in packed_layers(model):
             BaseWeights([layer], keep=keep)
     return choice
-
-
-def _require_room(size: int, free: int) -> None:
-    if size > free:
-        raise ModelError(
-            f"{size / 2**30:.1f} GiB of dequantised weights, with which these answers were begun, do not fit in "
-            f"{free / 2**30:.1f} GiB",
-            fix="free memory on the device, or delete partial.jsonl in the run directory to start over",
-        )
 
 
 def _choose_weights(model: Any, dtype: torch.dtype, device: str) -> Choice:

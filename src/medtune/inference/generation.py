@@ -1,7 +1,5 @@
 """Greedy answers in length-sorted, left-padded batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Any
@@ -10,8 +8,7 @@ import torch
 
 from medtune.errors import ModelError
 from medtune.inference.batch_size import answer_sizes, batch_that_fits
-from medtune.inference.decoders.dynamic import DynamicDecoder
-from medtune.inference.decoders.greedy import Decoder, Greedy
+from medtune.inference.decoders.greedy import Decoder, DynamicDecoder, Greedy
 from medtune.inference.decoders.static import StaticDecoder, static_cache_obstacle
 from medtune.records import Answer, AnswerTokens
 from medtune.run_dir.partial_results import BatchWork, Result
@@ -19,30 +16,10 @@ from medtune.runtime.hardware import free_bytes, input_device, release_memory
 from medtune.runtime.progress import say
 
 
-def generate_answers(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[list[int]],
-    *,
-    end_token_ids: Sequence[int],
-    max_new_tokens: int,
-    batch_size: int,
-) -> list[Answer]:
-    """One greedy answer for each prompt of token ids, in the order of `prompts`.
-
-    An answer ends at the first of `end_token_ids` ("stop") or after `max_new_tokens` ("length"). Rows do not see each
-    other: in float32 the tokens are those of one-by-one generation. A batch for which memory does not suffice is
-    halved, and so are those after it. Raises ModelError if memory does not suffice for a prompt by itself.
-    """
-    work = BatchWork(plan_batches(prompts, batch_size), Answer)
-    answer_batches(model, tokenizer, prompts, Greedy.of(tokenizer, end_token_ids, max_new_tokens), work)
-    return work.in_order()
-
-
 def generate_tokens(
     model: Any, prompts: Sequence[list[int]], greedy: Greedy, *, batch_size: int, on_rows: Callable[[int], None]
 ) -> list[list[int]]:
-    """As `generate_answers`, the new tokens themselves, an end token included."""
+    """As `answer_batches`, the new tokens themselves of each prompt, an end token included."""
     work = BatchWork(plan_batches(prompts, batch_size), AnswerTokens)
     _decode_batches(model, prompts, greedy, work, lambda tokens: AnswerTokens(tuple(tokens)), on_rows)
     return [list(answer.ids) for answer in work.in_order()]
@@ -64,7 +41,12 @@ def answer_batches(
     work: BatchWork[Answer],
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """As `generate_answers`, for the batches of `prompts` that `work` has to do."""
+    """One greedy answer for each of the `prompts` of token ids in the batches that `work` has to do.
+
+    An answer ends at the first end token ("stop") or after `max_new_tokens` ("length"). Rows do not see each other: in
+    float32 the tokens are those of one-by-one generation. A batch for which memory does not suffice is halved, and so
+    are those after it. Raises ModelError if memory does not suffice for a prompt by itself.
+    """
     _decode_batches(
         model, prompts, greedy, work, lambda tokens: _answer(tokenizer, tokens, greedy.end_token_ids), on_rows
     )
@@ -141,19 +123,6 @@ def unwrapped(model: Any) -> Any:
     from peft import PeftModel
 
     return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def greedy_config(tokenizer: Any, end_token_ids: Sequence[int], max_new_tokens: int) -> Any:
-    """Greedy decoding and nothing else: sampling defaults that a model ships with must not leak in."""
-    from transformers import GenerationConfig
-
-    return GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(end_token_ids),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
 
 
 def choose_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -> int:

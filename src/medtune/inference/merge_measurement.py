@@ -4,8 +4,6 @@ The two are loaded one after the other. They are compared with the adapter on th
 merged model by rounding alone, and the base without its adapter, which shows how much there was to lose.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ from medtune.inference.generation import choose_batch_size, generate_tokens
 from medtune.model.adapters import attach_adapter
 from medtune.model.loaded import LoadedModel, load_model
 from medtune.model.merging.record import MergeMeasurement
-from medtune.model.quantization import PLAIN, storage_format
+from medtune.model.quantization import FORMATS, PLAIN
 from medtune.records import EncodedRow, QAPair
 from medtune.runtime.hardware import (
     choose_device,
@@ -73,16 +71,14 @@ def plan_measuring(config: Config, weights: int, *, asked: bool) -> MeasuringPla
     size = weights * torch_dtype(choose_dtype(config.model.dtype, device).value).itemsize
     free = free_bytes(device) * WEIGHTS_SHARE
     if device == "cpu" and weights > CPU_WEIGHTS and not asked:
-        return MeasuringPlan(
-            f"without a GPU a model of this size takes hours; {Option('measure')} does it all the same"
-        )
+        hours = "without a GPU a model of this size takes hours"
+        return MeasuringPlan(f"{hours}; {Option('measure')} does it all the same")
     if size <= free:
         return MeasuringPlan()
     if device != "cpu" and size <= free + host_free_bytes() * WEIGHTS_SHARE:
         return MeasuringPlan(spread=True)
-    return MeasuringPlan(
-        f"its {size / 2**30:.1f} GiB of weights do not fit in the {free / 2**30:.1f} GiB that are free for them"
-    )
+    lacking = f"its {size / 2**30:.1f} GiB of weights do not fit in the {free / 2**30:.1f} GiB"
+    return MeasuringPlan(f"{lacking} that are free for them")
 
 
 def choose_prompts(pairs: Sequence[QAPair]) -> list[QAPair]:
@@ -97,39 +93,25 @@ def measure_merge(
 
     Raises NotMeasuredError if memory runs out, and ModelError if a model cannot be loaded.
     """
+    packed = FORMATS[config.model.quantization].packed
+    sixteen = None
     try:
-        return _measure(config, adapter, merged, pairs, plan)
+        say("── the model that was evaluated: base and adapter")
+        first = _evaluated(config, adapter, pairs, generate=not plan.spread)
+        release_memory()
+        if packed and not plan.spread:
+            say("── base in 16 bit and adapter")
+            sixteen = _in_16_bit(config, adapter, first.rows)
+            release_memory()
+        say("── the merged model")
+        second = _merged(config, merged, first, spread=plan.spread)
+        device = torch.device(choose_device().value)
+        kl = compare_states(first.states, second.states, device)
+        rounding = None if packed else kl
+        if sixteen is not None:
+            rounding = compare_states(sixteen, second.states, device)
     except torch.OutOfMemoryError:
         raise NotMeasuredError("memory ran out") from None
-
-
-def _measure(
-    config: Config, adapter: Path, merged: Path, pairs: Sequence[QAPair], plan: MeasuringPlan
-) -> MergeMeasurement:
-    say("── the model that was evaluated: base and adapter")
-    first = _evaluated(config, adapter, pairs, generate=not plan.spread)
-    release_memory()
-    device = torch.device(choose_device().value)
-    rounding = None
-    packed = storage_format(config.model.quantization).packed
-    if not plan.spread and packed:
-        say("── base in 16 bit and adapter")
-        sixteen = _in_16_bit(config, adapter, first.rows)
-        release_memory()
-    else:
-        sixteen = None
-    say("── the merged model")
-    section = config.model.model_copy(
-        update={"base": str(merged), "revision": None, "quantization": PLAIN.name, "adapter": None}
-    )
-    if plan.spread:
-        section = section.model_copy(update={"device_map": "auto"})
-    second = _run(config.model_copy(update={"model": section}), None, first.rows, cap=first.cap)
-    kl = compare_states(first.states, second.states, device)
-    if sixteen is not None:
-        rounding = compare_states(sixteen, second.states, device)
-    elif not packed:
-        rounding = kl
     return _summary(config, first, second, kl, rounding)
 
 
@@ -165,9 +147,11 @@ def _in_16_bit(config: Config, adapter: Path, rows: Sequence[EncodedRow]) -> Ans
     return _states(model, rows, "Reference answers").park()
 
 
-def _run(config: Config, adapter: None, rows: list[EncodedRow], *, cap: int | None) -> _Run:
-    loaded = load_model(config, for_training=False)
-    return _with_model(loaded.model, loaded, rows, cap)
+def _merged(config: Config, folder: Path, evaluated: _Run, *, spread: bool) -> _Run:
+    changes = {"base": str(folder), "revision": None, "quantization": PLAIN.name, "adapter": None}
+    section = config.model.model_copy(update=changes | ({"device_map": "auto"} if spread else {}))
+    loaded = load_model(config.model_copy(update={"model": section}), for_training=False)
+    return _with_model(loaded.model, loaded, evaluated.rows, evaluated.cap)
 
 
 def _with_model(model: Any, loaded: LoadedModel, rows: list[EncodedRow], cap: int | None) -> _Run:
@@ -196,7 +180,7 @@ def _cut(row: EncodedRow, positions: int | None) -> EncodedRow:
 def _summary(
     config: Config, first: _Run, second: _Run, kl: NextTokenAgreement, rounding: NextTokenAgreement | None
 ) -> MergeMeasurement:
-    bound = BOUND if storage_format(config.model.quantization).packed else ROUNDING_BOUND
+    bound = BOUND if FORMATS[config.model.quantization].packed else ROUNDING_BOUND
     of_kl, of_rounding = kl.summary(), rounding.summary() if rounding else None
     answers = (first.tokens, second.tokens) if first.tokens is not None and second.tokens is not None else None
     return MergeMeasurement(

@@ -1,9 +1,5 @@
 """One model's answers and reference losses on the test rows, resumed where an earlier process was stopped."""
 
-from __future__ import annotations
-
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -19,6 +15,7 @@ from medtune.inference.fused_model import prepare_inference
 from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches, unwrapped
 from medtune.inference.scoring import plan_passes, score_passes, scoring_tokens
 from medtune.model.loaded import LoadedModel
+from medtune.model.packing import rows_checksum
 from medtune.records import Answer, AnswerLoss, EncodedRow, Prediction, QAPair
 from medtune.run_dir.partial_results import PartialResults
 from medtune.runtime.hardware import Choice
@@ -101,7 +98,7 @@ def _origin(
     return {
         "base": loaded.identity,
         "quantization": config.model.quantization,
-        "rows or prompts": _checksum([[row.input_ids, row.labels] for row in rows]),
+        "rows or prompts": rows_checksum(rows),
         "generation": {**config.generation.model_dump(mode="json"), "ends": sorted(loaded.end_token_ids)},
         "batch size": batch_size,
         "training.tokens_per_micro_batch": config.training.tokens_per_micro_batch,
@@ -158,10 +155,3 @@ def _prediction(pair: QAPair, answer: Answer, loss: AnswerLoss) -> Prediction:
         group=pair.group,
         qtype=pair.qtype,
     )
-
-
-def _checksum(rows: Sequence[Any]) -> str:
-    checksum = hashlib.sha256()
-    for row in rows:
-        checksum.update(json.dumps(row).encode())
-    return checksum.hexdigest()

@@ -1,7 +1,5 @@
 """Negative log-likelihood of reference answers: the measure used for training, validation loss and perplexity."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -79,7 +77,7 @@ def score_passes(
 
 def sums_if_they_fit(model: Any, rows: Sequence[EncodedRow]) -> Tensor | None:
     """Each row's loss, (rows,) float64 on the model's device, or None if memory does not suffice."""
-    batch = pack_rows([row.input_ids for row in rows], [row.labels for row in rows])
+    batch = pack_rows(rows)
     # Position t scores the token at t + 1, so a loss belongs to the row of the token that it scores.
     owner = batch["seq_idx"][0, 1:].long()[batch["answer_positions"]]
     device = input_device(model)

@@ -1,9 +1,7 @@
 """A LoRA adapter on disk: what its configuration may say, and whether its weights are all there. Nothing of it runs."""
 
-from __future__ import annotations
-
 import re
-from dataclasses import MISSING, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,13 +50,8 @@ class StoredLora(BaseModel):
 
 # What has no effect on an adapter whose weights are read: the version that wrote it, and settings of its first weights.
 _WITHOUT_EFFECT = {
-    "peft_version",
-    "inference_mode",
-    "qalora_group_size",
-    "eva_config",
-    "megatron_core",
-    "runtime_config",
-}
+    "peft_version", "inference_mode", "qalora_group_size", "eva_config", "megatron_core", "runtime_config",
+}  # fmt: skip
 
 
 def read_adapter_config(path: Path) -> dict[str, Any]:
@@ -86,13 +79,9 @@ def _foreign_settings(stored: dict[str, Any]) -> list[str]:
     """Settings that PEFT would follow and medtune does not. What PEFT does not know either, it passes over."""
     from peft import LoraConfig
 
-    known = {field.name: field for field in fields(LoraConfig)}
-    names = sorted(stored.keys() & known.keys() - StoredLora.model_fields.keys() - _WITHOUT_EFFECT)
-    return [name for name in names if stored[name] and stored[name] != _default(known[name])]
-
-
-def _default(field: Any) -> Any:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
+    defaults = asdict(LoraConfig())
+    names = sorted(stored.keys() & defaults.keys() - StoredLora.model_fields.keys() - _WITHOUT_EFFECT)
+    return [name for name in names if stored[name] and stored[name] != defaults[name]]
 
 
 def _is_tame(pattern: str) -> bool:
@@ -129,6 +118,13 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except (SafetensorError, OSError) as error:
         fix = "fetch or save it again"
         raise ModelError(one_line(str(file)), f"not a safetensors file ({first_line(error)})", fix) from None
+
+
+def require_fitting_weights(model: Any, path: Path) -> None:
+    """Raises ModelError unless the weights in `path` are those that `model`'s adapter has, finite and whole."""
+    if problem := weight_problem(model, path):
+        fix = "name the base that it was trained on, or train or fetch it again"
+        raise ModelError(path, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
 
 
 def weight_problem(model: Any, path: Path) -> str | None:

@@ -1,7 +1,5 @@
 """LoRA adapters through PEFT: new ones, existing ones, and where they are found."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings
@@ -16,13 +14,13 @@ from medtune.model.adapter_files import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     read_adapter_config,
+    require_fitting_weights,
     require_own_files,
-    weight_problem,
     weight_shapes,
 )
 from medtune.model.quantization import NF4, PLAIN
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
-from medtune.storage.reading import DamagedError, read_mapping
+from medtune.storage.reading import DamagedError, describe_file, read_mapping
 
 
 def resolve_adapter(adapter: str) -> Path:
@@ -44,9 +42,8 @@ def resolve_adapter(adapter: str) -> Path:
 def adapter_fingerprint(path: Path) -> str:
     """A checksum of an adapter's configuration and weights."""
     checksum = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        with (path / name).open("rb") as file:
-            checksum.update(hashlib.file_digest(file, "sha256").digest())
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        checksum.update(bytes.fromhex(describe_file(path / name)["sha256"]))
     return checksum.hexdigest()
 
 
@@ -126,13 +123,10 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
                 model, path, config=config, is_trainable=trainable, ignore_mismatched_sizes=True
             )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ModelError(
-            path, f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
-        ) from None
-    if problem := weight_problem(wrapped, path):
-        fix = "name the base that it was trained on, or train or fetch it again"
-        raise ModelError(path, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        problem = f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
+        raise ModelError(path, problem) from None
+    require_fitting_weights(wrapped, path)
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 
 

@@ -1,7 +1,5 @@
 """The loss of each answer token from the head, without logits of the whole pack."""
 
-from __future__ import annotations
-
 import functools
 import types
 from collections.abc import Callable

@@ -15,15 +15,18 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from medtune.model.kernels.decode_attention import attend_last_token
+from medtune.model.kernels import kernels_for, plain
 from medtune.runtime.hardware import Choice
 
 NAME = "medtune_packed"
+# What a tile of the Triton kernel for decoding can be; the plain form takes any.
+HEAD_DIMS = (16, 32, 64, 128, 256)
 # From how many tokens on a pack that is one row is worth a kernel of its own.
 LONG_ROW = 2048
 
@@ -48,13 +51,8 @@ def attention_path(device: str, dtype: str) -> Choice:
 
 
 def packed_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
     """Attention over `query` (1, heads, tokens, head_dim) and `key`, `value` (1, kv heads, tokens, head_dim).
 
     Rows are bounded by `cu_seq_lens_q` (rows + 1, int32). Returns (1, tokens, heads, head_dim).
@@ -65,8 +63,7 @@ def packed_attention(
     if bounds is None and kwargs.get("softcap") is not None:
         return _capped(query, key, value, attention_mask, kwargs.get("scaling"), kwargs["softcap"]), None
     if bounds is None:
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        return output, None
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     scaling, window, softcap = (kwargs.get(name) for name in ("scaling", "sliding_window", "softcap"))
     output = attend_rows(q, k, v, RowBounds.of(kwargs), scaling=scaling, window=window, softcap=softcap)
@@ -81,7 +78,7 @@ class RowBounds:
     for in every layer.
     """
 
-    bounds: torch.Tensor
+    bounds: Tensor
     longest: int
     edges: Sequence[int] | None = None
 
@@ -91,16 +88,41 @@ class RowBounds:
         return RowBounds(kwargs["cu_seq_lens_q"], int(kwargs["max_length_q"]), kwargs.get("row_edges"))
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeSpan:
+    """The cache positions that each row reads: from `start`, (rows,), up to and without `length`, (1,); both int32.
+
+    Every row reads at least one position. Rows are left-padded, so all of them end at the same one. Both are read on
+    the device: a captured CUDA graph serves every step.
+    """
+
+    start: Tensor
+    length: Tensor
+
+
+def attend_last_token(
+    query: Tensor, keys: Tensor, values: Tensor, span: DecodeSpan, scaling: float | None = None
+) -> Tensor:
+    """Attention of a token a row, `query` (rows, heads, head_dim), to a static cache, `keys` and `values`
+    (rows, key heads, positions, head_dim).
+
+    Softmax in float32. Scores are multiplied by `scaling`, 1/√head_dim if it is None. Returns the shape of `query`.
+    """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    kernels = kernels_for(query) if query.shape[-1] in HEAD_DIMS else plain
+    return kernels.attend_last_token(query, keys, values, span.start, span.length, scaling)  # type: ignore[no-any-return]
+
+
 def attend_rows(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     rows: RowBounds,
     *,
     scaling: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Causal attention of packed rows, each to itself: `query` (tokens, heads, head_dim), `key` and `value` with fewer.
 
     Returns the shape of `query`, differentiable.
@@ -136,8 +158,8 @@ def varlen_fits(capability: tuple[int, int], dtype: torch.dtype, head_dim: int) 
 
 
 def _one_row(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None, window: int | None, softcap: float | None
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None, softcap: float | None
+) -> Tensor:
     length = q.shape[2]
     reach = length if window is None else min(window, length)
     if softcap is None and reach == length:
@@ -150,9 +172,7 @@ def _one_row(
     return _weighted(q, k, v, allowed, scaling, softcap)
 
 
-def _weighted(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor, scaling: float | None, softcap: float
-) -> torch.Tensor:
+def _weighted(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scaling: float | None, softcap: float) -> Tensor:
     """Gemma 2 squashes its scores, which no fused kernel of torch does."""
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
@@ -162,13 +182,8 @@ def _weighted(
 
 
 def _capped(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    softcap: float,
-) -> torch.Tensor:
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
+) -> Tensor:
     """Padded rows, (rows, heads, tokens, head_dim), under a `mask` of what is seen; None: all that comes before."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -185,7 +200,7 @@ def _is_one_long_row(rows: RowBounds, device: torch.device) -> bool:
     return alone and rows.longest >= LONG_ROW and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-def _one_long_row(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
+def _one_long_row(q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
     """By cuDNN's kernels, which are faster than those for rows of any lengths; each length is compiled by itself."""
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
     output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
@@ -196,9 +211,7 @@ def _has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool
     return device.type == "cuda" and varlen_fits(torch.cuda.get_device_capability(device), dtype, head_dim)
 
 
-def _varlen(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: RowBounds, scaling: float | None, window: int | None
-) -> torch.Tensor:
+def _varlen(q: Tensor, k: Tensor, v: Tensor, rows: RowBounds, scaling: float | None, window: int | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     behind = -1 if window is None else window - 1
@@ -206,7 +219,7 @@ def _varlen(
     # Shared key heads have to be asked for from torch 2.13 on; before, the same kernel took them without a word.
     options: dict[str, Any] = {"enable_gqa": True} if _varlen_names_shared_heads() else {}
     output = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(behind, 0), **options)
-    assert isinstance(output, torch.Tensor)  # a tuple only where return_aux asks for one
+    assert isinstance(output, Tensor)  # a tuple only where return_aux asks for one
     return output
 
 
@@ -218,13 +231,11 @@ def _varlen_names_shared_heads() -> bool:
 
 
 def _mask(
-    *, q_length: int, attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any
-) -> torch.Tensor | None:
+    *, q_length: int, attention_mask: Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any
+) -> Tensor | None:
     # transformers has seen several rows in `position_ids` and would build a dense mask, tokens by tokens, for them;
     # `packed_attention` keeps rows apart by their bounds instead.
     if attention_mask is None and not allow_is_causal_skip and q_length > 1:
         return None
-    mask: torch.Tensor | None = sdpa_mask(
-        q_length=q_length, attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs
-    )
-    return mask
+    options = {"attention_mask": attention_mask, "allow_is_causal_skip": allow_is_causal_skip, **kwargs}
+    return sdpa_mask(q_length=q_length, **options)  # type: ignore[no-any-return]

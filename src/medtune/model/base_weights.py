@@ -4,14 +4,13 @@ Packed weights are dequantised at every use, or once and kept: the same numbers,
 weights there is room for an adapter's matrices, so that base and adapter can be one product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medtune.model.packing import filled_up
 from medtune.model.quantization import format_of
 
 # Rows that begin at whole cache lines are read faster: room beside them comes in this many elements.
@@ -30,7 +29,7 @@ class BaseWeights:
         self.layers = list(layers)
         self.sizes = [layer.out_features for layer in layers]
         self.inputs, self.outputs = layers[0].in_features, sum(self.sizes)
-        self.rank, self.room = rank, room_for(rank)
+        self.rank, self.room = rank, filled_up(rank, ROOM_MULTIPLE)
         self.kept: Tensor | None = None
         self.formats = [format_of(layer) for layer in layers]
         self.all_packed = all(found.packed for found in self.formats)
@@ -93,11 +92,6 @@ class BaseWeights:
             joined[: self.outputs, self.inputs :].zero_()
             joined[self.outputs :].zero_()
         return joined
-
-
-def room_for(rank: int) -> int:
-    """Columns of room for adapters of `rank` together."""
-    return -(-rank // ROOM_MULTIPLE) * ROOM_MULTIPLE
 
 
 def _dense_forward(layer: nn.Linear, weight: Tensor) -> Any:

@@ -1,7 +1,5 @@
 """Which decoder layers a model has, and whether they have the structure that `fused.layers` computes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,12 +4,9 @@ It reads the background prose that ships with the package, never the demo's ques
 minute on two CPU cores. No weights are in the package: they are made once and kept in the user's cache.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
-import shutil
-import tempfile
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from medtune.storage.disk_errors import writing
+from medtune.storage.writing import replacing_folder
 
 # Part of the cache key: raise it when a change below changes the model.
 VERSION = 1
@@ -49,27 +47,13 @@ def build_demo_model() -> Path:
         return folder
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        lock.acquire()  # who comes second waits for the first's
-    try:
-        return folder if (folder / "config.json").is_file() else _build(folder, passages)
-    finally:
-        lock.release()
-
-
-def _build(folder: Path, passages: list[str]) -> Path:
-    tokenizer = _train_tokenizer(passages)
-    model = _pretrain(tokenizer, passages)
-    with writing(folder):
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".demo-model-"))
-        try:
-            tokenizer.save_pretrained(temporary)
-            model.save_pretrained(temporary)
-            temporary.chmod(0o755)
-            if not folder.exists():
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with FileLock(f"{folder}.lock"):  # who comes second waits for the first's
+            if not (folder / "config.json").is_file():
+                tokenizer = _train_tokenizer(passages)
+                model = _pretrain(tokenizer, passages)
+                with replacing_folder(folder) as temporary:
+                    tokenizer.save_pretrained(temporary)
+                    model.save_pretrained(temporary)
     return folder
 
 
@@ -149,7 +133,7 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
         model.generation_config.eos_token_id = 5
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
         schedule = get_cosine_schedule_with_warmup(optimizer, 20, STEPS)
-        stream = torch.tensor([token for chat in _chats(tokenizer, passages) for token in chat])
+        stream = torch.tensor(list(_chats(tokenizer, passages)))
         with progress_bar("Building the demo model", STEPS, unit="steps") as advance:
             for _ in range(STEPS):
                 starts = torch.randint(len(stream) - BLOCK_TOKENS, (BLOCKS_PER_STEP,)).tolist()
@@ -164,11 +148,9 @@ def _pretrain(tokenizer: Any, passages: list[str]) -> Any:
     return model.to(torch.bfloat16)
 
 
-def _chats(tokenizer: Any, passages: list[str]) -> list[list[int]]:
-    """Every passage as a chat that asks to be told more, so that the model knows where an answer begins and ends."""
-    chats = []
+def _chats(tokenizer: Any, passages: list[str]) -> Iterator[int]:
+    """The tokens of every passage as a chat that asks for more, which shows where an answer begins and ends."""
     for passage in passages:
         opening = " ".join(passage.split()[:4])
         messages = [{"role": "user", "content": f"Tell me more. {opening}"}, {"role": "assistant", "content": passage}]
-        chats.append(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
-    return chats
+        yield from tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)

@@ -1,18 +1,21 @@
-"""A base model ready for use, with its renderer and the choices that were made for this hardware."""
+"""A base model ready for use, with its tokenizer, its renderer and the choices that were made for this hardware."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
-from medtune.model.loading import base_identity, load_base_model, resolve_base
-from medtune.model.tokenizer import end_token_ids, load_tokenizer, set_pad_token
+from medtune.errors import ModelError, first_line
+from medtune.model.loading import DEMO_MODEL, base_identity, load_base_model, resolve_base
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
 from medtune.runtime.progress import say
+
+_RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
+_BROKEN_FILES = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_NAMED = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,55 @@ def load_renderer(config: Config, path: Path) -> PromptRenderer:
 
 def renderer_of(config: Config) -> PromptRenderer:
     """The renderer of the recipe's model; no weights are loaded. Raises ModelError."""
-    from medtune.model.loaded import load_renderer
-    from medtune.model.loading import DEMO_MODEL, resolve_base
-
     if config.model.base == DEMO_MODEL:
         from medtune.model.demo_model import build_demo_tokenizer
 
         return PromptRenderer(build_demo_tokenizer(), config.data.system_prompt)
     return load_renderer(config, resolve_base(config.model.base, config.model.revision, weights=False).path)
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The fast tokenizer in `path`, padding on the left. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
+    except Exception as error:
+        # The tokenizers library raises nothing narrower for a file that is not one of its own.
+        if type(error) is not Exception and not isinstance(error, _BROKEN_FILES):
+            raise
+        fix = "give a model with its tokenizer files"
+        raise ModelError(path, f"no usable tokenizer ({first_line(error)})", fix) from None
+    if not tokenizer.is_fast:
+        raise ModelError(path, "only fast tokenizers are supported", "convert it to tokenizer.json")
+    return tokenizer
+
+
+def set_pad_token(tokenizer: Any, end_token_ids: Collection[int], embedding_rows: int) -> None:
+    """Give `tokenizer` a padding token that is none of `end_token_ids`, without adding one to the vocabulary.
+
+    In this order: its own, if fit; `<|finetune_right_pad_id|>` (LLaMA 3.1 and later); other tokens named for padding;
+    the first `<|reserved_special_token_N|>` (LLaMA 3.0); the unknown token; any other special token; any token.
+    Raises ModelError if the vocabulary holds nothing but end tokens.
+    """
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+
+    def fits(token: str | None) -> bool:
+        return token in vocabulary and vocabulary[token] not in end_token_ids and vocabulary[token] < embedding_rows
+
+    reserved = sorted((int(m[1]), token) for token in vocabulary if (m := _RESERVED.fullmatch(token)))
+    special = [t for t in tokenizer.all_special_tokens if t != tokenizer.bos_token]
+    candidates = [tokenizer.pad_token, *_NAMED, *(t for _, t in reserved), tokenizer.unk_token, *special, *vocabulary]
+    chosen = next((token for token in candidates if fits(token)), None)
+    if chosen is None:
+        raise ModelError(tokenizer.name_or_path, "no token is left for padding besides the end tokens")
+    if tokenizer.pad_token != chosen:
+        tokenizer.pad_token = chosen
+
+
+def end_token_ids(tokenizer: Any, model: Any) -> list[int]:
+    """Every token that ends an answer: the chat template's, the tokenizer's and the model's generation config's."""
+    listed = model.generation_config.eos_token_id
+    listed = listed if isinstance(listed, list) else [listed]
+    ids = {PromptRenderer(tokenizer).end_token_id, tokenizer.eos_token_id, *listed} - {None}
+    return sorted(ids)

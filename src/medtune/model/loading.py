@@ -1,7 +1,5 @@
 """Base models: where they come from, and loading them in a storage format on the hardware that is there."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from typing import Any
 
 from medtune.config.schema import ModelSection
 from medtune.errors import ModelError, first_line
-from medtune.model.quantization import loading_options, storage_format
+from medtune.model.quantization import FORMATS, loading_options
 from medtune.storage.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_snapshot
 
 DEMO_MODEL = "medtune:demo"
@@ -135,7 +133,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(section.base, f"cannot be loaded ({first_line(error)})") from None
-    storage_format(section.quantization).settle(model, torch_dtype(dtype))
+    FORMATS[section.quantization].settle(model, torch_dtype(dtype))
     model.requires_grad_(False)
     return model.eval()
 

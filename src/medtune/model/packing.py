@@ -1,15 +1,15 @@
 """Rows strung together without padding, as the model takes them, and which rows share a pass."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
-from medtune.records import IGNORED
+from medtune.records import IGNORED, EncodedRow
 
 # Packs are filled up to whole multiples of this: libraries of matrix products choose, load or compile a kernel for
 # every new number of rows, which on a CPU takes longer than the products of a small model.
@@ -21,9 +21,7 @@ def filled_up(count: int, multiple: int = PACK_MULTIPLE) -> int:
     return -(-count // multiple) * multiple
 
 
-def pack_rows(
-    input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, multiple: int = PACK_MULTIPLE
-) -> dict[str, Any]:
+def pack_rows(rows: Sequence[EncodedRow], *, multiple: int = PACK_MULTIPLE) -> dict[str, Any]:
     """One pack of rows, (1, tokens), in the names that transformers' models know.
 
     It is as long as the next `multiple`: filler makes the last row longer, after all that counts.
@@ -33,7 +31,8 @@ def pack_rows(
     `answer_labels` and the `answer_positions` of the tokens before them. All is found here, on the host, where nothing
     has to be waited for. A row's first token is never counted: nothing precedes it.
     """
-    count = sum(len(ids) for ids in input_ids)
+    input_ids, labels = [row.input_ids for row in rows], [row.labels for row in rows]
+    count = sum(map(len, input_ids))
     if filler := filled_up(count, multiple) - count:
         input_ids = [*input_ids[:-1], [*input_ids[-1], *[input_ids[-1][-1]] * filler]]
         labels = [*labels[:-1], [*labels[-1], *[IGNORED] * filler]]
@@ -60,6 +59,14 @@ def pack_rows(
         "answer_positions": torch.from_numpy(positions),
         "answer_labels": torch.from_numpy(targets[positions + 1]),
     }
+
+
+def rows_checksum(rows: Iterable[EncodedRow]) -> str:
+    """SHA-256 of the token ids and labels of `rows`, which tells them from others."""
+    checksum = hashlib.sha256()
+    for row in rows:
+        checksum.update(json.dumps([row.input_ids, row.labels]).encode())
+    return checksum.hexdigest()
 
 
 def balanced_slices(count: int, most: int) -> list[slice]:
@@ -97,8 +104,5 @@ def fill_micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[i
         place = loads.index(min(loads))
         even[place].append(index)
         loads[place] += lengths[index]
-    longest = max(lengths, default=0)
-    fits = all(
-        load <= max(token_budget, longest if len(rows) == 1 else 0) for load, rows in zip(loads, even, strict=True)
-    )
+    fits = all(load <= token_budget or len(rows) == 1 for load, rows in zip(loads, even, strict=True))
     return [sorted(indices) for indices in (even if fits else passes)]

@@ -71,10 +71,6 @@ class StorageFormat:
         """Whether the weight of `layer` is in this format."""
         return True
 
-    def elements(self, layer: nn.Module) -> int:
-        """How many weights `layer` has."""
-        return int(layer.weight.numel())  # type: ignore[operator]
-
     def dense(self, layer: nn.Linear) -> Tensor:
         """The weight of `layer`, (outputs, inputs), dequantised."""
         return layer.weight.data
@@ -84,7 +80,7 @@ class StorageFormat:
         return None
 
 
-class NF4(StorageFormat):
+class _NF4(StorageFormat):
     """4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), by bitsandbytes."""
 
     name = "nf4"
@@ -98,15 +94,12 @@ class NF4(StorageFormat):
     bytes_read = 0.53
 
     def bytes_of(self, weight: Tensor) -> int:
-        """As `StorageFormat.bytes_of`."""
         return round(weight.numel() * self.bytes_per_weight)
 
     def unpacking_bytes(self, width: int) -> float:
-        """As `StorageFormat.unpacking_bytes`."""
         return width + self.bytes_read
 
     def settings(self, dtype: str) -> dict[str, Any]:
-        """As `StorageFormat.settings`."""
         return {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
@@ -115,11 +108,10 @@ class NF4(StorageFormat):
         }
 
     def reads(self, stored: Mapping[str, Any]) -> bool:
-        """As `StorageFormat.reads`, with or without double quantisation."""
+        # With or without double quantisation.
         return bool(stored.get("load_in_4bit")) and stored.get("bnb_4bit_quant_type") == "nf4"
 
     def settle(self, model: nn.Module, dtype: torch.dtype) -> None:
-        """As `StorageFormat.settle`."""
         from bitsandbytes.nn import Linear4bit
 
         for module in model.modules():
@@ -133,22 +125,18 @@ class NF4(StorageFormat):
                 module.support_avx512bf16_for_cpu = False
 
     def holds(self, layer: nn.Module) -> bool:
-        """As `StorageFormat.holds`; FP4 layers, which no recipe loads, are read by the same calls."""
+        # FP4 layers, which no recipe loads, are read by the same calls.
         return _quant_state(layer) is not None
 
-    def elements(self, layer: nn.Module) -> int:
-        """As `StorageFormat.elements`."""
-        return int(_quant_state(layer).shape.numel())
-
     def dense(self, layer: nn.Linear) -> Tensor:
-        """As `StorageFormat.dense`, in the dtype that the weight was quantised from."""
+        # In the dtype that the weight was quantised from.
         from bitsandbytes.functional import dequantize_4bit
 
         weight: Tensor = dequantize_4bit(layer.weight.data, _quant_state(layer))
         return weight
 
     def joined(self, layers: Sequence[nn.Linear]) -> PackedWeights | None:
-        """As `StorageFormat.joined`, for NF4 layers on a GPU that were quantised alike."""
+        # For NF4 layers on a GPU that were quantised alike.
         from medtune.model.kernels import has_triton
 
         states = [_quant_state(layer) for layer in layers]
@@ -162,13 +150,9 @@ class NF4(StorageFormat):
         return PackedWeights([layer.weight.data for layer in layers], states)
 
 
-PLAIN = StorageFormat()
-FORMATS: Mapping[str, StorageFormat] = {found.name: found for found in (NF4(), PLAIN)}
-
-
-def storage_format(quantization: str) -> StorageFormat:
-    """The format that `model.quantization` names."""
-    return FORMATS[quantization]
+NF4, PLAIN = _NF4(), StorageFormat()
+# By the name that `model.quantization` gives.
+FORMATS: Mapping[str, StorageFormat] = {found.name: found for found in (NF4, PLAIN)}
 
 
 def format_of(layer: nn.Module) -> StorageFormat:
@@ -190,7 +174,7 @@ def packed_layers(model: nn.Module) -> list[nn.Linear]:
 
 def dequantized_bytes(model: nn.Module, dtype: torch.dtype) -> int:
     """What the packed weights of `model` take once they are dequantised to `dtype`."""
-    return sum(format_of(layer).elements(layer) * dtype.itemsize for layer in packed_layers(model))
+    return sum(layer.in_features * layer.out_features * dtype.itemsize for layer in packed_layers(model))
 
 
 @dataclass(frozen=True)
@@ -213,7 +197,7 @@ def stored_quantization(path: Path) -> Mapping[str, Any] | None:
 def check_quantization(path: Path, section: ModelSection) -> None:
     """Raises ModelError if the weights in `path` are stored in a form that `model.quantization` cannot use."""
     stored = stored_quantization(path)
-    if stored is not None and not storage_format(section.quantization).reads(stored):
+    if stored is not None and not FORMATS[section.quantization].reads(stored):
         raise ModelError(
             section.base,
             f"its weights are stored as {stored.get('quant_method', 'quantised')}, which model.quantization: "
@@ -228,7 +212,7 @@ def loading_options(path: Path, section: ModelSection, dtype: str) -> dict[str, 
     Raises ModelError if they are stored in a form that it cannot use.
     """
     check_quantization(path, section)
-    config = storage_format(section.quantization).loading_config(dtype)
+    config = FORMATS[section.quantization].loading_config(dtype)
     return {} if config is None or stored_quantization(path) is not None else {"quantization_config": config}
 
 

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePath
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -125,7 +124,7 @@ class TensorFileWriter:
         self._checksum = hashlib.sha256()
 
     def __enter__(self) -> TensorFileWriter:
-        self._file: IO[bytes] = self._path.open("wb")
+        self._file = self._path.open("wb")
         self._write(len(self._header).to_bytes(8, "little") + self._header)
         return self
 
@@ -144,17 +143,10 @@ class TensorFileWriter:
         self._file.write(data)
         self._checksum.update(data)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._file.close()
-        if error is None and self.written != self.expected:
+        if kind is None and self.written != self.expected:
             raise ValueError(f"{self._path}: {self.written} bytes were written of {self.expected} that were announced")
-
-
-def by_alignment(tensors: Mapping[str, torch.dtype]) -> list[str]:
-    """Names in the order that keeps every tensor of a file aligned: widest numbers first, and then as given."""
-    return sorted(tensors, key=lambda name: -tensors[name].itemsize)
 
 
 def _described(file: Path, name: str, part: Any) -> StoredTensor:

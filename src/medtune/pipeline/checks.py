@@ -1,17 +1,22 @@
 """What can be checked before any long work: inputs that are not there, and rows that will not fit."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from medtune.config.schema import Config
+from medtune.data.sources import check_source
+from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import ConfigError, ModelError, first_line
+from medtune.evaluation.encoder import resolve_encoder
+from medtune.evaluation.metrics import needs_encoder, require_known
+from medtune.model.adapters import resolve_adapter
 from medtune.model.demo_model import demo_shape
+from medtune.model.loaded import load_renderer
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
 from medtune.run_dir.directory import RunDir
+from medtune.storage.hub import fetch_snapshot
 
 # How many of the longest questions are encoded: characters tell tokens well enough to find the longest among them.
 LONGEST_QUESTIONS = 50
@@ -19,11 +24,8 @@ LONGEST_QUESTIONS = 50
 
 def check_inputs(config: Config) -> None:
     """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
-    from medtune.data.sources import check_source
-    from medtune.evaluation.metrics import needs_encoder
-    from medtune.model.adapters import resolve_adapter
-
     check_trackers(config)
+    require_known(config.evaluation.metrics)
     check_source(config.data.source, config.data.revision, config.data.columns)
     if config.data.test_source is not None:
         check_source(config.data.test_source, columns=config.data.columns)
@@ -40,9 +42,6 @@ def check_inputs(config: Config) -> None:
 
 def check_rows(config: Config, run_dir: RunDir) -> None:
     """Raises MedtuneError if training would refuse the rows with the longest questions, or generation lacks room."""
-    from medtune.data.training_rows import encode_for_training, require_sound_rows
-    from medtune.model.loaded import load_renderer
-
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     renderer = load_renderer(config, path)
     train = sorted(run_dir.read_split("train"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
@@ -65,9 +64,6 @@ def check_trackers(config: Config) -> None:
 
 def check_encoder(name: str) -> None:
     """Raises ModelError if BERTScore's encoder cannot be had; of one from the Hub no weights are fetched."""
-    from medtune.evaluation.encoder import resolve_encoder
-    from medtune.storage.hub import fetch_snapshot
-
     resolve_encoder(name, lambda repo: fetch_snapshot(repo, weights=False))
 
 
@@ -85,8 +81,6 @@ def check_model(config: Config) -> Path:
 
     Raises MedtuneError if the model cannot be had, or does not suit the recipe.
     """
-    from medtune.model.loaded import load_renderer
-
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     if os.path.isdir(config.model.base):  # of a Hub model the weights come later
         require_weights(path)

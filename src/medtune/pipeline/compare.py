@@ -1,17 +1,19 @@
-"""The compare stage: baseline and tuned side by side, beside the controls and by strata, as JSON and Markdown."""
-
-from __future__ import annotations
+"""The last stages: baseline and tuned side by side, beside the controls and by strata; and the report of that."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtune.errors import RunDirError
+from medtune.evaluation.comparison import common_metrics, compare_measured, compare_strata, require_same_rows, stratify
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.comparison_tables import comparison_markdown
+from medtune.evaluation.control_answers import DESCRIPTIONS
+from medtune.evaluation.measurement import answer_lengths, reference_lengths
+from medtune.evaluation.metrics import MetricRows
+from medtune.evaluation.result_files import read_measured, write_comparison
+from medtune.evaluation.significance import Subsamples, group_sizes
 from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
-
-if TYPE_CHECKING:
-    from medtune.evaluation.metrics import MetricRows
-    from medtune.evaluation.significance import Subsamples
 
 
 @dataclass(frozen=True)
@@ -23,22 +25,21 @@ class _Leaking:
 
 def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Compare what the stages before it measured. Raises DataError if it was not measured alike."""
-    from medtune.evaluation.artefacts import write_comparison
-    from medtune.evaluation.comparison_tables import comparison_markdown
-    from medtune.evaluation.reading import read_comparison
-
     comparison = _compare(run_dir)
     title = f"# {run_dir.config.model.base} before and after tuning\n\n"
-    write_comparison(run_dir, comparison, title + comparison_markdown(comparison, read_comparison(comparison)))
+    write_comparison(run_dir, comparison, title + comparison_markdown(comparison, reading_of(comparison).sentences))
+
+
+def report_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
+    """The report page and the model card of a compared run."""
+    from medtune.publishing.model_card import write_card
+    from medtune.publishing.report import write_report
+
+    write_report(run_dir)
+    write_card(run_dir)
 
 
 def _compare(run_dir: RunDir) -> Comparison:
-    from medtune.evaluation.artefacts import read_measured
-    from medtune.evaluation.comparison import compare_measured, require_same_rows
-    from medtune.evaluation.lengths import answer_lengths, reference_lengths
-    from medtune.evaluation.significance import Subsamples, group_sizes
-    from medtune.evaluation.strata import compare_strata, stratify
-
     config = run_dir.config
     names: list[ControlName] = list(config.evaluation.controls)
     systems: list[SystemName] = ["baseline", "tuned", *names]
@@ -82,9 +83,6 @@ def _compare(run_dir: RunDir) -> Comparison:
 def _compare_control(
     run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], subsamples: Subsamples
 ) -> Control:
-    from medtune.evaluation.comparison import common_metrics, compare_measured
-    from medtune.evaluation.controls import DESCRIPTIONS
-
     scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
     if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):
         description += f" ({fewer} of {subsamples.group_of_row.size} questions left room for fewer)"

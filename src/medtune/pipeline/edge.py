@@ -1,7 +1,5 @@
 """The edge of the process: what a command or a call changes in it, and gives back when it ends."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from collections.abc import Iterator

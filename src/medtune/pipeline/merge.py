@@ -1,7 +1,5 @@
 """`medtune merge`: the run's adapter in its 16-bit base, as a folder for everybody, and what merging changed."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable
@@ -11,16 +9,21 @@ from typing import Literal, get_args
 
 from medtune.config.schema import Config
 from medtune.errors import Command, ConfigError, ModelError, Option
+from medtune.model.adapters import adapter_fingerprint, resolve_adapter
+from medtune.model.loading import base_identity, resolve_base
+from medtune.model.merging.folder import existing_merge, write_companions, write_record
+from medtune.model.merging.planning import plan_merge
 from medtune.model.merging.record import MergeRecord
+from medtune.model.merging.weights import write_merge
+from medtune.model.tensor_files import stored_tensors
 from medtune.records import FileRecord
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import stage_named
+from medtune.run_dir.layout import stage_named
 from medtune.runtime.hardware import PeakMemory, release_memory
 from medtune.runtime.progress import progress_bar, say
 from medtune.storage.disk_errors import writing
-from medtune.storage.leftovers import clear_abandoned
 from medtune.storage.reading import describe_file
-from medtune.storage.writing import replacing_folder, require_room
+from medtune.storage.writing import clear_abandoned, replacing_folder, require_room
 from medtune.training.checkpoints.sealing import last_checkpoint
 
 MergedDtype = Literal["bfloat16", "float16", "float32"]
@@ -33,7 +36,6 @@ class _Merge:
     """What is merged, and where to; `record` holds what is known before."""
 
     run_dir: RunDir
-    config: Config
     base: Path
     adapter: Path
     to: Path
@@ -41,40 +43,31 @@ class _Merge:
 
 
 def merge_stage(
-    run_dir: RunDir,
-    to: Path,
-    *,
-    dtype: MergedDtype = "bfloat16",
-    measure: bool | None = None,
-    shard_bytes: int | None = None,
+    run_dir: RunDir, to: Path, *, dtype: MergedDtype = "bfloat16", measure: bool | None = None
 ) -> MergeRecord:
     """Merge the adapter of a run into the folder `to`, measure what that changed, and write `merge.json`.
 
     Where `to` holds that merge already, it is only measured, if it has not been or `measure` is true; with None it is
     measured where that takes minutes. Raises MedtuneError and merges nothing, or if measuring fails, leaves the merge.
     """
-    from medtune.model.merging.folder import existing_merge
-
     if dtype not in get_args(MergedDtype):
         raise ConfigError(Option("dtype", dtype), f"must be one of {', '.join(get_args(MergedDtype))}")
     run_dir.lock()
     merge = _plan(run_dir, to, dtype)
     record = existing_merge(merge.to, merge.record)
     if record is None:
-        record = _write(merge, shard_bytes)
+        record = _write(merge)
     else:
         say(f"{merge.to}: holds this merge already")
     run_dir.write_json(run_dir.merge_file, asdict(record))
     if measure or (record.measured is None and measure is None):
         record = _measured(merge, record, asked=bool(measure))
-        _keep(merge, record)
+        write_record(merge.to, record)
+        run_dir.write_json(run_dir.merge_file, asdict(record))
     return record
 
 
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
-    from medtune.model.adapters import adapter_fingerprint
-    from medtune.model.loading import base_identity, resolve_base
-
     config = run_dir.pinned_config
     adapter = _adapter(run_dir, config)
     base = resolve_base(config.model.base, config.model.revision)
@@ -97,13 +90,11 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
         not_measured=f"{Command('merge')} with the same RUN and {Option('to')} measures it",
         identity=base_identity(name, base),
     )
-    return _Merge(run_dir, config, base.path, adapter, to, record)
+    return _Merge(run_dir, base.path, adapter, to, record)
 
 
 def _adapter(run_dir: RunDir, config: Config) -> Path:
     """The trained adapter, or the stored one that the run evaluated in its place. Raises MedtuneError."""
-    from medtune.model.adapters import adapter_fingerprint, resolve_adapter
-
     stored, command = config.model.adapter, Command("train", run_dir.path)
     if stored is None or run_dir.damage("train") or run_dir.is_complete("train") or last_checkpoint(run_dir):
         run_dir.require("train", command)
@@ -120,17 +111,12 @@ def _adapter(run_dir: RunDir, config: Config) -> Path:
     return adapter
 
 
-def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
-    from medtune.model.merging.folder import existing_merge, write_companions, write_record
-    from medtune.model.merging.planning import SHARD_BYTES, plan_merge
-    from medtune.model.merging.writing import write_merge
-
+def _write(merge: _Merge) -> MergeRecord:
     release_memory()
     memory = PeakMemory()
-    memory.start()
     began = time.monotonic()
-    name, dtype = merge.config.model.base, merge.record.dtype
-    plan = plan_merge(merge.base, merge.adapter, name=name, dtype=dtype, shard_bytes=shard_bytes or SHARD_BYTES)
+    name, dtype = merge.run_dir.pinned_config.model.base, merge.record.dtype
+    plan = plan_merge(merge.base, merge.adapter, name=name, dtype=dtype)
     clear_abandoned(merge.to)
     require_room(merge.to, plan.bytes + _COMPANION_BYTES, Option("to"))
     with writing(merge.to):
@@ -158,10 +144,9 @@ def _write(merge: _Merge, shard_bytes: int | None) -> MergeRecord:
 
 def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord:
     from medtune.inference.merge_measurement import NotMeasuredError, choose_prompts, measure_merge, plan_measuring
-    from medtune.model.tensor_files import stored_tensors
 
     weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(merge.to).values())
-    plan = plan_measuring(merge.config, weights, asked=asked)
+    plan = plan_measuring(merge.run_dir.pinned_config, weights, asked=asked)
     release_memory()
     try:
         if plan.obstacle is not None:
@@ -170,18 +155,11 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
             damage = merge.run_dir.damage("data") or "the data stage has not ended"
             raise NotMeasuredError(f"the run's test questions are not there ({damage})")
         pairs = choose_prompts(merge.run_dir.read_split("test"))
-        found = measure_merge(merge.config, merge.adapter, merge.to, pairs, plan)
+        found = measure_merge(merge.run_dir.pinned_config, merge.adapter, merge.to, pairs, plan)
         return replace(record, measured=found, not_measured=None)
     except NotMeasuredError as error:
         say(f"not measured: {error}")
         return record if record.measured is not None else replace(record, not_measured=str(error))
-
-
-def _keep(merge: _Merge, record: MergeRecord) -> None:
-    from medtune.model.merging.folder import write_record
-
-    write_record(merge.to, record)
-    merge.run_dir.write_json(merge.run_dir.merge_file, asdict(record))
 
 
 def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:

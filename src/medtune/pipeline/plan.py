@@ -1,18 +1,21 @@
 """`medtune plan`: what a recipe would take on a GPU that need not be here, from config.json and without weights."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.config.schema import Config
+from medtune.data.preparation import prepare_data
 from medtune.data.prompts import PromptRenderer
+from medtune.data.sources import DEMO_SOURCE
+from medtune.data.training_rows import encode_for_training
 from medtune.errors import MedtuneError, ModelError
-from medtune.inference.forecast import AnswersForecast, forecast_answers, seconds_to_answer
+from medtune.inference.batch_size import AnswersForecast, forecast_answers, seconds_to_answer
+from medtune.model.loaded import renderer_of
 from medtune.model.loading import resolve_base
 from medtune.model.quantization import check_quantization
 from medtune.records import Split
+from medtune.runtime import gpus
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import choose_dtype_for
 from medtune.training.plan.forecast import DescribedModel, StepForecast, describe_model, forecast_step
@@ -49,6 +52,19 @@ class Forecast:
     answer_seconds: float | None
 
 
+def forecasts(config: Config, gpu: str | None) -> tuple[dict[str, Forecast | str], RowSizes]:
+    """A forecast by the name of each GPU, or the reason why training would not fit there; and the rows that it is for.
+
+    For `gpu`, a name or a number of GiB, or else the GPU that is here, or else several side by side. Raises
+    MedtuneError, and if training does not fit the only one.
+    """
+    chosen = gpus.described_gpu(gpu) if gpu is not None else gpus.this_gpu()
+    path, rows = base_folder(config), row_sizes(config)
+    if chosen is not None:
+        return {gpu or chosen.name: forecast(config, path, chosen, rows)}, rows
+    return {name: forecast_or_reason(config, path, one, rows) for name, one in gpus.GPUS.items()}, rows
+
+
 def base_folder(config: Config) -> Path:
     """The folder of the recipe's model, with config.json at least. Raises ModelError."""
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
@@ -58,18 +74,12 @@ def base_folder(config: Config) -> Path:
 
 def row_sizes(config: Config) -> RowSizes:
     """From the rows where they and the tokenizer are on this machine, else bounds from the recipe."""
-    from medtune.data.sources import DEMO_SOURCE
-
     if config.data.source == DEMO_SOURCE or os.path.exists(config.data.source):
-        from medtune.model.loaded import renderer_of
-
         try:
             renderer = renderer_of(config)
         except ModelError:
             pass
         else:
-            from medtune.data.prepare import prepare_data
-
             return sizes_of(config, renderer, prepare_data(config).split)
     return assumed_sizes(config)
 
@@ -88,7 +98,6 @@ def assumed_sizes(config: Config) -> RowSizes:
 
 def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
     """The sizes of rows that are here."""
-    from medtune.data.training_rows import encode_for_training
     from medtune.training.batching import largest_step, steps_of
 
     training = config.training

@@ -22,11 +22,20 @@ if TYPE_CHECKING:
 EXAMPLE_TOKENS, EXAMPLE = 4_078_356, "4.08 million tokens, such as an epoch of MedQuAD"
 
 
-def print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
+def print_plan(forecasts: Mapping[str, Forecast | str], rows: RowSizes, console: Console) -> None:
+    """One GPU in detail, or a line for each of several."""
+    match list(forecasts.values()):
+        case [Forecast() as only]:
+            _print_forecast(only, rows, console)
+        case _:
+            _print_comparison(forecasts, rows, console)
+
+
+def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     """One GPU: the plan, the peak of training and of answers part by part, and the time."""
     plan, answers = found.step.plan, found.answers
-    lines = [f"{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"]
-    for line in [*lines, f"training step: {plan.describe()}"]:
+    gpu = f"{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"
+    for line in (gpu, f"training step: {plan.describe()}"):
         console.print(line, markup=False, soft_wrap=True)
     console.print()
     console.print(_waterfall("Training, GiB at the peak", training_parts(found)))
@@ -73,7 +82,7 @@ def answer_parts(found: Forecast) -> dict[str, float]:
     }
 
 
-def print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, console: Console) -> None:
+def _print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, console: Console) -> None:
     """A line for each GPU, by the names that the command takes."""
     table = Table(title="What each GPU would do", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     gpu = str(Option("gpu"))

@@ -1,20 +1,17 @@
 """The data stage: rows of the source as three splits, and the audit of both."""
 
-from __future__ import annotations
-
 from typing import Any
 
+from medtune.data.audit_tables import print_leakage
+from medtune.data.preparation import prepare_data
+from medtune.data.token_lengths import audit_prepared
+from medtune.model.loaded import renderer_of
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import console, say
 
 
 def prepare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Read, clean, split and audit the rows of the recipe's source."""
-    from medtune.data.audit_tables import print_leakage
-    from medtune.data.prepare import prepare_data
-    from medtune.data.token_lengths import audit_prepared
-    from medtune.model.loaded import renderer_of
-
     config = run_dir.config
     prepared = prepare_data(config)
     audit = audit_prepared(prepared, config, renderer_of(config))

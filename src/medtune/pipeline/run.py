@@ -1,7 +1,5 @@
 """The whole job, stage by stage: data, baseline, controls, training, tuned, comparison, report."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +11,13 @@ from medtune.config.schema import Config
 from medtune.errors import RunDirError
 from medtune.model.loading import DEMO_MODEL
 from medtune.pipeline.checks import check_inputs, check_rows
-from medtune.pipeline.compare import compare_stage
-from medtune.pipeline.controls import controls_stage
-from medtune.pipeline.evaluate import evaluate_stage
+from medtune.pipeline.compare import compare_stage, report_stage
+from medtune.pipeline.evaluate import controls_stage, evaluate_stage
 from medtune.pipeline.prepare import prepare_stage
-from medtune.pipeline.report import report_stage
 from medtune.pipeline.train import train_stage
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import STAGES, StageName, stage_named
 from medtune.run_dir.provenance import environment
-from medtune.run_dir.stages import STAGES, StageName, stage_named
 from medtune.runtime import interruption
 from medtune.runtime.distributed import is_main
 from medtune.runtime.hardware import PeakMemory, release_memory
@@ -56,8 +52,7 @@ def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
     check_inputs(config)
     check_repository(RunDir(path), config, resume=resume)
     run_dir = RunDir.create(path, config, resume=resume)
-    run_dir.record_config()
-    run_dir.update_provenance(**environment())
+    run_dir.record_start(**environment())
     return run_dir
 
 
@@ -100,7 +95,6 @@ def _recorded(run_dir: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
     say(f"── {name}")
     release_memory()
     memory = PeakMemory()
-    memory.start()
     began = time.monotonic()
     record: dict[str, Any] = {}
     with stage_progress(name):

@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtune.config.schema import Config
+from medtune.data.splits import sample_rows
 from medtune.data.training_rows import EncodedRows, encode_for_training, require_sound_rows
 from medtune.errors import Option, RunDirError
+from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_adapter, resolve_adapter
 from medtune.model.loaded import LoadedModel
 from medtune.model.loading import prepare_for_training
-from medtune.pipeline.run_model import load_run_model
+from medtune.pipeline.evaluate import load_run_model
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import is_main
 from medtune.runtime.progress import say
+from medtune.storage.hub import ADAPTER_SETTINGS
+from medtune.storage.writing import replacing_folder
 from medtune.training.checkpoints.remote import check_repository, newest_checkpoint
 from medtune.training.checkpoints.sealing import last_checkpoint, require_origin, training_origin
 
 if TYPE_CHECKING:
-    from medtune.training.job import TrainingJob
+    from medtune.training.prepared_step import TrainingJob
 
 
 def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False) -> None:
@@ -63,8 +67,6 @@ def _unfinished(run_dir: RunDir, resume: bool) -> Path | None:
 
 def _encode_rows(run_dir: RunDir, loaded: LoadedModel) -> tuple[EncodedRows, EncodedRows]:
     """Training and validation rows in tokens. Raises MedtuneError for rows that training cannot take."""
-    from medtune.data.splits import sample_rows
-
     config, training = run_dir.config, run_dir.config.training
 
     def encode(pairs: Sequence[QAPair]) -> EncodedRows:
@@ -88,10 +90,8 @@ def _job(
     checkpoint: Path | None,
 ) -> TrainingJob:
     """The model with an adapter to train and a plan for its steps, and all else that training reads."""
-    from medtune.model.adapters import attach_adapter, attach_new_adapter, resolve_adapter
-    from medtune.training.job import TrainingJob
-    from medtune.training.plan.kept_plan import restore_plan
-    from medtune.training.prepared_step import PreparedStep
+    from medtune.training.checkpoints.contents import restore_plan
+    from medtune.training.prepared_step import PreparedStep, TrainingJob
 
     config, device, dtype = run_dir.config, loaded.device, loaded.dtype
     base = prepare_for_training(loaded.model, config.model.kbit_preparation)
@@ -115,10 +115,7 @@ def _job(
 
 
 def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Config) -> None:
-    from medtune.model.adapters import adapter_settings
-    from medtune.storage.hub import ADAPTER_SETTINGS
-
-    with run_dir.replacing_adapter() as folder:
+    with replacing_folder(run_dir.adapter_dir) as folder:
         model.peft_config["default"].base_model_name_or_path = config.model.base
         model.peft_config["default"].revision = loaded.revision
         model.save_pretrained(folder)

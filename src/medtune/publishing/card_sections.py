@@ -1,21 +1,20 @@
 """What a model card says besides its scores, each section made from what the run recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from medtune.config.schema import Config
+from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.model.merging.record import MergeRecord
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.stages import STAGE_NAMES
+from medtune.run_dir.layout import STAGE_NAMES
 from medtune.runtime.terminal import one_line
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 
@@ -67,17 +66,6 @@ class _Recorded:
     commit: str | None = None
 
 
-@dataclass(frozen=True)
-class _Found:
-    rows: int
-    share: float
-
-
-@dataclass(frozen=True)
-class _Audit:
-    leakage: dict[str, dict[str, dict[str, _Found]] | None] = field(default_factory=dict)
-
-
 def read_recorded(run: RunDir) -> _Recorded:
     """What the run recorded of itself. Raises RunDirError if it is damaged."""
     return run.read_as(_Recorded, run.provenance_file) if run.provenance_file.is_file() else _Recorded()
@@ -96,7 +84,7 @@ def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:
     lora, training, stage = config.lora, config.training, recorded.stages.get("train", _Stage())
     result = stage.training
     rows: list[tuple[str, Any]] = [
-        ("base weights", storage_format(config.model.quantization).description),
+        ("base weights", FORMATS[config.model.quantization].description),
         ("compute dtype", compute_dtype(recorded)),
         ("LoRA rank, alpha, dropout", f"{lora.rank}, {lora.alpha:g}, {lora.dropout:g}"),
         ("LoRA targets", ", ".join(lora.targets)),
@@ -162,15 +150,12 @@ def leakage_rows(run: RunDir) -> list[tuple[str, str, str]]:
     """What test rows share with training rows: kind, how many in this split, and the share in a random one."""
     if not run.audit_file.is_file():
         return []
-    leakage = run.read_as(_Audit, run.audit_file).leakage
-    rows = []
-    for kind, found in leakage.items():
-        if found is None or kind not in KIND_NAMES:
-            continue
-        own, dealt = (found.get(split, {}).get("in_train") for split in ("split", "random"))
-        if own is not None and dealt is not None:
-            rows.append((KIND_NAMES[kind], f"{own.rows:,} ({own.share:.1%})", f"{dealt.share:.1%}"))
-    return rows
+    found = run.read_as(Audit, run.audit_file).leakage
+    return [
+        (KIND_NAMES[kind], f"{own.rows:,} ({own.share:.1%})", f"{leak.random.in_train.share:.1%}")
+        for kind, leak in found.items()
+        if leak and leak.random and kind in KIND_NAMES and (own := leak.split.in_train)
+    ]
 
 
 def human_lines(run: RunDir) -> list[str]:

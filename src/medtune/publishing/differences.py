@@ -1,7 +1,5 @@
 """What a repository holds already: which files need not go up, which medtune put there, and which somebody edited."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The licences of a published model: its base's, and its data's. What they ask for is their own words."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
@@ -50,7 +48,7 @@ class DataLicence:
 def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
     """The licence of the run's base model, by its configuration and both its own name and the one it has in public."""
     base = run.config.model.base
-    by_config = _version_by_config(_base_config(base, _revision(run)))
+    by_config = _version_by_config(_base_config(run))
     versions = [version for version in (_version_by_name(base), _version_by_name(names.base), by_config) if version]
     if versions:
         # A name that says 3 alone may mean any of them.
@@ -64,7 +62,7 @@ def base_licence(run: RunDir, names: PublicNames) -> BaseLicence:
 
 def agreement_files(run: RunDir) -> dict[str, Path]:
     """The base model's licence files that are on this machine, in its folder or in the Hub's cache."""
-    folder = _base_folder(run.config.model.base, _revision(run))
+    folder = _base_folder(run)
     if folder is None:
         return {}
     found = sorted(file for pattern in LICENCE_FILES for file in folder.glob(pattern) if file.is_file())
@@ -75,8 +73,9 @@ def data_licence(names: PublicNames) -> DataLicence:
     """What may be said of the rows' licence."""
     if names.source == DEMO_SOURCE:
         return DataLicence("apache-2.0", "The rows were written for medtune's demo and are under Apache-2.0.")
-    medquad = "medquad" in names.source.lower() if names.source_on_hub else _is_xml_folder(names.source)
-    if medquad:
+    source = names.source.lower()
+    # Rows that are not from the Hub come from a folder of MedQuAD's XML, or from tables.
+    if "medquad" in source if names.source_on_hub else not source.endswith(TABLE_SUFFIXES):
         return DataLicence(
             "cc-by-4.0",
             "MedQuAD, by Asma Ben Abacha and Dina Demner-Fushman, under CC BY 4.0 "
@@ -84,11 +83,6 @@ def data_licence(names: PublicNames) -> DataLicence:
             "BMC Bioinformatics 20, 511 (2019). Its rows were cleaned, split and used for training.",
         )
     return DataLicence(None, "The licence of these rows is for whoever publishes this model to state.")
-
-
-def _is_xml_folder(source: str) -> bool:
-    """Whether rows that are not from the Hub come from a folder of MedQuAD's XML, and not from tables."""
-    return not source.lower().endswith(TABLE_SUFFIXES)
 
 
 def _llama_licence(version: str) -> BaseLicence:
@@ -122,25 +116,21 @@ def _version_by_config(config: Mapping[str, Any]) -> str | None:
     return _ROPE_FACTORS.get(factor, "3") if isinstance(factor, (int, float)) else "3"
 
 
-def _revision(run: RunDir) -> str | None:
-    """The commit of the base that the run read from the Hub, whatever name it is given in public."""
-    revision: str | None = run.provenance.get("model", {}).get("revision")
-    return revision
-
-
-def _base_config(base: str, revision: str | None) -> dict[str, Any]:
-    folder = _base_folder(base, revision)
+def _base_config(run: RunDir) -> dict[str, Any]:
+    folder = _base_folder(run)
     try:
         return read_mapping(folder / "config.json") if folder is not None else {}
     except (DamagedError, FileNotFoundError):
         return {}
 
 
-def _base_folder(base: str, revision: str | None) -> Path | None:
+def _base_folder(run: RunDir) -> Path | None:
     """Where the base model's files are on this machine; nothing is fetched."""
+    base = run.config.model.base
     if os.path.isdir(base):
         return Path(base)
-    if revision is None:
+    # The commit of the base that the run read from the Hub, whatever name it is given in public.
+    if (revision := run.provenance.get("model", {}).get("revision")) is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 

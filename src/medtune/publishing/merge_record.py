@@ -1,12 +1,10 @@
 """What `merge.json` says of a run's merged model, for the card, the report and the terminal."""
 
-from __future__ import annotations
-
 from medtune.errors import Command, Option
 from medtune.model.adapters import adapter_fingerprint
 from medtune.model.merging.folder import read_record
 from medtune.model.merging.record import MergeMeasurement, MergeRecord
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.run_dir.directory import RunDir
 
 
@@ -29,8 +27,9 @@ def merge_sentences(record: MergeRecord, *, evaluated: bool = True, public: bool
     `public` leaves out why it was not measured and what to do, which is for whoever has the run.
     """
     origin = record.base + (f" at {record.revision[:12]}" if record.revision else "")
+    size = f"{record.bytes / 1e9:.1f} GB" if record.bytes >= 10**9 else f"{record.bytes / 1e6:.1f} MB"
     sentences = [
-        f"The adapter is merged into {origin}: {_size(record.bytes)} of {record.dtype} weights in "
+        f"The adapter is merged into {origin}: {size} of {record.dtype} weights in "
         f"{record.shards} file{'s' if record.shards != 1 else ''}."
     ]
     if record.measured is None:
@@ -69,7 +68,7 @@ def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) 
         f"(95 % by at most {_nats(found.kl.p95)}, the largest {_nats(found.kl.max)}); the likeliest token is the same "
         f"at {found.agreement:.1%}."
     ]
-    if found.rounding is not None and storage_format(found.quantization).packed:
+    if found.rounding is not None and FORMATS[found.quantization].packed:
         sentences.append(
             f"From the adapter on the base in 16 bit it diverges by {_nats(found.rounding.mean)}: that is what merging "
             "rounded, the rest is what quantisation had changed."
@@ -87,7 +86,7 @@ def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) 
 
 
 def _base(quantization: str) -> str:
-    storage = storage_format(quantization)
+    storage = FORMATS[quantization]
     return f"the {storage.label} base" if storage.packed else "its base"
 
 
@@ -111,7 +110,3 @@ def _beyond(found: MergeMeasurement, evaluated: bool, public: bool) -> str:
 
 def _nats(value: float) -> str:
     return f"{value:.4f}" if value >= 0.001 else f"{value:.6f}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

@@ -1,7 +1,5 @@
 """The model card: metadata that the Hub reads, and a page for people, both made from what a run wrote."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass
@@ -10,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from medtune import __version__
-from medtune.evaluation.artefacts import read_comparison as read_files
+from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
-from medtune.evaluation.formatting import escape_markdown, metric_label
+from medtune.evaluation.formatting import escape_markdown, metric_label, read_template
 from medtune.evaluation.metrics import metric_named
-from medtune.evaluation.reading import reading_of
+from medtune.evaluation.result_files import read_comparison
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import MergeRecord
-from medtune.model.quantization import storage_format
+from medtune.model.quantization import FORMATS
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
@@ -55,7 +53,7 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
 
     names = public_names(run, request.base_model)
     licence = base_licence(run, names)
-    comparison = read_files(run) if run.is_complete("compare") else None
+    comparison = read_comparison(run) if run.is_complete("compare") else None
     # Nobody should find the scores by the name of a merged model that differs from the one measured.
     indexed = comparison if not request.merged or is_within_bound(request.merge) else None
     title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
@@ -92,23 +90,21 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
         location=request.repo or run.adapter_dir.name,
         merged=request.merged,
         base=None if names.base_on_hub else names.base,
-        storage=storage_format(config.model.quantization),
+        storage=FORMATS[config.model.quantization],
         dtype=request.merge.dtype if request.merge else card_sections.compute_dtype(card_sections.read_recorded(run)),
     )
     return loading_code(target, example_messages(run), config.generation.max_new_tokens)
 
 
 def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     names = public_names(run, request.base_model)
     # A path is looked for before Markdown's escapes change its letters.
-    environment.filters["md"] = lambda text: escape_markdown(names.scrub(text))
-    template = (files("medtune.publishing") / "card.md.jinja").read_text(encoding="utf-8")
+    template = read_template(
+        files("medtune.publishing") / "card.md.jinja", md=lambda text: escape_markdown(names.scrub(text))
+    )
     config, recorded = run.config, card_sections.read_recorded(run)
     reading = reading_of(comparison) if comparison else None
-    page = environment.from_string(template).render(
+    page = template.render(
         title=title,
         names=names,
         licence=base_licence(run, names),
@@ -153,7 +149,7 @@ def _plain_title(names: PublicNames, licence: BaseLicence) -> str:
 
 def _tags(run: RunDir, licence: BaseLicence) -> list[str]:
     config = run.config
-    tags = ["medtune", storage_format(config.model.quantization).method, "medical", "question-answering"]
+    tags = ["medtune", FORMATS[config.model.quantization].method, "medical", "question-answering"]
     if "medquad" in public_name(config.data.source).lower():
         tags.append("medquad")
     return [*tags, "llama-3"] if licence.built_with else tags

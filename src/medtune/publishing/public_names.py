@@ -1,12 +1,11 @@
 """What of a run's names and paths may be published: Hub ids as they are, of local paths the last component alone."""
 
-from __future__ import annotations
-
 import html
 import json
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath, PureWindowsPath
 
 from medtune.config.schema import Config
@@ -130,7 +129,7 @@ def _private_paths(run: RunDir, config: Config) -> tuple[tuple[str, str], ...]:
         write(path): write(name)
         for place, name in places.items()
         for path in (place, place.replace("\\", "/"))
-        for write in (str, html.escape, _in_json, _in_ascii_json)
+        for write in (str, html.escape, partial(_in_json, ensure_ascii=False), _in_json)
     }
     paths = [(path, name) for path, name in found.items() if path.strip("/\\") and ("/" in path or "\\" in path)]
     return tuple(sorted(paths, key=lambda item: (-len(item[0]), item[0])))
@@ -141,9 +140,5 @@ def _whole(path: str) -> tuple[str, str]:
     return os.path.abspath(os.path.expanduser(path)), os.path.realpath(os.path.expanduser(path))
 
 
-def _in_json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
-
-
-def _in_ascii_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
+def _in_json(text: str, *, ensure_ascii: bool = True) -> str:
+    return json.dumps(text, ensure_ascii=ensure_ascii)[1:-1]

@@ -1,7 +1,5 @@
 """`medtune publish`: a run's adapter, or its merged model, on the Hub, with the card and the scores that go with it."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +9,7 @@ from typing import Literal, get_args
 from medtune.errors import Command, HubError, HubUnavailableError, Option, PublishError
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.folder import record_of
-from medtune.publishing.differences import MANIFEST, Change, Differences, find_differences, write_manifest
+from medtune.publishing.differences import MANIFEST, Differences, find_differences, write_manifest
 from medtune.publishing.licences import BaseLicence, agreement_files, base_licence
 from medtune.publishing.model_card import CardRequest, loading_example
 from medtune.publishing.public_names import PublicNames, public_names
@@ -210,16 +208,14 @@ def _show(repo: str, state: hub_repositories.RepositoryState | None, found: Diff
     say(f"repository {repo} ({access}{'' if state else ', new'}):")
     width = max(len(change.name) for change in found.changes)
     for change in found.changes:
-        say(f"  {change.state:<8}{change.name:<{width}}  {_size(change.bytes):>9}{_note(change)}")
+        holds_rows = change.name == "report.html" and change.state != "delete"
+        note = "  (holds test rows and answers)" if holds_rows else ""
+        say(f"  {change.state:<8}{change.name:<{width}}  {_size(change.bytes):>9}{note}")
     every, sent = found.names("new", "changed", "same"), found.names("new", "changed")
     say(
         f"{len(every)} files, {_size(found.bytes('new', 'changed', 'same'))}; to send: {len(sent)}, "
         f"{_size(found.bytes('new', 'changed'))}"
     )
-
-
-def _note(change: Change) -> str:
-    return "  (holds test rows and answers)" if change.name == "report.html" and change.state != "delete" else ""
 
 
 def _size(count: int) -> str:

@@ -1,7 +1,5 @@
 """Secrets in files that are about to be published: where they are and of what kind, never what they are."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import os

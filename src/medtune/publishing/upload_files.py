@@ -3,8 +3,6 @@
 Copies of texts are made for the public: of paths on this machine they keep the last component.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator
@@ -88,16 +86,11 @@ class Uploads:
         require_plain_files(folder)
         for file in _plain_files(folder, (*CONFIG_FILES, *WEIGHT_FILES)):
             self.add(file.name, file)
-        self._describe_merge(folder)
-
-    def _describe_merge(self, folder: Path) -> None:
-        """The record of the merge, with the checksums of texts as they go up."""
+        # The record of the merge, with the checksums of texts as they go up.
         record = read_mapping(folder / RECORD_NAME)
-        copies = {name: file for name, file in self.files.items() if file.parent == self.folder}
-        record["files"] = {
-            name: describe_file(copies[name]) if name in copies else described
-            for name, described in record["files"].items()
-        }
+        for name in record["files"]:
+            if name in self.files and self.files[name].parent == self.folder:
+                record["files"][name] = describe_file(self.files[name])
         self.add_text(RECORD_NAME, self.names.scrub(json.dumps(record, indent=2, ensure_ascii=False)) + "\n")
 
     def add_evidence(self, request: CardRequest, licence: BaseLicence) -> None:

@@ -1,10 +1,8 @@
 """Reading and writing the files of a run: whole or not at all, and checked on the way in."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -17,7 +15,7 @@ from medtune.records import Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir.layout import SPLITS, RunFiles
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json, read_parquet, read_text
-from medtune.storage.writing import replacing_file, replacing_folder
+from medtune.storage.writing import replacing_file
 
 # A run's own text files: predictions of a whole data set take tens of megabytes.
 MAX_ARTEFACT_BYTES = 1 << 31
@@ -48,12 +46,11 @@ class RunArtefacts(RunFiles):
             {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
             for rule, pair in dropped
         )
-        self.write_text(self.dropped_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._write_lines(self.dropped_file, rows)
 
     def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
         """Write one JSON line a row."""
-        lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
-        self.write_text(self.predictions_file(system), "".join(f"{line}\n" for line in lines))
+        self._write_lines(self.predictions_file(system), map(asdict, predictions))
 
     def read_predictions(self, system: SystemName) -> list[Prediction]:
         """Rows of `predictions.jsonl`. The error names the line too."""
@@ -89,18 +86,12 @@ class RunArtefacts(RunFiles):
         kept = [entry for entry in self.read_history() if self._step(entry) <= last_step]
         if not validated:
             kept = [entry for entry in kept if entry["step"] < last_step or "validation_loss" not in entry]
-        self.write_text(self.history_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+        self._write_lines(self.history_file, kept)
 
     def _step(self, entry: Mapping[str, Any]) -> int:
-        try:
+        with self._checking(self.history_file, "step and tokens: "):
             check_type(int, entry.get("tokens", 0))
             return check_type(int, entry.get("step"))
-        except DamagedError as error:
-            raise self.damaged_file(self.history_file, f"step and tokens: {error}") from None
-
-    def replacing_adapter(self) -> AbstractContextManager[Path]:
-        """Yields an empty folder that takes the adapter's place once the block has ended without an error."""
-        return replacing_folder(self.adapter_dir)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write JSON, indented."""
@@ -108,17 +99,13 @@ class RunArtefacts(RunFiles):
 
     def read_json(self, path: Path) -> Any:
         """Read JSON."""
-        try:
+        with self._checking(path):
             return parse_json(self._read_text(path))
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def read_as(self, kind: type[_T], path: Path) -> _T:
         """Read JSON that holds a `kind`, such as `dict[str, Score]`. The error names what does not fit."""
-        try:
+        with self._checking(path):
             return check_type(kind, self.read_json(path))
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def write_table(self, path: Path, table: pa.Table) -> None:
         """Write Parquet."""
@@ -127,30 +114,36 @@ class RunArtefacts(RunFiles):
 
     def read_rows(self, kind: type[_T], path: Path) -> list[_T]:
         """Read Parquet whose rows are each a `kind`."""
-        try:
+        with self._checking(path):
             return check_type(list[kind], read_parquet(path, _MAX_ROWS, MAX_ARTEFACT_BYTES))  # type: ignore[valid-type]
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def write_text(self, path: Path, text: str) -> None:
         """Write UTF-8 text with "\\n" line ends."""
         with replacing_file(path) as temporary:
             temporary.write_bytes(text.encode("utf-8"))
 
+    def _write_lines(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
     def _read_text(self, path: Path) -> str:
         try:
-            return read_text(path, MAX_ARTEFACT_BYTES)
+            with self._checking(path):
+                return read_text(path, MAX_ARTEFACT_BYTES)
         except FileNotFoundError:
             fix = ("repeat the stage that makes it, or start another ", Option("run_dir"))
             raise RunDirError(path, "missing", fix) from None
-        except DamagedError as error:
-            raise self.damaged_file(path, str(error)) from None
 
     def _record(self, kind: type[_T], line: str, path: Path, number: int) -> _T:
-        try:
+        with self._checking(path, end=f" in line {number}"):
             return check_type(kind, parse_json(line))
+
+    @contextmanager
+    def _checking(self, path: Path, start: str = "", end: str = "") -> Iterator[None]:
+        """DamagedError in this block becomes a RunDirError about `path`; its text comes between `start` and `end`."""
+        try:
+            yield
         except DamagedError as error:
-            raise self.damaged_file(path, f"{error} in line {number}") from None
+            raise self.damaged_file(path, f"{start}{error}{end}") from None
 
     def damaged_file(self, path: Path, reason: str) -> RunDirError:
         """The error that says that `path` cannot be used, and why."""

@@ -14,15 +14,15 @@ from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text
 from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, SystemName
-from medtune.run_dir import stage_records
 from medtune.run_dir.artefacts import RunArtefacts
+from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
-from medtune.run_dir.provenance import is_cut_off
-from medtune.run_dir.stages import WRITTEN_NAMES, StageName, stage_named, stage_of
-from medtune.storage import leftovers
-from medtune.storage.reading import DamagedError, check_type, describe_file
+from medtune.run_dir.provenance import add_record, changed_texts, check_records, find_damage, is_cut_off
+from medtune.storage.reading import check_type, describe_file
+from medtune.storage.writing import clear_leftovers, is_leftover
 
 _T = TypeVar("_T")
+_ANOTHER = ("choose another ", Option("run_dir"))
 
 
 @dataclass(frozen=True)
@@ -48,44 +48,34 @@ class RunDir(RunArtefacts):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            fix = ("choose another ", Option("run_dir"))
-            raise RunDirError(path, f"cannot be made ({error.strerror})", fix) from None
+            raise RunDirError(path, f"cannot be made ({error.strerror})", _ANOTHER) from None
         run.lock()
         # Again: another process may have made it in between.
         run.check(config, resume=resume)
-        if not run._is_unused():
-            if run.config != config:  # in what may change
-                run._write_config(config)
-            return run
-        run.provenance_file.unlink(missing_ok=True)
-        run._write_config(config)
+        if unused := run._is_unused():
+            run.provenance_file.unlink(missing_ok=True)
+        if unused or run.config != config:  # in what may change
+            run._write_config(config)
         return run
 
     def check(self, config: Config, *, resume: bool) -> None:
         """Raises what `create` would, and makes nothing."""
         path = self.path
         if os.path.exists(path) and not path.is_dir():
-            raise RunDirError(path, "is a file, not a directory", ("choose another ", Option("run_dir")))
+            raise RunDirError(path, "is a file, not a directory", _ANOTHER)
         if self._is_unused():
             return
         if not resume:
-            raise RunDirError(
-                path,
-                "not empty",
-                ("add ", Option("resume"), " to continue that run, or choose another ", Option("run_dir")),
-            )
+            raise RunDirError(path, "not empty", ("add ", Option("resume"), " to continue that run, or ", *_ANOTHER))
         if not self.config_file.is_file():
-            problem = "not empty and not a medtune run (no config.yaml)"
-            raise RunDirError(path, problem, ("choose another ", Option("run_dir")))
-        changes = changed_keys(self.config, config)
-        if changes:
-            fix = ("choose another ", Option("run_dir"))
-            raise RunDirError.together(Problem(path, f"made with another {change}", fix) for change in changes)
+            raise RunDirError(path, "not empty and not a medtune run (no config.yaml)", _ANOTHER)
+        if changes := changed_keys(self.config, config):
+            raise RunDirError.together(Problem(path, f"made with another {change}", _ANOTHER) for change in changes)
 
     def _is_unused(self) -> bool:
         """Whether there is nothing here, or only what a run wrote that failed before its first artefact."""
         files = list(self.path.iterdir()) if os.path.isdir(self.path) else []
-        names = {file.name for file in files if not leftovers.is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
+        names = {file.name for file in files if not is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
         if not names:
             return True
         # The provenance tells a failed run's config.yaml from a user's own file of that name.
@@ -107,7 +97,7 @@ class RunDir(RunArtefacts):
         if not lock_folder(self.path):
             return
         for folder in self.written_folders():
-            leftovers.clear_leftovers(folder, WRITTEN_NAMES)
+            clear_leftovers(folder, WRITTEN_NAMES)
         # Another process may have written since they were read.
         self._forget("config", "provenance")
 
@@ -142,24 +132,24 @@ class RunDir(RunArtefacts):
             return {}
         values = self.read_as(dict[str, Any], self.provenance_file)
         # What decides which stages run again, and on which model, is checked; the rest is for people.
-        try:
+        with self._checking(self.provenance_file):
             check_type(_Decisive, values)
-            stage_records.check_records(values.get("stages", {}))
-        except DamagedError as error:
-            raise self.damaged_file(self.provenance_file, str(error)) from None
+            check_records(values.get("stages", {}))
         return values
 
     def update_provenance(self, **values: Any) -> None:
         """Set top-level entries of `provenance.json`."""
         # Read again: a run opened twice in one process must not undo what the other wrote.
         self._forget("provenance")
-        updated = {**self.provenance, **values}
-        self.write_json(self.provenance_file, updated)
+        self._write_provenance(values)
+
+    def _write_provenance(self, values: Mapping[str, Any]) -> None:
+        self.write_json(self.provenance_file, {**self.provenance, **values})
         self._forget("provenance")
 
-    def record_config(self) -> None:
-        """Keep in the provenance what tells a whole `config.yaml` from one that was cut off."""
-        self.update_provenance(config=describe_file(self.config_file))
+    def record_start(self, **values: Any) -> None:
+        """Set entries of `provenance.json`, and what tells a whole `config.yaml` from one that was cut off."""
+        self.update_provenance(config=describe_file(self.config_file), **values)
 
     def require_same_base(self, identity: str) -> None:
         """Raises RunDirError if a stage used another base model than the one that `identity` tells.
@@ -181,10 +171,8 @@ class RunDir(RunArtefacts):
 
     def recorded(self, stage: StageName, name: str, kind: type[_T]) -> _T:
         """What a complete stage recorded under `name`. Raises RunDirError if that is no `kind`."""
-        try:
+        with self._checking(self.provenance_file, f"stages.{stage}.{name}: "):
             return check_type(kind, self.stage_records[stage].get(name))
-        except DamagedError as error:
-            raise self.damaged_file(self.provenance_file, f"stages.{stage}.{name}: {error}") from None
 
     def complete(self, stage: StageName, cost: Mapping[str, Any]) -> None:
         """Record that `stage` is complete, what it cost, and sizes and checksums of its artefacts.
@@ -193,8 +181,8 @@ class RunDir(RunArtefacts):
         artefacts are complete no longer.
         """
         files = stage_named(stage).artefacts(self, self._controls_of(stage))
-        self._forget("provenance")
-        self.update_provenance(stages=stage_records.add_record(self.stage_records, stage, cost, self.path, files))
+        self._forget("provenance")  # as in `update_provenance`
+        self._write_provenance({"stages": add_record(self.stage_records, stage, cost, self.path, files)})
 
     def is_complete(self, stage: StageName) -> bool:
         """Whether `stage` has ended and its artefacts are still as it wrote them."""
@@ -205,14 +193,14 @@ class RunDir(RunArtefacts):
         record = self.stage_records.get(stage)
         if record is None:
             return None
-        return stage_records.damage(record, self.path, stage_named(stage).files(self, self._controls_of(stage)))
+        return find_damage(record, self.path, stage_named(stage).files(self, self._controls_of(stage)))
 
     def _controls_of(self, stage: StageName) -> tuple[ControlName, ...]:
         return self.config.evaluation.controls if stage == "controls" else ()
 
     def edited_texts(self, stage: StageName) -> list[str]:
         """Texts for people, of a stage that has ended, that someone has edited."""
-        return stage_records.edited_texts(self.stage_records.get(stage, {}), self.path)
+        return changed_texts(self.stage_records.get(stage, {}), self.path)
 
     def require(self, stage: StageName, command: Text = None) -> None:
         """Raises RunDirError, naming the command to run first, unless `stage` is complete."""

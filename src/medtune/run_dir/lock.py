@@ -1,7 +1,5 @@
 """One process at a time works in a run directory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from filelock import FileLock, Timeout

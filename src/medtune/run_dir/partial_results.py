@@ -5,8 +5,6 @@ further line holds the results of one batch, or the batches to go after memory r
 was being written when the process ended.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

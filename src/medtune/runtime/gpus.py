@@ -1,7 +1,5 @@
 """GPUs that need not be here: the figures that a plan needs, from their datasheets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from medtune.errors import ConfigError, Option

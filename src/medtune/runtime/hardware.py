@@ -43,38 +43,29 @@ def choose_dtype(wanted: str, device: str) -> Choice:
 
     bfloat16 is judged by compute capability, since `torch.cuda.is_bf16_supported()` says yes on a T4 and emulates it.
     """
-    return _choose_dtype(wanted, device, *_native_bfloat16(device))
+    if device != "cpu":
+        import torch
+
+        return choose_dtype_for(wanted, torch.cuda.get_device_capability(device))
+    if wanted == "float16":
+        return Choice("float32", "float16 was asked for, but CPUs train and score in float32")
+    # Only matrix units make bfloat16 pay on a CPU; without them every product is converted.
+    native = "amx_bf16" in _cpu_flags()
+    return _choose_dtype(wanted, "float32", native, f"the CPU has {'' if native else 'no '}AMX bfloat16 units")
 
 
 def choose_dtype_for(wanted: str, capability: tuple[int, int]) -> Choice:
     """As `choose_dtype`, for a GPU of this compute capability that need not be here."""
-    return _choose_dtype(wanted, "cuda", *_native_on_gpu(capability))
+    major, minor = capability
+    return _choose_dtype(wanted, "float16", major >= 8, f"compute capability {major}.{minor}, native from 8.0")
 
 
-def _choose_dtype(wanted: str, device: str, native: bool, evidence: str) -> Choice:
-    fallback = "float32" if device == "cpu" else "float16"
+def _choose_dtype(wanted: str, fallback: str, native: bool, evidence: str) -> Choice:
     if wanted == "auto":
         return Choice("bfloat16", evidence) if native else Choice(fallback, f"no native bfloat16: {evidence}")
     if wanted == "bfloat16" and not native:
         return Choice(fallback, f"bfloat16 was asked for, but is not native here: {evidence}")
-    if wanted == "float16" and device == "cpu":
-        return Choice("float32", "float16 was asked for, but CPUs train and score in float32")
     return Choice(wanted, "asked for")
-
-
-def _native_bfloat16(device: str) -> tuple[bool, str]:
-    if device == "cpu":
-        # Only matrix units make bfloat16 pay on a CPU; without them every product is converted.
-        native = "amx_bf16" in _cpu_flags()
-        return native, "the CPU has AMX bfloat16 units" if native else "the CPU has no AMX bfloat16 units"
-    import torch
-
-    return _native_on_gpu(torch.cuda.get_device_capability(device))
-
-
-def _native_on_gpu(capability: tuple[int, int]) -> tuple[bool, str]:
-    major, minor = capability
-    return major >= 8, f"compute capability {major}.{minor}, native from 8.0"
 
 
 @cache
@@ -184,17 +175,14 @@ def release_memory() -> None:
 
 
 class PeakMemory:
-    """Peak memory of this process since `start`: resident set in RAM, allocated by torch on the GPU."""
+    """Peak memory of this process since it was made: resident set in RAM, allocated by torch on the GPU."""
 
-    def start(self) -> None:
-        """Forget earlier peaks."""
+    def __init__(self) -> None:
         # Linux resets the high-water mark on request; elsewhere the peak is that of the whole process so far.
         try:
-            Path("/proc/self/clear_refs").write_text("5")
+            self._resettable = Path("/proc/self/clear_refs").write_text("5") > 0
         except OSError:
             self._resettable = False
-        else:
-            self._resettable = True
         if torch := _loaded_cuda():
             for device in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(device)

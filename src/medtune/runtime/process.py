@@ -1,14 +1,13 @@
 """Settings of this process: what libraries may say, where they may look, and how they use cores and memory."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 # Turns of a waiting OpenMP thread before it sleeps: about as long as to the next operation. With ten times as many the
 # demo trains a twentieth faster, and beside a program that takes a core at a fifth of the speed.
@@ -19,7 +18,7 @@ _KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**28, 2**25
 
 
 _QUIET = ("trl", "peft", "accelerate", "bitsandbytes", "datasets", "httpx", "httpx2", "huggingface_hub")
-# What sets back what `prepare_process` set, in a block of `settings_given_back`.
+# What sets back what was set, in a block of `settings_given_back`.
 _undo = ExitStack()
 
 
@@ -36,6 +35,11 @@ def settings_given_back() -> Iterator[None]:
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)
+
+
+def give_back_later(set_back: Callable[..., object], *arguments: Any) -> None:
+    """Have a setting of a library set back at the end of the block of `settings_given_back`, if one is open."""
+    _undo.callback(set_back, *arguments)
 
 
 def prepare_process() -> None:

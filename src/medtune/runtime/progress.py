@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from medtune.runtime.distributed import is_main
 from medtune.runtime.terminal import harmless
@@ -111,42 +112,34 @@ def lines_on_terminal() -> Iterator[None]:
         _log.removeHandler(handler)
 
 
+class Advance(Protocol):
+    """What moves a bar."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Move it by `done`, with `note` beside it, such as a rate."""
+
+
 @contextmanager
-def progress_bar(
-    description: str, total: int, start: int = 0, *, unit: str = "rows"
-) -> Iterator[Callable[[int], None]]:
+def progress_bar(description: str, total: int, start: int = 0, *, unit: str = "rows") -> Iterator[Advance]:
     """A bar with counts and the time left, from `start`; yields a function that advances it.
 
     Where no bar can be drawn (a log file, a notebook's CI run) a line at the end says how long it took.
     """
-    with progress(description, total, start, unit=unit) as update:
-        yield lambda done: update(done, "")
-
-
-@contextmanager
-def progress(
-    description: str, total: int, start: int = 0, *, unit: str = "rows"
-) -> Iterator[Callable[[int, str], None]]:
-    """As `progress_bar`; the yielded function also takes a text to show beside the bar, such as a rate."""
-    import time
-
-    began = time.monotonic()
-    bar = _bar()
-    note = ""
-    with bar:
+    began, shown = time.monotonic(), ""
+    with _bar() as bar:
         task = bar.add_task(description, total=total, completed=start, note="")
         _tell(Progress(_stage.get(), description, start, total, unit))
 
-        def update(done: int, text: str) -> None:
-            nonlocal note
-            note = text
-            bar.update(task, advance=done, note=text)
-            _tell(Progress(_stage.get(), description, int(bar.tasks[0].completed), total, unit, text))
+        def advance(done: int, note: str = "") -> None:
+            nonlocal shown
+            shown = note
+            bar.update(task, advance=done, note=note)
+            _tell(Progress(_stage.get(), description, int(bar.tasks[0].completed), total, unit, note))
 
-        yield update
+        yield advance
         done = int(bar.tasks[0].completed)
     if _listener.get() is None and not _can_draw():
-        say(f"{description}: {done}/{total} in {time.monotonic() - began:.1f} s {note}".rstrip())
+        say(f"{description}: {done}/{total} in {time.monotonic() - began:.1f} s {shown}".rstrip())
 
 
 def _can_draw() -> bool:
@@ -155,23 +148,16 @@ def _can_draw() -> bool:
 
 
 def _bar() -> rich.progress.Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as bars
 
     columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=24),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[note]}"),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
     ]
     hidden = _listener.get() is not None or not _can_draw()
-    return Progress(*columns, console=console(), transient=False, disable=hidden)
+    return bars.Progress(*columns, console=console(), transient=False, disable=hidden)

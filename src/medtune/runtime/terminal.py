@@ -1,7 +1,5 @@
 """Text from elsewhere, made harmless for a terminal: no escape sequence of a row or an answer takes effect there."""
 
-from __future__ import annotations
-
 import re
 
 # Line breaks and tabs are layout. The rest moves cursors, rings, clears, renames windows, or cannot be written at all.

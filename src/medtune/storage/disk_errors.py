@@ -4,8 +4,6 @@ Libraries report it in many ways: an OSError, a text with its number (safetensor
 reason (torch).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,11 +1,10 @@
 """The Hub: snapshots of models, adapters and data sets."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
@@ -122,6 +121,7 @@ def _snapshot(
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     check_settings()
+    download = partial(snapshot_download, repo, repo_type=kind, revision=revision, ignore_patterns=list(NEVER))
     try:
         # snapshot_download asks the same, but without a time limit.
         info: Any = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -134,26 +134,13 @@ def _snapshot(
         if kind == "dataset" and not offline:
             raise  # datasets would keep asking for minutes before it looks into its cache
         try:
-            folder = Path(
-                snapshot_download(
-                    repo,
-                    repo_type=kind,
-                    revision=revision,
-                    allow_patterns=list(cached),
-                    ignore_patterns=list(NEVER),
-                    local_files_only=True,
-                )
-            )
+            folder = Path(download(allow_patterns=list(cached), local_files_only=True))
         except errors.LocalEntryNotFoundError:
             raise error from None
         if not offline:
             _log.warning("%s: taken from the local cache at %s, because %s", repo, folder.name, failure_reason(error))
         return folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*")], True
-    folder = Path(
-        snapshot_download(
-            repo, repo_type=kind, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(NEVER)
-        )
-    )
+    folder = Path(download(allow_patterns=list(wanted)))
     return folder, [sibling.rfilename for sibling in info.siblings or []], False
 
 

@@ -1,13 +1,16 @@
 """Access to the Hub: whether it answers, whose token it gets, and how much of a model is still to be downloaded."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import huggingface_hub
+from huggingface_hub import HfApi, constants, get_session, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import filter_repo_objects, hf_raise_for_status  # type: ignore[attr-defined]
 
 from medtune.errors import MedtuneError, ModelError
 from medtune.storage.hub import CONFIG_FILES, NEVER, WEIGHT_FILES, check_settings
@@ -39,16 +42,12 @@ class ModelRepository:
 
 def hub_host() -> str:
     """Host and port of the Hub that is asked, without the user and password that its address may hold."""
-    from huggingface_hub import constants
-
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
 
 
 @contextmanager
 def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
     """In this block requests that huggingface_hub would wait for without end are given up after `seconds`."""
-    from huggingface_hub import get_session
-
     client = get_session()
     before, client.timeout = client.timeout, seconds
     try:
@@ -59,10 +58,6 @@ def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
 
 def reach_hub() -> None:
     """Raises MedtuneError unless a Hub answers, whoever asks."""
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
-
     check_settings()
     with explained(MedtuneError, "", hub_host()):
         try:
@@ -78,10 +73,8 @@ def reach_hub() -> None:
 
 def find_login() -> Login | None:
     """The user whose token is sent to the Hub; None without one. Raises MedtuneError if the Hub refuses it."""
-    from huggingface_hub import HfApi, get_token
-
     check_settings()
-    if get_token() is None:
+    if huggingface_hub.get_token() is None:
         return None
     origin = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), "the stored login")
     with explained(MedtuneError, "the token of", origin):
@@ -92,9 +85,6 @@ def find_login() -> Login | None:
 
 def model_repository(repo: str, revision: str | None = None) -> ModelRepository:
     """A Hub model that this user may read, from its list of files. Raises ModelError if it cannot be had."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
-
     with explained(ModelError, "model", repo, revision):
         check_settings()
         info: Any = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIME_LIMIT)

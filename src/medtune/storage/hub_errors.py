@@ -1,10 +1,8 @@
 """What goes wrong with the Hub, said in one line that names the repository and a fix, and shows no token or address."""
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from textwrap import shorten
 
@@ -26,27 +24,32 @@ _CACHE = {
 def explained(error_class: type[MedtuneError], kind: str, name: str, revision: str | None = None) -> Iterator[None]:
     """Errors of huggingface_hub in the block become `error_class`, or DiskError where the cache's disk is full."""
     where = one_line(f"{kind} {name}".strip() + (f" at {revision}" if revision else ""))
-    try:
-        yield
-    except MedtuneError:
-        raise
-    except Exception as error:
+
+    def explain(error: Exception) -> MedtuneError | None:
         if problem := _disk_problem(error):
-            raise problem from None
-        if parts := _problem(error, kind):
-            raise error_class(where, *parts) from None
-        raise
+            return problem
+        parts = _problem(error, kind)
+        return error_class(where, *parts) if parts else None
+
+    with _replacing(explain):
+        yield
 
 
 @contextmanager
 def explained_upload(repo: str) -> Iterator[None]:
     """As `explained`, of a repository that is written and read back: what may work later is a HubUnavailableError."""
+    with _replacing(lambda error: _upload_problem(f"repository {repo}", error)):
+        yield
+
+
+@contextmanager
+def _replacing(explain: Callable[[Exception], MedtuneError | None]) -> Iterator[None]:
     try:
         yield
     except MedtuneError:
         raise
     except Exception as error:
-        if explanation := _upload_problem(f"repository {repo}", error):
+        if explanation := explain(error):
             raise explanation from None
         raise
 

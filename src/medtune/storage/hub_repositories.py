@@ -4,14 +4,17 @@ All functions raise HubUnavailableError for what may work later and HubError for
 the repository and never shows a token or a signed address.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, constants, errors
+from huggingface_hub.utils import _http
+
 from medtune.errors import HubError
+from medtune.runtime.process import give_back_later
 from medtune.storage.hub_errors import explained_upload
 
 # Without it huggingface_hub waits for ever for an answer.
@@ -39,8 +42,6 @@ class StoredFile:
 
 def require_write_token(repo: str) -> None:
     """Raises HubError unless there is a token that the Hub knows and that may write."""
-    from huggingface_hub import HfApi
-
     _require_token(repo)
     with explained_upload(repo):
         _limit_waiting()
@@ -61,8 +62,6 @@ def open_private_repository(repo: str) -> RepositoryState:
 
 def find_repository(repo: str) -> RepositoryState | None:
     """The head of a model repository; None if there is none, or none that this user may see."""
-    from huggingface_hub import errors
-
     with explained_upload(repo):
         _limit_waiting()
         try:
@@ -75,8 +74,6 @@ def find_repository(repo: str) -> RepositoryState | None:
 
 def make_repository(repo: str, *, private: bool) -> RepositoryState:
     """The head of a new model repository, or of one that somebody created in the meantime."""
-    from huggingface_hub import HfApi
-
     with explained_upload(repo):
         _limit_waiting()
         HfApi().create_repo(repo, private=private, exist_ok=True)
@@ -85,8 +82,6 @@ def make_repository(repo: str, *, private: bool) -> RepositoryState:
 
 def stored_files(repo: str, state: RepositoryState) -> dict[str, StoredFile]:
     """The files at the head, by their names."""
-    from huggingface_hub import HfApi, RepoFile
-
     with explained_upload(repo):
         entries = list(HfApi().list_repo_tree(repo, recursive=True, revision=state.commit))
     return {
@@ -106,8 +101,6 @@ def commit_files(
     """
     # Not upload_folder, which makes several commits of one folder; and file by file, since huggingface_hub uploads
     # several in threads that the interpreter waits for at its end, however long the Hub takes.
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
     with explained_upload(repo):
         api = HfApi()
         added = [CommitOperationAdd(name, file) for name, file in files.items()]
@@ -120,15 +113,11 @@ def commit_files(
 
 def repository_address(repo: str) -> str:
     """The page of a model repository on the Hub that is asked."""
-    from huggingface_hub import constants
-
     return f"{constants.ENDPOINT}/{repo}"
 
 
 def squash_history(repo: str, message: str) -> None:
     """Reduce a repository's history to its head, so that deleted files take no storage any more."""
-    from huggingface_hub import HfApi
-
     with explained_upload(repo):
         HfApi().super_squash_history(repo, commit_message=message)
 
@@ -137,34 +126,32 @@ def fetch_files(
     repo: str, state: RepositoryState, patterns: Collection[str], never: Collection[str], folder: Path
 ) -> None:
     """Download the files at the head that match `patterns` and none of `never` to `folder`, by their names."""
-    from huggingface_hub import snapshot_download
-
     with explained_upload(repo):
-        snapshot_download(
+        huggingface_hub.snapshot_download(
             repo, revision=state.commit, allow_patterns=list(patterns), ignore_patterns=list(never), local_dir=folder
         )
 
 
 def _require_token(repo: str) -> None:
-    from huggingface_hub import get_token
-
-    if get_token() is None:
+    if huggingface_hub.get_token() is None:
         raise HubError(f"repository {repo}", "needs a token of the Hub", _TOKEN_ADVICE)
 
 
 def _head(repo: str) -> RepositoryState:
-    from huggingface_hub import HfApi, constants
-
     info: Any = HfApi().repo_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     names = tuple(sibling.rfilename for sibling in info.siblings or [])
     return RepositoryState(str(info.sha), names, bool(info.private))
 
 
 def _limit_waiting() -> None:
-    """Give huggingface_hub's client a time limit, unless whoever set it up did."""
-    from huggingface_hub import get_session, set_client_factory
+    """Give huggingface_hub's clients a time limit until this call of medtune ends, unless whoever set them up did."""
+    if huggingface_hub.get_session().timeout.read is None:
+        make_client = _http._GLOBAL_CLIENT_FACTORY
 
-    client: Any = get_session()
-    if client.timeout.read is None:
-        kind, hooks = type(client), client.event_hooks
-        set_client_factory(lambda: kind(event_hooks=hooks, follow_redirects=True, timeout=ANSWER_SECONDS))
+        def make_limited_client() -> Any:
+            client = make_client()
+            client.timeout = ANSWER_SECONDS
+            return client
+
+        huggingface_hub.set_client_factory(make_limited_client)
+        give_back_later(huggingface_hub.set_client_factory, make_client)

@@ -4,16 +4,15 @@ Mounts of a cloud's buckets may rename files and no folders (gcsfuse: ENOSYS or 
 place, and checksums kept elsewhere tell whether all of it has arrived.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import logging
 import os
 import platform
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ MARK_NAME = ".medtune-process.json"
 # A process's start time is computed from the machine's, which shifts a little when the clock is set.
 _CLOCK_SECONDS = 60
 
+# Temporary names. A folder has eight random characters; for a while it had the process's number.
+_FILE, _FOLDER = re.compile(r"\.(.+)\.\d+"), re.compile(r"\.(.+)-(?:\d+|[a-z0-9_]{8})")
 # Errors for a request that a file system does not know.
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _log = logging.getLogger(__name__)
@@ -195,3 +196,28 @@ def _numbers() -> str:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
+
+
+def is_leftover(path: Path, names: Iterable[str]) -> bool:
+    """Whether `path` is a temporary name of a file or folder that is called one of `names`."""
+    found = (_FOLDER if path.is_dir() else _FILE).fullmatch(path.name)
+    return found is not None and found[1] in names and not path.is_symlink()
+
+
+def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Delete the temporary files of `names` in `folder`, which the caller has locked: they may be in use."""
+    names = set(names)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_leftover(path, names):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def clear_abandoned(path: Path) -> None:
+    """Delete the temporary folders of `path` whose processes have ended, where no lock protects its parent."""
+    for folder in path.parent.iterdir() if path.parent.is_dir() else ():
+        ours = folder.name.startswith(f".{path.name}-") and folder.is_dir() and not folder.is_symlink()
+        if ours and is_abandoned(folder):
+            shutil.rmtree(folder)

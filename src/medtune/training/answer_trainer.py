@@ -1,7 +1,5 @@
 """The training step: whole optimiser steps, within the memory that is there, and none that would spoil the weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
@@ -20,13 +18,13 @@ from medtune.runtime import interruption
 from medtune.runtime.distributed import gather_counts, is_main
 from medtune.runtime.progress import say
 from medtune.training.arguments import build_arguments
-from medtune.training.batching import StepSampler, collate_step, steps_per_epoch
+from medtune.training.batching import collate_step, steps_of, steps_per_epoch
+from medtune.training.checkpoints.contents import keep_plan
 from medtune.training.checkpoints.pushing import open_pusher
 from medtune.training.continuation import InterruptionCallback
 from medtune.training.health import HealthWatch, StepReading, require_float32_adapter, stop_training
 from medtune.training.history import HistoryCallback
-from medtune.training.job import TrainingJob
-from medtune.training.plan.kept_plan import keep_plan
+from medtune.training.prepared_step import TrainingJob
 from medtune.training.validating_trainer import ValidatingTrainer
 
 T = TypeVar("T")
@@ -79,15 +77,8 @@ class AnswerTrainer(ValidatingTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches that are whole optimiser steps, in an order that depends on the seed alone."""
-        rows = self.job.train_rows
-        sampler = StepSampler(
-            len(rows),
-            self.job.training.effective_batch_rows,
-            self.args.max_steps,
-            self.job.seed,
-            self.args.process_index,
-            self.args.world_size,
-        )
+        rows, job = self.job.train_rows, self.job
+        sampler = steps_of(len(rows), job.training, job.seed, steps=self.args.max_steps)
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
 
     def _collate(self, rows: Sequence[EncodedRow]) -> dict[str, Any]:
@@ -160,10 +151,9 @@ class AnswerTrainer(ValidatingTrainer):
         """The sums of the first two over all processes, and the most passes that one of them makes."""
         if self.accelerator.num_processes == 1:
             return answer_tokens, tokens, passes  # an exchange would have to wait for the device
-        counts, stop = gather_counts(
+        counts, self.stopping.told = gather_counts(
             (answer_tokens, tokens, passes), stop=interruption.requested(), device=self.args.device
         )
-        self.stopping.agree(stop)
         answers, all_tokens, most_passes = zip(*counts, strict=True)
         return sum(answers), sum(all_tokens), max(most_passes)
 

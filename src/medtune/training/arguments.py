@@ -10,7 +10,7 @@ from trl import SFTConfig
 from medtune.config.training import TrainingSection
 
 if TYPE_CHECKING:
-    from medtune.training.job import TrainingJob
+    from medtune.training.prepared_step import TrainingJob
 
 VALIDATIONS_PER_RUN = 5
 
@@ -83,10 +83,8 @@ def _validation(training: TrainingSection, steps: int) -> dict[str, Any]:
 
 def _checkpointing(enabled: bool) -> dict[str, Any]:
     word = _checkpointing_word()
-    options: dict[str, Any] = {f"{word}_checkpointing": enabled}
-    if enabled:
-        options[f"{word}_checkpointing_kwargs"] = {"use_reentrant": False}
-    return options
+    options = {f"{word}_checkpointing_kwargs": {"use_reentrant": False}} if enabled else {}
+    return {f"{word}_checkpointing": enabled, **options}
 
 
 def checkpoint_whole_layers(model: Any) -> None:

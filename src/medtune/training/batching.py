@@ -4,11 +4,10 @@ A step is a fixed number of rows drawn from a seeded order; how many forward pas
 alone and changes neither its rows nor its gradient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -53,20 +52,21 @@ class StepSampler(Sampler[list[int]]):
     def step_rows(self, step: int) -> list[int]:
         """Rows of optimiser step `step`, counted from 0, over all processes."""
         epoch, place = divmod(step, steps_per_epoch(self.rows, self.rows_per_step))
-        order = self._epoch_order(epoch)
+        order = _epoch_order(self.rows, self.seed, epoch)
         return order[place * self.rows_per_step : (place + 1) * self.rows_per_step]
 
-    def _epoch_order(self, epoch: int) -> list[int]:
-        if getattr(self, "_cached_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._cached_order: list[int] = torch.randperm(self.rows, generator=generator).tolist()
-            self._cached_epoch = epoch
-        return self._cached_order
+
+@lru_cache(maxsize=1)
+def _epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(rows, generator=generator).tolist()
+    return order
 
 
-def steps_of(rows: int, training: TrainingSection, seed: int) -> StepSampler:
-    """The row indices of every optimiser step of the whole training, as this process has them."""
-    return StepSampler(rows, training.effective_batch_rows, total_steps(training, rows), seed, rank(), world_size())
+def steps_of(rows: int, training: TrainingSection, seed: int, steps: int | None = None) -> StepSampler:
+    """The row indices of every optimiser step of the whole training, or of `steps`, as this process has them."""
+    steps = total_steps(training, rows) if steps is None else steps
+    return StepSampler(rows, training.effective_batch_rows, steps, seed, rank(), world_size())
 
 
 def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int) -> int:
@@ -82,15 +82,11 @@ def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int, fil
     """
     lengths = [len(row.input_ids) for row in rows]
     passes = fill_micro_batches(lengths, tokens_per_micro_batch)
-    micro_batches = [_pack([rows[i] for i in indices]) for indices in passes]
+    micro_batches = [pack_rows([rows[i] for i in indices]) for indices in passes]
     return {
-        "filler": _pack([replace(filler, labels=[IGNORED] * len(filler.labels))]),
+        "filler": pack_rows([replace(filler, labels=[IGNORED] * len(filler.labels))]),
         "micro_batches": micro_batches,
         "tokens_per_micro_batch": tokens_per_micro_batch,
         "answer_tokens": sum(len(batch["answer_labels"]) for batch in micro_batches),
         "tokens": sum(lengths),
     }
-
-
-def _pack(rows: Sequence[EncodedRow]) -> dict[str, Any]:
-    return pack_rows([row.input_ids for row in rows], [row.labels for row in rows])

@@ -1,7 +1,5 @@
 """Where a training stops when it is told to, and where it resumes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +29,8 @@ class InterruptionCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, run: RunDir, validate: Callable[[], bool]):
         """`validate` makes up for a validation that was broken off, and returns whether training is over by it."""
         self.run, self.validate = run, validate
+        # What several processes agreed on: all of them have to stop after the same step.
         self.told: bool | None = None
-
-    def agree(self, told: bool) -> None:
-        """Take the answer that several processes agreed on: all of them have to stop after the same step."""
-        self.told = told
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make up for a validation that was broken off, and find the best checkpoint.

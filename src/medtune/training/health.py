@@ -1,7 +1,5 @@
 """Training that goes wrong is stopped before its weights are spoilt: NaN, a gradient spike, a collapsed loss scale."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -89,7 +87,10 @@ def stop_training(
         {"id": row.id, "tokens": len(row.input_ids), "loss": mean if math.isfinite(mean) else str(mean)}
         for mean, row in by_loss
     ]
-    plain = {key: _plain(value) for key, value in asdict(reading).items()}
+    # JSON has no NaN.
+    plain = {
+        name: value if value is None or math.isfinite(value) else str(value) for name, value in asdict(reading).items()
+    }
     record = {"what": trouble.what, "advice": spell_out(trouble.advice), **plain, "rows": entries}
     run.write_json(run.trouble_file, record)
     named = ", ".join(suspects[:_NAMED_ROWS]) + (" …" if len(suspects) > _NAMED_ROWS else "")
@@ -104,11 +105,6 @@ def _lower_rate(half: bool) -> Text:
     dtype = "set model.dtype to float32 or bfloat16, or " if half else ""
     advice = f"look at these rows, {dtype}lower training.learning_rate, and start over in another "
     return (advice, Option("run_dir"))
-
-
-def _plain(value: Any) -> Any:
-    # JSON has no NaN.
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def require_float32_adapter(model: Any) -> None:

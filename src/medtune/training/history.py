@@ -1,7 +1,5 @@
 """The training history file and the progress bar, fed by the trainer's own callbacks."""
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.progress import progress
+from medtune.runtime.progress import progress_bar
 
 
 class HistoryCallback(TrainerCallback):  # type: ignore[misc]
@@ -35,7 +33,7 @@ class HistoryCallback(TrainerCallback):  # type: ignore[misc]
         earlier = [entry["tokens"] for entry in self.run.read_history() if "tokens" in entry]
         self.tokens = earlier[-1] if earlier else 0
         self._advance = self._stack.enter_context(
-            progress("Training", state.max_steps, state.global_step, unit="steps")
+            progress_bar("Training", state.max_steps, state.global_step, unit="steps")
         )
         self._last_log = time.monotonic()
 

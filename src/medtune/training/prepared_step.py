@@ -1,10 +1,9 @@
-"""A model made ready for its training step: the plan, the changes it needs in the model, and plans that take less."""
-
-from __future__ import annotations
+"""A training before its first step: its rows, and a model made ready for them by a plan, or by one that takes less."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,19 +11,19 @@ import torch
 from medtune.config.schema import Config
 from medtune.config.training import TrainingSection
 from medtune.errors import ModelError, first_line
-from medtune.model.fused.adapters import fuse_adapters
 from medtune.model.fused.layers import FusedLayer, fuse_layers
-from medtune.model.host_embeddings import move_embeddings_to_host
-from medtune.model.host_store import HostMemoryError, HostStore
+from medtune.model.fused.lora_function import fuse_adapters
+from medtune.model.host_store import HostMemoryError, HostStore, move_embeddings_to_host
 from medtune.model.quantization import AS_STORED, DEQUANTIZED
 from medtune.records import EncodedRow
+from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import world_size
 from medtune.runtime.hardware import free_bytes, host_free_bytes, matrix_rate, release_memory, torch_dtype
 from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
-from medtune.training.batching import largest_step
+from medtune.training.batching import largest_step, total_steps
 from medtune.training.plan.choosing import MARGIN, plan_training
-from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, optimizer_bytes
+from medtune.training.plan.peaks import GIB, Machine, TrainingPlan
 from medtune.training.plan.shapes import model_shape
 
 # The share of the available main memory that may become page-locked.
@@ -104,10 +103,6 @@ class PreparedStep:
         self._follow()
         return self._host_bytes() < waiting if lacking == "host" else self.plan.peak_bytes < taken
 
-    def optimizer_bytes(self) -> int:
-        """What the optimiser's state will take on the device."""
-        return int(self.shape.adapter_parameters * optimizer_bytes(self.plan.optimizer))
-
     def _exceeds_new_limit(self, plan: TrainingPlan) -> bool:
         """Whether `training.memory_gib` was set lower than the plan takes since it was made."""
         most = (self.training.memory_gib or math.inf) * GIB
@@ -165,7 +160,8 @@ class PreparedStep:
             layer.recompute = number < plan.checkpointed_layers
             layer.store = store if number < plan.offloaded_layers else None
             if plan.weights == AS_STORED:
-                layer.release_dequantized()
+                for group in layer.groups:
+                    group.base.release()
 
     def _forget(self) -> None:
         """Release all that is left of a pass that will not be finished."""
@@ -198,3 +194,32 @@ def this_machine(device: str, training: TrainingSection) -> Machine:
     if limit_gib is not None and device != "cpu":
         limit = min(limit, int(limit_gib * GIB))
     return Machine(allocated, limit, host, matrix_rate(device), offloads=device != "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One training: its model, made ready as `prepared` says, its rows, and where it writes.
+
+    `dtype` is the one that a step computes in. `origin` tells this training from any other, for the seals of its
+    checkpoints; `resume_from` is the checkpoint that it continues.
+    """
+
+    prepared: PreparedStep
+    tokenizer: Any
+    train_rows: Sequence[EncodedRow]
+    validation_rows: Sequence[EncodedRow]
+    seed: int
+    run: RunDir
+    dtype: str
+    origin: Mapping[str, str] = field(default_factory=dict)
+    resume_from: Path | None = None
+
+    @property
+    def training(self) -> TrainingSection:
+        """The section of the configuration that says how to train."""
+        return self.prepared.training
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training, unless early stopping ends it before."""
+        return total_steps(self.training, len(self.train_rows))

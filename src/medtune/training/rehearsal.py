@@ -14,7 +14,7 @@ from medtune.model.packing import fill_micro_batches
 from medtune.records import EncodedRow
 from medtune.runtime.progress import say
 from medtune.training.batching import collate_step, steps_of
-from medtune.training.plan.peaks import GIB
+from medtune.training.plan.peaks import GIB, optimizer_bytes
 
 if TYPE_CHECKING:
     from medtune.training.answer_trainer import AnswerTrainer
@@ -53,12 +53,12 @@ def longest_pass(
 def _try(trainer: AnswerTrainer) -> None:
     if trainer.args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.args.device)  # those of loading, and of passes that did not fit
-    budget, parameters = trainer.prepared.plan.tokens_per_micro_batch, trainer.trained
-    job = trainer.job
-    train_rows, validation_rows = job.train_rows, job.validation_rows
+    job, prepared, parameters = trainer.job, trainer.prepared, trainer.trained
+    train_rows, validation_rows, budget = job.train_rows, job.validation_rows, prepared.plan.tokens_per_micro_batch
     # A step also holds the optimiser's state and the gradients of the passes before.
-    state = torch.empty(trainer.prepared.optimizer_bytes(), dtype=torch.uint8, device=trainer.args.device)
-    if trainer.prepared.largest_step > budget:
+    size = int(prepared.shape.adapter_parameters * optimizer_bytes(prepared.plan.optimizer))
+    state = torch.empty(size, dtype=torch.uint8, device=trainer.args.device)
+    if prepared.largest_step > budget:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
     longest = longest_pass(train_rows, steps_of(len(train_rows), job.training, job.seed), budget)

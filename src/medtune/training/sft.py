@@ -1,7 +1,5 @@
 """Supervised fine-tuning of an adapter on answers."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +11,7 @@ from medtune.model.answer_loss import add_answer_loss
 from medtune.runtime import interruption
 from medtune.runtime.distributed import is_main
 from medtune.training.answer_trainer import AnswerTrainer
-from medtune.training.checkpoints.contents import read_state, require_known_files
+from medtune.training.checkpoints.contents import keep_plan, read_state, require_known_files
 from medtune.training.checkpoints.sealing import step_of
 from medtune.training.continuation import (
     TrainingOverError,
@@ -23,8 +21,7 @@ from medtune.training.continuation import (
     steps_to_go,
 )
 from medtune.training.health import require_finite_adapter, require_float32_adapter
-from medtune.training.job import TrainingJob
-from medtune.training.plan.kept_plan import keep_plan
+from medtune.training.prepared_step import TrainingJob
 from medtune.training.rehearsal import rehearse
 
 

@@ -1,9 +1,8 @@
 """Validation: the loss of every row, and its mean over answer tokens."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,13 +34,9 @@ class ValidatingTrainer(CheckedTrainer):
         self, rows: Sequence[EncodedRow], on_rows: Callable[[int], None] = lambda rows: None
     ) -> list[AnswerLoss]:
         """The loss of each row's answer, as validation measures it; `on_rows` is told of rows that are done."""
-        training_mode, budget = self.model.training, self.prepared.plan.tokens_per_micro_batch
-        self.model.eval()
-        try:
-            with self.accelerator.autocast():
-                return answer_losses(self.model, rows, tokens_per_batch=budget, on_rows=on_rows)
-        finally:
-            self.model.train(training_mode)
+        budget = self.prepared.plan.tokens_per_micro_batch
+        with self._in_evaluation_mode():
+            return answer_losses(self.model, rows, tokens_per_batch=budget, on_rows=on_rows)
 
     def _stop_validation(self, rows: int) -> None:
         # Several processes would all have to stop at the same pass.
@@ -50,12 +45,17 @@ class ValidatingTrainer(CheckedTrainer):
 
     def try_validation(self, rows: Sequence[EncodedRow]) -> None:
         """One batch of a validation, of all these rows. Raises torch.OutOfMemoryError if they do not fit."""
+        with self._in_evaluation_mode(), torch.no_grad():
+            if sums_if_they_fit(self.model, rows) is None:
+                raise torch.OutOfMemoryError(f"a validation batch of {sum(len(r.input_ids) for r in rows)} tokens")
+
+    @contextmanager
+    def _in_evaluation_mode(self) -> Iterator[None]:
         training_mode = self.model.training
         self.model.eval()
         try:
-            with self.accelerator.autocast(), torch.no_grad():
-                if sums_if_they_fit(self.model, rows) is None:
-                    raise torch.OutOfMemoryError(f"a validation batch of {sum(len(r.input_ids) for r in rows)} tokens")
+            with self.accelerator.autocast():
+                yield
         finally:
             self.model.train(training_mode)
 

@@ -7,20 +7,19 @@ import sys
 import pytest
 
 from medtune.errors import DataError
-from medtune.evaluation.human.blinding import AnswerPair, Key, KeyEntry, blind, key_json, parse_key
+from medtune.evaluation.human.blinding import Key, KeyEntry, blind, key_json, parse_key
 from medtune.records import Prediction
 
 
-def pairs(n: int, baseline: str = "before {}", tuned: str = "after {}") -> list[AnswerPair]:
-    return [
-        AnswerPair(
-            Prediction(f"row-{i}", f"Why {i} ?", f"So {i}.", baseline.format(i)),
-            Prediction(f"row-{i}", f"Why {i} ?", f"So {i}.", tuned.format(i)),
-            qtype="causes",
-            group=f"topic-{i}",
-        )
-        for i in range(n)
+def pairs(n: int, baseline: str = "before {}", tuned: str = "after {}") -> list[tuple[Prediction, Prediction]]:
+    answers = [
+        [
+            Prediction(f"row-{i}", f"Why {i} ?", f"So {i}.", text.format(i), qtype="causes", group=f"topic-{i}")
+            for i in range(n)
+        ]
+        for text in (baseline, tuned)
     ]
+    return list(zip(*answers, strict=True))
 
 
 def test_the_key_tells_which_answer_is_whose() -> None:
@@ -50,9 +49,9 @@ def test_no_two_processes_draw_alike() -> None:
     """Nothing that a run records, a seed above all, may tell the sides."""
     code = (
         "import random; random.seed(7)\n"
-        "from medtune.evaluation.human.blinding import AnswerPair, blind\nfrom medtune.records import Prediction\n"
+        "from medtune.evaluation.human.blinding import blind\nfrom medtune.records import Prediction\n"
         "answer = Prediction('1', '?', '.', 'x')\n"
-        "print(*(entry.tuned for entry in blind([AnswerPair(answer, answer)] * 200, seed=7)[1].items.values()))"
+        "print(*(entry.tuned for entry in blind([(answer, answer)] * 200, seed=7)[1].items.values()))"
     )
     drawn = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
     assert drawn[0].stdout.count("a") == 100

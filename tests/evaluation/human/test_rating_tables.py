@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
+from medtune.evaluation.human.human_scores import score_judgements
 from medtune.evaluation.human.rating_tables import print_scores, read_scores
 from medtune.evaluation.human.ratings import Judgement
 from medtune.evaluation.human.rubric import RATING_COLUMNS
-from medtune.evaluation.human.scoring import score_judgements
 
 FULL = dict.fromkeys(RATING_COLUMNS, 4)
 

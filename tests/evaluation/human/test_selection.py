@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtune.errors import DataError
-from medtune.evaluation.human.selection import Stratified, allot, select_rows
+from medtune.evaluation.human.selection import allot, select_rows
+from medtune.records import Prediction
 
 
 def test_largest_remainder_by_hand() -> None:
@@ -28,13 +29,17 @@ def test_no_quota_is_a_whole_row_off(counts: dict[str, int], data: st.DataObject
     assert all(abs(quotas[name] - n * count / total) < 1 for name, count in counts.items())
 
 
-def rows_of(text: str) -> list[Stratified]:
+def row_of(qtype: str, group: str) -> Prediction:
+    return Prediction("id", "?", ".", "", qtype=qtype, group=group)
+
+
+def rows_of(text: str) -> list[Prediction]:
     """`"s1 s2 t1"`: a type's letter and a group's digits each."""
-    return [Stratified(word[0], word[1:]) for word in text.split()]
+    return [row_of(word[0], word[1:]) for word in text.split()]
 
 
 def test_shares_of_question_types() -> None:
-    rows = [Stratified("common", "")] * 60 + [Stratified("middling", "")] * 30 + [Stratified("rare", "")] * 10
+    rows = [row_of("common", "")] * 60 + [row_of("middling", "")] * 30 + [row_of("rare", "")] * 10
     chosen = select_rows(rows, 10, seed=3)
     assert Counter(rows[i].qtype for i in chosen) == {"common": 6, "middling": 3, "rare": 1}
 
@@ -56,17 +61,17 @@ def test_a_second_row_of_a_group_only_where_there_is_no_other() -> None:
 
 
 def test_a_group_called_like_a_position_is_not_that_row() -> None:
-    assert len(select_rows([Stratified("s", "1"), Stratified("s", "")], 2, seed=0)) == 2
+    assert len(select_rows([row_of("s", "1"), row_of("s", "")], 2, seed=0)) == 2
 
 
 def test_a_seed_chooses_and_another_chooses_otherwise() -> None:
-    rows = [Stratified("s", f"{i}") for i in range(100)]
+    rows = [row_of("s", f"{i}") for i in range(100)]
     assert select_rows(rows, 10, seed=1) == select_rows(rows, 10, seed=1)
     assert select_rows(rows, 10, seed=1) != select_rows(rows, 10, seed=2)
 
 
 def test_every_row_has_its_chance() -> None:
-    rows = [Stratified("st"[i % 2], f"{i}") for i in range(20)]
+    rows = [row_of("st"[i % 2], f"{i}") for i in range(20)]
     drawn = Counter(i for seed in range(400) for i in select_rows(rows, 5, seed))
     # 100 expected each; 60 is more than four standard deviations away.
     assert len(drawn) == 20
@@ -75,7 +80,7 @@ def test_every_row_has_its_chance() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("stu"), st.sampled_from(["", "1", "2", "3", "4"])), min_size=1), st.data())
 def test_quotas_hold_and_nothing_is_taken_twice(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
-    rows = [Stratified(*pair) for pair in pairs]
+    rows = [row_of(*pair) for pair in pairs]
     n = data.draw(st.integers(1, len(rows)))
     chosen = select_rows(rows, n, seed=0)
     assert len(set(chosen)) == n

@@ -10,9 +10,9 @@ from bert_score import BERTScorer
 
 from encoders import build_tiny_roberta, raw_f1, refuse_to_fetch, write_config
 from medtune.evaluation.encoder import Encoder, resolve_encoder
+from medtune.evaluation.measurement import measure_rows
 from medtune.evaluation.metrics import bertscore
 from medtune.evaluation.metrics.bertscore import BertScores, bertscore_rows, bertscore_signature, rescaling_baseline
-from medtune.evaluation.scores import measure_rows
 from medtune.records import Prediction
 
 FILLED = [0, 1, 3]  # the rows of the shared texts that are not empty

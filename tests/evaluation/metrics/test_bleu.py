@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from medtune.evaluation.metrics.bleu import Smoothing, bleu_from_sums, bleu_parts, bleu_rows, bleu_signature
+from medtune.evaluation.metrics.bleu import Smoothing, bleu_parts, bleu_rows, bleu_signature
 
 # The counts behind a published baseline: matched and predicted 1- to 4-grams, tokens predicted and wanted.
 PUBLISHED = np.array([10204, 15489, 4165, 1143, 446, 214, 10204, 10104, 10004, 9904], dtype=np.float64)
 
 
 def corpus_bleu(predictions: list[str], references: list[str], smoothing: Smoothing = "exp") -> float:
-    return bleu_from_sums(bleu_rows(predictions, references).sum(axis=0), smoothing)
+    return bleu_parts(bleu_rows(predictions, references).sum(axis=0), smoothing).score
 
 
 def test_equals_sacrebleu_and_its_literal(predictions: list[str], references: list[str]) -> None:
@@ -39,7 +39,7 @@ def test_smooths_a_missing_4gram_as_sacrebleu_does() -> None:
 
 
 def test_the_form_of_public_write_ups(predictions: list[str], references: list[str]) -> None:
-    assert bleu_from_sums(PUBLISHED, "none") / 100 == pytest.approx(0.0486524260, abs=1e-10)
+    assert bleu_parts(PUBLISHED, "none").score / 100 == pytest.approx(0.0486524260, abs=1e-10)
     value = corpus_bleu(predictions, references, "none")
     assert value == pytest.approx(sacrebleu.corpus_bleu(predictions, [references], smooth_method="none").score)
     assert value == pytest.approx(28.592920129164188, abs=1e-9)  # every order matches somewhere: nothing to smooth
@@ -64,7 +64,7 @@ def test_parts_are_smoothed_as_the_score_is() -> None:
 def test_a_resample_equals_sacrebleu_on_the_resampled_texts(predictions: list[str], references: list[str]) -> None:
     picked = [3, 0, 0, 1]
     official = sacrebleu.corpus_bleu([predictions[i] for i in picked], [[references[i] for i in picked]])
-    assert bleu_from_sums(bleu_rows(predictions, references)[picked].sum(axis=0)) == pytest.approx(official.score)
+    assert bleu_parts(bleu_rows(predictions, references)[picked].sum(axis=0)).score == pytest.approx(official.score)
 
 
 def test_the_parts_multiply_to_the_score(predictions: list[str], references: list[str]) -> None:

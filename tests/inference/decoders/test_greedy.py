@@ -1,11 +1,10 @@
-"""Greedy decoding, token by token: the most probable one, and of equals the first."""
+"""Greedy decoding, token by token: the most probable one, and of equals the first; with a growing cache whole rows."""
 
 import pytest
 import torch
-from greedy_reference import CAP, END
+from greedy_reference import CAP, END, one_by_one, spy_on_rows
 
-from medtune.inference.decoders.dynamic import DynamicDecoder
-from medtune.inference.decoders.greedy import Greedy, best_tokens, pad_left
+from medtune.inference.decoders.greedy import DynamicDecoder, Greedy, best_tokens, pad_left
 from medtune.inference.decoders.static import StaticDecoder
 
 GREEDY = Greedy(frozenset(END), CAP, pad_token_id=2)
@@ -37,11 +36,30 @@ def test_every_step_takes_the_first_of_equal_scores(tiny, prompts, decoder):
 
 
 def test_prompts_are_filled_up_on_the_left_and_count_their_own_tokens():
-    batch = pad_left([[5, 6, 7], [8]], 2, torch.device("cpu"))
-    assert batch.ids.tolist() == [[5, 6, 7], [2, 2, 8]]
-    assert batch.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert batch.positions.tolist() == [[0, 1, 2], [0, 0, 0]]
+    ids, mask, positions = pad_left([[5, 6, 7], [8]], 2, torch.device("cpu"))
+    assert ids.tolist() == [[5, 6, 7], [2, 2, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert positions.tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
 def test_fillers_are_the_tokenizers_own(tiny):
     assert Greedy.of(tiny.tokenizer, [5, 1], 9) == Greedy(frozenset({1, 5}), 9, tiny.tokenizer.pad_token_id)
+
+
+def test_rows_of_different_lengths_give_the_tokens_of_one_at_a_time(model, prompts, monkeypatch):
+    expected = [one_by_one(model, prompt) for prompt in prompts]
+    assert {answer[-1] == 5 for answer in expected} == {True, False}, "the test needs both kinds"
+    seen = spy_on_rows(model, monkeypatch)
+    decoder = DynamicDecoder(model, GREEDY)
+    assert decoder.decode(prompts) == expected
+    # Prompts first; then each step has a token of every row that has not ended.
+    assert seen[0] == (len(prompts), max(map(len, prompts)))
+    assert seen[1:] == [(sum(len(answer) > step for answer in expected), 1) for step in range(1, CAP)]
+
+
+def test_nothing_is_kept_from_batch_to_batch(model, prompts):
+    decoder = DynamicDecoder(model, GREEDY)
+    decoder.reserve(100, 1000)
+    first = decoder.decode(prompts[:2])
+    decoder.release()
+    assert decoder.decode(prompts[:2]) == first

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from greedy_reference import CAP, END, one_by_one, spy_on_rows
+from greedy_reference import CAP, END, generate_answers, one_by_one, spy_on_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from medtune.inference.decoders.static import (
     row_count,
     static_cache_obstacle,
 )
-from medtune.inference.generation import generate_answers
 
 GREEDY = Greedy(frozenset(END), CAP, pad_token_id=2)
 

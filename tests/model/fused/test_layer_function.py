@@ -1,12 +1,14 @@
-"""What fused layers keep for the backward pass, what they compute again, and that nothing outlives its use."""
+"""What fused layers and norms keep for the backward pass, what is computed again, and that nothing outlives its use."""
 
 import weakref
 
 import pytest
 import torch
 from packed_models import adapted, gradients_of, pack, packed_loss, some_rows
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from medtune.model.fused import layers as fused_layers
+from medtune.model.fused.layer_function import fuse_norm
 from medtune.model.fused.layers import FusedLayer, fuse_layers
 
 ROWS = some_rows()
@@ -217,3 +219,32 @@ def test_gradients_add_up_over_passes():
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(parameter.grad, one[name] + two[name], rtol=1e-10, atol=1e-14)
+
+
+def norm():
+    module = LlamaRMSNorm(16, eps=1e-5).requires_grad_(False)
+    module.weight += torch.linspace(-0.5, 0.5, 16)
+    return module
+
+
+def test_outputs_and_gradients_of_norms_are_those_of_transformers():
+    plain, fused = norm(), norm()
+    fuse_norm(fused)
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    wanted = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    found = []
+    for module in (plain, fused):
+        own = x.clone().requires_grad_()
+        output = module(own)
+        output.backward(wanted)
+        found.append((output.detach(), own.grad))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_gradient_that_somebody_else_has_too_is_not_written_over():
+    module = norm()
+    fuse_norm(module)
+    x = torch.randn(3, 16, requires_grad=True)
+    gradient = torch.ones(3, 16)
+    module(x).backward(gradient)
+    assert torch.equal(gradient, torch.ones(3, 16))

@@ -2,7 +2,7 @@
 
 import torch
 
-from medtune.model.kernels.decode_attention import DecodeSpan
+from medtune.model.attention import DecodeSpan
 
 # heads, key heads, head_dim, positions, filled: groups of 1, 4 and 3; lengths within, at and over a block.
 SHAPES = [(4, 4, 16, 40, 33), (8, 2, 32, 300, 257), (9, 3, 64, 130, 1), (4, 1, 64, 128, 128), (2, 1, 256, 100, 65)]

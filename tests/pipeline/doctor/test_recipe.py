@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -126,17 +125,6 @@ def test_answers_may_take_more_than_training(llama, monkeypatch):
     assert "answers 15.0 GiB" in finding.reason
 
 
-def test_a_machine_in_order(medtune):
-    """Offline, as all tests are."""
-    result = medtune("doctor")
-    assert result.status == 0, result.out
-    assert lines(result.out, "Hub") == [
-        "ok: Hub: HF_HUB_OFFLINE is set: nothing is asked of it, and only its cache is used"
-    ]
-    assert not lines(result.out, "model")
-    assert result.out.splitlines()[-1].startswith("no failures")
-
-
 def test_the_demo_needs_nothing(medtune, tmp_path):
     result = medtune("doctor", "demo")
     assert result.status == 0, result.out
@@ -154,22 +142,6 @@ def test_a_model_and_rows_of_ones_own(medtune, own, tmp_path):
     assert f"{tmp_path / 'out'} can be written" in lines(result.out, "output")[0]
 
 
-def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, facts, monkeypatch):
-    (tmp_path / "bad.csv").write_text("qtype,Question\ncauses,What ?\n", encoding="utf-8")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 2**20))
-    facts.memory(free=2**20)
-    result = medtune(
-        "doctor", "demo", *own, "--set", f"data.source={tmp_path / 'bad.csv'}", "--set", "training.optimizer=adam_what",
-        "--set", "training.report_to=[trackio]", "--set", "evaluation.bertscore_model=./nothing",
-    )  # fmt: skip
-    assert result.status == 2
-    failed = {line.split(": ")[1] for line in result.out.splitlines() if line.startswith("failure")}
-    assert failed == {"recipe", "BERTScore", "data", "memory", "disk"}
-    assert len(lines(result.out, "recipe")) == 2
-    assert "no column 'Answer'; it has qtype, Question; name yours in data.columns.answer" in result.out
-    assert result.err == ""
-
-
 def test_a_folder_without_weights_is_no_model(medtune, own, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}", encoding="utf-8")
@@ -177,27 +149,3 @@ def test_a_folder_without_weights_is_no_model(medtune, own, tmp_path):
     assert result.status == 2
     assert "no .safetensors weights" in lines(result.out, "model")[0]
     assert lines(result.out, "memory")[0].startswith("warning: memory: neither memory nor disk")
-
-
-def test_a_bad_recipe_does_not_hide_the_machine(medtune):
-    result = medtune("doctor", "nosuch")
-    assert result.status == 2
-    assert lines(result.out, "recipe")[0].startswith("failure: recipe: nosuch: unknown recipe; shipped are demo, ")
-    assert lines(result.out, "GPU")
-    assert not lines(result.out, "model")
-
-
-def test_overrides_need_a_recipe(medtune):
-    for option in (("--set", "seed=1"), ("--run-dir", "x")):
-        result = medtune("doctor", *option)
-        assert result.status == 2
-        assert "belong to a recipe" in result.err
-
-
-def test_a_token_is_never_shown(medtune, own, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_verySecret")
-    # A user may have put it where it will be quoted.
-    result = medtune("doctor", "demo", *own, "--set", "evaluation.bertscore_model=./hf_verySecret")
-    assert result.status == 2
-    assert "***" in lines(result.out, "BERTScore")[0]
-    assert "hf_verySecret" not in result.out + result.err

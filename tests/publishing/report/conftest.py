@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.publishing.report import ReportData, read_report, render_report
+from medtune.publishing.report import ReportData, figures, read_report, render_report
 from medtune.run_dir.directory import RunDir
 from report_runs import compared_run
 
@@ -25,6 +25,12 @@ def data(shared_run: RunDir) -> ReportData:
 @pytest.fixture(scope="session")
 def page(data: ReportData) -> str:
     return render_report(data)
+
+
+@pytest.fixture(scope="session")
+def drawn(shared_run: RunDir) -> dict[str, str]:
+    """Every chart of the shared run as SVG, by name."""
+    return figures(shared_run)
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from medtune.errors import RunDirError
-from medtune.evaluation.human.scoring import CriterionScore, HumanScores, RaterCount, WinRate
-from medtune.evaluation.reading import reading_of
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.human.human_scores import CriterionScore, HumanScores, RaterCount, WinRate
 from medtune.publishing.report import ReportData, read_report, render_report, write_report
 from medtune.publishing.report.svg import COLOURS
 from medtune.run_dir.directory import RunDir
@@ -168,30 +167,6 @@ def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
     assert 'id="people"' in text
     assert 'id="merge"' in text
     assert "3.0 GB of bfloat16 weights in 2 files" in text
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "problem"),
-    [
-        ("human/scores.json", "{}", "damaged, reading: field required"),
-        ("human/scores.json", "[", "damaged, not JSON"),
-        ("training/history.jsonl", '{"step": "x"}\n', "damaged, step: input should be a valid integer"),
-        ("data/audit.json", "{}", "damaged, cleaning: field required"),
-    ],
-)
-def test_what_cannot_be_read_is_named(own_run: RunDir, name: str, content: str, problem: str) -> None:
-    path = own_run.path / name
-    own_run.write_text(path, content)
-    with pytest.raises(RunDirError) as caught:
-        write_report(own_run)
-    assert str(caught.value).startswith(f"{path}: {problem}")
-    assert not own_run.report_file.exists()
-
-
-def test_a_run_that_is_not_compared_names_the_command(own_run: RunDir) -> None:
-    own_run.comparison_file.unlink()
-    with pytest.raises(RunDirError, match=re.escape(f"run `medtune compare {own_run.path}` first")):
-        write_report(own_run)
 
 
 def test_a_run_without_training_or_controls_has_no_such_parts(data: ReportData) -> None:

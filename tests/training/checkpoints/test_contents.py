@@ -1,24 +1,32 @@
-"""What a checkpoint holds is checked as it is read, sealed or not."""
+"""What a checkpoint holds is checked as it is read, sealed or not; so is the plan beside the checkpoints."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from medtune.errors import RunDirError
+from medtune.run_dir.directory import RunDir
 from medtune.training.checkpoints.contents import (
     best_step,
+    keep_plan,
     read_state,
     reading,
     require_fitting_moments,
     require_known_files,
+    restore_plan,
 )
+from medtune.training.checkpoints.sealing import PLAN_NAME
+from medtune.training.plan.peaks import TrainingPlan
 
 STATE = {
     "global_step": 4, "max_steps": 9, "epoch": 0.5, "log_history": [], "logging_steps": 1, "eval_steps": 2,
     "save_steps": 2, "stateful_callbacks": {"TrainerControl": {}}, "best_global_step": 2,
 }  # fmt: skip
+PLAN = TrainingPlan(512, 4, 2, 1, "nf4", "device", "adamw_torch_fused", True)
 
 
 @pytest.fixture
@@ -85,3 +93,59 @@ def test_moments_have_to_fit_their_weights(folder, moment, problem):
     else:
         with pytest.raises(RunDirError, match=f"optimizer.pt: exp_avg {problem}|optimizer.pt: exp_avg holds {problem}"):
             require_fitting_moments(optimizer, folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def test_a_plan_is_read_as_it_was_written(run: RunDir) -> None:
+    keep_plan(run, PLAN)
+    assert restore_plan(run) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "missing"),
+        ("{", "Invalid JSON"),
+        ("[]", "damaged"),
+        (json.dumps({"layers": 4}), "tokens_per_micro_batch"),
+        ('{"tokens_per_micro_batch": "many"}', "tokens_per_micro_batch"),
+        ('{"tokens_per_micro_batch": 5, "layers": 1, "checkpointed_layers": 2, "offloaded_layers": 0, '
+         '"weights": "nf4", "embeddings": "host", "optimizer": "x", "fused": true}', "counts"),
+    ],
+)  # fmt: skip
+def test_a_damaged_plan_is_one_line(run: RunDir, text: str | None, problem: str) -> None:
+    run.checkpoints_dir.mkdir(parents=True)
+    if text is not None:
+        (run.checkpoints_dir / PLAN_NAME).write_text(text)
+    with pytest.raises(RunDirError, match=problem) as caught:
+        restore_plan(run)
+    assert len(str(caught.value).splitlines()) == 1
+    assert f"delete {run.checkpoints_dir} to start over" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, "offloaded_layers is 1, which takes a GPU, and this is cpu"),
+        (
+            {"offloaded_layers": 0, "embeddings": "host"},
+            "embeddings are in host memory beside a GPU's, and this is cpu",
+        ),
+    ],
+)
+def test_a_plan_for_a_gpu_is_refused_without_one(run: RunDir, changes: dict[str, object], problem: str) -> None:
+    plan = replace(PLAN, **changes)
+    keep_plan(run, plan)
+    assert restore_plan(run, "cuda:0") == plan
+    with pytest.raises(RunDirError, match=problem):
+        restore_plan(run, "cpu")
+
+
+def test_an_optimiser_that_nobody_knows_is_refused(run: RunDir) -> None:
+    keep_plan(run, replace(PLAN, optimizer="x"))
+    with pytest.raises(RunDirError, match=r"damaged \(optimizer: x is unknown\)"):
+        restore_plan(run)

@@ -1,59 +1,14 @@
 """Checkpoints on their way to a loopback Hub that fails in every way that one does."""
 
-import json
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from pushed_checkpoints import REPO, TOKEN, save_unlike, wait_until
 
-from hub_uploads import UploadServer, ask_this_hub
-from medtune.run_dir.directory import RunDir
 from medtune.training.checkpoints import pushing
 from medtune.training.checkpoints.pushing import CheckpointPusher
-from medtune.training.checkpoints.sealing import damage_of, prune_checkpoints, seal_checkpoint
-
-TOKEN, REPO = "hf_secretofmine", "owner/run"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(pushing, "FIRST_DELAY", 0.05)
-    with UploadServer(frozenset({TOKEN})) as server:
-        ask_this_hub(monkeypatch, server, tmp_path / "home", TOKEN)
-        yield server
-    for thread in threading.enumerate():
-        if thread.name == "checkpoint-pusher":
-            thread.join(10)
-            assert not thread.is_alive()
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    """A run with all that one holds, rows and predictions too."""
-    run = RunDir(tmp_path / "run")
-    for name in ("config.yaml", "training/history.jsonl", "checkpoints/plan.json"):
-        run.write_text(run.path / name, f"{name} at first\n")
-    for name in ("data/train.parquet", "data/dropped.jsonl", "baseline/predictions.jsonl", "provenance.json"):
-        run.write_text(run.path / name, "private")
-    return run
-
-
-def save(run: RunDir, step: int, best: int | None = None) -> Path:
-    folder = run.checkpoints_dir / f"checkpoint-{step}"
-    folder.mkdir()
-    for name in ("adapter_model.safetensors", "optimizer.pt", "training_args.bin", "adapter_config.json"):
-        (folder / name).write_bytes(b"content of " + name.encode() + bytes(str(step), "ascii"))
-    (folder / "trainer_state.json").write_text(json.dumps({"best_global_step": best, "step": step}))
-    seal_checkpoint(run, folder, {"base": "a"})
-    return folder
-
-
-def wait_until(condition, seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from medtune.training.checkpoints.sealing import damage_of, prune_checkpoints
 
 
 def assert_whole(files: dict[str, bytes], folder: Path) -> None:
@@ -69,7 +24,7 @@ def assert_whole(files: dict[str, bytes], folder: Path) -> None:
 def test_the_newest_replaces_the_older_and_nothing_private_goes_up(hub, run, tmp_path) -> None:
     pusher = CheckpointPusher(run, REPO)
     for number, step in enumerate((2, 4, 6), start=1):
-        pusher.push(save(run, step))
+        pusher.push(save_unlike(run, step))
         wait_until(lambda number=number: hub.asked("super-squash") == number)
     pusher.close()
     assert hub.steps(REPO) == [6]
@@ -96,9 +51,9 @@ def test_the_newest_replaces_the_older_and_nothing_private_goes_up(hub, run, tmp
 
 
 def test_the_best_stays_beside_the_newest(hub, run) -> None:
-    save(run, 2)
+    save_unlike(run, 2)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 6, best=2))
+    pusher.push(save_unlike(run, 6, best=2))
     pusher.close()
     assert hub.steps(REPO) == [2, 6]
     assert hub.head(REPO)["checkpoints/checkpoint-2/optimizer.pt"] == b"content of optimizer.pt2"
@@ -107,11 +62,11 @@ def test_the_best_stays_beside_the_newest(hub, run) -> None:
 def test_while_one_goes_up_only_the_newest_of_the_others_waits(hub, run) -> None:
     hub.fail("/commit/", "be slow", times=1)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     wait_until(lambda: hub.asked("/preupload/") > 0)
     began = time.monotonic()
     for step in (4, 6):
-        pusher.push(save(run, step))
+        pusher.push(save_unlike(run, step))
     prune_checkpoints(run, 1, lambda folder: None)
     run.append_history({"step": 7})
     assert time.monotonic() - began < 0.5, "training waits for no push"
@@ -134,7 +89,7 @@ def test_while_one_goes_up_only_the_newest_of_the_others_waits(hub, run) -> None
 def test_what_fails_is_said_once_and_arrives_later(hub, run, capfd, match, failure, reason) -> None:
     hub.fail(match, failure, times=3)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     wait_until(lambda: hub.steps(REPO) == [2])
     pusher.close()
     said = capfd.readouterr().err.splitlines()
@@ -146,7 +101,7 @@ def test_what_fails_is_said_once_and_arrives_later(hub, run, capfd, match, failu
 def test_a_file_that_breaks_off_is_sent_again(hub, run) -> None:
     hub.fail("/lfs/", "hang up", times=1)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     pusher.close()
     assert hub.steps(REPO) == [2]
 
@@ -155,7 +110,7 @@ def test_a_busy_hub_is_left_alone_as_long_as_it_asks(hub, run, capfd) -> None:
     hub.fail("/commit/", 429, times=1, retry_after=2)
     pusher = CheckpointPusher(run, REPO)
     began = time.monotonic()
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     wait_until(lambda: hub.steps(REPO) == [2])
     assert time.monotonic() - began >= 2
     pusher.close()
@@ -166,60 +121,24 @@ def test_a_newer_checkpoint_takes_the_place_of_one_that_failed(hub, run, monkeyp
     monkeypatch.setattr(pushing, "FIRST_DELAY", 100)
     hub.fail("/commit/", 500, times=1)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     wait_until(lambda: hub.asked("/commit/", 500) == 1)
-    pusher.push(save(run, 4))
+    pusher.push(save_unlike(run, 4))
     pusher.close()
     assert [sorted({name.split("/")[1] for name in files if "/checkpoint-" in name}) for files in hub.heads] == [
         ["checkpoint-4"]
     ]
 
 
-def test_at_the_end_a_busy_hub_is_not_asked_again(hub, run) -> None:
-    hub.fail("/commit/", 429, retry_after=60)
-    pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
-    wait_until(lambda: hub.asked("/commit/", 429) == 1 and not pusher._busy)
-    began = time.monotonic()
-    pusher.close()
-    assert time.monotonic() - began < 2
-    assert hub.asked("/commit/", 429) == 1
-    assert not list(run.checkpoints_dir.glob(".*"))
-
-
-def test_at_the_end_a_last_try_is_made_at_once(hub, run, monkeypatch) -> None:
-    monkeypatch.setattr(pushing, "FIRST_DELAY", 100)
-    hub.fail("/commit/", 500, times=1)
-    pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
-    wait_until(lambda: hub.asked("/commit/", 500) == 1)
-    pusher.close()
-    assert hub.steps(REPO) == [2]
-
-
-def test_a_hub_that_hangs_holds_up_the_end_only_for_a_while(hub, run, capfd, monkeypatch) -> None:
-    monkeypatch.setattr(pushing, "CLOSING_SECONDS", 0.3)
-    hub.fail("/commit/", "hang")
-    pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
-    began = time.monotonic()
-    pusher.close()
-    assert time.monotonic() - began < 2
-    assert capfd.readouterr().err == (
-        f"repository {REPO}: the checkpoint of step 2 has not arrived; "
-        "the last one that did is none of this training's\n"
-    )
-
-
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_is_said_once_and_the_next_checkpoint_is_tried(hub, run, capfd, status) -> None:
     hub.fail("/commit/", status, times=1)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     wait_until(lambda: hub.asked("/commit/", status) == 1 and not pusher._busy)
     time.sleep(0.2)
     assert hub.asked("/commit/") == 0
-    pusher.push(save(run, 4))
+    pusher.push(save_unlike(run, 4))
     pusher.close()
     assert hub.steps(REPO) == [4]
     said = capfd.readouterr().err.splitlines()
@@ -232,7 +151,7 @@ def test_a_refusal_is_said_once_and_the_next_checkpoint_is_tried(hub, run, capfd
 def test_a_repository_made_public_gets_no_more(hub, run, capfd) -> None:
     hub.add("models", REPO, {".gitattributes": b""})
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     pusher.close()
     assert hub.steps(REPO) == []
     assert not hub.store
@@ -242,7 +161,7 @@ def test_a_repository_made_public_gets_no_more(hub, run, capfd) -> None:
 def test_a_newer_one_is_not_overwritten(hub, run, capfd) -> None:
     hub.add("models", REPO, {"checkpoints/checkpoint-9/sealed.json": b"{}"}, private=True)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     pusher.close()
     assert hub.steps(REPO) == [9]
     assert "holds a newer checkpoint (step 9)" in capfd.readouterr().err
@@ -251,7 +170,7 @@ def test_a_newer_one_is_not_overwritten(hub, run, capfd) -> None:
 def test_a_history_that_cannot_be_squashed_is_no_failure(hub, run, capfd) -> None:
     hub.fail("/super-squash/", 403)
     pusher = CheckpointPusher(run, REPO)
-    pusher.push(save(run, 2))
+    pusher.push(save_unlike(run, 2))
     pusher.close()
     assert hub.steps(REPO) == [2]
     assert capfd.readouterr().err == f"repository {REPO}: has the checkpoint of step 2\n"
@@ -268,7 +187,7 @@ def test_no_token_and_no_signed_address_is_shown(hub, run, capfd) -> None:
         hub.faults.clear()
         hub.fail(match, failure, times=1)
         pusher = CheckpointPusher(run, REPO)
-        pusher.push(save(run, len(hub.requests) + 1))
+        pusher.push(save_unlike(run, len(hub.requests) + 1))
         pusher.close()
     said = capfd.readouterr().err
     assert said.count("403") == said.count("400") == 1

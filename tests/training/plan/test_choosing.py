@@ -10,7 +10,7 @@ from shapes_8b import ALLOCATED, LLAMA
 from medtune.config.training import TrainingSection
 from medtune.errors import ModelError
 from medtune.training.plan.choosing import plan_training, work_per_token
-from medtune.training.plan.peaks import GIB, Machine, predicted_peak
+from medtune.training.plan.peaks import GIB, Machine, peak_parts
 
 
 def machine(limit, host=64, operations=None):
@@ -111,7 +111,7 @@ def test_a_gpu_faster_than_the_host_gets_larger_passes():
 def test_the_optimizer_gives_way_where_its_state_does_not_fit():
     both = ("adamw_torch_fused", "paged_adamw_8bit")
     assert plan(130, optimizers=both).optimizer == "adamw_torch_fused"
-    smallest = min(limit / 100 for limit in range(500, 700) if fits(limit / 100, both))
+    smallest = next(limit / 100 for limit in range(500, 700) if fits(limit / 100, both))
     assert plan(smallest, optimizers=both).optimizer == "paged_adamw_8bit"
 
 
@@ -135,7 +135,7 @@ def test_host_memory_bounds_what_is_kept_there():
     chosen = plan(12, largest=40_960, longest=40_960, host=64)
     assert 0 < chosen.offloaded_layers < chosen.checkpointed_layers == 31  # no more than must
     fewer = replace(chosen, offloaded_layers=chosen.offloaded_layers - 1)
-    assert predicted_peak(LLAMA, machine(12), fewer) > 12 * GIB
+    assert peak_parts(LLAMA, machine(12), fewer).total > 12 * GIB
     assert "31 of 32 layers computed again, " in chosen.describe()
     assert f", {chosen.offloaded_layers} from inputs in host memory" in chosen.describe()
     with pytest.raises(ModelError):

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from llama_8b import write_llama_config
-from medtune.config.recipes import load_recipe
-from medtune.config.schema import Config
 from medtune.errors import ModelError
 from medtune.runtime.gpus import GPUS
-from medtune.training.plan.forecast import DescribedModel, describe_model, forecast_step, tokens_per_second
+from medtune.training.plan.forecast import describe_model, forecast_step, tokens_per_second
 from medtune.training.plan.peaks import GIB, Machine, TrainingPlan, peak_parts
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama_config(tmp_path_factory.mktemp("llama-3-8b"))
-
-
-@pytest.fixture(scope="module")
-def config(folder: Path) -> Config:
-    return load_recipe("llama3-8b-t4", [f"model.base={folder}"])
-
-
-@pytest.fixture(scope="module")
-def model(config: Config, folder: Path) -> DescribedModel:
-    return describe_model(config, folder, GPUS["h200"], "bfloat16")
-
-
-def test_sizes_are_those_of_the_loaded_model(model):
+def test_sizes_are_those_of_the_loaded_model(llama_on_h200):
     """5.467 GiB is what torch had allocated with LLaMA-3-8B's shape in NF4 and its adapter loaded."""
-    assert model.size.total / GIB == pytest.approx(5.467, abs=0.005)
-    assert model.size.packed == 32 * 218_103_808
-    shape = model.shape
+    assert llama_on_h200.size.total / GIB == pytest.approx(5.467, abs=0.005)
+    assert llama_on_h200.size.packed == 32 * 218_103_808
+    shape = llama_on_h200.shape
     assert (shape.adapter_parameters, shape.largest_group, shape.room_parameters) == (
         41_943_040, 119_408_640, 3_382_272,
     )  # fmt: skip
     assert (shape.fused, shape.spread, shape.embedding_bytes) == (True, 0, 1_050_673_152)
 
 
-def test_other_gpus_and_weights_have_other_shapes(config, folder):
-    old = describe_model(config, folder, GPUS["t4"], "float16")
+def test_other_gpus_and_weights_have_other_shapes(llama_config, llama_folder):
+    old = describe_model(llama_config, llama_folder, GPUS["t4"], "float16")
     assert old.shape.spread == 3 * 4096
-    plain = config.model_copy(update={"model": config.model.model_copy(update={"quantization": "none"})})
-    dense = describe_model(plain, folder, GPUS["h200"], "bfloat16")
+    plain = llama_config.model_copy(update={"model": llama_config.model.model_copy(update={"quantization": "none"})})
+    dense = describe_model(plain, llama_folder, GPUS["h200"], "bfloat16")
     assert dense.size.packed == dense.shape.packed_layer_parameters == 0
     # 8,030,261,248 parameters in 16 bit, and the adapter in 32.
     assert dense.size.total == 2 * 8_030_261_248 + 4 * 41_943_040
@@ -82,30 +62,30 @@ MEASURED = [
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(map(str, row[:5])))
-def test_peaks_from_a_configuration_are_those_that_were_measured(row, model):
+def test_peaks_from_a_configuration_are_those_that_were_measured(row, llama_on_h200):
     tokens, again, offloaded, weights, embeddings, optimizer, peak = row
     plan = TrainingPlan(tokens, 32, again, offloaded, weights, embeddings, optimizer, True)
-    predicted = peak_parts(model.shape, Machine(model.size.total, 0, 0), plan).total / GIB
+    predicted = peak_parts(llama_on_h200.shape, Machine(llama_on_h200.size.total, 0, 0), plan).total / GIB
     assert predicted == pytest.approx(peak, rel=0.05)
     assert predicted > 0.98 * peak
 
 
-def test_estimated_rates_are_near_those_that_were_measured(model):
+def test_estimated_rates_are_near_those_that_were_measured(llama_on_h200):
     """On an H200: 64 rows at once, and under a T4's memory."""
     roomy = TrainingPlan(18_432, 32, 0, 0, "dequantized", "device", ADAMW, True)
-    assert tokens_per_second(model.shape, roomy, 989e12) == pytest.approx(17_534, rel=0.05)
+    assert tokens_per_second(llama_on_h200.shape, roomy, 989e12) == pytest.approx(17_534, rel=0.05)
     tight = TrainingPlan(3_970, 32, 8, 0, "nf4", "host", ADAMW, True)
-    assert tokens_per_second(model.shape, tight, 989e12) == pytest.approx(12_615, rel=0.25)
-    assert tokens_per_second(model.shape, roomy, None) is None
+    assert tokens_per_second(llama_on_h200.shape, tight, 989e12) == pytest.approx(12_615, rel=0.25)
+    assert tokens_per_second(llama_on_h200.shape, roomy, None) is None
 
 
-def test_a_step_is_forecast_as_training_would_plan_it(model, config):
+def test_a_step_is_forecast_as_training_would_plan_it(llama_on_h200, llama_config):
     sizes = {"largest_step": 7800, "longest_row": 1024}
-    large = forecast_step(model, GPUS["h200"], config, **sizes)
+    large = forecast_step(llama_on_h200, GPUS["h200"], llama_config, **sizes)
     assert (large.plan.checkpointed_layers, large.plan.weights) == (0, "dequantized")
     assert large.parts.total == large.plan.peak_bytes <= large.plan.limit_bytes
-    small = forecast_step(model, GPUS["t4"], config, **sizes)
+    small = forecast_step(llama_on_h200, GPUS["t4"], llama_config, **sizes)
     assert (small.plan.weights, small.plan.embeddings) == ("nf4", "host")
     assert small.tokens_per_second < large.tokens_per_second
     with pytest.raises(ModelError, match="training does not fit: the smallest plan takes"):
-        forecast_step(model, GPUS["t4"], config, largest_step=10**6, longest_row=10**6)
+        forecast_step(llama_on_h200, GPUS["t4"], llama_config, largest_step=10**6, longest_row=10**6)

@@ -1,16 +1,13 @@
 """Recipes: finding, extending, overriding and resolving them into a configuration."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from medtune.config.checking import parse_config
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
-from medtune.config.schema import Config
+from medtune.config.schema import Config, parse_config
 from medtune.errors import ConfigError, Option, Problem, show_value
 
 # `key.path=value` as text, with a YAML value, or values by their dotted keys or in sections.

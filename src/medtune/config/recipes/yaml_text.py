@@ -1,7 +1,5 @@
 """YAML as recipes are written in it: plain values, read within bounds, written with every key."""
 
-from __future__ import annotations
-
 from io import StringIO
 from pathlib import Path
 from typing import Any

@@ -1,16 +1,12 @@
 """How far raters agree: Krippendorff's alpha."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from medtune.evaluation.human.ratings import Judgement
 from medtune.evaluation.human.rubric import CRITERIA, PREFERENCES, SCALE, SIDES, rating_column
-
-# rater → unit → value
-_Values = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +30,29 @@ def measure_agreement(judgements: Sequence[Judgement]) -> dict[str, RaterAgreeme
     """
     found = {}
     for criterion in CRITERIA:
-        values: _Values = {}
-        for judgement in judgements:
-            for side in SIDES:
-                rating = judgement.ratings.get(rating_column(criterion.name, side))
-                if rating is not None:
-                    values.setdefault(judgement.rater, {})[f"{judgement.item} {side}"] = rating
-        found[criterion.name] = _alpha(values, SCALE, "ordinal")
-    preferences: _Values = {}
-    for judgement in judgements:
-        if judgement.preference is not None:
-            preferences.setdefault(judgement.rater, {})[judgement.item] = PREFERENCES.index(judgement.preference)
-    found["preference"] = _alpha(preferences, range(len(PREFERENCES)), "nominal")
+        columns = {side: rating_column(criterion.name, side) for side in SIDES}
+        ratings = [
+            (f"{judgement.item} {side}", judgement.ratings[column])
+            for judgement in judgements
+            for side, column in columns.items()
+            if column in judgement.ratings
+        ]
+        found[criterion.name] = _alpha(ratings, SCALE, "ordinal")
+    given = [(one.item, PREFERENCES.index(one.preference)) for one in judgements if one.preference is not None]
+    found["preference"] = _alpha(given, range(len(PREFERENCES)), "nominal")
     return found
 
 
-def _alpha(values: _Values, domain: Sequence[int], level: Literal["ordinal", "nominal"]) -> RaterAgreement:
+def _alpha(
+    values: Iterable[tuple[str, int]], domain: Sequence[int], level: Literal["ordinal", "nominal"]
+) -> RaterAgreement:
+    """`values` are a unit and what one of its raters gave it."""
     import krippendorff
 
-    units = sorted({unit for of_rater in values.values() for unit in of_rater})
-    counts = [[sum(of_rater.get(unit) == value for of_rater in values.values()) for value in domain] for unit in units]
-    pairable = [row for row in counts if sum(row) > 1]
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for unit, value in values:
+        counts[unit][value] += 1
+    pairable = [[counts[unit][value] for value in domain] for unit in sorted(counts) if counts[unit].total() > 1]
     if not pairable:
         return RaterAgreement(None, 0, level, "needs two raters of the same items")
     if sum(map(any, zip(*pairable, strict=True))) < 2:

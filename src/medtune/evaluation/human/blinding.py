@@ -1,7 +1,5 @@
 """Removes the models' names from their answers, and keeps them in a separate key."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,16 +19,6 @@ _EMPTY_ANSWER = "(empty answer)"
 
 # The system's randomness: a run's configuration holds its seed, which must not reveal the sides.
 _random = secrets.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPair:
-    """Both models' answers to one test row, with the row's question type and group."""
-
-    baseline: Prediction
-    tuned: Prediction
-    qtype: str = ""
-    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +53,8 @@ class Key:
     predictions_sha256: dict[str, str] = field(default_factory=dict)
 
 
-def blind(pairs: Sequence[AnswerPair], seed: int) -> tuple[list[Item], Key]:
-    """Put `pairs` in a random order, each with a random side for the tuned model's answer.
+def blind(pairs: Sequence[tuple[Prediction, Prediction]], seed: int) -> tuple[list[Item], Key]:
+    """Put `pairs`, a baseline's and a tuned model's answer each, in a random order and on random sides.
 
     Each side has the tuned model's answer equally often (an odd item's side is drawn), so that raters who lean to
     one side favour neither model.
@@ -74,12 +62,12 @@ def blind(pairs: Sequence[AnswerPair], seed: int) -> tuple[list[Item], Key]:
     shuffled = list(pairs)
     _random.shuffle(shuffled)
     items, entries = [], {}
-    for number, (pair, tuned) in enumerate(zip(shuffled, _sides(len(shuffled)), strict=True), start=1):
-        answers = [_shown(pair.tuned.prediction), _shown(pair.baseline.prediction)]
-        first, second = answers if tuned == "a" else reversed(answers)
+    for number, ((baseline, tuned), side) in enumerate(zip(shuffled, _sides(len(shuffled)), strict=True), start=1):
+        answers = [_shown(tuned.prediction), _shown(baseline.prediction)]
+        first, second = answers if side == "a" else reversed(answers)
         name = str(number)
-        items.append(Item(name, pair.tuned.question.strip(), pair.tuned.reference.strip(), first, second))
-        entries[name] = KeyEntry(pair.tuned.id, pair.qtype, pair.group, tuned, identical=first == second)
+        items.append(Item(name, tuned.question.strip(), tuned.reference.strip(), first, second))
+        entries[name] = KeyEntry(tuned.id, tuned.qtype, tuned.group, side, identical=first == second)
     sheet = "".join(_random.choices(_SHEET_LETTERS, k=_SHEET_LENGTH))
     return items, Key(sheet=sheet, items=entries, seed=seed)
 

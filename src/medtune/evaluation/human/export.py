@@ -1,16 +1,14 @@
 """Writes a finished run's answers as a sheet, a page and a key."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medtune.errors import Option, RunDirError
 from medtune.evaluation.comparison import require_same_rows
-from medtune.evaluation.human.blinding import KEY_FILE, AnswerPair, blind, key_json
+from medtune.evaluation.human.blinding import KEY_FILE, blind, key_json
 from medtune.evaluation.human.rating_page import rating_page
-from medtune.evaluation.human.selection import Stratified, select_rows
+from medtune.evaluation.human.selection import select_rows
 from medtune.evaluation.human.spreadsheet import sheet_csv
 from medtune.records import ModelName
 from medtune.run_dir.directory import RunDir
@@ -42,10 +40,10 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
         run.require(model)
     folder = out or run.human_dir
     _require_unused(folder, run.path)
-    pairs = _answer_pairs(run)
+    baseline, tuned = (run.read_predictions(model) for model in _MODELS)
+    require_same_rows(baseline, tuned)
     seed = run.config.seed if seed is None else seed
-    chosen = select_rows([Stratified(pair.qtype, pair.group) for pair in pairs], n, seed)
-    items, key = blind([pairs[position] for position in chosen], seed)
+    items, key = blind([(baseline[position], tuned[position]) for position in select_rows(tuned, n, seed)], seed)
     digests = {str(model): hashlib.sha256(run.predictions_file(model).read_bytes()).hexdigest() for model in _MODELS}
     texts = {
         # The key comes first: the other two are worthless without it.
@@ -69,11 +67,3 @@ def _require_unused(folder: Path, run: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         fix = ("name another folder with ", Option("out"), ", such as ", Option("out", run / "human-2"))
         raise RunDirError(folder, "not empty, and a new key would make its sheet and ratings worthless", fix)
-
-
-def _answer_pairs(run: RunDir) -> list[AnswerPair]:
-    before, after = (run.read_predictions(model) for model in _MODELS)
-    require_same_rows(before, after)
-    return [
-        AnswerPair(baseline, tuned, tuned.qtype, tuned.group) for baseline, tuned in zip(before, after, strict=True)
-    ]

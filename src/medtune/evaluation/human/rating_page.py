@@ -1,26 +1,23 @@
 """The sheet as one HTML file that works without a network and runs no text of a row."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 
+from medtune.evaluation.formatting import read_template
 from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.rubric import CRITERIA, GUIDE, PREFERENCE_QUESTION, PREFERENCES, SCALE, SIDES
 
 _ASSETS = files("medtune.evaluation.human") / "assets"
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
 # The data must not hold the end of a script element, the start of a comment or line ends that only JSON allows.
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def rating_page(sheet: str, items: Sequence[Item]) -> str:
-    """Return the page. Its policy allows this one style and script, by their hashes, and no request at all."""
+    """The page, under `page_policy`."""
     style = _read("rate.css")
     script = "\n".join(_read(name) for name in ("store.js", "table.js", "paper.js", "rate.js"))
     data = {
@@ -34,22 +31,22 @@ def rating_page(sheet: str, items: Sequence[Item]) -> str:
         "guide": GUIDE,
     }
     parts = {
-        "policy": (
-            f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
-            "base-uri 'none'; form-action 'none'"
-        ),
+        "policy": page_policy(style, script),
         "sheet": sheet,
         "style": style,
         "script": script,
         "data": json.dumps(data, ensure_ascii=False).translate(_ESCAPES),
     }
-    # In one pass: a row that spells a place's name stays as it is.
-    return _PLACE.sub(lambda place: parts[place[1]], _read("rate.html"))
+    return read_template(_ASSETS / "rate.html").render(parts)
 
 
 def _read(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def page_policy(style: str, script: str) -> str:
+    """A content security policy that allows this one style and script, by their hashes, and no request at all."""
+    style_hash, script_hash = (
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (style, script)
+    )
+    return f"default-src 'none'; script-src {script_hash}; style-src {style_hash}; base-uri 'none'; form-action 'none'"

@@ -1,15 +1,16 @@
 """The scores of raters in plain sentences, and as tables for a terminal of 80 columns."""
 
-from __future__ import annotations
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from medtune.evaluation.formatting import format_count, format_p
+from medtune.evaluation.human.human_scores import HumanScores, WinRate
 from medtune.evaluation.human.rubric import CRITERIA
-from medtune.evaluation.human.scoring import HumanScores, WinRate
 from medtune.runtime.terminal import one_line
 
 # Fewer groups than this cannot reach p < 0.05 however they fall: of five, the two extremes are 2 of 32.
@@ -34,12 +35,13 @@ def read_scores(scores: HumanScores) -> list[str]:
         rate = scores.win_rate
         sentences.append(_position_sentence(rate))
         if rate.identical:
-            sentences.append(f"On {_count(rate.identical, 'item')} both models wrote the same text.")
+            sentences.append(f"On {format_count(rate.identical, 'item')} both models wrote the same text.")
     complete = sum(count.complete for count in scores.raters.values())
     touched = sum(count.items for count in scores.raters.values())
     sentences.append(
-        f"{_count(len(scores.raters), 'rater')} on a sheet of {_count(scores.sheet_items, 'item')}: {touched} of "
-        f"{_count(len(scores.raters) * scores.sheet_items, 'judgement')} given, {complete} of them in full."
+        f"{format_count(len(scores.raters), 'rater')} on a sheet of {format_count(scores.sheet_items, 'item')}: "
+        f"{touched:,} of {format_count(len(scores.raters) * scores.sheet_items, 'judgement')} given, {complete:,} of "
+        "them in full."
     )
     sentences.append(_agreement_sentence(scores))
     sentences.append(
@@ -52,9 +54,11 @@ def read_scores(scores: HumanScores) -> list[str]:
 def _verdict_sentence(rate: WinRate | None) -> str:
     if rate is None:
         return "Nobody filled in a preference: there is no win rate."
+    p_value = format_p(rate.p_value)
     evidence = (
-        f"win rate {rate.rate:.2f}, 95 % interval {rate.low:.2f} to {rate.high:.2f}, p {_p_value(rate.p_value, '= ')}, "
-        f"{_count(rate.items, 'item')}, {_count(rate.n, 'judgement')}"
+        f"win rate {rate.rate:.2f}, 95 % interval {rate.low:.2f} to {rate.high:.2f}, "
+        f"p {p_value if p_value.startswith('<') else f'= {p_value}'}, {format_count(rate.items, 'item')}, "
+        f"{format_count(rate.n, 'judgement')}"
     )
     if rate.verdict == "better":
         return f"Raters prefer the tuned model's answers ({evidence})."
@@ -74,7 +78,7 @@ def _position_sentence(rate: WinRate) -> str:
         return "Every preference was a tie."
     return (
         f"The win rate counts a tie as half a win; without ties it is {rate.rate_without_ties:.2f}. "
-        f"{rate.preferred_a} of {_count(decided, 'preference')} went to the answer on side A."
+        f"{rate.preferred_a} of {format_count(decided, 'preference')} went to the answer on side A."
     )
 
 
@@ -83,16 +87,15 @@ def _agreement_sentence(scores: HumanScores) -> str:
     if agreement.alpha is not None:
         return (
             f"Agreement on the preference: Krippendorff's alpha {agreement.alpha:.2f} over "
-            f"{_count(agreement.units, 'item')} with two raters or more (1 is full agreement, 0 what chance gives)."
+            f"{format_count(agreement.units, 'item')} with two raters or more (1 is full agreement, 0 what chance "
+            "gives)."
         )
     return f"Agreement on the preference has no alpha: {agreement.reason}."
 
 
 def _rater_table(scores: HumanScores) -> Table:
-    table = Table(title=escape(f"Ratings of sheet {one_line(scores.sheet)}"), box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("rater", overflow="fold")
-    for column in ("items", "in full", "left"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title, rater = f"Ratings of sheet {one_line(scores.sheet)}", Column("rater", overflow="fold")
+    table = _table(title, rater, numbers=("items", "in full", "left"))
     for name, count in scores.raters.items():
         counts = (count.items, count.complete, scores.sheet_items - count.items)
         table.add_row(Text(one_line(name)), *map(str, counts))
@@ -100,21 +103,18 @@ def _rater_table(scores: HumanScores) -> Table:
 
 
 def _preference_table(rate: WinRate) -> Table:
-    table = Table(title="Which answer raters prefer", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("tuned", "tie", "baseline", "win rate", "95 % interval", "p"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("tuned", "tie", "baseline", "win rate", "95 % interval", "p")
+    table = _table("Which answer raters prefer", numbers=columns)
     interval = f"{rate.low:.2f} to {rate.high:.2f}"
     table.add_row(
-        str(rate.wins), str(rate.ties), str(rate.losses), f"{rate.rate:.2f}", interval, _p_value(rate.p_value)
+        str(rate.wins), str(rate.ties), str(rate.losses), f"{rate.rate:.2f}", interval, format_p(rate.p_value)
     )
     return table
 
 
 def _criteria_table(scores: HumanScores) -> Table:
-    table = Table(title="Mean ratings, 1 to 5, higher is better", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("criterion", no_wrap=True)
-    for column in ("baseline", "tuned", "difference", "95 % interval", "n", "alpha"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("baseline", "tuned", "difference", "95 % interval", "n", "alpha")
+    table = _table("Mean ratings, 1 to 5, higher is better", Column("criterion", no_wrap=True), numbers=columns)
     for criterion in CRITERIA:
         score = scores.criteria.get(criterion.name)
         alpha = scores.agreement[criterion.name].alpha
@@ -131,9 +131,6 @@ def _criteria_table(scores: HumanScores) -> Table:
     return table
 
 
-def _p_value(p: float, sign: str = "") -> str:
-    return "< 0.001" if p < 0.001 else f"{sign}{p:.3f}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def _table(title: str, *first: Column, numbers: Sequence[str]) -> Table:
+    columns = [*first, *(Column(name, justify="right", no_wrap=True) for name in numbers)]
+    return Table(*columns, title=escape(title), box=box.SIMPLE, padding=(0, 1, 0, 0))

@@ -1,8 +1,6 @@
 """Filled sheets and the page's exports, checked and gathered into one judgement a rater and item."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,7 +120,8 @@ def _judge(
         gathering.add(path, f"item {item!r} is not on the sheet, which has 1 to {len(items)}")
         return None
     ratings = {}
-    for column, value in _filled_ratings(row):
+    for column in filter(row.get, RATING_COLUMNS):
+        value = row[column]
         rating = _whole_number(value)
         if rating not in SCALE:
             gathering.add(path, f"item {item}: {column} is {value!r}", f"must be {SCALE[0]} to {SCALE[-1]}, or empty")
@@ -134,10 +133,6 @@ def _judge(
     known = next((choice for choice in PREFERENCES if choice == preference), None)
     name = gathering.names.setdefault(rater.casefold(), rater)
     return Judgement(name, item, ratings, known, rearm(row.get("comment", "")))
-
-
-def _filled_ratings(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    return ((column, row[column]) for column in RATING_COLUMNS if row.get(column))
 
 
 def _whole_number(text: str) -> int | None:

@@ -1,7 +1,5 @@
 """Filled sheets and their key, from files to scores on disk."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,9 +7,9 @@ from pathlib import Path
 
 from medtune.errors import Command, DataError, Option, RunDirError
 from medtune.evaluation.human.blinding import KEY_FILE, Key, parse_key
+from medtune.evaluation.human.human_scores import HumanScores, score_judgements
 from medtune.evaluation.human.rating_tables import read_scores
 from medtune.evaluation.human.ratings import read_judgements
-from medtune.evaluation.human.scoring import HumanScores, score_judgements
 from medtune.run_dir.directory import RunDir
 from medtune.storage.reading import DamagedError, read_text
 from medtune.storage.writing import replacing_file

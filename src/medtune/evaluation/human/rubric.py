@@ -1,7 +1,5 @@
 """The questions to raters, in words that the sheet, the page and the scores share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -1,21 +1,11 @@
 """Chooses the test rows to rate: every question type in its share, and if possible one row a group."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from medtune.errors import DataError, Option
-
-
-@dataclass(frozen=True, slots=True)
-class Stratified:
-    """The strata of a row: its question type, and the group whose rows depend on each other ("" is none)."""
-
-    qtype: str
-    group: str
+from medtune.records import Prediction
 
 
 def allot(counts: Mapping[str, int], n: int) -> dict[str, int]:
@@ -29,8 +19,8 @@ def allot(counts: Mapping[str, int], n: int) -> dict[str, int]:
     return quotas
 
 
-def select_rows(rows: Sequence[Stratified], n: int, seed: int) -> list[int]:
-    """Return the positions of `n` of `rows`, rising; the same rows and seed give the same positions.
+def select_rows(rows: Sequence[Prediction], n: int, seed: int) -> list[int]:
+    """The positions of `n` of `rows`, rising; the same question types, groups and seed give the same positions.
 
     Question types get their proportional share. As few groups as possible give a second row: which stratum takes
     which group is a maximum matching. Raises DataError if `n` is not between 1 and the number of rows.
@@ -45,7 +35,9 @@ def select_rows(rows: Sequence[Stratified], n: int, seed: int) -> list[int]:
     # The first row, in shuffled order, that a stratum finds in a group.
     first: dict[tuple[str, str], int] = {}
     for position in order:
-        first.setdefault((rows[position].qtype, _group(rows, position)), position)
+        # The prefix keeps a group that is called "7" apart from the seventh row's own.
+        group = f"group {rows[position].group}" if rows[position].group else f"row {position}"
+        first.setdefault((rows[position].qtype, group), position)
     chosen = {first[slots[slot], group] for slot, group in _match(slots, list(first)).items()}
 
     missing = Counter(quotas) - Counter(rows[position].qtype for position in chosen)
@@ -54,11 +46,6 @@ def select_rows(rows: Sequence[Stratified], n: int, seed: int) -> list[int]:
             missing[rows[position].qtype] -= 1
             chosen.add(position)
     return sorted(chosen)
-
-
-def _group(rows: Sequence[Stratified], position: int) -> str:
-    # The prefix keeps a group that is called "7" apart from the seventh row's own.
-    return f"group {rows[position].group}" if rows[position].group else f"row {position}"
 
 
 def _match(slots: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[int, str]:
@@ -70,10 +57,7 @@ def _match(slots: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[int, 
     # Groups in the shuffled order of `pairs`: the matching prefers the first columns.
     groups = list(dict.fromkeys(group for _, group in pairs))
     column = {group: i for i, group in enumerate(groups)}
-    of_qtype: dict[str, list[int]] = {}
-    for qtype, group in pairs:
-        of_qtype.setdefault(qtype, []).append(column[group])
-    edges = [(slot, i) for slot, qtype in enumerate(slots) for i in of_qtype[qtype]]
+    edges = [(slot, column[group]) for slot, wanted in enumerate(slots) for qtype, group in pairs if qtype == wanted]
     slot_of_edge, group_of_edge = np.array(edges).T
     graph = csr_array((np.ones(len(edges), np.int8), (slot_of_edge, group_of_edge)), shape=(len(slots), len(groups)))
     matched = maximum_bipartite_matching(graph, perm_type="column")

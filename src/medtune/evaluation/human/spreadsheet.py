@@ -1,12 +1,11 @@
 """The sheet as CSV, safe to open in a spreadsheet, and what comes back from one."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from medtune.errors import DataError
@@ -77,9 +76,10 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
         fix = "give a filled sheet or the page's export"
         raise DataError(path, f"cannot be read ({error.strerror})", fix) from None
     try:
-        header = next(iter(text.lstrip().splitlines()), "")
+        header = text.lstrip().splitlines()[:1]
         # Legends hold commas too: the delimiter is the one under which most columns are ours.
-        delimiter = max(_DELIMITERS, key=lambda sign: len(_COLUMNS & set(map(_column_name, _cells(header, sign)))))
+        found = {sign: [*chain(*csv.reader(header, delimiter=sign))] for sign in _DELIMITERS}
+        delimiter = max(_DELIMITERS, key=lambda sign: len(_COLUMNS & set(map(_column_name, found[sign]))))
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(line)]
     except csv.Error as error:
         raise DataError(path, f"not a CSV file ({error})", "save the sheet as CSV again") from None
@@ -99,10 +99,6 @@ def _decode(data: bytes) -> str:
     except UnicodeDecodeError:
         # Excel's plain "CSV". Ratings are ASCII; only a comment or a name can come out wrong.
         return data.decode("cp1252", errors="replace")
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
 
 
 def _column_name(cell: str) -> str:

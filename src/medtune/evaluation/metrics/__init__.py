@@ -1,9 +1,9 @@
 """All metrics, each an object; a new one is a file in this folder and a line in `METRICS`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
+from difflib import get_close_matches
 
+from medtune.errors import ConfigError
 from medtune.evaluation.metrics.bertscore import BERTSCORE_METRICS
 from medtune.evaluation.metrics.bleu import BLEU_METRICS
 from medtune.evaluation.metrics.exact_match import EXACT_MATCH
@@ -11,11 +11,13 @@ from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows
 from medtune.evaluation.metrics.perplexity import LIKELIHOOD_METRICS
 from medtune.evaluation.metrics.rouge import ROUGE_METRICS
 
-__all__ = ["METRICS", "METRIC_NAMES", "Answers", "Metric", "MetricRows", "metric_named", "needs_encoder"]
+__all__ = [
+    "METRICS", "METRIC_NAMES", "Answers", "Metric", "MetricRows", "metric_named", "needs_encoder", "require_known",
+]  # fmt: skip
 
 # In the order of the tables.
 METRICS: tuple[Metric, ...] = (*BLEU_METRICS, *ROUGE_METRICS, *BERTSCORE_METRICS, EXACT_MATCH, *LIKELIHOOD_METRICS)
-# Those that can be asked for; `config.schema.MetricName` repeats them, from a layer that cannot import this one.
+# Those that can be asked for.
 METRIC_NAMES = tuple(metric.name for metric in METRICS if metric.companion_of is None)
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
@@ -27,6 +29,15 @@ def metric_named(name: str) -> Metric:
     A run directory may hold scores of such a metric.
     """
     return _BY_NAME.get(name) or Metric(name, name, lambda answers, wanted: [])
+
+
+def require_known(names: Iterable[str]) -> None:
+    """Raises ConfigError for a name that nobody can ask for, with the one that it may have been meant for."""
+    for name in names:
+        if name not in METRIC_NAMES:
+            alike = get_close_matches(name, METRIC_NAMES, 1)
+            meant = f"did you mean {alike[0]}? " if alike else ""
+            raise ConfigError("evaluation.metrics", f"{name} is unknown", f"{meant}known are {', '.join(METRIC_NAMES)}")
 
 
 def needs_encoder(names: Iterable[str]) -> bool:

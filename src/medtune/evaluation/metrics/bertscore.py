@@ -4,10 +4,8 @@ Raw values are cosines that crowd near 1; where bert-score ships a baseline for 
 with it. An encoder reads as many tokens as it has positions, mostly 512; the rest of a longer answer does not count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -90,12 +88,9 @@ def _share_over(limit: int, tokenizer: Any, texts: Sequence[str]) -> float:
     # A token is a byte at least, and at most three are added (a start, an end, a leading space): short texts need no
     # counting.
     stripped = (text.strip() for text in texts)  # as bert-score does
-    lengths = (len(tokenizer(text, verbose=False).input_ids) for text in stripped if _byte_count(text) + 3 > limit)
-    return sum(length > limit for length in lengths) / len(texts) if texts else 0.0
-
-
-def _byte_count(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+    long = (text for text in stripped if len(text.encode("utf-8", "surrogatepass")) + 3 > limit)
+    over = sum(len(tokenizer(text, verbose=False).input_ids) > limit for text in long)
+    return over / len(texts) if texts else 0.0
 
 
 def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
@@ -125,12 +120,12 @@ BERTSCORE = Metric(
     needs_encoder=True,
     margin=0.005,
 )
-RESCALED_BERTSCORE = Metric(
-    "bertscore_f1_rescaled",
-    "rescaled BERTScore F1",
-    _measure,
+RESCALED_BERTSCORE = replace(
+    BERTSCORE,
+    name="bertscore_f1_rescaled",
+    label="rescaled BERTScore F1",
+    is_headline=False,
+    margin=None,
     companion_of="bertscore_f1",
-    hub_name="bertscore",
-    needs_encoder=True,
 )
 BERTSCORE_METRICS = (BERTSCORE, RESCALED_BERTSCORE)

@@ -3,15 +3,13 @@
 Both come from the same counts (13a tokens, cased), which are kept row by row: a resample is a sum, not a new count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU as SACREBLEU
-from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER, BLEUScore
+from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER
 
 from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows, Numbers
 
@@ -58,14 +56,19 @@ def bleu_rows(predictions: Sequence[str], references: Sequence[str]) -> Numbers:
     return rows
 
 
-def bleu_from_sums(sums: Numbers, smoothing: Smoothing = "exp") -> float:
-    """Return corpus BLEU, 0 to 100, of column sums, shape (10,), of what `bleu_rows` counted."""
-    return float(_corpus_score(sums, smoothing).score)
-
-
 def bleu_parts(sums: Numbers, smoothing: Smoothing = "exp") -> BleuParts:
-    """Return what corpus BLEU of these column sums, shape (10,), is made of."""
-    corpus = _corpus_score(sums, smoothing)
+    """Corpus BLEU, 0 to 100, and its factors, of column sums, shape (10,), of what `bleu_rows` counted.
+
+    Summed counts are scored once: the mean of row BLEUs is another, undefined quantity.
+    """
+    totals = [int(total) for total in sums]
+    corpus = SACREBLEU.compute_bleu(
+        correct=totals[2 : 2 + MAX_NGRAM_ORDER],
+        total=totals[2 + MAX_NGRAM_ORDER :],
+        sys_len=totals[0],
+        ref_len=totals[1],
+        smooth_method=smoothing,
+    )
     first, second, third, fourth = (float(precision) for precision in corpus.precisions)
     return BleuParts(
         score=float(corpus.score),
@@ -74,18 +77,6 @@ def bleu_parts(sums: Numbers, smoothing: Smoothing = "exp") -> BleuParts:
         length_ratio=float(corpus.ratio),
         prediction_length=int(corpus.sys_len),
         reference_length=int(corpus.ref_len),
-    )
-
-
-def _corpus_score(sums: Numbers, smoothing: Smoothing) -> BLEUScore:
-    """Score summed counts once: the mean of row BLEUs is another, undefined quantity."""
-    totals = [int(total) for total in sums]
-    return SACREBLEU.compute_bleu(
-        correct=totals[2 : 2 + MAX_NGRAM_ORDER],
-        total=totals[2 + MAX_NGRAM_ORDER :],
-        sys_len=totals[0],
-        ref_len=totals[1],
-        smooth_method=smoothing,
     )
 
 
@@ -109,7 +100,7 @@ BLEU = Metric(
     "BLEU",
     _measure,
     BLEU_COLUMNS,
-    lambda sums: np.array([bleu_from_sums(row) for row in sums]),
+    lambda sums: np.array([bleu_parts(row).score for row in sums]),
     digits=2,
     is_headline=True,
     margin=1.0,
@@ -120,7 +111,7 @@ COMPAT_BLEU = Metric(
     "BLEU",
     _measure,
     BLEU_COLUMNS,
-    lambda sums: np.array([bleu_from_sums(row, "none") / 100 for row in sums]),
+    lambda sums: np.array([bleu_parts(row, "none").score / 100 for row in sums]),
     table="compat",
     companion_of="bleu",
 )

@@ -4,8 +4,6 @@ Written here because transformers 5 dropped `squad_metrics` and no other depende
 and `exact_match_score` of SQuAD's official `evaluate-v1.1.py` (Rajpurkar et al. 2016, arXiv:1606.05250).
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Bits a byte do not depend on the tokenizer, so that models with different vocabu
 perplexities would let the shortest answers dominate.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Greedy decoding with a static cache: fixed buffers, steps without the host, and fewer rows as answers end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,10 +8,9 @@ import torch
 
 from medtune.inference.batch_size import PROMPT_TOKENS
 from medtune.inference.decoders.decode_step import DecodeStep
-from medtune.inference.decoders.greedy import Greedy, best_tokens, last_logits, pad_left
-from medtune.model.attention import NAME
+from medtune.inference.decoders.greedy import Decoder, Greedy, best_tokens, last_logits, pad_left
+from medtune.model.attention import HEAD_DIMS, NAME
 from medtune.model.kernels import has_triton
-from medtune.model.kernels.decode_attention import HEAD_DIMS
 from medtune.runtime.hardware import input_device
 
 # Rows a step can have; each number that a batch comes through costs the capture of a graph, some tenths of a second.
@@ -51,18 +48,16 @@ def static_cache_obstacle(model: Any) -> str | None:
     return None if major >= 8 else f"the kernel needs compute capability 8.0, this is {major}.{minor}"
 
 
-class StaticDecoder:
+class StaticDecoder(Decoder):
     """Decodes batches in buffers that stay, with their graphs, for as long as batches fit into them.
 
     `graphs` is for GPUs; without, the same steps are launched kernel by kernel, on any device.
     """
 
     def __init__(self, model: Any, greedy: Greedy, *, graphs: bool, steps_per_look: int = STEPS_PER_LOOK) -> None:
-        self.model = model
-        self.greedy = greedy
+        super().__init__(model, greedy)
         self.graphs = graphs
         self.steps_per_look = steps_per_look
-        self.device = input_device(model)
         self._step: DecodeStep | None = None
         self._reserved = (0, 0)
 
@@ -75,12 +70,12 @@ class StaticDecoder:
         """As `Decoder.decode`. Buffers are made for what is reserved, and again for a batch that is larger."""
         # Inference mode would leave its mark on the buffers and on the generator's state that a capture registers.
         with torch.no_grad(), self._on_device():
-            width, produced = max(map(len, prompts)), 1
+            width, produced, ends = max(map(len, prompts)), 1, self.greedy.end_token_ids
             step = self._fitting_step(len(prompts), width)
             answers = [[token] for token in self._read_prompts(step, prompts, width)]
             owners: list[int | None] = list(range(len(prompts)))
             while produced < self.greedy.max_new_tokens:
-                owners = [None if owner is None or self._has_ended(answers[owner]) else owner for owner in owners]
+                owners = [None if owner is None or answers[owner][-1] in ends else owner for owner in owners]
                 going = len(owners) - owners.count(None)
                 if not going:
                     break
@@ -112,14 +107,11 @@ class StaticDecoder:
         """Fill the cache, each row ending at position `width`; returns each row's first new token."""
         step.begin(width, [len(prompt) for prompt in prompts])
         for rows in prompt_passes([len(prompt) for prompt in prompts]):
-            batch = pad_left(prompts[rows], self.greedy.pad_token_id, self.device)
-            step.cache.write_prompts(rows, slice(width - batch.ids.shape[1], width))
-            step.tokens[rows] = best_tokens(last_logits(self.model, batch.ids, batch.mask, batch.positions, step.cache))
+            ids, mask, positions = pad_left(prompts[rows], self.greedy.pad_token_id, self.device)
+            step.cache.write_to(rows, slice(width - ids.shape[1], width))
+            step.tokens[rows] = best_tokens(last_logits(self.model, ids, mask, positions, step.cache))
         tokens: list[int] = step.tokens[: len(prompts)].tolist()
         return tokens
-
-    def _has_ended(self, answer: list[int]) -> bool:
-        return answer[-1] in self.greedy.end_token_ids
 
     def _up_to_end(self, tokens: list[int]) -> list[int]:
         end = next((place for place, token in enumerate(tokens) if token in self.greedy.end_token_ids), len(tokens))

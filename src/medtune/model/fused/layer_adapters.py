@@ -1,12 +1,11 @@
 """The adapters of one decoder layer in one stretch of memory: a single cast serves all of its products."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils import vector_to_parameters
 
 from medtune.model.fused.projections import Adapter, Projections
 
@@ -66,7 +65,5 @@ class LayerAdapters:
                 return self.flat
         with torch.no_grad():
             self.flat = torch.cat([parameter.reshape(-1) for parameter in parameters])
-            pieces = self.flat.split([parameter.numel() for parameter in parameters])
-            for parameter, piece in zip(parameters, pieces, strict=True):
-                parameter.data = piece.view(parameter.shape)
+            vector_to_parameters(self.flat, parameters)
         return self.flat

@@ -1,4 +1,4 @@
-"""A fused layer in autograd's graph: what is kept between its forward and its backward pass."""
+"""Fused layers and norms in autograd's graph: what is kept between their forward and their backward pass."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medtune.model.attention import RowBounds
+from medtune.model.kernels import kernels_for
 
 if TYPE_CHECKING:
     from medtune.model.fused.layers import FusedLayer
@@ -54,13 +55,10 @@ class LayerFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: FusedLayer, packing: Packing, *parameters: Tensor) -> Tensor:
         """The output of `layer`, which keeps its input alone or, unless it computes again, what `backward` reads."""
-        ctx.layer, ctx.packing, ctx.kept, ctx.stored = layer, packing, [], None
+        ctx.layer, ctx.packing, ctx.kept = layer, packing, []
         rows = x.squeeze(0)
-        if layer.recompute and layer.store is not None:
-            ctx.stored = layer.store.put(rows)
-            ctx.save_for_backward(None, *parameters)
-        else:
-            ctx.save_for_backward(x, *parameters)
+        ctx.stored = layer.store.put(rows) if layer.recompute and layer.store is not None else None
+        ctx.save_for_backward(x if ctx.stored is None else None, *parameters)
         with torch.autocast(x.device.type, enabled=False):
             adapters = layer.adapters.cast(x.dtype)
             output = layer.compute(rows, packing, adapters, None if layer.recompute else ctx.kept)
@@ -78,3 +76,32 @@ class LayerFunction(torch.autograd.Function):
                 gradient, rows, ctx.packing, ctx.layer.adapters.cast(rows.dtype), kept, wanted=ctx.needs_input_grad[0]
             )
         return (None if result is None else result.unsqueeze(0), None, None, *adapter_gradients)
+
+
+class _Norm(torch.autograd.Function):
+    """RMSNorm with a frozen weight, hidden states (…, width) to the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        output, rstd = kernels_for(x).rms_norm(rows, weight, eps)
+        ctx.save_for_backward(rows, weight, rstd)
+        return output.view(x.shape)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        rows, weight, rstd = ctx.saved_tensors
+        # A copy where the gradient is somebody else's too: the kernel writes over it.
+        gradient = gradients[0].reshape(rows.shape).clone(memory_format=torch.contiguous_format)
+        result = kernels_for(rows).rms_norm_backward(gradient, rows, weight, rstd)
+        return result.view(gradients[0].shape), None, None
+
+
+def fuse_norm(norm: Any) -> None:
+    """Replace the forward pass of a norm of LLaMA's kind, on the instance."""
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        output: Tensor = _Norm.apply(hidden_states, norm.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
+        return output
+
+    norm.forward = forward

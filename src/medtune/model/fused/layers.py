@@ -6,8 +6,6 @@ parameters stay what they were: `forward` is replaced on the instance, and calls
 the usual way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +14,9 @@ from torch import Tensor, nn
 
 from medtune.model.attention import RowBounds, attend_rows, spreads_key_heads
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups, sliding_window
-from medtune.model.fused.adapters import share_input
 from medtune.model.fused.layer_adapters import Adapters, LayerAdapters
-from medtune.model.fused.layer_function import Kept, KeptPiece, LayerFunction, Packing
-from medtune.model.fused.norm import fuse_norm
+from medtune.model.fused.layer_function import Kept, KeptPiece, LayerFunction, Packing, fuse_norm
+from medtune.model.fused.lora_function import share_input
 from medtune.model.fused.projections import Projections
 from medtune.model.host_store import HostStore
 from medtune.model.kernels import kernels_for
@@ -49,27 +46,12 @@ class FusedLayer:
         self.replaced: Callable[..., Any] = layer.forward
         layer.forward = self.forward
 
-    def release_dequantized(self) -> None:
-        """Dequantise 4-bit base weights at every use from now on."""
-        for group in self.groups:
-            group.base.release()
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        *args: Any,
-        position_embeddings: tuple[Tensor, Tensor] | None = None,
-        past_key_values: Any = None,
-        **kwargs: Any,
-    ) -> Any:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the layer's own, for packed rows, hidden states (1, tokens, width)."""
-        packed = kwargs.get("cu_seq_lens_q") is not None and past_key_values is None and position_embeddings is not None
-        if not packed or not all(group.active for group in self.groups):
-            return self.replaced(
-                hidden_states, *args, position_embeddings=position_embeddings, past_key_values=past_key_values, **kwargs
-            )
-        assert position_embeddings is not None
-        cos, sin = (angles.squeeze(0) for angles in position_embeddings)
+        packed, cache, angles = map(kwargs.get, ("cu_seq_lens_q", "past_key_values", "position_embeddings"))
+        if packed is None or cache is not None or angles is None or not all(group.active for group in self.groups):
+            return self.replaced(hidden_states, *args, **kwargs)
+        cos, sin = (angle.squeeze(0) for angle in angles)
         packing = Packing(RowBounds.of(kwargs), cos, sin)
         parameters = self.adapters.parameters
         if torch.is_grad_enabled() and any(x.requires_grad for x in (hidden_states, *parameters)):
@@ -116,8 +98,7 @@ class FusedLayer:
 
     def _norm(self, place: int, x: Tensor, room: int = 0) -> tuple[Tensor, Tensor]:
         norm = self.norms[place]
-        normed, rstd = kernels_for(x).rms_norm(x, norm.weight, norm.variance_epsilon, room=room)
-        return normed, rstd
+        return kernels_for(x).rms_norm(x, norm.weight, norm.variance_epsilon, room=room)  # type: ignore[no-any-return]
 
     def _feed_forward(
         self, middle: Tensor, adapters: Adapters, *, out: Tensor | None = None, kept: bool = False
@@ -178,9 +159,7 @@ class FusedLayer:
         )
         del activated
         normed_gradient, reduced_gradient = self.gate_up.input_gradient_wide(piece.gate_up, own, out=out)
-        normed = piece.normed
-        if normed is None:
-            normed, _ = self._norm(1, middle)
+        normed = self._norm(1, middle)[0] if piece.normed is None else piece.normed
         gradients = self.gate_up.adapter_gradients(piece.gate_up, normed, piece.gate_up_reduced, reduced_gradient, own)
         del normed
         kernels.rms_norm_backward(normed_gradient, middle, self.norms[1].weight, piece.rstd, gradient)
@@ -211,9 +190,7 @@ class FusedLayer:
         places[2].copy_(value)
         del query, key, value
         normed_gradient, reduced_gradient = self.qkv.input_gradient_wide(joined, own, wanted=wanted)
-        normed = kept.normed
-        if normed is None:
-            normed, _ = self._norm(0, x)
+        normed = self._norm(0, x)[0] if kept.normed is None else kept.normed
         gradients = self.qkv.adapter_gradients(joined, normed, kept.qkv_reduced, reduced_gradient, own)
         del normed, joined
         result = None

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from medtune.model.base_weights import BaseWeights
+from medtune.model.packing import filled_up
 
 ADAPTER = "default"
 
@@ -56,6 +57,8 @@ class Projections:
         self.adapted = is_lora(layers[0])
         base = [layer.get_base_layer() if self.adapted else layer for layer in layers]
         self.base = BaseWeights(base, keep=keep, rank=joined_rank(layers) if wide else 0)
+        # Columns behind the inputs, and behind the outputs' gradient, in rows that have room for the adapter.
+        self.room = self.base.room
         # Held by themselves: finding them through PEFT's dictionaries costs the host more than launching a kernel.
         halves = ("lora_A", "lora_B") if self.adapted else ()
         self._matrices = [getattr(layer, half)[ADAPTER] for half in halves for layer in layers]
@@ -68,11 +71,6 @@ class Projections:
     def parameters(self) -> list[Tensor]:
         """The adapters': A of every projection, (rank, inputs), then B of every projection, (outputs, rank)."""
         return [matrix.weight for matrix in self._matrices]
-
-    @property
-    def room(self) -> int:
-        """Columns behind the inputs, and behind the outputs' gradient, in rows that have room for the adapter."""
-        return self.base.room
 
     def forward(
         self, x: Tensor, adapter: Adapter | None, residual: Tensor | None = None
@@ -203,7 +201,7 @@ def _wide_product(a: Tensor, b: Tensor) -> Tensor:
 
 def joined_rank(layers: Sequence[Any]) -> int:
     """The ranks of the layers' adapters together, filled up to rows of whole 16 bytes, as products want them."""
-    return -(-sum(layer.r[ADAPTER] for layer in layers) // 8) * 8 if is_lora(layers[0]) else 0
+    return filled_up(sum(layer.r[ADAPTER] for layer in layers), 8) if is_lora(layers[0]) else 0
 
 
 def is_lora(module: nn.Module) -> bool:

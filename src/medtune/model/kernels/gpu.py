@@ -1,4 +1,4 @@
-"""The same mathematics as in `plain`, by Triton kernels for NVIDIA GPUs: one pass over memory each.
+"""The functions of `plain`, which says what each does, by Triton kernels for NVIDIA GPUs: one pass over memory each.
 
 Also the dequantisation of NF4 weights, and embeddings read from host memory. Everything computes in float32 inside,
 whatever is stored.
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from medtune.model.kernels import training_kernels as kernels
+from medtune.model.kernels import triton_kernels as kernels
 
 # Elements of one program's tile in the elementwise kernels.
 _TILE = 1024
@@ -22,16 +22,21 @@ _TILE = 1024
 _PACKED_BYTES = 1024
 # The highest rank of an adapter whose product is taken into an elementwise kernel.
 _LOW_RANK = 64
+# tl.dot takes no fewer rows; a group of 4 query heads leaves 12 of them empty, which costs no memory traffic.
+_LEAST_GROUP = 16
+# A key tile, a value tile and the queries take about 40 KiB of shared memory, so that several programs share an SM and
+# one computes while another waits for its loads; even the smallest SMs (100 KiB) hold two.
+_TILE_BYTES = 16 * 1024
+_LARGEST_BLOCK = 128
+_LOG2_E = 1.4426950408889634
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
 def with_room(like: Tensor, width: int, room: int) -> Tensor:
-    """See `plain.with_room`."""
     return like.new_empty((len(like), width + room))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, room: int = 0) -> tuple[Tensor, Tensor]:
-    """See `plain.rms_norm`."""
     rows, width = x.shape
     out = with_room(x, width, room)
     rstd = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
@@ -43,7 +48,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, room: int = 0) -> tuple[T
 
 
 def rms_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, add: Tensor | None = None) -> Tensor:
-    """See `plain.rms_norm_backward`; overwrites `gradient`."""
     rows, width = x.shape
     block = triton.next_power_of_2(width)
     kernels.rms_norm_backward_kernel[(rows,)](
@@ -54,7 +58,7 @@ def rms_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor,
 
 
 def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward: bool = False) -> None:
-    """See `plain.rotate`. Half of head_dim is a power of two."""
+    # Half of head_dim is a power of two.
     tokens, heads, head_dim = source.shape
     kernels.rotate_kernel[(tokens,)](
         source, target, cos, sin, heads, *source.stride()[:2], *target.stride()[:2], cos.stride(0),
@@ -63,7 +67,6 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, backward
 
 
 def swiglu(gate_up: Tensor, *, room: int = 0) -> Tensor:
-    """See `plain.swiglu`."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = with_room(gate_up, width, room)
     kernels.swiglu_kernel[(rows, triton.cdiv(width, _TILE))](
@@ -73,7 +76,7 @@ def swiglu(gate_up: Tensor, *, room: int = 0) -> Tensor:
 
 
 def swiglu_backward(gate_up: Tensor, gradient: Tensor, low_rank: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """See `plain.swiglu_backward`; the output takes the place of `gradient`."""
+    # The output takes the place of `gradient`.
     rows, width = gradient.shape
     if low_rank is not None and len(low_rank[1]) > _LOW_RANK:
         gradient.addmm_(*low_rank)
@@ -92,7 +95,6 @@ def swiglu_backward(gate_up: Tensor, gradient: Tensor, low_rank: tuple[Tensor, T
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Tensor:
-    """See `plain.cross_entropy`."""
     rows, width = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
     block = min(8192, triton.next_power_of_2(width))
@@ -101,6 +103,26 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Ten
             logits, labels, losses, WIDTH=width, WITH_GRADIENT=with_gradient, BLOCK=block, num_warps=_warps(block)
         )
     return losses
+
+
+def attend_last_token(
+    query: Tensor, keys: Tensor, values: Tensor, start: Tensor, length: Tensor, scaling: float
+) -> Tensor:
+    # The last dimension is contiguous and one of `HEAD_DIMS`.
+    rows, heads, head_dim = query.shape
+    key_heads = keys.shape[1]
+    out = torch.empty((rows, heads, head_dim), dtype=query.dtype, device=query.device)
+    kernels.decode_attention_kernel[(rows, key_heads)](
+        query, keys, values, out, start, length, scaling * _LOG2_E,
+        query.stride(0), query.stride(1), *keys.stride()[:3], *values.stride()[:3],
+        group=heads // key_heads,
+        padded_group=max(_LEAST_GROUP, triton.next_power_of_2(heads // key_heads)),
+        head_dim=head_dim,
+        block=min(_LARGEST_BLOCK, _TILE_BYTES // (head_dim * keys.element_size())),
+        num_warps=4,
+        num_stages=2,
+    )  # fmt: skip
+    return out
 
 
 class PackedWeights:

@@ -90,5 +90,20 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, with_gradient: bool) -> Ten
     return losses
 
 
+def attend_last_token(
+    query: Tensor, keys: Tensor, values: Tensor, start: Tensor, length: Tensor, scaling: float
+) -> Tensor:
+    """See `attention.attend_last_token`; here every position of the cache is scored, those that a row reads or not."""
+    positions = torch.arange(keys.shape[2], device=keys.device)
+    unread = (positions < start[:, None]) | (positions >= length)
+    unread = unread[:, None, :, None]
+    groups = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])
+    scores = (groups @ keys.transpose(2, 3)) * scaling
+    scores = scores.masked_fill(unread.transpose(2, 3), float("-inf"))
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(values.dtype)
+    # What nobody wrote or what padding left there may be NaN, and 0 x NaN is NaN.
+    return (weights @ values.masked_fill(unread, 0)).reshape(query.shape)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()

@@ -1,7 +1,5 @@
 """The folder of a merged model: its files beside the weights, and whether a folder already holds one."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -40,10 +38,10 @@ def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, unt
         raise ModelError(base / CONFIG_NAME, f"cannot be used ({error})", "fetch the model again") from None
     config.pop("auto_map", None)  # of code that is neither run nor copied
     config.pop("_name_or_path", None)  # a folder on the machine of whoever saved the base
-    config["dtype"] = dtype
-    if untied:
-        config["tie_word_embeddings"] = False
-    text = json.dumps(_in_dtype(config, dtype, untied), indent=2, ensure_ascii=False) + "\n"
+    changes = {"dtype": dtype, **({"tie_word_embeddings": False} if untied else {})}
+    # Older versions of transformers look for `torch_dtype`.
+    config = _changed(config | changes, {**changes, "torch_dtype": dtype})
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
 
 
@@ -112,17 +110,12 @@ def require_whole(folder: Path, record: MergeRecord) -> None:
             advance(1)
 
 
-def _in_dtype(config: dict[str, Any], dtype: str, untied: bool) -> dict[str, Any]:
-    """`config` with that dtype wherever it names one; older versions of transformers look for `torch_dtype`."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found[key] = _in_dtype(value, dtype, untied)
-        elif key in ("dtype", "torch_dtype"):
-            found[key] = dtype
-        else:
-            found[key] = False if untied and key == "tie_word_embeddings" else value
-    return found
+def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`config` with those values wherever it has these keys, in its parts too."""
+    return {
+        key: _changed(value, changes) if isinstance(value, dict) else changes.get(key, value)
+        for key, value in config.items()
+    }
 
 
 def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:

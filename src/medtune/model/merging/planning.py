@@ -1,7 +1,5 @@
 """Which tensors a merged model has, where each comes from, and the file that it goes to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from medtune.errors import ModelError
 from medtune.model.loading import model_without_weights
 from medtune.model.merging.updates import LowRankUpdate, adapter_parts
 from medtune.model.quantization import stored_quantization
-from medtune.model.tensor_files import SINGLE_NAME, StoredTensor, by_alignment, stored_tensors
+from medtune.model.tensor_files import SINGLE_NAME, StoredTensor, stored_tensors
 from medtune.runtime.hardware import torch_dtype
 from medtune.runtime.terminal import one_line
 
@@ -80,7 +78,9 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
         if key is None:
             raise ModelError(name, f"holds no {one_line(target)} that the adapter in {adapter} could be merged into")
         if isinstance(part, LowRankUpdate):
-            _require_numbers(key, tensors[key].source, name)
+            if not (stored := tensors[key].source.dtype).is_floating_point:
+                fix = "an adapter is only merged into the 16-bit original"
+                raise ModelError(name, f"{one_line(key)} is stored as {dtype_name(stored)}, packed", fix)
             tensors[key] = replace(tensors[key], update=part)
         else:
             tensors[key] = replace(tensors[key], source=part)
@@ -130,12 +130,6 @@ def _output_dtype(name: str, tensor: StoredTensor, wanted: torch.dtype, kept: tu
     return wanted if tensor.dtype.is_floating_point and not is_kept else tensor.dtype
 
 
-def _require_numbers(key: str, source: StoredTensor, name: str) -> None:
-    if not source.dtype.is_floating_point:
-        fix = "an adapter is only merged into the 16-bit original"
-        raise ModelError(name, f"{one_line(key)} is stored as {dtype_name(source.dtype)}, packed", fix)
-
-
 def _shards(tensors: Mapping[str, MergedTensor], shard_bytes: int) -> dict[str, list[str]]:
     """Which tensors go into which file, under transformers' names for them."""
     from huggingface_hub import split_state_dict_into_shards_factory
@@ -146,9 +140,10 @@ def _shards(tensors: Mapping[str, MergedTensor], shard_bytes: int) -> dict[str, 
         filename_pattern=SINGLE_NAME.replace(".safetensors", "{suffix}.safetensors"),
         max_shard_size=shard_bytes,
     )
-    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    # Widest numbers first, which keeps every tensor of a file aligned.
     return {
-        file: by_alignment({name: dtypes[name] for name in names}) for file, names in split.filename_to_tensors.items()
+        file: sorted(names, key=lambda name: -tensors[name].dtype.itemsize)
+        for file, names in split.filename_to_tensors.items()
     }
 
 

@@ -1,7 +1,5 @@
 """What a merge records: where it came from, what it wrote and what merging changed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from medtune.records import FileRecord

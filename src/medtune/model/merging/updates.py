@@ -1,7 +1,5 @@
 """What a stored adapter adds to the weights of its base, and which of them it replaces."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medtune.errors import ModelError
-from medtune.model.adapter_files import WEIGHTS_NAME, read_adapter_config, weight_problem
+from medtune.model.adapter_files import WEIGHTS_NAME, read_adapter_config, require_fitting_weights
 from medtune.model.tensor_files import StoredTensor, stored_in
 from medtune.runtime.terminal import one_line
 
@@ -32,7 +30,7 @@ class LowRankUpdate:
         outputs, inputs = self.b.shape[0], self.a.shape[1]
         return (inputs, outputs) if self.transposed else (outputs, inputs)
 
-    def rows_of(self, weight: StoredTensor) -> Callable[[int, int], Tensor]:
+    def rows_of(self) -> Callable[[int, int], Tensor]:
         """A function that computes rows of the update in float32, in PEFT's order of operations."""
         a, b = self.a.read().float(), self.b.read().float()
 
@@ -55,33 +53,24 @@ def adapter_parts(model: Any, adapter: Path) -> tuple[dict[str, LowRankUpdate], 
     for setting in ("use_dora", "lora_bias"):
         if config[setting]:
             raise ModelError(adapter, f"an adapter with {setting} is not merged here", "serve it beside its base")
-    wrapped = _without_weights(lambda: get_peft_model(model, LoraConfig(**config), low_cpu_mem_usage=True), adapter)
-    if problem := weight_problem(wrapped, adapter):
-        fix = "name the base that it was trained on, or train or fetch it again"
-        raise ModelError(adapter, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
-    weights = {
-        key.removeprefix("base_model.model."): tensor for key, tensor in stored_in(adapter / WEIGHTS_NAME).items()
-    }
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.device("meta"):
+            wrapped = get_peft_model(model, LoraConfig(**config), low_cpu_mem_usage=True)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(adapter, f"this adapter does not fit the base model ({reason})") from None
+    require_fitting_weights(wrapped, adapter)
+    stored = stored_in(adapter / WEIGHTS_NAME)
+    weights = {key.removeprefix("base_model.model."): tensor for key, tensor in stored.items()}
     updates = {}
     for path, layer in wrapped.named_modules():
         if isinstance(layer, LoraLayer) and "default" in layer.scaling:
             name = path.removeprefix("base_model.model.")
             is_embedding = f"{name}.lora_embedding_A" in weights
-            a, b = (
-                weights.pop(f"{name}.lora_embedding_{side}" if is_embedding else f"{name}.lora_{side}.weight")
-                for side in "AB"
-            )
+            matrix = "lora_embedding_{}" if is_embedding else "lora_{}.weight"
+            a, b = (weights.pop(f"{name}.{matrix.format(side)}") for side in "AB")
             if len(a.shape) != 2:
                 raise ModelError(adapter, f"{one_line(name)} is no linear layer", "serve this adapter beside its base")
             transposed = is_embedding or bool(getattr(layer, "fan_in_fan_out", False))
             updates[f"{name}.weight"] = LowRankUpdate(a, b, float(layer.scaling["default"]), transposed)
     return updates, {key.replace(".base_layer.", "."): tensor for key, tensor in weights.items()}
-
-
-def _without_weights(wrap: Callable[[], Any], adapter: Path) -> Any:
-    try:
-        with warnings.catch_warnings(action="ignore"), torch.device("meta"):
-            return wrap()
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(adapter, f"this adapter does not fit the base model ({reason})") from None

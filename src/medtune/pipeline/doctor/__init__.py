@@ -31,7 +31,7 @@ def examine(recipe: str | Config | None, overrides: Overrides = (), run_dir: Pat
 
         config, found = load(recipe, overrides)
         yield from found
-    from medtune.pipeline.doctor import hub, machine
+    from medtune.pipeline.doctor import machine, network
 
     yield from guarded("GPU", machine.check_gpu)
     yield from guarded("bitsandbytes", lambda: software.check_bitsandbytes(config))
@@ -40,7 +40,7 @@ def examine(recipe: str | Config | None, overrides: Overrides = (), run_dir: Pat
     yield from guarded("precision", lambda: machine.check_precision(wanted))
     yield from guarded("attention", lambda: machine.check_attention(wanted))
     yield from guarded("memory", machine.check_memory)
-    yield from guarded("Hub", lambda: hub.check_hub(config))
+    yield from guarded("Hub", lambda: network.check_hub(config))
     if config is not None and recipe is not None:
         from medtune.config.recipes import recipe_name
         from medtune.pipeline.doctor.recipe import RecipeExamination

@@ -1,7 +1,5 @@
 """Disk: what a run downloads and writes against what is free, and whether its directory can be made."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -77,16 +75,15 @@ def check_output(config: Config, run_dir: Path) -> Iterator[Finding]:
         return
     folder = nearest_folder(run_dir)
     above = [parent for parent in (run_dir, *run_dir.parents) if os.path.lexists(parent)][:1]
+    problem = None
     if above and not above[0].is_dir():
-        yield Finding(
-            "failure", "output", f"{run_dir}: {above[0]} is no folder", ("choose another ", Option("run_dir"))
-        )
+        problem = f"{above[0]} is no folder"
     elif not os.access(folder, os.W_OK | os.X_OK):
-        yield Finding(
-            "failure", "output", f"{run_dir}: {folder} cannot be written", ("choose another ", Option("run_dir"))
-        )
-    else:
+        problem = f"{folder} cannot be written"
+    if problem is None:
         yield Finding("ok", "output", f"{run_dir} can be written")
+    else:
+        yield Finding("failure", "output", f"{run_dir}: {problem}", ("choose another ", Option("run_dir")))
 
 
 def device_of(folder: Path) -> int:

@@ -1,22 +1,14 @@
 """The GPU and its driver, what it computes in, and memory: what is here, whatever a recipe wants."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re
 from collections.abc import Iterable, Iterator
 
 from medtune.pipeline.doctor.findings import Finding, amount
+from medtune.runtime import hardware
 from medtune.runtime.distributed import world_size
-from medtune.runtime.hardware import (
-    choose_device,
-    choose_dtype,
-    free_bytes,
-    host_free_bytes,
-    host_total_bytes,
-    total_bytes,
-)
+from medtune.runtime.hardware import choose_device, choose_dtype
 
 _NO_GPU = "no CUDA GPU is visible; models compute on the CPU"
 
@@ -113,5 +105,7 @@ def check_memory() -> Iterator[Finding]:
     """What is free on the GPU and in the host."""
     device = choose_device().value
     if device != "cpu":
-        yield Finding("ok", "GPU memory", f"{amount(free_bytes(device))} of {amount(total_bytes(device))} free")
-    yield Finding("ok", "host memory", f"{amount(host_free_bytes())} of {amount(host_total_bytes())} free")
+        free, total = amount(hardware.free_bytes(device)), amount(hardware.total_bytes(device))
+        yield Finding("ok", "GPU memory", f"{free} of {total} free")
+    free, total = amount(hardware.host_free_bytes()), amount(hardware.host_total_bytes())
+    yield Finding("ok", "host memory", f"{free} of {total} free")

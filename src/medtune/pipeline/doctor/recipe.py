@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from logging import LogRecord
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from medtune.errors import MedtuneError
 from medtune.model.loading import DEMO_MODEL
 from medtune.pipeline.doctor.disk import Need, check_disk, check_output, run_needs
 from medtune.pipeline.doctor.findings import GIB, MIB, Finding, amount, findings_of, guarded
-from medtune.pipeline.doctor.hub import overheard
+from medtune.pipeline.doctor.network import overheard
 from medtune.runtime.hardware import choose_device, choose_dtype, host_free_bytes
 
 if TYPE_CHECKING:
+    from medtune.pipeline.plan import Forecast
     from medtune.training.plan.forecast import DescribedModel
 
 # What libraries and the activations of a pass take beside a model on a CPU.
@@ -58,22 +60,28 @@ class RecipeExamination:
             checks["adapter"] = self._adapter
         if needs_encoder(config.evaluation.metrics):
             checks["BERTScore"] = self._encoder
-        checks |= {"data": self._data, "memory": self._memory, "disk": self._disk, "output": self._output}
+        checks |= {"data": self._data, "memory": self._memory, "disk": self._disk}
+        checks["output"] = partial(check_output, config, self.run_dir)
         with time_limit(), overheard():
             for subject, check in checks.items():
                 yield from guarded(subject, check)
 
     def _settings(self) -> Iterator[Finding]:
+        from medtune.evaluation.metrics import require_known
         from medtune.pipeline.checks import check_optimizer, check_trackers
 
         found: list[Finding] = []
-        checks = (partial(check_trackers, self.config), partial(check_optimizer, self.config.training.optimizer))
+        checks = (
+            partial(check_trackers, self.config),
+            partial(check_optimizer, self.config.training.optimizer),
+            partial(require_known, self.config.evaluation.metrics),
+        )
         for check in checks:
             try:
                 check()
             except MedtuneError as error:
                 found += findings_of("recipe", error)
-        yield from found or [Finding("ok", "recipe", "its keys, optimiser and trackers are in order")]
+        yield from found or [Finding("ok", "recipe", "its keys, optimiser, metrics and trackers are in order")]
 
     def _model(self) -> Iterator[Finding]:
         from medtune.pipeline.checks import check_model
@@ -98,7 +106,7 @@ class RecipeExamination:
         else:
             yield self._found_model("BERTScore", name, None, said)
 
-    def _found_model(self, subject: str, name: str, revision: str | None, said: Sequence[str]) -> Finding:
+    def _found_model(self, subject: str, name: str, revision: str | None, said: Sequence[LogRecord]) -> Finding:
         """A model that can be had; where the Hub is asked, also whether its weights can, and how large they are."""
         from huggingface_hub import is_offline_mode
 
@@ -110,7 +118,8 @@ class RecipeExamination:
         if is_offline_mode():
             return Finding("ok", subject, f"{name}: in the local cache")
         if said:
-            return Finding("warning", subject, "; ".join(said), "check the network if it should be newer than that")
+            reason = "; ".join(record.getMessage() for record in said)
+            return Finding("warning", subject, reason, "check the network if it should be newer than that")
         found = model_repository(name, revision)
         self.downloads[name] = found.missing_bytes
         access = "gated, and this token has access" if found.gated else "open to all"
@@ -181,9 +190,6 @@ class RecipeExamination:
         needs += run_needs(self.config, self.run_dir, parameters, questions, self.text_bytes)
         yield from check_disk(needs)
 
-    def _output(self) -> Iterator[Finding]:
-        yield from check_output(self.config, self.run_dir)
-
 
 def cpu_memory(needed: int, parameters: int, free: int) -> Finding:
     """A model of `needed` bytes with its adapter's training, against the `free` bytes of the host."""
@@ -200,12 +206,10 @@ def cpu_memory(needed: int, parameters: int, free: int) -> Finding:
     return Finding("ok", "memory", reason)
 
 
-def gpu_memory(found: object) -> Iterator[Finding]:
+def gpu_memory(found: Forecast) -> Iterator[Finding]:
     """The predicted peaks of training and of answers on the GPU that is here."""
-    from medtune.pipeline.plan import Forecast
     from medtune.pipeline.plan_tables import answer_parts
 
-    assert isinstance(found, Forecast)
     plan, answers = found.step.plan, sum(answer_parts(found).values()) / GIB
     reason = (
         f"training takes {plan.peak_bytes / GIB:.1f} of {plan.limit_bytes / GIB:.1f} GiB, in passes of "

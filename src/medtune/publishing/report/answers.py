@@ -1,7 +1,5 @@
 """Both models' answers beside the references, compressed for the page within a bound."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json
@@ -10,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtune.publishing.report.reading_run import ReportData
-from medtune.records import Prediction
 from medtune.runtime.terminal import harmless, one_line
 
 # What the answers may take of a page that is to stay under 5 MB, before base64 adds a third.
@@ -70,7 +67,7 @@ def answer_row(data: ReportData, place: int, characters: int) -> dict[str, Any]:
     # The characters that each text has, where not all of them are here.
     row["cut"] = {name: len(text) for name, text in texts.items() if len(text) > characters}
     row["tokens"] = [before.reference_tokens, before.new_tokens, after.new_tokens]
-    row["capped"] = [_capped(before), _capped(after)]
+    row["capped"] = [answer.finish_reason == "length" for answer in (before, after)]
     for metric, values in data.row_scores["baseline"].items():
         if metric in data.row_scores["tuned"]:
             row[metric] = [round(values[place], 4), round(data.row_scores["tuned"][metric][place], 4)]
@@ -99,10 +96,6 @@ def examples(data: ReportData, characters: int = 1_500) -> list[Example]:
 def _label(text: str) -> str:
     """A name in one line of a bounded length; whoever wrote the source chose it."""
     return one_line(text[:_LABEL_CHARACTERS])
-
-
-def _capped(prediction: Prediction) -> bool:
-    return prediction.finish_reason == "length"
 
 
 def _every(places: Sequence[int], most: int) -> Sequence[int]:

@@ -1,9 +1,7 @@
 """The report's charts of scores and answers, and all of a run's charts as SVG."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from medtune.evaluation.formatting import format_count, metric_label
 from medtune.evaluation.metrics import metric_named
@@ -30,16 +28,16 @@ def draw_charts(data: ReportData) -> dict[str, Chart]:
     rows = [row for row in data.comparison.rows if row.table == "standard"]
     cap = data.config.generation.max_new_tokens
     baseline, tuned = data.predictions["baseline"], data.predictions["tuned"]
-    makers: tuple[Callable[[], Chart | None], ...] = (
-        lambda: draw_differences(rows),
-        lambda: draw_lengths(baseline, tuned, cap),
-        lambda: draw_loss(data.history),
-        lambda: draw_learning_rate(data.history),
-        lambda: draw_speed(data.history),
-        lambda: draw_memory(data.provenance),
-    )
     with house_style():
-        return {chart.name: chart for make in makers if (chart := make())}
+        drawn = (
+            draw_differences(rows),
+            draw_lengths(baseline, tuned, cap),
+            draw_loss(data.history),
+            draw_learning_rate(data.history),
+            draw_speed(data.history),
+            draw_memory(data.provenance),
+        )
+    return {chart.name: chart for chart in drawn if chart}
 
 
 def draw_differences(rows: Sequence[ComparisonRow]) -> Chart | None:
@@ -59,10 +57,9 @@ def draw_differences(rows: Sequence[ComparisonRow]) -> Chart | None:
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.set_xticks([-1, -0.5, 0, 0.5, 1])
     axes.set_yticks(range(len(shown)), [metric_label(row.metric) for row in shown])
-    axes.tick_params(axis="y", length=0, labelcolor=COLOURS["text"])
-    axes.set_xlabel("← worse · 1 is the interval's outer end · better →", fontsize=SMALL_SIZE)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", linewidth=0.8)
+    axes.tick_params(axis="y", labelcolor=COLOURS["text"])
+    axes.set_xlabel("← worse · 1 is the interval's outer end · better →")
+    axes.grid(axis="x")
     return Chart(
         "differences",
         "Differences between tuned and baseline, with 95 % intervals",
@@ -117,16 +114,15 @@ def draw_lengths(baseline: Sequence[Prediction], tuned: Sequence[Prediction], ca
         axes.hist(inside, bins=[width * place for place in range(bars + 1)], color=COLOURS[colours[name]])
         axes.axvline(cap, color=COLOURS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_title(name, fontsize=SMALL_SIZE, pad=2, color=COLOURS["text"])
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0, labelsize=SMALL_SIZE)
+        axes.tick_params(axis="y", labelsize=SMALL_SIZE)
         axes.locator_params(axis="y", nbins=3, integer=True)
-        axes.grid(axis="y", linewidth=0.8)
+        axes.grid(axis="y")
     panels[0].annotate(
         f"cap {cap}", (cap, 1.0), xycoords=("data", "axes fraction"), xytext=(-4, 2), textcoords="offset points",
         ha="right", va="bottom", fontsize=SMALL_SIZE, color=COLOURS["muted"],
     )  # fmt: skip
     panels[-1].set_xlim(0, top)
-    panels[-1].set_xlabel(f"tokens; the last bar holds all over {top - width:,.0f}", fontsize=SMALL_SIZE)
+    panels[-1].set_xlabel(f"tokens; the last bar holds all over {top - width:,.0f}")
     return Chart(
         "lengths",
         "Lengths of answers and references in tokens",

@@ -1,18 +1,16 @@
 """The report as one HTML file: no network, no text of a row as markup, and useful without a script."""
 
-from __future__ import annotations
-
-import base64
-import hashlib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medtune.config.recipes.yaml_text import dump_config
-from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label
-from medtune.evaluation.reading import reading_of
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label, read_template
+from medtune.evaluation.human.rating_page import page_policy
+from medtune.evaluation.metrics import metric_named
 from medtune.publishing.public_names import public_name, without_paths
-from medtune.publishing.report import answers, run_tables, tables
+from medtune.publishing.report import answers, run_tables, score_tables
 from medtune.publishing.report.charts import draw_charts
 from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import to_svg
@@ -29,34 +27,29 @@ def write_report(run: RunDir) -> Path:
 
 
 def render_report(data: ReportData) -> str:
-    """Return the page. Its policy allows this one style and script, by their hashes, and no request at all."""
-    from jinja2 import Environment, StrictUndefined
+    """The page, under a policy that allows its one style and script, and no request at all."""
     from markupsafe import Markup
 
     # Every value is escaped but those that are marked as markup here: the assets, and the charts, which ElementTree
     # wrote and escaped.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    style, script = _asset("report.css"), _asset("report.js")
+    template = read_template(_ASSETS / "report.html.jinja", autoescape=True)
+    style, script = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     charts = {
         name: {"title": chart.title, "svg": Markup(to_svg(chart, prefix="chart-"))}
         for name, chart in draw_charts(data).items()
     }
-    packed = answers.pack_answers(data)
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-    )
-    page = environment.from_string(_asset("report.html.jinja")).render(
-        policy=policy,
+    page = template.render(
+        policy=page_policy(style, script),
         style=Markup(style),
         script=Markup(script),
         charts=charts,
-        packed=packed,
+        packed=answers.pack_answers(data),
         types=answers.question_types(data)[:500],
         examples=answers.examples(data),
         **_sections(data),
     )
     # What cannot be written, or would end a text for a browser, wherever it came from.
-    return harmless(page) + "\n"
+    return harmless(page)
 
 
 def _sections(data: ReportData) -> dict[str, Any]:
@@ -74,38 +67,30 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "headline": [
             {
                 "name": metric_label(row.metric),
-                "direction": tables.direction(row.metric),
+                "direction": "lower is better" if metric_named(row.metric).lower_is_better else "higher is better",
                 "baseline": format_value(row.metric, row.baseline),
                 "tuned": format_value(row.metric, row.tuned),
-                "verdict": tables.verdict_cell(row.verdict),
+                "verdict": score_tables.verdict_cell(row.verdict),
             }
             for row in standard
             if row.metric in HEADLINE_METRICS
         ],
-        "scores": tables.score_table(standard, "Both models on the same questions"),
-        "compat": tables.score_table(compat, "Scores in the form of public write-ups") if compat else None,
-        "signatures": tables.signature_table(comparison.rows),
-        "controls": tables.control_table(comparison) if comparison.controls else None,
-        "strata": tables.strata_table(comparison),
-        "lengths": tables.length_table(data),
+        "scores": score_tables.score_table(standard, "Both models on the same questions"),
+        "compat": score_tables.score_table(compat, "Scores in the form of public write-ups") if compat else None,
+        "signatures": score_tables.signature_table(comparison.rows),
+        "controls": score_tables.control_table(comparison) if comparison.controls else None,
+        "strata": score_tables.strata_table(comparison),
+        "lengths": score_tables.length_table(data),
         "curves": run_tables.curve_table(data.history),
         "costs": run_tables.cost_table(provenance),
         "cost_sentences": run_tables.cost_sentences(provenance),
         "audit": run_tables.audit_tables(data.audit),
         "audit_sentences": run_tables.audit_sentences(data.audit),
         "human": human,
-        "human_table": tables.human_table(human) if human else None,
+        "human_table": score_tables.human_table(human) if human else None,
         "merge": [without_paths(sentence) for sentence in data.merge],
         "identity": run_tables.identity_table(data),
         "versions": run_tables.version_table(provenance),
         "choices": run_tables.choice_table(provenance),
         "config": without_paths(dump_config(data.config)),
     }
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

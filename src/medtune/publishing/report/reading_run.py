@@ -1,7 +1,5 @@
 """What the report is made of, read from a run directory and checked on the way in."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +7,10 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.audit_record import Audit
 from medtune.errors import RunDirError
-from medtune.evaluation.artefacts import read_comparison, read_measured
 from medtune.evaluation.comparison import require_same_rows
+from medtune.evaluation.human.human_scores import CriterionScore, WinRate
 from medtune.evaluation.human.results import SCORES_FILE
-from medtune.evaluation.human.scoring import CriterionScore, WinRate
+from medtune.evaluation.result_files import read_comparison, read_measured
 from medtune.publishing.card_sections import merge_lines
 from medtune.publishing.public_names import public_config, public_names
 from medtune.records import Comparison, ModelName, Prediction

@@ -1,7 +1,5 @@
 """The report's tables of how a run went: training, cost, data, choices, versions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +7,8 @@ from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES, KINDS
 from medtune.publishing.public_names import public_name, without_paths
 from medtune.publishing.report.reading_run import ReportData, Step
-from medtune.publishing.report.tables import Table, make_table
-from medtune.publishing.report.training_charts import GIB, planned_peak, stage_peaks, validation_losses
+from medtune.publishing.report.score_tables import Table, make_table
+from medtune.publishing.report.training_charts import GIB, planned_peak, stage_peaks, stage_records, validation_losses
 
 # As many lines as tell a curve's course.
 _CURVE_ROWS = 12
@@ -71,17 +69,12 @@ def cost_sentences(provenance: Mapping[str, Any]) -> list[str]:
             f"Training was planned to take {planned / GIB:.2f} GiB for weights, activations and optimiser; without a "
             "GPU only the whole process is measured, libraries included."
         )
-    training = stage_records(provenance).get("train", {}).get("training")
-    if isinstance(training, Mapping) and isinstance(training.get("tokens"), int):
-        seconds = _seconds(stage_records(provenance)["train"])
-        rate = f", {training['tokens'] / seconds:,.0f} tokens a second with loading and validation" if seconds else ""
-        sentences.append(f"Training took in {training['tokens']:,} tokens in {duration(seconds)}{rate}.")
+    train = stage_records(provenance).get("train", {})
+    if tokens := _whole(_mapping(train.get("training")).get("tokens")):
+        seconds = _seconds(train)
+        rate = f", {tokens / seconds:,.0f} tokens a second with loading and validation" if seconds else ""
+        sentences.append(f"Training took in {tokens:,} tokens in {duration(seconds)}{rate}.")
     return sentences
-
-
-def stage_records(provenance: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What the stages recorded, the report's own left out."""
-    return {name: cost for name, cost in provenance.get("stages", {}).items() if name != "report"}
 
 
 def duration(seconds: float) -> str:
@@ -183,11 +176,9 @@ def choice_table(provenance: Mapping[str, Any]) -> Table | None:
             rows.append((stage, name, _text(chosen.get("value")), _text(chosen.get("reason"))))
     plan = _mapping(stage_records(provenance).get("train", {}).get("plan"))
     rows += [("train", name.replace("_", " "), _text(value), "the plan of the step") for name, value in plan.items()]
-    return (
-        make_table("Choices made for the hardware", ("Stage", "Choice", "Value", "Why"), rows, 1, 2, 3)
-        if rows
-        else None
-    )
+    if not rows:
+        return None
+    return make_table("Choices made for the hardware", ("Stage", "Choice", "Value", "Why"), rows, 1, 2, 3)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

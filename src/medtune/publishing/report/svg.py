@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -46,27 +45,30 @@ _SETTINGS: dict[Any, Any] = {
     "axes.labelcolor": COLOURS["muted"],
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.spines.left": False,
     "axes.axisbelow": True,
+    "axes.labelsize": SMALL_SIZE,
     "axes.titlelocation": "left",
     "axes.titlesize": FONT_SIZE,
     "grid.color": COLOURS["grid"],
     "text.color": COLOURS["text"],
     "xtick.color": COLOURS["grid"],
     "ytick.color": COLOURS["grid"],
+    "ytick.major.size": 0,
     "xtick.labelcolor": COLOURS["muted"],
     "ytick.labelcolor": COLOURS["muted"],
     "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL_SIZE,
     "text.parse_math": False,
 }
 
 
-@contextmanager
-def house_style() -> Iterator[None]:
+def house_style() -> AbstractContextManager[None]:
     """In this block matplotlib draws in the report's colours and sizes; pyplot's own state is not touched."""
     import matplotlib
 
-    with matplotlib.rc_context(_SETTINGS):
-        yield
+    return matplotlib.rc_context(_SETTINGS)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medtune.publishing.report.reading_run import Step
 from medtune.publishing.report.svg import COLOURS, HEIGHT, SMALL_SIZE, WIDTH, Chart, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GIB = 1 << 30
 # More points than a chart has pixels say nothing more.
@@ -29,8 +30,8 @@ def draw_loss(history: Sequence[Step]) -> Chart | None:
         best = min(validations, key=lambda point: point[1])
         axes.plot(*zip(*validations, strict=True), color=COLOURS["tuned"], marker="o", markersize=4, label="validation")
         axes.plot(*best, marker="o", markersize=9, fillstyle="none", color=COLOURS["tuned"], linestyle="none")
-    axes.set_ylabel("loss, nats a token", fontsize=SMALL_SIZE)
-    _finish_steps(axes, legend=bool(validations))
+        axes.legend()
+    _label(axes, "loss, nats a token")
     ends = f"from {losses[0][1]:.3f} to {losses[-1][1]:.3f}"
     lowest = f"; the lowest validation loss, ringed, is {best[1]:.3f} at step {best[0]}" if validations else ""
     return Chart("loss", "Training and validation loss", f"Training loss by step, {ends}{lowest}.", figure)
@@ -47,12 +48,8 @@ def draw_learning_rate(history: Sequence[Step]) -> Chart | None:
     rates = [(entry.step, entry.learning_rate) for entry in history if entry.learning_rate is not None]
     if not rates:
         return None
-    figure, axes = new_figure(WIDTH, HEIGHT)
-    axes.plot(*zip(*thinned(rates), strict=True), color=COLOURS["tuned"])
-    axes.set_ylim(bottom=0)
+    figure, axes = _draw_curve(rates, "learning rate")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3), useMathText=False)
-    axes.set_ylabel("learning rate", fontsize=SMALL_SIZE)
-    _finish_steps(axes)
     highest = max(rate for _, rate in rates)
     return Chart("learning_rate", "Learning rate", f"Learning rate by step, at most {highest:.3g}.", figure)
 
@@ -62,19 +59,15 @@ def draw_speed(history: Sequence[Step]) -> Chart | None:
     speeds = [(entry.step, entry.tokens_per_second) for entry in history if entry.tokens_per_second is not None]
     if not speeds:
         return None
-    figure, axes = new_figure(WIDTH, HEIGHT)
-    axes.plot(*zip(*thinned(speeds), strict=True), color=COLOURS["tuned"])
-    axes.set_ylim(bottom=0)
+    figure, axes = _draw_curve(speeds, "training tokens a second")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_ylabel("training tokens a second", fontsize=SMALL_SIZE)
-    _finish_steps(axes)
     typical = sorted(speed for _, speed in speeds)[len(speeds) // 2]
     return Chart(
         "speed", "Training speed", f"Training tokens per second by step; half of them over {typical:,.0f}.", figure
     )
 
 
-def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
+def draw_memory(provenance: Mapping[str, Any]) -> Chart | None:
     """Peak memory of every stage: the GPU's where there is one, else the process's."""
     peaks, on_gpu = stage_peaks(provenance)
     if not peaks:
@@ -100,20 +93,23 @@ def draw_memory(provenance: Mapping[str, object]) -> Chart | None:
             color=COLOURS["text"],
         )
     axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", length=0, labelcolor=COLOURS["text"])
+    axes.tick_params(axis="y", labelcolor=COLOURS["text"])
     axes.margins(x=0.16)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", linewidth=0.8)
+    axes.grid(axis="x")
     what = "GPU memory" if on_gpu else "memory of the process"
     mark = "; the upright mark is what was planned" if planned else ""
-    axes.set_xlabel(f"peak {what}, GiB{mark}", fontsize=SMALL_SIZE)
+    axes.set_xlabel(f"peak {what}, GiB{mark}")
     return Chart("memory", f"Peak {what} by stage", f"Peak {what} of each stage in GiB; the numbers are below.", figure)
 
 
-def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]:
+def stage_records(provenance: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the stages recorded, the report's own left out."""
+    return {name: cost for name, cost in provenance.get("stages", {}).items() if name != "report"}
+
+
+def stage_peaks(provenance: Mapping[str, Any]) -> tuple[dict[str, int], bool]:
     """Peak bytes of every stage, and whether they are a GPU's."""
-    stages = provenance.get("stages")
-    records = {name: cost for name, cost in stages.items() if name != "report"} if isinstance(stages, Mapping) else {}
+    records = stage_records(provenance)
     for key, on_gpu in (("peak_gpu_bytes", True), ("peak_rss_bytes", False)):
         peaks = {name: cost[key] for name, cost in records.items() if isinstance(cost.get(key), int) and cost[key] > 0}
         if peaks:
@@ -121,11 +117,9 @@ def stage_peaks(provenance: Mapping[str, object]) -> tuple[dict[str, int], bool]
     return {}, False
 
 
-def planned_peak(provenance: Mapping[str, object]) -> int | None:
+def planned_peak(provenance: Mapping[str, Any]) -> int | None:
     """Bytes that the plan of the training step predicted, if it did."""
-    stages = provenance.get("stages")
-    train = stages.get("train", {}) if isinstance(stages, Mapping) else {}
-    plan = train.get("plan") or {}
+    plan = stage_records(provenance).get("train", {}).get("plan")
     peak = plan.get("peak_bytes") if isinstance(plan, Mapping) else None
     return peak if isinstance(peak, int) and peak > 0 else None
 
@@ -139,10 +133,15 @@ def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
     return [(sum(step for step, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in parts]
 
 
-def _finish_steps(axes: Axes, *, legend: bool = False) -> None:
-    axes.set_xlabel("step", fontsize=SMALL_SIZE)
-    axes.grid(axis="y", linewidth=0.8)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    if legend:
-        axes.legend(frameon=False, fontsize=SMALL_SIZE)
+def _draw_curve(points: Sequence[tuple[int, float]], label: str) -> tuple[Figure, Axes]:
+    figure, axes = new_figure(WIDTH, HEIGHT)
+    axes.plot(*zip(*thinned(points), strict=True), color=COLOURS["tuned"])
+    axes.set_ylim(bottom=0)
+    _label(axes, label)
+    return figure, axes
+
+
+def _label(axes: Axes, label: str) -> None:
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.grid(axis="y")

@@ -1,7 +1,5 @@
 """TRL's trainer, which seals the checkpoints that it writes and reads one only as far as it is sound."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from medtune.training.checkpoints.pushing import CheckpointPusher
 from medtune.training.checkpoints.sealing import prune_checkpoints, seal_checkpoint, writing_checkpoint
 from medtune.training.continuation import require_best
 from medtune.training.health import require_finite_adapter
-from medtune.training.job import TrainingJob
+from medtune.training.prepared_step import TrainingJob
 
 
 class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
@@ -50,20 +48,17 @@ class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
             super()._load_callback_state()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            with reading(Path(checkpoint)):
-                super()._load_optimizer_and_scheduler(checkpoint)
-            require_fitting_moments(self.optimizer, Path(checkpoint))
+        with reading(self._folder):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        require_fitting_moments(self.optimizer, self._folder)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            with reading(Path(checkpoint)):
-                super()._load_scaler(checkpoint)
+        with reading(self._folder):
+            super()._load_scaler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            with reading(Path(checkpoint)):
-                super()._load_rng_state(checkpoint)
+        with reading(self._folder):
+            super()._load_rng_state(checkpoint)
 
     def load_best(self) -> None:
         """Load the weights of the best checkpoint, if the training is to end with those."""

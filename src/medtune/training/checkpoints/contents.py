@@ -1,27 +1,30 @@
 """A sealed checkpoint may still have been edited, and sealed again: what it holds is checked as it is read.
 
+So is the plan, which is kept beside the checkpoints: a resumed training computes its steps in the same way.
+
 The trainer reads tensors with torch's `weights_only`, so that a pickle in their place runs nothing.
 """
-
-from __future__ import annotations
 
 import pickle
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from transformers import TrainerState
+from transformers.training_args import OptimizerNames
 
 from medtune.errors import RunDirError, first_line
+from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import one_line
-from medtune.storage.reading import DamagedError, check_type, read_mapping
-from medtune.training.checkpoints.sealing import step_of
+from medtune.storage.reading import DamagedError, check_type, read_mapping, read_text
+from medtune.training.checkpoints.sealing import PLAN_NAME, step_of
+from medtune.training.plan.peaks import TrainingPlan
 
 STATE_NAME = "trainer_state.json"
 # The trainer writes it with every checkpoint, and nothing reads it.
@@ -30,8 +33,6 @@ _UNREAD = {"training_args.bin"}
 _NEEDED = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
 # An optimizer's tensors that are as large as the weight they belong to, in torch and in bitsandbytes.
 _LIKE_WEIGHTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "state1", "state2")
-
-
 _Count = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -73,10 +74,9 @@ def read_state(folder: Path) -> dict[str, Any]:
 def best_step(folder: Path) -> int | None:
     """The step of the best checkpoint when this one was saved; its own where that cannot be read."""
     try:
-        step: int | None = read_state(folder)["best_global_step"]
+        return read_state(folder)["best_global_step"]  # type: ignore[no-any-return]
     except RunDirError:
         return step_of(folder)
-    return step
 
 
 def require_known_files(folder: Path) -> None:
@@ -124,3 +124,39 @@ def checkpoint_error(folder: Path, problem: str) -> RunDirError:
     """The error that training cannot resume from `folder`."""
     fix = f"delete {folder} to go on from the checkpoint before it, or start over"
     return RunDirError(folder, one_line(problem), fix)
+
+
+def keep_plan(run: RunDir, plan: TrainingPlan) -> None:
+    """Keep `plan` beside the checkpoints."""
+    run.write_json(run.checkpoints_dir / PLAN_NAME, asdict(plan))
+
+
+def restore_plan(run: RunDir, device: str | None = None) -> TrainingPlan:
+    """The plan of the checkpoints. Raises RunDirError if it is missing, damaged or not for `device`."""
+    try:
+        plan = TypeAdapter(TrainingPlan).validate_json(read_text(run.checkpoints_dir / PLAN_NAME), strict=True)
+    except FileNotFoundError:
+        raise _plan_error(run, "missing") from None
+    except DamagedError as error:
+        raise _plan_error(run, f"damaged ({error})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise _plan_error(run, f"damaged ({field + ': ' if field else ''}{first['msg']})") from None
+    if device is not None and not device.startswith("cuda"):
+        if plan.offloaded_layers:
+            offloaded = f"offloaded_layers is {plan.offloaded_layers}, which takes a GPU"
+            raise _plan_error(run, f"{offloaded}, and this is {device}")
+        if plan.embeddings == "host":
+            raise _plan_error(run, f"embeddings are in host memory beside a GPU's, and this is {device}")
+    counts = (plan.offloaded_layers, plan.checkpointed_layers, plan.layers)
+    if plan.tokens_per_micro_batch < 1 or counts[0] < 0 or list(counts) != sorted(counts):
+        raise _plan_error(run, "damaged (its counts do not fit each other)")
+    if plan.optimizer not in {optimizer.value for optimizer in OptimizerNames}:
+        raise _plan_error(run, f"damaged (optimizer: {plan.optimizer} is unknown)")
+    return plan
+
+
+def _plan_error(run: RunDir, problem: str) -> RunDirError:
+    fix = f"restore it, or delete {run.checkpoints_dir} to start over"
+    return RunDirError(run.checkpoints_dir / PLAN_NAME, problem, fix)

@@ -181,13 +181,10 @@ class CheckpointPusher:
             commit_files(self.repo, files, deleted=older, message=message)
             say(f"repository {self.repo}: has the checkpoint of step {staged.step}")
             self._arrived = staged.step
-            self._squash(message)
+            # The checkpoint is there; the next push squashes this one's history too.
+            with suppress(HubError):
+                squash_history(self.repo, message)
         self._arrived = staged.step
-
-    def _squash(self, message: str) -> None:
-        # The checkpoint is there; the next push squashes this one's history too.
-        with suppress(HubError):
-            squash_history(self.repo, message)
 
 
 def open_pusher(run: RunDir, repo: str | None, resumed: Path | None) -> CheckpointPusher | None:

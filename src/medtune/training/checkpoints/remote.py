@@ -3,13 +3,12 @@
 The repository is laid out as a run directory and holds no rows, questions or answers.
 """
 
-from __future__ import annotations
-
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import TypeVar
 
@@ -53,11 +52,8 @@ def names_in_repository(run: RunDir) -> dict[str, Path]:
 
 def remote_steps(state: RepositoryState) -> list[int]:
     """The steps of the checkpoints in a repository, in order."""
-    checkpoints = RunDir(Path()).checkpoints_dir.name
-    parts = [PurePosixPath(name).parts for name in state.files if name.endswith(SEAL_NAME)]
-    folders = [place[1] for place in parts if len(place) == 3 and place[0] == checkpoints]
-    numbers = [name.removeprefix("checkpoint-") for name in folders]
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    seal = re.compile(rf"{RunDir(Path()).checkpoints_dir.name}/checkpoint-([0-9]+)/{re.escape(SEAL_NAME)}")
+    return sorted(int(found[1]) for name in state.files if (found := seal.fullmatch(name)))
 
 
 def check_repository(run: RunDir, config: Config, *, resume: bool, started: bool = False) -> None:

@@ -4,8 +4,6 @@ The trainer writes a checkpoint file by file. The seal, which lists every file w
 and as an atomic file: a checkpoint without one, or with a file that differs from it, was cut off.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -14,11 +12,13 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from medtune.config.recipes import MAY_CHANGE
 from medtune.config.schema import Config
 from medtune.errors import DiskError, Option, RunDirError
+from medtune.model.packing import rows_checksum
 from medtune.records import EncodedRow, FileRecord
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import say
@@ -30,8 +30,6 @@ SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
 # The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
-
-
 _NAME = re.compile(r"checkpoint-[0-9]{1,12}")
 
 
@@ -51,14 +49,10 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
         section, name = key.split(".")
         values[section].pop(name)
     settings = json.dumps(values, sort_keys=True)
-    rows = hashlib.sha256()
-    for split in splits:
-        for row in split:
-            rows.update(json.dumps([row.input_ids, row.labels]).encode())
     return {
         "base": base,
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
-        "rows": rows.hexdigest(),
+        "rows": rows_checksum(chain(*splits)),
         "dtype": dtype,
     }
 

@@ -4,8 +4,6 @@ A plan changes neither the rows of a step nor its gradient: tokens per pass, whi
 backward pass, where their inputs wait, whether base weights stay packed, and where the embeddings sit.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +15,7 @@ from medtune.config.training import TrainingSection
 from medtune.errors import ModelError
 from medtune.model.packing import filled_up
 from medtune.model.quantization import AS_STORED, DEQUANTIZED
-from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelShape, TrainingPlan, predicted_peak
+from medtune.training.plan.peaks import GIB, ON_THEIR_WAY_OUT, Machine, ModelShape, TrainingPlan, peak_parts
 
 # Operations of matrix products that take as long as moving a byte: about 200 on a T4, A100 and H200 alike.
 OPERATIONS_PER_BYTE = 200
@@ -59,7 +57,7 @@ def plan_training(
     for plan in _candidates(shape, machine, training, _pass_sizes(training, largest_step, longest_row), optimizers):
         # A row over the budget gets a pass of its own, and every pass is filled up.
         widest = filled_up(max(plan.tokens_per_micro_batch, longest_row))
-        peak = predicted_peak(shape, machine, replace(plan, tokens_per_micro_batch=widest))
+        peak = peak_parts(shape, machine, replace(plan, tokens_per_micro_batch=widest)).total
         if peak > machine.limit:
             plan, peak = _offloaded(shape, machine, training, plan, widest, peak)
         plan = replace(plan, peak_bytes=peak, limit_bytes=machine.limit)
@@ -132,7 +130,7 @@ def _offloaded(
         if count > plan.checkpointed_layers or count * inputs > machine.host:
             break
         offloaded = replace(plan, offloaded_layers=count)
-        lower = predicted_peak(shape, machine, replace(offloaded, tokens_per_micro_batch=tokens))
+        lower = peak_parts(shape, machine, replace(offloaded, tokens_per_micro_batch=tokens)).total
         if lower <= machine.limit:
             return offloaded, lower
     return plan, peak

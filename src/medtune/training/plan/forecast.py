@@ -1,7 +1,5 @@
 """A training step planned for a GPU that need not be here, from a model's configuration: no weights are read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from medtune.model.adapters import attach_new_adapter, lift_adapter, resolve_ada
 from medtune.model.attention import varlen_fits
 from medtune.model.loading import model_without_weights, prepare_for_training
 from medtune.model.packing import filled_up
-from medtune.model.quantization import StorageFormat, storage_format
+from medtune.model.quantization import FORMATS, StorageFormat
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import torch_dtype
 from medtune.training.arguments import optimizer_names
@@ -70,7 +68,7 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) ->
     model = model_without_weights(path, dtype, config.model.base)
     model.requires_grad_(False)
     model = _attach(prepare_for_training(model, config.model.kbit_preparation), config)
-    head, storage = model.get_output_embeddings(), storage_format(config.model.quantization)
+    head, storage = model.get_output_embeddings(), FORMATS[config.model.quantization]
 
     def is_packed(module: nn.Module) -> bool:
         return storage.packed and module is not head and is_base_linear(module)

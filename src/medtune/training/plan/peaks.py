@@ -1,7 +1,5 @@
 """The peak of GPU memory in a training step, predicted part by part from a model's shape and a plan."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -79,11 +77,8 @@ class TrainingPlan:
         again = {0: "no layer", self.layers: f"all {self.layers} layers"}.get(
             self.checkpointed_layers, f"{self.checkpointed_layers} of {self.layers} layers"
         )
-        if self.offloaded_layers:
-            those = "" if self.offloaded_layers == self.checkpointed_layers else f"{self.offloaded_layers} "
-            from_host = f", {those}from inputs in host memory"
-        else:
-            from_host = ""
+        those = "" if self.offloaded_layers == self.checkpointed_layers else f"{self.offloaded_layers} "
+        from_host = f", {those}from inputs in host memory" if self.offloaded_layers else ""
         parts = [
             f"passes of up to {self.tokens_per_micro_batch:,} tokens",
             f"{again} computed again{from_host}",
@@ -120,19 +115,12 @@ class PeakParts:
         return int(steady + self.inputs + self.kept + self.moment)
 
 
-def predicted_peak(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> int:
-    """Peak bytes on the device: what is there now, gradients and optimiser, kept activations, the widest moment."""
-    return peak_parts(shape, machine, plan).total
-
-
 def peak_parts(shape: ModelShape, machine: Machine, plan: TrainingPlan) -> PeakParts:
     """The predicted peak of passes of `plan.tokens_per_micro_batch` tokens, part by part."""
     tokens, item = plan.tokens_per_micro_batch, shape.item
     dequantized = 0
-    if plan.weights == DEQUANTIZED:
+    if plan.weights == DEQUANTIZED or not shape.packed_layer_parameters:
         dequantized = (shape.packed_layer_parameters + shape.room_parameters) * shape.layers * item
-    elif not shape.packed_layer_parameters:
-        dequantized = shape.room_parameters * shape.layers * item
     kept_layers = shape.layers - plan.checkpointed_layers
     inputs = tokens * shape.hidden * item
     waiting = inputs * (plan.checkpointed_layers - plan.offloaded_layers)

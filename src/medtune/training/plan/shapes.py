@@ -1,7 +1,5 @@
 """What a plan needs to know of a model, read from its modules; none of its weights are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,10 +9,11 @@ from torch import nn
 from medtune.config.schema import Config
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.model.attention import spreads_key_heads
-from medtune.model.base_weights import room_for
+from medtune.model.base_weights import ROOM_MULTIPLE
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
 from medtune.model.fused.projections import joined_rank
-from medtune.model.quantization import is_packed, storage_format
+from medtune.model.packing import filled_up
+from medtune.model.quantization import FORMATS, is_packed
 from medtune.training.plan.peaks import ModelShape
 
 
@@ -55,7 +54,9 @@ def shape_of(
     is_movable = type(embeddings) is nn.Embedding and on_gpu and not tied
     embedding_bytes = embeddings.weight.numel() * embeddings.weight.element_size() if is_movable else 0
     counts = [module.in_features * module.out_features for module in linear]
-    fused = _fuses_layers(model, config)
+    # PEFT's own preparation lifts norms and embeddings to float32 and leaves the products to autocast.
+    lean = config.training.fused_adapters and config.model.kbit_preparation == "lean"
+    fused = lean and can_fuse_layers(model)
     groups = projection_groups(layers[0]) if fused else ()
     rooms = [_room_parameters(group) for group in groups]
     return ModelShape(
@@ -68,10 +69,10 @@ def shape_of(
         item=dtype.itemsize,
         layer_parameters=sum(counts) or 12 * text.hidden_size**2,
         packed_layer_parameters=sum(n for module, n in zip(linear, counts, strict=True) if is_packed(module)),
-        unpacking_bytes=storage_format(config.model.quantization).unpacking_bytes(dtype.itemsize),
+        unpacking_bytes=FORMATS[config.model.quantization].unpacking_bytes(dtype.itemsize),
         largest_group=2 * max(counts, default=0) + max(rooms, default=0),
         room_parameters=sum(rooms),
-        gate_up_room=room_for(joined_rank(groups[2])) if fused else 0,
+        gate_up_room=filled_up(joined_rank(groups[2]), ROOM_MULTIPLE) if fused else 0,
         head_parameters=text.vocab_size * text.hidden_size,
         adapter_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         embedding_bytes=embedding_bytes,
@@ -84,16 +85,10 @@ def _room_parameters(group: Sequence[Any]) -> int:
     """What `BaseWeights` holds for these projections beside their weights."""
     rank, inputs = joined_rank(group), int(group[0].in_features)
     outputs = sum(int(layer.out_features) for layer in group)
-    return (outputs + rank) * (inputs + room_for(rank)) - outputs * inputs
-
-
-def _fuses_layers(model: Any, config: Config) -> bool:
-    # PEFT's own preparation lifts norms and embeddings to float32 and leaves the products to autocast.
-    training = config.training
-    return training.fused_adapters and config.model.kbit_preparation == "lean" and can_fuse_layers(model)
+    return (outputs + rank) * (inputs + filled_up(rank, ROOM_MULTIPLE)) - outputs * inputs
 
 
 def is_base_linear(module: nn.Module) -> bool:
     """Whether `module` is a frozen linear layer of the base model."""
     # PEFT's two matrices are linear layers as well; they have few rows or columns.
-    return isinstance(module, nn.Linear) and not getattr(module, "weight", torch.empty(0)).requires_grad
+    return isinstance(module, nn.Linear) and not module.weight.requires_grad

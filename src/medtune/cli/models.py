@@ -1,0 +1,116 @@
+"""`medtune merge` and `medtune publish`: the tuned model in one piece, and on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtune.cli.options import Run, folder_option, open_run, say_next
+from medtune.runtime.process import prepare_process
+
+Repo = Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="The Hub's repository; made if need be.")]
+Private = Annotated[bool, typer.Option("--private", help="Make it private; a public one is refused.")]
+_MERGED_HELP = "Publish the model that `medtune merge` wrote there instead."
+Merged = Annotated[Path | None, typer.Option("--merged", metavar="DIR", help=_MERGED_HELP, callback=folder_option)]
+_BASE_HELP = "Hub id of a base model that was read from a folder."
+BaseModel = Annotated[str | None, typer.Option("--base-model", metavar="OWNER/NAME", help=_BASE_HELP)]
+_DRY_RUN_HELP = "Only show what would go up; needs no token, and writes nothing."
+DryRun = Annotated[bool, typer.Option("--dry-run", help=_DRY_RUN_HELP)]
+_EVALUATION_HELP = "Publish a model that was not evaluated."
+WithoutEvaluation = Annotated[bool, typer.Option("--without-evaluation", help=_EVALUATION_HELP)]
+_REPORT_HELP = "Leave out report.html, which holds test rows and answers."
+WithoutReport = Annotated[bool, typer.Option("--without-report", help=_REPORT_HELP)]
+_OVERWRITE_HELP = "Replace files that were edited there, or are not medtune's."
+Overwrite = Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE_HELP)]
+
+
+def merge(
+    run: Run,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="A new folder for the merged model.", callback=folder_option)
+    ],
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="bfloat16|float16|float32", help="What its weights are stored in.")
+    ] = "bfloat16",
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Whether to measure what merging changed; by itself where that takes minutes.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Merge the adapter into its base, and measure what that changes.
+
+    The base is the 16-bit one, the result a folder for transformers. A merge that is there already is only measured.
+    """
+    opened = open_run(run)
+    prepare_process()
+    from medtune.pipeline.merge import merge_stage
+    from medtune.pipeline.run import refresh_after_merge
+    from medtune.publishing.merge_record import merge_sentences
+    from medtune.runtime.terminal import harmless
+
+    record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
+    refresh_after_merge(opened)
+    from rich.console import Console
+
+    console = Console()
+    for sentence in merge_sentences(record, evaluated=opened.is_complete("tuned")):
+        console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
+    if record.measured is None or record.measured.within_bound:
+        can_publish = opened.is_complete("train") and opened.is_complete("compare")
+        say_next(to, [run, "--merged", to] if can_publish else [])
+    print(to)
+
+
+def publish(
+    run: Run,
+    repo: Repo,
+    private: Private = False,
+    merged: Merged = None,
+    base_model: BaseModel = None,
+    dry_run: DryRun = False,
+    without_evaluation: WithoutEvaluation = False,
+    without_report: WithoutReport = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Put the adapter, its card, scores and report on the Hub.
+
+    At the end it says how to load it. What the repository holds already is not sent again; the same command goes on
+    after a failure.
+    """
+    opened = open_run(run)
+    prepare_process()
+    from medtune.pipeline.run import refresh_report
+    from medtune.publishing import publish as publishing
+    from medtune.runtime.progress import say
+
+    wanted: dict[publishing.PublishOption, bool] = {
+        "without-evaluation": without_evaluation,
+        "without-report": without_report,
+        "overwrite": overwrite,
+    }
+    if not dry_run:
+        refresh_report(opened, again=False)
+    elif opened.is_complete("compare") and not opened.is_complete("report") and not without_report:
+        say(
+            "report.html is not there yet, or outdated: without --dry-run it is written first and goes along, with "
+            "test rows and answers, unless --without-report is given"
+        )
+    done = publishing.publish(
+        opened,
+        repo,
+        private=private,
+        merged=merged,
+        base_model=base_model,
+        dry_run=dry_run,
+        options=[name for name, given in wanted.items() if given],
+    )
+    if not dry_run:
+        say("to load it:")
+        print(done.python)
+        print(done.url)

@@ -1,0 +1,93 @@
+"""`medtune merge` and `medtune publish`: which options reach the work, and what is said after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from command_line import Medtune, command_runner
+from medtune.model.merging.record import MergeRecord
+from medtune.run_dir.directory import RunDir
+from report_runs import compared_run, write_merge
+
+
+@pytest.fixture
+def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
+    monkeypatch.chdir(tmp_path)
+    return command_runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return compared_run(tmp_path / "run")
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the work gets of one command."""
+    got: dict[str, Any] = {}
+
+    def publish(run: RunDir, repo: str, **options: Any) -> SimpleNamespace:
+        got.update(repo=repo, **options)
+        return SimpleNamespace(python="load()", url="https://hub/someone/tiny")
+
+    monkeypatch.setattr("medtune.publishing.publish.publish", publish)
+    return got
+
+
+def test_a_dry_run_passes_everything_on_and_writes_nothing(
+    medtune: Medtune, run: RunDir, published: dict[str, Any]
+) -> None:
+    result = medtune(
+        "publish", run.path, "--repo", "someone/tiny", "--merged", "out", "--base-model", "a/b", "--private",
+        "--without-evaluation", "--overwrite", "--dry-run",
+    )  # fmt: skip
+    assert (result.status, result.out) == (0, "")
+    assert published == {
+        "repo": "someone/tiny", "private": True, "merged": Path("out"), "base_model": "a/b", "dry_run": True,
+        "options": ["without-evaluation", "overwrite"],
+    }  # fmt: skip
+    assert "report.html is not there yet, or outdated" in result.err
+    assert not run.report_file.exists()
+
+
+def test_a_report_that_stays_out_is_not_spoken_of(medtune: Medtune, run: RunDir, published: dict[str, Any]) -> None:
+    result = medtune("publish", run.path, "--repo", "someone/tiny", "--without-report", "--dry-run")
+    assert (result.status, result.err) == (0, "")
+    assert published["options"] == ["without-report"]
+
+
+def test_what_is_published_says_how_to_load_it(
+    medtune: Medtune, run: RunDir, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshed: list[bool] = []
+    monkeypatch.setattr("medtune.pipeline.run.refresh_report", lambda run, again: refreshed.append(again))
+    result = medtune("publish", run.path, "--repo", "someone/tiny")
+    assert result.out == "load()\nhttps://hub/someone/tiny\n"
+    assert (published["private"], published["options"], published["dry_run"]) == (False, [], False)
+    assert refreshed == [False]
+
+
+@pytest.mark.parametrize(("option", "measure"), [(None, None), ("--measure", True), ("--no-measure", False)])
+def test_a_merge_says_where_it_is_and_what_comes_next(
+    medtune: Medtune, run: RunDir, monkeypatch: pytest.MonkeyPatch, option: str | None, measure: bool | None
+) -> None:
+    got: dict[str, Any] = {}
+
+    def merge(run: RunDir, to: Path, **options: Any) -> MergeRecord:
+        got.update(to=to, **options)
+        write_merge(run)
+        return replace(run.read_as(MergeRecord, run.merge_file), dtype=options["dtype"])
+
+    monkeypatch.setattr("medtune.pipeline.merge.merge_stage", merge)
+    monkeypatch.setattr("medtune.pipeline.run.refresh_after_merge", lambda run: None)
+    result = medtune("merge", run.path, "--to", "out", "--dtype", "float16", *([option] if option else []))
+    assert result.status == 0, result.err
+    assert got == {"to": Path("out"), "dtype": "float16", "measure": measure}
+    assert result.out.splitlines()[-1] == "out"
+    assert "next: medtune ask out " in result.err
+    assert f"medtune publish {run.path} --merged out --repo OWNER/NAME --dry-run" in result.err

@@ -1,0 +1,59 @@
+"""`medtune plan` and `medtune doctor`: what they refuse, and how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from command_line import Medtune, command_runner
+from llama_8b import write_llama_config
+from tiny_model import Tiny, write_rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder with config.json and nothing else."""
+    return write_llama_config(tmp_path_factory.mktemp("llama-3-8b"))
+
+
+@pytest.fixture
+def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+    return command_runner(monkeypatch, capsys)
+
+
+def test_bad_gpus_and_what_does_not_fit(folder, medtune):
+    for gpu, text in (("rtx", "--gpu rtx: unknown"), ("4", "training does not fit")):
+        result = medtune("plan", "llama3-8b-t4", "--gpu", gpu, "--set", f"model.base={folder}")
+        assert result.status == 2
+        assert text in result.err
+
+
+@pytest.fixture
+def own(tiny: Tiny, tmp_path: Path) -> list[str]:
+    """Overrides for a model and rows on this disk."""
+    rows = write_rows(tmp_path / "rows.csv")
+    given = [f"model.base={tiny.path}", f"data.source={rows}", "training.max_length=256"]
+    return [part for one in given for part in ("--set", one)]
+
+
+def lines(text: str, subject: str) -> list[str]:
+    return [line for line in text.splitlines() if line.split(": ")[1:2] == [subject]]
+
+
+def test_overrides_need_a_recipe(medtune):
+    for option in (("--set", "seed=1"), ("--run-dir", "x")):
+        result = medtune("doctor", *option)
+        assert result.status == 2
+        assert "belong to a recipe" in result.err
+
+
+def test_a_token_is_never_shown(medtune, own, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_verySecret")
+    # A user may have put it where it will be quoted.
+    result = medtune("doctor", "demo", *own, "--set", "evaluation.bertscore_model=./hf_verySecret")
+    assert result.status == 2
+    assert "***" in lines(result.out, "BERTScore")[0]
+    assert "hf_verySecret" not in result.out + result.err

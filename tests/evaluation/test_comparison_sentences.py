@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from comparisons import compare, control, of_rows, row
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.control_answers import DESCRIPTIONS
+from medtune.records import Comparison, ControlName, Lengths, Prediction, ReferenceLengths, Stratum, Verdict
+
+MakePredictions = Callable[..., list[Prediction]]
+MakePrediction = Callable[..., Prediction]
+
+
+# The verdict --------------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_comes_first_with_its_n_and_groups() -> None:
+    comparison = of_rows(
+        row("bleu", 5, 9),
+        row("rougeL", 0.2, 0.1, "worse"),
+        row("rouge1", 0.2, 0.3),
+        row("exact_match", 0, 0, "not distinguishable"),
+        row("perplexity", math.inf, math.inf, "undefined"),
+        row("compat_bleu", 0.05, 0.09, table="compat"),
+    )
+    assert reading_of(comparison).sentences[0] == (
+        "On 500 questions in 300 groups the tuned model, against the baseline, is better by BLEU and ROUGE-1 F1; "
+        "worse by ROUGE-L F1; not distinguishable by exact match; not comparable by perplexity "
+        "(Holm-corrected p < 0.05)."
+    )
+
+
+def test_what_is_unclear_says_how_far_it_is_from_clear() -> None:
+    unclear = row("bleu", 5, 5.25, "not distinguishable", rows_needed=12_345)
+    sentences = reading_of(of_rows(unclear, row("rouge1", 0.2, 0.2, "not distinguishable", rows_needed=999))).sentences
+    assert (
+        "BLEU differs by +0.25, 95 % interval [+0.15, +0.35], which 500 rows cannot tell from chance; a true "
+        "difference of that size would take about 12,345 rows to find."
+    ) in sentences
+    assert not any("999" in sentence for sentence in sentences)  # no headline metric
+    text = "\n".join(reading_of(of_rows(replace(unclear, rows_needed=None, ci95=None))).sentences)
+    assert "BLEU differs by +0.25, which 500 rows cannot tell from chance.\n" in text
+    assert "cannot tell from chance.\n" in "\n".join(reading_of(of_rows(replace(unclear, rows_needed=400))).sentences)
+    assert "cannot tell" not in "\n".join(reading_of(of_rows(row("bleu", 5, 9))).sentences)
+
+
+def test_files_are_named_without_an_article() -> None:
+    comparison = of_rows(row("bleu", 5, 9), row("perplexity", 9, 5), row("exact_match", 0, 0.5), names=("gpt", "mine"))
+    text = "\n".join(reading_of(comparison).sentences)
+    assert "300 groups mine, against gpt, is better by" in text
+    assert "mine gives the references' wording more probability" in text
+    assert "0 of gpt's and 250 of mine's 500 answers equal" in text
+    assert "baseline" not in text
+    assert "tuned" not in text
+
+
+# Controls -----------------------------------------------------------------------------------------------------------
+
+ALL_UNCLEAR = [
+    row(metric, 1, 1.1, "not distinguishable") for metric in ("bleu", "rougeL", "bertscore_f1", "perplexity")
+]
+
+
+@pytest.mark.parametrize("verdict", ["worse", "not distinguishable", "undefined"])
+def test_a_control_that_is_not_beaten_comes_first(verdict: Verdict) -> None:
+    lost = control(
+        "random_answer", row("bleu", 9, 8.5, verdict), row("rougeL", 0.2, 0.3), row("rouge2", 0.2, 0.1, "worse")
+    )
+    beaten = control("nearest_question", row("bleu", 7, 8.5), row("rougeL", 0.2, 0.3))
+    comparison = of_rows(*ALL_UNCLEAR, controls=(beaten, lost), lengths=cut_lengths(0.5, 0.5))
+    sentences = reading_of(comparison).sentences
+    assert sentences[1] == (
+        f"Tuning does not beat a random training answer of the same question type: BLEU 8.50 against 9.00 ({verdict})."
+    )
+    assert sentences[2] == (
+        "By every headline metric tuning beats the answer of the nearest training question of the same type (TF-IDF)."
+    )
+
+
+def test_every_control_that_is_not_beaten_is_named() -> None:
+    names: tuple[ControlName, ...] = ("few_shot", "random_answer", "nearest_question")
+    controls = tuple(control(name, row("bleu", 9, 8, "worse"), row("rougeL", 0.3, 0.2, "worse")) for name in names)
+    sentences = reading_of(of_rows(row("bleu", 5, 8), controls=controls)).sentences
+    for name, sentence in zip(names, sentences[1:4], strict=True):
+        assert sentence == (
+            f"Tuning does not beat {DESCRIPTIONS[name]}: BLEU 8.00 against 9.00 (worse), "
+            "ROUGE-L F1 0.2000 against 0.3000 (worse)."
+        )
+    assert not any("tuning beats" in sentence for sentence in sentences)
+
+
+def test_beaten_controls_are_listed() -> None:
+    names: tuple[ControlName, ...] = ("random_answer", "nearest_question")
+    controls = tuple(control(name, row("bleu", 2, 8), row("exact_match", 0, 0, "undefined")) for name in names)
+    sentences = reading_of(of_rows(row("bleu", 5, 8), controls=controls)).sentences
+    assert sentences[1] == (
+        "By every headline metric tuning beats a random training answer of the same question type and the answer of "
+        "the nearest training question of the same type (TF-IDF)."
+    )
+
+
+def test_the_ceiling_is_no_rival() -> None:
+    ceiling = control("cut_reference", row("bleu", 60, 8, "worse"), row("rougeL", 0.75, 0.2, "worse"))
+    sentences = reading_of(of_rows(row("bleu", 5, 8), controls=(ceiling,))).sentences
+    assert sentences[1] == (
+        "The ceiling under this cap, the reference answer itself, cut at the cap, scores BLEU 60.00 and "
+        "ROUGE-L F1 0.7500."
+    )
+    assert not any("beat" in sentence for sentence in sentences)
+
+
+def test_controls_without_a_headline_metric_are_judged_by_what_there_is() -> None:
+    lost = control("random_answer", row("rouge1", 0.3, 0.2, "worse"), row("compat_rouge1", 0.3, 0.2, table="compat"))
+    nothing = control("cut_reference")
+    sentences = reading_of(of_rows(row("rouge1", 0.1, 0.2), controls=(lost, nothing, control("few_shot")))).sentences
+    assert (
+        sentences[1]
+        == f"Tuning does not beat {DESCRIPTIONS['random_answer']}: ROUGE-1 F1 0.2000 against 0.3000 (worse)."
+    )
+    assert not any("ceiling" in sentence or "three worked" in sentence for sentence in sentences)
+
+
+# Warnings -----------------------------------------------------------------------------------------------------------
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    return [sentence for sentence in reading_of(comparison).sentences if sentence.startswith("Warning:")]
+
+
+def cut_lengths(before: float, after: float) -> dict[str, Lengths]:
+    return {"baseline": Lengths(10, 10, 1, 1 - before, before), "tuned": Lengths(10, 10, 1, 1 - after, after)}
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.0, False), (0.05, False), (0.0501, True), (0.658, True)])
+def test_a_cap_that_cuts_more_than_five_percent_of_the_references(share: float, warned: bool) -> None:
+    comparison = of_rows(row("bleu", 5, 9), references=ReferenceLengths(128, 200.0, 150.0, share))
+    expected = (
+        f"Warning: the cap of 128 new tokens cuts {share:.1%} of the references, so the overlap scores measure the cap "
+        "too; raise generation.max_new_tokens and evaluate again."
+    )
+    assert warnings(comparison) == ([expected] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("cut", "warned"),
+    [((0, 0), ""), ((1, 1), ""), ((2, 1), "the baseline,"), ((0, 2), "the tuned model,"), ((2, 20), "both")],
+)
+def test_the_cap_is_told_and_warned_of_above_five_percent(
+    make_prediction: MakePrediction, cut: tuple[int, int], warned: str
+) -> None:
+    sides = [
+        [
+            make_prediction(id=f"row-{i}", new_tokens=10 + i, finish_reason="length" if i < count else "stop")
+            for i in range(20)
+        ]
+        for count in cut
+    ]
+    comparison = compare(*sides)
+    text = "\n".join(reading_of(comparison).sentences)
+    assert f"cut {cut[0] / 20:.1%} of the answers before and {cut[1] / 20:.1%} after" in text
+    assert "Answers took 19.5 new tokens on average before and 19.5 after; the references have 4.0." in text
+    found = [warning for warning in warnings(comparison) if "of the answers" in warning]
+    assert bool(found) == bool(warned)
+    assert (warned or "").replace("both", "of the baseline and the tuned model,") in "".join(found)
+
+
+def test_few_groups() -> None:
+    for groups, wording in ((1, "1 group"), (29, "29 groups")):
+        (warning,) = warnings(of_rows(row("bleu", 5, 9, groups=groups)))
+        assert warning.startswith(f"Warning: the rows fall into {wording}, which is few for a bootstrap;")
+    assert warnings(of_rows(row("bleu", 5, 9, groups=30))) == []
+
+
+def test_leaks() -> None:
+    comparison = of_rows(row("bleu", 5, 9), leaking_rows={"question_exact": 5, "focus": 250})
+    free = Stratum("leak", "does not leak", 250, 100, {})
+    (warning,) = warnings(replace(comparison, strata=(free,)))
+    assert warning == (
+        "Warning: test rows share things with training rows (exact question 1.0% and focus 50.0% of the test "
+        "rows), so that remembering passes for answering; strata.json has the scores without them."
+    )
+    (warning,) = warnings(comparison)
+    assert warning.endswith("passes for answering; no test row is free of them.")
+    assert warnings(of_rows(row("bleu", 5, 9))) == []
+
+
+def test_warnings_precede_details() -> None:
+    comparison = of_rows(row("bleu", 5, 9), row("perplexity", 9, 5), references=ReferenceLengths(8, 9.0, 9.0, 0.5))
+    sentences = reading_of(comparison).sentences
+    assert sentences[1].startswith("Warning:")
+    assert sentences[2].startswith("Perplexity of the reference answers fell")
+
+
+def test_nothing_to_compare() -> None:
+    (sentence,) = reading_of(of_rows()).sentences
+    assert sentence.endswith("is no measure of medical correctness.")
+
+
+def test_the_readings_parts_are_its_sentences() -> None:
+    low = Lengths(10.0, 9.0, 1.0, 0.5, 0.5)
+    rows = (row("bleu", 5, 9), row("rougeL", 0.2, 0.3, "not distinguishable", groups=4))
+    comparison = of_rows(
+        *rows,
+        controls=(control("random_answer", row("bleu", 9.0, 5.0, "worse")),),
+        lengths={"baseline": low, "tuned": low},
+    )
+    reading = reading_of(comparison)
+    assert reading.sentences == [
+        *reading.verdict, *reading.controls, *reading.unclear, *reading.warnings, *reading.analysis, reading.limits,
+    ]  # fmt: skip
+    assert [len(part) for part in (reading.verdict, reading.controls, reading.unclear)] == [1, 1, 1]
+    assert all(warning.startswith("Warning: ") for warning in reading.warnings)
+    assert any("the cap cut more than 5%" in warning for warning in reading.warnings)
+    assert not [sentence for sentence in reading.analysis if sentence.startswith("Warning")]
+    assert reading.sentences[-1] == reading.limits

@@ -1,0 +1,72 @@
+"""The compare stage of a run whose answers are there: what it puts side by side, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medtune.errors import DataError, RunDirError
+from medtune.evaluation.result_files import read_comparison
+from medtune.pipeline.run import perform
+from medtune.run_dir.directory import RunDir
+from report_runs import audit, compared_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return compared_run(tmp_path / "run", settings=["evaluation.resamples=500"])
+
+
+def with_record(run: RunDir, **changes: object) -> RunDir:
+    """The run with another record of its controls stage."""
+    records = {**run.stage_records, "controls": {**run.stage_records["controls"], **changes}}
+    run.update_provenance(stages=records)
+    return RunDir(run.path)
+
+
+def test_it_compares_what_was_measured(run: RunDir) -> None:
+    before = read_comparison(run)
+    perform("compare", with_record(run, questions_with_fewer_examples=0), again=True)
+    after = read_comparison(RunDir(run.path))
+    assert [row.metric for row in after.rows] == [row.metric for row in before.rows]
+    assert [row.difference for row in after.rows] == [row.difference for row in before.rows]
+    assert after.scores == before.scores
+    assert list(after.lengths) == ["baseline", "tuned", "random_answer"]
+    (control,) = after.controls
+    assert control.name == "random_answer"
+    assert "perplexity" not in {row.metric for row in control.against_tuned}, "no model wrote it"
+    assert run.comparison_text_file.read_text(encoding="utf-8").startswith("# medtune:demo before and after tuning\n")
+
+
+def test_rows_that_leak_are_counted_and_a_stratum(run: RunDir) -> None:
+    leaking = {"question_exact": ["row-0", "row-3", "not-tested"], "focus": []}
+    run.write_json(run.audit_file, {**audit(12), "leaking_test_rows": leaking})
+    run.complete("data", {})
+    for stage in ("baseline", "train", "tuned", "controls"):
+        run.complete(stage, {})
+    perform("compare", RunDir(run.path))
+    comparison = read_comparison(RunDir(run.path))
+    assert comparison.leaking_rows == {"question_exact": 2}
+    assert 2 in {stratum.n for stratum in comparison.strata if stratum.kind != "question type"}
+
+
+def test_answers_to_other_rows_are_refused(run: RunDir) -> None:
+    lines = run.predictions_file("tuned").read_text(encoding="utf-8").splitlines()
+    run.predictions_file("tuned").write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
+    run.complete("tuned", {})
+    with pytest.raises(DataError, match="tuned"):
+        perform("compare", RunDir(run.path))
+
+
+def test_an_answer_to_no_test_row_is_named(run: RunDir) -> None:
+    for system in ("baseline", "tuned", "random_answer"):
+        file = run.predictions_file(system)
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows[0]["id"] = "elsewhere"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for stage in ("baseline", "tuned", "controls"):
+        run.complete(stage, {})
+    with pytest.raises(RunDirError, match="elsewhere is no row of the test split; evaluate that model again"):
+        perform("compare", RunDir(run.path))

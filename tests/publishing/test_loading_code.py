@@ -1,0 +1,59 @@
+"""The Python on a card runs as it is there, and asks as the run asked."""
+
+import ast
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+
+import pytest
+
+from medtune.model.loading import DEMO_MODEL
+from medtune.model.quantization import NF4, PLAIN
+from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
+from medtune.publishing.model_card import build_card
+
+
+def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
+    """As it stands there, in the run directory, with the folder of the base beside it."""
+    expected = finished_run.read_predictions("tuned")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```$", build_card(finished_run), re.M | re.S)
+    code = code.replace("What are the symptoms of gout ?", expected.question)
+    monkeypatch.chdir(finished_run.path)
+    code = code.replace(f'base = "{tiny.path.name}"', f"base = {str(tiny.path)!r}")
+    out = StringIO()
+    with redirect_stdout(out):
+        exec(compile(code, "card", "exec"), {})
+    assert out.getvalue().strip() == expected.prediction.strip()
+
+
+@pytest.mark.parametrize(("merged", "needed"), [(True, False), (False, True)])
+def test_only_an_adapter_needs_the_model_that_is_built_on_the_spot(merged, needed):
+    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, storage=NF4(), dtype="bfloat16")
+    assert ("build_demo_model" in loading_code(target, [], 8)) is needed
+
+
+def test_the_code_names_classes_and_settings_of_what_it_loads():
+    hub = loading_code(Target("owner/adapter", merged=False, base=None, storage=NF4(), dtype="float16"), [], 8)
+    assert (
+        "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer, BitsAndBytesConfig" in hub
+    )
+    assert "    bnb_4bit_compute_dtype=torch.float16,\n" in hub
+    assert 'from_pretrained("owner/adapter", dtype=torch.float16, device_map="auto", quantization_config=' in hub
+    plain = loading_code(
+        Target("owner/adapter", merged=False, base='my "base"', storage=PLAIN, dtype="bfloat16"), [], 8
+    )
+    assert "quantization" not in plain
+    assert 'base = "my \\"base\\""  # the folder that holds the base model' in plain
+    merged = loading_code(Target("owner/whole", merged=True, base=None, storage=NF4(), dtype="bfloat16"), [], 512)
+    assert "peft" not in merged
+    assert "quantization" not in merged
+    assert "max_new_tokens=512, do_sample=False" in merged
+    for code in (hub, plain, merged):
+        ast.parse(code)
+
+
+def test_the_question_is_asked_with_the_runs_system_line(finished_run, reconfigured):
+    question = {"role": "user", "content": QUESTION}
+    system = {"role": "system", "content": finished_run.config.data.system_prompt.strip()}
+    assert example_messages(finished_run) == [system, question]
+    assert example_messages(reconfigured(data={"system_prompt": " "})) == [question]
