@@ -1,8 +1,8 @@
 """How often the paired test errs, and how often its intervals hold the truth, in worlds whose truth is known.
 
-`python benchmarks/calibration.py [--worlds 1000]` prints, for each kind of group sizes and of scores and for each number
-of groups, the share of worlds without a difference in which the test finds one at 0.05, and the share whose interval
-holds zero: once for the paired bootstrap over groups of medtune 0.1.0, once for the test of today.
+`python benchmarks/calibration.py [--worlds 1000]` prints, for each kind of group sizes and of scores and for each
+number of groups, the share of worlds without a difference in which the test finds one at 0.05, and the share whose
+interval holds zero: once for the paired bootstrap over groups of medtune 0.1.0, once for the test of today.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def _skewed_scores(shape: tuple[int, ...], generator: np.random.Generator) -> Nu
 
 
 def _skewed_differences(shape: tuple[int, ...], generator: np.random.Generator) -> Numbers:
-    """Much better on a few topics and a little worse on most: a mean of zero, and no two systems that could be swapped."""
+    """Much better on a few topics and a little worse on most: systems with a mean of zero that cannot be swapped."""
     return generator.exponential(size=shape) - 1
 
 
@@ -147,7 +147,8 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=1000)
     count = parser.parse_args().worlds
     print(f"{count} worlds a cell; two simulation errors of 0.05 are {2 * (0.05 * 0.95 / count) ** 0.5:.3f}")
-    print("| sizes | scores | groups | found, 0.1.0 | found | covered, 0.1.0 | covered |\n| :-- | :-- | --: | --: | --: | --: | --: |")
+    print("| sizes | scores | groups | found, 0.1.0 | found | covered, 0.1.0 | covered |")
+    print("| :-- | :-- | --: | --: | --: | --: | --: |")
     for sizes in SIZES:
         for scores in SCORES:
             for groups in GROUPS:

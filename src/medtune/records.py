@@ -7,7 +7,9 @@ FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
 # What tuning has to beat: answers without tuning, on the same rows.
-ControlName = Literal["few_shot", "random_answer", "nearest_question", "cut_reference"]
+ControlName = Literal[
+    "few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"
+]  # fmt: skip
 SystemName = ModelName | ControlName
 # The metrics of the contract, and the forms that public write-ups use.
 MetricTable = Literal["standard", "compat"]

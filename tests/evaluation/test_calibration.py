@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from calibration import EXCHANGEABLE, GROUPS, SCORES, SIZES, Worlds, decide_by_bootstrap, decide_by_subsamples, rates
 from numpy.typing import NDArray
 
+from calibration import EXCHANGEABLE, GROUPS, SCORES, SIZES, Worlds, decide_by_bootstrap, decide_by_subsamples, rates
 from medtune.evaluation.metrics.bleu import BLEU
 from medtune.evaluation.metrics.perplexity import BITS_PER_BYTE, PERPLEXITY
 from medtune.evaluation.significance import SIGNIFICANCE_LEVEL, Subsamples
@@ -71,7 +71,7 @@ PairMaker = Callable[[np.random.Generator, Numbers], tuple[Numbers, Numbers]]
 
 
 def bleu_counts(generator: np.random.Generator, sizes: Numbers) -> tuple[Numbers, Numbers]:
-    """Sums by group of two systems' counts; on each topic each system is good or bad by chance, on all they are alike."""
+    """Sums by group of two systems' counts: on each topic each is good or bad by chance, on all they are alike."""
     references = np.array([generator.integers(20, 90, int(rows)).sum() for rows in sizes])
     systems = []
     for _ in range(2):

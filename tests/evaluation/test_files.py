@@ -101,7 +101,8 @@ def test_two_files(write: Write, make_predictions: MakePredictions, tmp_path: Pa
     written = json.loads(out.read_text(encoding="utf-8"))
     assert [row["metric"] for row in written] == list(rows)
     assert {"ci95", "p_value", "p_adjusted", "verdict"} <= set(written[0])
-    assert written[0]["ci95"] == list(rows["bleu"].ci95 or ())
+    assert written[0]["ci95"] is rows["bleu"].ci95 is None  # four rows
+    assert written[0]["detectable"] == rows["bleu"].detectable
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(

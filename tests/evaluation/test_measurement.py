@@ -184,8 +184,7 @@ def test_the_order_is_that_asked_for_and_companions_follow(make_predictions: Mak
 def test_intervals_split_groups_and_not_rows(make_prediction: Callable[..., Prediction]) -> None:
     """Three topics are answered in full and three not at all: a mean of 0.5 that might as well be 0 or 1."""
     rows = [
-        make_prediction("flu" if i % 6 < 3 else "cold", "flu", id=f"row-{i}", group=f"topic {i % 6}")
-        for i in range(96)
+        make_prediction("flu" if i % 6 < 3 else "cold", "flu", id=f"row-{i}", group=f"topic {i % 6}") for i in range(96)
     ]
     grouped = scored(rows, metrics=("exact_match",))["exact_match"]
     assert (grouped.value, grouped.n, grouped.groups, grouped.ci95) == (0.5, 96, 6, (0.0, 1.0))

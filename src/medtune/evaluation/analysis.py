@@ -40,6 +40,8 @@ def _read_perplexity(row: ComparisonRow, names: tuple[str, str]) -> str:
     smaller, larger = sorted((row.baseline, row.tuned))
     # Without a factor where one side overflowed: the ratio of a number and infinity is neither.
     factor = f", by a factor of {larger / smaller:.2f}" if smaller > 0 and math.isfinite(larger) else ""
+    if row.verdict not in ("better", "worse"):  # nothing rose that chance explains
+        return f"{name} went from {before} to {after}{factor}, which is not told from chance."
     verb, likelihood = ("fell", "more") if row.difference < 0 else ("rose", "less")
     return (
         f"{name} {verb} from {before} to {after}{factor}: {names[1]} gives the references' wording {likelihood} "
@@ -58,17 +60,8 @@ def _parts(comparison: Comparison, side: ModelName) -> BleuParts | None:
 
 def _read_bleu_parts(before: BleuParts, after: BleuParts) -> str:
     """Split BLEU = brevity penalty * geometric mean of precisions into what length and what phrase match did."""
-    changes = [round(new - old, 1) for old, new in zip(before.precisions, after.precisions, strict=True)]
-    if not any(changes):
-        course = "did not change"
-    elif all(change >= 0 for change in changes):
-        course = "rose"
-    elif all(change <= 0 for change in changes):
-        course = "fell"
-    else:
-        course = "moved unevenly"
     sentence = (
-        f"In BLEU, the precisions of 1- to 4-grams {course} ({_percents(before)} before, {_percents(after)} after), "
+        f"In BLEU, the precisions of 1- to 4-grams went from {_percents(before)} to {_percents(after)}, "
         f"the brevity penalty went from {before.brevity_penalty:.3f} to {after.brevity_penalty:.3f} (1 is none), and "
         f"the answers' length from {before.length_ratio:.2f} to {after.length_ratio:.2f} times the references'"
     )
@@ -103,6 +96,8 @@ def _read_words_and_meaning(rows: Mapping[str, ComparisonRow]) -> str:
         for row, gloss in ((words, " (shared words in order)"), (meaning, " (words compared by an encoder's vectors)"))
     )
     course = {"better": 1, "worse": -1}
+    if not (words.is_primary and meaning.is_primary):
+        return f"{moves}."
     return f"{moves}: {_CONCLUSIONS[course.get(words.verdict, 0), course.get(meaning.verdict, 0)]}."
 
 

@@ -32,7 +32,7 @@ MOST_PRIMARY = 3
 
 
 def primary_metrics(metrics: Sequence[str], named: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Those of `metrics` on which a verdict rests: the ones `named`, or else the usual ones, or else the first three."""
+    """Those of `metrics` on which a verdict rests: the ones `named`, else the usual ones, else the first three."""
     found = tuple(name for name in (_USUAL_PRIMARY if named is None else named) if name in metrics)
     return found or tuple(metrics[:MOST_PRIMARY])
 
@@ -50,7 +50,8 @@ def compare_measured(
 
     Both have their rows in the same order. The verdict rests on the metrics in `primary` (`primary_metrics` says which
     if it is None): their p-values are Holm-corrected, and their intervals are as wide as the correction asks. All other
-    rows are descriptive. `margins` replaces the metrics' own margins of equivalence. Raises DataError as `require_comparable_scores` does.
+    rows are descriptive. `margins` replaces the metrics' own margins of equivalence. Raises DataError as
+    `require_comparable_scores` does.
     """
     after = {rows.name: rows for rows in tuned}
     require_comparable_scores(
@@ -62,9 +63,7 @@ def compare_measured(
     families = [rows.name for rows in baseline if rows.metric.companion_of not in {other.name for other in baseline}]
     tested = primary_metrics(families, primary)
     margins = margins or {}
-    pairs = [
-        _Pair(rows, after[rows.name], subsamples, margins.get(rows.name, rows.metric.margin)) for rows in baseline
-    ]
+    pairs = [_Pair(rows, after[rows.name], subsamples, margins.get(rows.name, rows.metric.margin)) for rows in baseline]
     p_values = [pair.p_value if pair.name in tested else math.nan for pair in pairs]
     return [
         pair.judged(p, adjusted, level, len(tested)) if pair.name in tested else pair.described()

@@ -8,17 +8,18 @@ from medtune.evaluation.analysis import analyse
 from medtune.evaluation.control_answers import CEILING
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
+    format_confidence,
     format_count,
     format_difference,
     format_interval,
     format_value,
+    listed,
     metric_label,
 )
-from medtune.evaluation.significance import FEW_GROUPS
+from medtune.evaluation.headline import CUT_SHARE_WARNING, headline
+from medtune.evaluation.significance import FEW_GROUPS, fewest_groups
 from medtune.records import Comparison, ComparisonRow, Control, Verdict
 
-# Above this share of cut references or answers, overlap scores measure the cap as much as the model.
-CUT_SHARE_WARNING = 0.05
 LIMITS = (
     "These scores measure similarity to the reference answers: overlap rewards the references' register and stock "
     "phrases, and is no measure of medical correctness."
@@ -29,6 +30,7 @@ LIMITS = (
 class Reading:
     """A comparison in plain sentences, by subject; any part but `limits` may be empty."""
 
+    headline: str
     verdict: tuple[str, ...]
     controls: tuple[str, ...]
     unclear: tuple[str, ...]
@@ -39,13 +41,22 @@ class Reading:
     @property
     def sentences(self) -> list[str]:
         """All of them, most important first."""
-        return [*self.verdict, *self.controls, *self.unclear, *self.warnings, *self.analysis, self.limits]
+        return [
+            self.headline,
+            *self.verdict,
+            *self.controls,
+            *self.unclear,
+            *self.warnings,
+            *self.analysis,
+            self.limits,
+        ]
 
 
 def reading_of(comparison: Comparison) -> Reading:
     """The reading in its parts, each entry a sentence or two."""
     names = _with_article(comparison.names[0]), _with_article(comparison.names[1])
     return Reading(
+        headline=headline(comparison),
         verdict=tuple(_read_verdict(comparison)),
         controls=tuple(_read_controls(comparison.controls)),
         unclear=tuple(_read_unclear(comparison.rows)),
@@ -55,40 +66,55 @@ def reading_of(comparison: Comparison) -> Reading:
     )
 
 
+_PHRASES: dict[Verdict, str] = {
+    "better": "better by",
+    "worse": "worse by",
+    "equivalent": "equivalent by",
+    "cannot tell": "not to be told apart by",
+    "too few groups": "not tested, for want of groups, by",
+    "undefined": "not comparable by",
+}
+
+
 def _read_verdict(comparison: Comparison) -> list[str]:
-    rows = [row for row in comparison.rows if row.table == "standard"]
+    """The verdict by each primary metric, and what it does not cover."""
+    rows = [row for row in comparison.rows if row.is_primary]
     if not rows:
         return []
     before, after = map(_with_article, comparison.names)
     where = f"On {format_count(rows[0].n, 'question')} in {format_count(rows[0].groups, 'group')}"
     parts = []
-    words: dict[Verdict, str] = {
-        "better": "better by",
-        "worse": "worse by",
-        "not distinguishable": "not distinguishable by",
-        "undefined": "not comparable by",
-    }
-    for verdict, phrase in words.items():
+    for verdict, phrase in _PHRASES.items():
         if metrics := [metric_label(row.metric) for row in rows if row.verdict == verdict]:
-            parts.append(f"{phrase} {_listed(metrics)}")
-    return [f"{where} {after}, against {before}, is {'; '.join(parts)} (Holm-corrected p < 0.05)."]
+            parts.append(f"{phrase} {listed(metrics)}")
+    tests = "p < 0.05" if len(rows) == 1 else f"p < 0.05 after Holm's correction for {len(rows)} primary metrics"
+    return [
+        f"{where} {after}, against {before}, is {'; '.join(parts)} (sign-flip test over groups, {tests}). "
+        "All other metrics are descriptive: each has a 95 % interval by itself, and no verdict."
+    ]
 
 
 def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
-    """For every headline metric without a verdict: the difference, its interval, and the n that it would take."""
+    """For every primary metric without a difference that is shown: its interval, and what this test can find."""
     sentences = []
-    for row in _headline(rows):
-        if row.verdict != "not distinguishable":
+    for row in rows:
+        if row.verdict not in ("cannot tell", "equivalent"):
             continue
-        interval = f", 95 % interval {format_interval(row.metric, row.ci95)}" if row.ci95 else ""
-        needed = ""
-        if row.rows_needed is not None and row.rows_needed > row.n:
-            needed = f"; a true difference of that size would take about {row.rows_needed:,} rows to find"
         label, difference = metric_label(row.metric), format_difference(row.metric, row.difference)
-        sentences.append(
-            f"{label[0].upper()}{label[1:]} differs by {difference}{interval}, "
-            f"which {format_count(row.n, 'row')} cannot tell from chance{needed}."
-        )
+        interval = ""
+        if row.interval:
+            interval = f", {format_confidence(row.confidence)} interval {format_interval(row.metric, row.interval)}"
+        sentence = f"{label[0].upper()}{label[1:]} differs by {difference}{interval}, "
+        if row.verdict == "equivalent":
+            sentence += f"which is within the margin of ± {row.margin:g}."
+        else:
+            sentence += f"which {format_count(row.n, 'row')} cannot tell from chance"
+            if row.detectable is not None:
+                sentence += f"; they would show a true difference of {format_value(row.metric, row.detectable)}"
+            if row.rows_needed is not None and row.rows_needed > row.n:
+                sentence += f", and one of that size would take about {row.rows_needed:,} rows"
+            sentence += "."
+        sentences.append(sentence)
     return sentences
 
 
@@ -96,11 +122,11 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
     """Controls that tuning did not beat come first, those that it beats by every headline metric last."""
     lost, beaten, ceilings = [], [], []
     for control in controls:
-        if not (rows := _headline(control.against_tuned)):
+        if not (rows := _compared(control.against_tuned)):
             continue
         unbeaten = [row for row in rows if row.verdict != "better"]
         if control.name == CEILING:
-            figures = _listed([f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)}" for row in rows])
+            figures = listed([f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)}" for row in rows])
             ceilings.append(f"The ceiling under this cap, {control.description}, scores {figures}.")
         elif unbeaten:
             figures = ", ".join(
@@ -111,18 +137,14 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
             lost.append(f"Tuning does not beat {control.description}: {figures}.")
         else:
             beaten.append(control.description)
-    beats = [f"By every headline metric tuning beats {_listed(beaten)}."] if beaten else []
+    beats = [f"By every primary metric tuning beats {listed(beaten)}."] if beaten else []
     return lost + beats + ceilings
 
 
 def _warnings(comparison: Comparison) -> list[str]:
     warnings = []
     rows = comparison.rows
-    if rows and rows[0].groups < FEW_GROUPS:
-        warnings.append(
-            f"Warning: the rows fall into {format_count(rows[0].groups, 'group')}, which is few for a bootstrap; take "
-            "intervals and p-values as rough, and test on more topics."
-        )
+    warnings += _group_warnings(comparison)
     references = comparison.references
     if references is not None and references.share_over_cap > CUT_SHARE_WARNING:
         warnings.append(
@@ -134,10 +156,30 @@ def _warnings(comparison: Comparison) -> list[str]:
         free = any(stratum.value == "does not leak" for stratum in comparison.strata)
         where = "strata.json has the scores without them" if free else "no test row is free of them"
         warnings.append(
-            f"Warning: test rows share things with training rows ({_listed(shares)} of the test rows), so that "
+            f"Warning: test rows share things with training rows ({listed(shares)} of the test rows), so that "
             f"remembering passes for answering; {where}."
         )
     return warnings + _cap_warnings(comparison)
+
+
+def _group_warnings(comparison: Comparison) -> list[str]:
+    """Say so where few groups, or a few large ones, carry the intervals."""
+    groups, primary = comparison.groups, [row for row in comparison.rows if row.is_primary]
+    if groups is None or not primary:
+        return []
+    if groups.groups < fewest_groups(len(primary)):
+        return [
+            f"Warning: {format_count(groups.groups, 'independent group')} of rows cannot carry a verdict on "
+            f"{format_count(len(primary), 'primary metric')}; test on at least {fewest_groups(len(primary))} topics."
+        ]
+    if groups.effective >= FEW_GROUPS:
+        return []
+    largest = f"; the largest, {groups.largest}, holds {groups.largest_share:.0%} of the rows" if groups.largest else ""
+    return [
+        f"Warning: {format_count(groups.groups, 'group')} of rows count as {groups.effective:.0f} of equal size"
+        f"{largest}. The verdict holds its level, but where differences are skewed, intervals of so few groups cover "
+        "92 to 95 % and not 95 %; test on more topics."
+    ]
 
 
 def _cap_warnings(comparison: Comparison) -> list[str]:
@@ -155,17 +197,9 @@ def _cap_warnings(comparison: Comparison) -> list[str]:
     ]
 
 
-def _headline(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
-    """The headline metrics among the standard ones of `rows`; all of those where none was measured."""
-    standard = [row for row in rows if row.table == "standard"]
-    return [row for row in standard if row.metric in HEADLINE_METRICS] or standard
-
-
-def _listed(items: Sequence[str]) -> str:
-    if len(items) < 2:
-        return "".join(items)
-    separator = "; " if any("," in item for item in items) else ", "
-    return f"{separator.join(items[:-1])} and {items[-1]}"
+def _compared(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """The primary metrics, or the headline ones of a comparison that has none."""
+    return [row for row in rows if row.is_primary] or [row for row in rows if row.metric in HEADLINE_METRICS]
 
 
 def _with_article(name: str) -> str:

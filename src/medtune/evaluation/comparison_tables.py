@@ -13,6 +13,7 @@ from rich.text import Text
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     escape_markdown,
+    format_confidence,
     format_count,
     format_difference,
     format_interval,
@@ -23,7 +24,10 @@ from medtune.evaluation.formatting import (
 from medtune.evaluation.metrics import metric_named
 from medtune.records import Comparison, ComparisonRow, Score, StratumMetric, Verdict
 
-_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not distinguishable": "dim", "undefined": "yellow"}
+_STYLES: dict[Verdict, str] = {
+    "better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "dim", "too few groups": "yellow",
+    "descriptive": "dim", "undefined": "yellow",
+}  # fmt: skip
 _NAME_WIDTH = 10  # columns that carry a file's name must leave room for the others
 
 
@@ -65,13 +69,20 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     systems = [Text("\n".join(wrap(name, _NAME_WIDTH))) for name in (before, after)]
     table = _new_table(title[0].upper() + title[1:], "metric", *systems, "difference")
     # The one column that may take two lines: with perplexities of many digits eighty columns are not enough.
-    table.add_column("95 % interval", justify="right")
+    table.add_column("interval", justify="right")
     table.add_column("", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row), Text(_word(row, console), style=_STYLES[row.verdict]))
     console.print(table)
-    if any(row.verdict == "not distinguishable" for row in rows):
-        console.print("unclear: not distinguishable from no difference at this n", style="dim", highlight=False)
+    tested = [row for row in rows if row.is_primary]
+    if tested:
+        widest = format_confidence(max(row.confidence for row in tested))
+        note = (
+            f"Rows with a verdict are primary: intervals of up to {widest}, as Holm's correction asks."
+            if (len(tested) > 1)
+            else "The row with a verdict is primary."
+        )
+        console.print(f"{note} The others are descriptive, at 95 %.", style="dim", highlight=False)
     if comparison.controls:
         _print_systems(comparison, console)
 
@@ -133,12 +144,12 @@ def _cells(row: ComparisonRow) -> list[str]:
     values = [format_value(row.metric, value) for value in (row.baseline, row.tuned)]
     # A companion such as `bertscore_f1_rescaled` follows the metric whose name it repeats.
     metric = row.metric.replace(f"{metric_named(row.metric).companion_of}_", "  ")
-    return [metric, *values, format_difference(row.metric, row.difference), format_interval(row.metric, row.ci95)]
+    return [metric, *values, format_difference(row.metric, row.difference), format_interval(row.metric, row.interval)]
 
 
 def _word(row: ComparisonRow, console: Console) -> str:
-    if row.verdict in ("undefined", "not distinguishable"):
-        return row.verdict.replace("not distinguishable", "unclear")
+    if row.verdict not in ("better", "worse"):
+        return "" if row.verdict == "descriptive" else row.verdict
     if console.options.ascii_only:
         return ("up, " if row.difference > 0 else "down, ") + row.verdict
     return ("↑ " if row.difference > 0 else "↓ ") + row.verdict

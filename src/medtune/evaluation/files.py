@@ -64,7 +64,7 @@ def compare_predictions(
         rows=tuple(compare_measured(first_measured, second_measured, drawn, names)),
         scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
         lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
-        groups=group_sizes([row.group for row in grouped]),
+        groups=group_sizes(groups),
         names=names,
     )
     _write(out, [asdict(row) for row in comparison.rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,19 @@ def format_interval(metric: str, interval: tuple[float, float] | None, *, signed
         return "-"
     write = format_difference if signed else format_value
     return f"[{write(metric, interval[0])}, {write(metric, interval[1])}]"
+
+
+def format_confidence(confidence: float) -> str:
+    """Write a confidence in percent, with a decimal where it needs one: `95 %`, `98.3 %`."""
+    return f"{100 * confidence:.1f}".removesuffix(".0") + " %"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items as a sentence has them, with semicolons where an item holds a comma."""
+    if len(items) < 2:
+        return "".join(items)
+    separator = "; " if any("," in item for item in items) else ", "
+    return f"{separator.join(items[:-1])} and {items[-1]}"
 
 
 def format_p(p_value: float | None) -> str:

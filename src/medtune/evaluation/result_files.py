@@ -79,7 +79,11 @@ def write_comparison(run: RunDir, comparison: Comparison, markdown: str) -> None
         },
     )
     run.write_json(run.controls_file, {control.name: _control_to_json(control) for control in comparison.controls})
-    strata = {"leaking_rows": comparison.leaking_rows, "strata": [asdict(stratum) for stratum in comparison.strata]}
+    strata = {
+        "leaking_rows": comparison.leaking_rows,
+        "groups": asdict(comparison.groups) if comparison.groups else None,
+        "strata": [asdict(stratum) for stratum in comparison.strata],
+    }
     run.write_json(run.strata_file, strata)
     run.write_json(run.comparison_file, [asdict(row) for row in comparison.rows])
     run.write_text(run.comparison_text_file, markdown)
@@ -100,13 +104,20 @@ def _comparison_from_json(run: RunDir) -> dict[str, Any]:
     lengths = run.read_json(run.lengths_file)
     models: tuple[ModelName, ...] = get_args(ModelName)
     return {
-        "rows": run.read_json(run.comparison_file),
+        "rows": [_row_from_json(row) for row in run.read_json(run.comparison_file)],
         "scores": {name: run.read_scores(name) for name in models},
         "references": lengths.pop("references"),
         "lengths": lengths,
         "controls": [_control_from_json(*control) for control in run.read_json(run.controls_file).items()],
         **run.read_json(run.strata_file),
     }
+
+
+def _row_from_json(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as this version has it; medtune 0.1.0 tested every metric, and had another word for "cannot tell"."""
+    if row["verdict"] == "not distinguishable":
+        row["verdict"] = "cannot tell"
+    return {"interval": row["ci95"], **row}
 
 
 def _control_to_json(control: Control) -> dict[str, Any]:
@@ -119,5 +130,5 @@ def _control_to_json(control: Control) -> dict[str, Any]:
 
 
 def _control_from_json(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    rows = [{"baseline": row.pop("control"), **row} for row in values["against_tuned"]]
+    rows = [_row_from_json({"baseline": row.pop("control"), **row}) for row in values["against_tuned"]]
     return {"name": name, **values, "against_tuned": rows}

@@ -11,7 +11,7 @@ from medtune.publishing.report.training_charts import draw_learning_rate, draw_l
 from medtune.records import ComparisonRow, Prediction
 from medtune.run_dir.directory import RunDir
 
-_MARKERS = {"better": "o", "worse": "s", "not distinguishable": "o", "undefined": "D"}
+_MARKERS = {"better": "o", "worse": "s"}
 
 
 def figures(run: RunDir) -> dict[str, str]:
@@ -51,7 +51,8 @@ def draw_differences(rows: Sequence[ComparisonRow]) -> Chart | None:
         colour = COLOURS[{"better": "tuned", "worse": "worse"}.get(row.verdict, "muted")]
         face = colour if row.verdict in ("better", "worse") else COLOURS["surface"]
         axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
-        axes.plot(middle, place, marker=_MARKERS[row.verdict], markersize=7, color=colour, markerfacecolor=face)
+        marker = _MARKERS.get(row.verdict, "o")
+        axes.plot(middle, place, marker=marker, markersize=7, color=colour, markerfacecolor=face)
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     axes.set_xlim(-1.08, 1.08)
     axes.set_ylim(-0.6, len(shown) - 0.4)

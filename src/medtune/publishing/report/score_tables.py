@@ -27,7 +27,10 @@ _MOST_STRATA = 80
 _VERDICTS: dict[Verdict, str] = {
     "better": "● better",
     "worse": "■ worse",
-    "not distinguishable": "○ not distinguishable",
+    "equivalent": "≈ equivalent",
+    "cannot tell": "○ cannot tell",
+    "too few groups": "◇ too few groups",
+    "descriptive": "",
     "undefined": "◇ not comparable",
 }
 
@@ -63,7 +66,7 @@ def verdict_cell(verdict: Verdict) -> Cell:
 
 def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
     """Both models by metric: values, difference, interval, p after Holm's correction, verdict."""
-    head = ("Metric", "Baseline", "Tuned", "Difference", "95 % interval", "p, Holm", "Verdict")
+    head = ("Metric", "Baseline", "Tuned", "Difference", "Interval", "p, Holm", "Verdict")
     return make_table(
         caption,
         head,
@@ -73,7 +76,7 @@ def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
                 format_value(row.metric, row.baseline),
                 format_value(row.metric, row.tuned),
                 format_difference(row.metric, row.difference),
-                format_interval(row.metric, row.ci95),
+                format_interval(row.metric, row.interval),
                 format_p(row.p_adjusted),
                 verdict_cell(row.verdict),
             )

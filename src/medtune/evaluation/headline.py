@@ -1,0 +1,107 @@
+"""The sentence that a hurried reader takes home, from baseline, controls, cap, power and the number of trainings."""
+
+from collections.abc import Sequence
+
+from medtune.evaluation.control_answers import CEILING
+from medtune.evaluation.formatting import format_value, listed, metric_label
+from medtune.evaluation.significance import fewest_groups
+from medtune.records import Comparison, ComparisonRow, Control, ControlName, Verdict
+
+# Above this share of cut references or answers, overlap scores measure the cap as much as the model.
+CUT_SHARE_WARNING = 0.05
+_RIVALS: dict[ControlName, str] = {
+    "random_answer": "a random training answer",
+    "nearest_question": "the answer of the nearest training question",
+    "few_shot": "the untouched model with three worked examples in its prompt",
+    "retrieval": "the untouched model with the nearest training answers in its prompt",
+}
+# What each rival shows if it is not beaten, most damning first.
+_STYLE: tuple[ControlName, ...] = ("random_answer",)
+_NO_USE: tuple[ControlName, ...] = ("nearest_question", "retrieval", "few_shot")
+
+
+def headline(comparison: Comparison) -> str:
+    """One sentence on what tuning did, and where it applies what limits it: the cap, and a single training."""
+    rows = [row for row in comparison.rows if row.is_primary]
+    sentence = _verdict_sentence(comparison, rows)
+    if any(row.verdict in ("better", "worse", "equivalent") for row in rows):
+        sentence += _limits(comparison)
+    return sentence
+
+
+def rivals_ahead(comparison: Comparison) -> dict[ControlName, list[ComparisonRow]]:
+    """The controls, apart from the ceiling, that beat the tuned model by a primary metric, with these rows."""
+    ahead = {control.name: _by(control, "worse") for control in comparison.controls if control.name != CEILING}
+    return {name: rows for name, rows in ahead.items() if rows}
+
+
+def _verdict_sentence(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
+    before, after = (name if name not in ("baseline", "tuned model") else f"the {name}" for name in comparison.names)
+    by = {verdict: [metric_label(row.metric) for row in rows if row.verdict == verdict] for verdict in _VERDICTS}
+    if not rows or len(by["undefined"]) == len(rows):
+        return "No verdict: the scores cannot be compared."
+    if by["too few groups"]:
+        return (
+            f"No verdict: {rows[0].groups} independent groups of rows can show nothing; a test over "
+            f"{len(rows)} primary metrics takes at least {fewest_groups(len(rows))}."
+        )
+    if by["better"] and by["worse"]:
+        return f"Mixed: {after} is better than {before} by {listed(by['better'])}, and worse by {listed(by['worse'])}."
+    if by["worse"]:
+        return f"Tuning hurt: {after} is worse than {before} by {listed(by['worse'])}."
+    if by["better"]:
+        return _improved(comparison, rows, by["better"], (before, after))
+    if len(by["equivalent"]) == len(rows):
+        margins = listed([f"{metric_label(row.metric)} ± {row.margin:g}" for row in rows])
+        return f"No difference that matters: {after} and {before} are equivalent within the margins ({margins})."
+    return (
+        f"Cannot tell: this test set shows no difference between {after} and {before}, and would miss one "
+        f"smaller than {_detectable(rows)}."
+    )
+
+
+_VERDICTS: tuple[Verdict, ...] = ("better", "worse", "equivalent", "cannot tell", "too few groups", "undefined")
+
+
+def _improved(
+    comparison: Comparison, rows: Sequence[ComparisonRow], metrics: Sequence[str], names: tuple[str, str]
+) -> str:
+    before, after = names
+    ahead = rivals_ahead(comparison)
+    if style := next((_RIVALS[name] for name in _STYLE if name in ahead), None):
+        return f"It learned the style, not the content: it beats {before}, but {style} scores higher."
+    beats = f"{after} beats {before} by {listed(metrics)}"
+    if rival := next((_RIVALS[name] for name in _NO_USE if name in ahead), None):
+        return f"Tuning helped, but less than a simpler way: {beats}, but {rival} scores higher."
+    unclear = [
+        _RIVALS[control.name]
+        for control in comparison.controls
+        if control.name in _RIVALS and _by(control, "cannot tell", "equivalent")
+    ]
+    every = "all" if len(metrics) == len(rows) else f"{len(metrics)} of {len(rows)}"
+    helped = f"Tuning helped: {beats}" + (f" ({every} primary metrics)" if len(rows) > 1 else "")
+    if unclear:
+        return f"{helped}, but is not shown to beat {unclear[0]}."
+    return f"{helped}" + (", and beats every control." if comparison.controls else ".")
+
+
+def _by(control: Control, *verdicts: Verdict) -> list[ComparisonRow]:
+    """The primary rows of a control with these verdicts on the tuned model."""
+    return [row for row in control.against_tuned if row.is_primary and row.verdict in verdicts]
+
+
+def _detectable(rows: Sequence[ComparisonRow]) -> str:
+    found = [
+        f"{format_value(row.metric, row.detectable)} ({metric_label(row.metric)})"
+        for row in rows
+        if row.detectable is not None and row.verdict == "cannot tell"
+    ]
+    return listed(found) if found else "an unknown size"
+
+
+def _limits(comparison: Comparison) -> str:
+    share = comparison.lengths["tuned"].share_at_cap if "tuned" in comparison.lengths else None
+    cut = f" The cap cut {share:.0%} of its answers." if share is not None and share > CUT_SHARE_WARNING else ""
+    # Two files of answers may come from anywhere; a run is one training.
+    one = " One training: another seed may score differently." if comparison.names[1] == "tuned model" else ""
+    return cut + one
