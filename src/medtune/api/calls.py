@@ -32,7 +32,7 @@ def run(
     stopped.
 
     >>> run = medtune.run("demo", overrides={"training.max_steps": 3})
-    >>> print(run.comparison.reading[0])
+    >>> print(run.comparison.reading[1])
     On ... questions in ... groups the tuned model, against the baseline, ...
     >>> events = []
     >>> medtune.run("demo", overrides={"training.max_steps": 3}, resume=True, progress=events.append) == run

