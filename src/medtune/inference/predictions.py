@@ -71,7 +71,7 @@ def predict(
     kept = partial.plan(_origin(loaded, rows, config, batch_size))
     plan = None if kept is None else _restore_plan(kept, partial, len(rows))
     if weights is None:
-        weights = prepare_inference(loaded.model, loaded.dtype, plan and plan.weights)
+        weights = prepare_inference(loaded.model, loaded.dtype, plan.weights if plan else None)
     if plan is None:
         plan = _make_plan(loaded.model, weights, rows, config, batch_size)
         partial.begin(asdict(plan))
