@@ -192,10 +192,13 @@ def test_a_nearest_row_of_the_own_group_makes_way_for_the_next() -> None:
     assert retrieved(ungrouped, [replace(ASKED, group="")], 1)["test-0"] == ["near-0"]
 
 
-def test_a_nearest_row_that_does_not_fit_makes_way_for_the_next() -> None:
-    sizes = {"near-0": 11, "near-1": 10, "near-2": 10, "near-3": 10, "near-4": 10}
-    assert retrieved(NEAR, [ASKED], 1, sizes=sizes, room=10.0)["test-0"] == ["near-1"]
-    assert len(retrieved(NEAR, [ASKED], 2, sizes=sizes, room=20.0)["test-0"]) == 2
+def test_the_nearest_row_gets_room_first_and_what_does_not_fit_makes_way() -> None:
+    sizes = {"near-0": 11, "near-1": 10, "near-2": 9, "near-3": 9, "near-4": 1}
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=30.0)["test-0"] == ["near-2", "near-1", "near-0"]
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=20.0)["test-0"] == ["near-2", "near-0"]
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=21.0)["test-0"] == ["near-1", "near-0"]
+    assert retrieved(NEAR, [ASKED], 2, sizes=sizes, room=10.0)["test-0"] == ["near-1"]
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=12.0)["test-0"] == ["near-4", "near-0"]
     # No row can be an example that `turn_tokens` has no number for, and none fits where there is no room.
     assert retrieved(NEAR, [ASKED], 2, sizes={"near-4": 1})["test-0"] == ["near-4"]
     assert retrieved(NEAR, [ASKED], 2, sizes=sizes, room=-5.0)["test-0"] == []

@@ -7,7 +7,6 @@ the nearest ones up instead of tuning, or as well.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
@@ -77,10 +76,12 @@ def worked_examples(
     test row's id to the tokens that its examples may take together; each gets a third of it at the most.
     """
     eligible = rows_by_type([row for row in train if turn_tokens(row) is not None])
-    return {
-        row.id: _first_that_fit(_from_random_place(eligible, row, seed), row, turn_tokens, room[row.id] / EXAMPLES)
-        for row in test
-    }
+    chosen = {}
+    for row in test:
+        share = room[row.id] / EXAMPLES
+        candidates = (other for other in _from_random_place(eligible, row, seed) if (turn_tokens(other) or 0) <= share)
+        chosen[row.id] = _first_that_fit(candidates, row, turn_tokens, room[row.id], EXAMPLES)
+    return chosen
 
 
 def nearest_examples(
@@ -93,30 +94,25 @@ def nearest_examples(
 ) -> dict[str, list[QAPair]]:
     """For each test row's id up to `most` of the nearest training rows of its type, none of its own group.
 
-    The nearest comes last, next to the question. `turn_tokens` and `room` are those of `worked_examples`; each row gets
-    an equal share of the room, and one that takes more makes way for the next.
+    The nearest comes last, next to the question, and is the first to get room: one that takes more than is left makes
+    way for the next. `turn_tokens` and `room` are those of `worked_examples`.
     """
-    return {
-        row.id: _first_that_fit(nearest.ranked(row), row, turn_tokens, room[row.id] / most, most)[::-1] for row in test
-    }
+    return {row.id: _first_that_fit(nearest.ranked(row), row, turn_tokens, room[row.id], most)[::-1] for row in test}
 
 
 def _first_that_fit(
-    candidates: Iterable[QAPair],
-    row: QAPair,
-    turn_tokens: Callable[[QAPair], int | None],
-    share: float,
-    most: int = EXAMPLES,
+    candidates: Iterable[QAPair], row: QAPair, turn_tokens: Callable[[QAPair], int | None], room: float, most: int
 ) -> list[QAPair]:
-    """The first candidates that can be examples for `row`, of other groups, of `share` tokens each at the most."""
-    others = (
-        other
-        for other in candidates
-        if (not row.group or other.group != row.group)
-        and (tokens := turn_tokens(other)) is not None
-        and tokens <= share
-    )
-    return list(islice(others, most))
+    """The first candidates of other groups than that of `row` that can be examples, and fit in `room` together."""
+    chosen: list[QAPair] = []
+    for other in candidates:
+        if len(chosen) == most:
+            break
+        tokens = turn_tokens(other)
+        if tokens is not None and tokens <= room and not (row.group and other.group == row.group):
+            chosen.append(other)
+            room -= tokens
+    return chosen
 
 
 def _from_random_place(by_type: Mapping[str, list[QAPair]], row: QAPair, seed: int) -> list[QAPair]:
