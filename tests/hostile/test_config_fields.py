@@ -101,6 +101,8 @@ FIELDS: list[tuple[str, str, str]] = [
     ("evaluation.metrics", "bleu", f"{LIST}, got 'bleu'"),
     ("evaluation.metrics", "[]", "must hold at least 1 item, got []"),
     ("evaluation.controls", "few_shot", f"{LIST}, got 'few_shot'"),
+    ("evaluation.retrieved", "0", f"{AT_LEAST_1}, got 0"),
+    ("evaluation.retrieved", "9", "input should be less than or equal to 8, got 9"),
     ("evaluation.resamples", "499", "input should be greater than or equal to 500, got 499"),
     ("evaluation.resamples", "100001", "input should be less than or equal to 100000, got 100001"),
     ("evaluation.bertscore_model", "''", f"{NO_TEXT}, got ''"),
@@ -108,7 +110,7 @@ FIELDS: list[tuple[str, str, str]] = [
 # What several keys make together, and what a list or a section holds; then all lines.
 TOGETHER: list[tuple[str, str]] = [
     ("evaluation.metrics=[meteor]", "evaluation.metrics.0: must be 'bleu', … or 'perplexity', got 'meteor'"),
-    ("evaluation.controls=[magic]", "evaluation.controls.0: must be 'few_shot', … 'cut_reference', got 'magic'"),
+    ("evaluation.controls=[magic]", "evaluation.controls.0: must be 'few_shot', … or 'tuned_retrieval', got 'magic'"),
     ("training.report_to=[x]", "training.report_to.0: must be 'tensorboard', 'wandb' or 'trackio', got 'x'"),
     ("lora.targets=['']", f"lora.targets.0: {NO_TEXT}, got ''"),
     ("data.split={validation: 0.4, test: 0.8}",
