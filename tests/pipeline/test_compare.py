@@ -63,7 +63,7 @@ def test_a_control_is_told_with_its_worked_examples(run: RunDir) -> None:
     with pytest.raises(
         RunDirError, match=r"stages\.tuned\.tuned_retrieval: questions_with_fewer_examples: field required"
     ):
-        perform("compare", RunDir(run.path))
+        perform("compare", RunDir(run.path), again=True)
 
 
 def test_rows_that_leak_are_counted_and_a_stratum(run: RunDir) -> None:
