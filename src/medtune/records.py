@@ -6,7 +6,7 @@ from typing import Any, Literal
 FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
-# What tuning has to beat: answers without tuning, on the same rows.
+# Other answers to the same rows: without tuning, which tuning has to beat, and `tuned_retrieval`.
 ControlName = Literal[
     "few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"
 ]  # fmt: skip
@@ -203,7 +203,7 @@ class ReferenceLengths:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """An answer without tuning, on the same rows: its scores, and the tuned model against it.
+    """Other answers to the same rows: their scores, and the tuned model against them.
 
     In `against_tuned` the control takes the place of the baseline.
     """

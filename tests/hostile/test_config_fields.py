@@ -104,6 +104,8 @@ FIELDS: list[tuple[str, str, str]] = [
     ("evaluation.primary", "[]", "must hold at least 1 item, got []"),
     ("evaluation.margins", "0.1", "input should be a valid dictionary, got 0.1"),
     ("evaluation.resamples", "199", "input should be greater than or equal to 200, got 199"),
+    ("evaluation.retrieved", "0", f"{AT_LEAST_1}, got 0"),
+    ("evaluation.retrieved", "9", "input should be less than or equal to 8, got 9"),
     ("evaluation.resamples", "100001", "input should be less than or equal to 100000, got 100001"),
     ("evaluation.bertscore_model", "''", f"{NO_TEXT}, got ''"),
 ]  # fmt: skip

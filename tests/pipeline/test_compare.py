@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from medtune.errors import DataError, RunDirError
+from medtune.evaluation.control_answers import DESCRIPTIONS
 from medtune.evaluation.result_files import read_comparison
 from medtune.pipeline.run import perform
 from medtune.run_dir.directory import RunDir
@@ -38,6 +40,30 @@ def test_it_compares_what_was_measured(run: RunDir) -> None:
     assert control.name == "random_answer"
     assert "perplexity" not in {row.metric for row in control.against_tuned}, "no model wrote it"
     assert run.comparison_text_file.read_text(encoding="utf-8").startswith("# medtune:demo before and after tuning\n")
+
+
+def test_a_control_is_told_with_its_worked_examples(run: RunDir) -> None:
+    """Of few-shot the record is that of runs which knew no other control with examples."""
+    config = run.config_file.read_text(encoding="utf-8").replace("- random_answer", "- few_shot\n  - tuned_retrieval")
+    run.config_file.write_text(config.replace("retrieved: 3", "retrieved: 5"), encoding="utf-8")
+    run = RunDir(run.path)
+    for name in ("few_shot", "tuned_retrieval"):
+        folder = run.predictions_file(name).parent
+        shutil.copytree(run.predictions_file("random_answer").parent, folder)
+    run.complete("tuned", {"tuned_retrieval": {"questions_with_fewer_examples": 2, "batch_size": 1}})
+    run.complete("controls", {"questions_with_fewer_examples": 0})
+    perform("compare", RunDir(run.path))
+    told = [control.description for control in read_comparison(RunDir(run.path)).controls]
+    assert told == [
+        DESCRIPTIONS["few_shot"],
+        f"{DESCRIPTIONS['tuned_retrieval']} (k = 5; 2 of 12 questions left room for fewer)",
+    ]
+    run = RunDir(run.path)
+    run.complete("tuned", {"tuned_retrieval": {}})
+    with pytest.raises(
+        RunDirError, match=r"stages\.tuned\.tuned_retrieval: questions_with_fewer_examples: field required"
+    ):
+        perform("compare", RunDir(run.path), again=True)
 
 
 def test_rows_that_leak_are_counted_and_a_stratum(run: RunDir) -> None:

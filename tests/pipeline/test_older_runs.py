@@ -91,6 +91,22 @@ def test_a_stopped_training_goes_on_and_ends_as_the_other_did(older: Path) -> No
     assert all(finished.is_complete(name) for name in STAGE_NAMES)
 
 
+def test_one_made_with_the_default_of_then_goes_on_with_its_own_controls(
+    older: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe names none, and the default has gained some since."""
+    then = ["few_shot", "random_answer", "nearest_question", "cut_reference"]
+    recipe = Path("recipe.yaml").read_text(encoding="utf-8")
+    Path("recipe.yaml").write_text(recipe.replace('"controls": ["random_answer"], ', ""), encoding="utf-8")
+    pinned = Path("complete/config.yaml")
+    listed = "".join(f"  - {name}\n" for name in then)
+    pinned.write_text(pinned.read_text(encoding="utf-8").replace("  - random_answer\n", listed), encoding="utf-8")
+    finished = run(load_recipe("recipe.yaml"), Path("complete"), resume=True)
+    assert "complete: goes on with the controls that it was made with (few_shot, " in capfd.readouterr().err
+    assert [control.name for control in read_comparison(finished).controls] == then
+    assert all(finished.is_complete(name) for name in STAGE_NAMES)
+
+
 def test_its_merge_is_known_and_made_again(older: Path, capfd: pytest.CaptureFixture[str]) -> None:
     finished = RunDir.open(Path("complete"))
     record = merge_stage(finished, Path("merged"), dtype="float32", measure=False)

@@ -1,6 +1,7 @@
 """The whole job, its stages and what comes before them as functions; runs that are there."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, overload
 
@@ -12,6 +13,7 @@ from medtune.config.schema import Config
 from medtune.errors import ConfigError
 from medtune.records import ModelName, Score, SystemName
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import controls_of
 from medtune.runtime.progress import Listener
 
 StrPath = str | os.PathLike[str]
@@ -98,13 +100,14 @@ def evaluate(
 ) -> dict[str, Score] | dict[SystemName, dict[str, Score]]:
     """Answer and score the test rows with the base model, or the tuned one: metric → score.
 
-    With "controls", those of every answer without tuning: control → metric → score. What is complete is read, and
-    what was interrupted is resumed. Raises MedtuneError.
+    With "controls", those of every answer without tuning: control → metric → score. With "tuned", the model answers
+    with the nearest training answers in its prompt too, and `Run.scores("tuned_retrieval")` has the scores. What is
+    complete is read, and what was interrupted is resumed. Raises MedtuneError.
 
     >>> medtune.evaluate("runs/by-hand", "baseline")["bleu"].n
     8
     >>> sorted(medtune.evaluate("runs/by-hand", "controls"))
-    ['cut_reference', 'few_shot', 'nearest_question', 'random_answer']
+    ['cut_reference', 'few_shot', 'nearest_question', 'random_answer', 'retrieval']
     >>> medtune.evaluate("runs/by-hand", "tuned")["bleu"].ci95
     (..., ...)
     """
@@ -118,7 +121,7 @@ def evaluate(
         perform(model, directory)
         if model != "controls":
             return directory.read_scores(model)
-        names: tuple[SystemName, ...] = directory.config.evaluation.controls
+        names: Sequence[SystemName] = controls_of("controls", directory.config.evaluation.controls)
         return {name: directory.read_scores(name) for name in names}
 
 

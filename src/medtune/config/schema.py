@@ -143,11 +143,13 @@ class EvaluationSection(Section):
     )  # fmt: skip
     """Metrics of the comparison."""
     controls: Annotated[tuple[ControlName, ...], Field(strict=False)] = (
-        "few_shot", "random_answer", "nearest_question", "cut_reference",
+        "few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval",
     )  # fmt: skip
-    """Answers without tuning, scored on the same rows: the untouched base with three worked examples in its
-    prompt, a random training answer of the same question type, the answer of the nearest training question, and the
-    reference cut at the cap."""
+    """Other answers, scored on the same rows: the untouched base with three worked examples in its prompt, a random
+    training answer of the same question type, the answer of the nearest training question, the reference cut at the
+    cap, and the untouched base and the tuned model, each with the nearest training answers in its prompt."""
+    retrieved: Annotated[int, Field(ge=1, le=8)] = 3
+    """How many of the nearest training questions, with their answers, `retrieval` and `tuned_retrieval` get."""
     primary: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1, max_length=3)] = USUAL_PRIMARY
     """The metrics, three at most, on which the verdict rests: Holm's correction goes over these, and all others are
     descriptive. Unless named, those of perplexity, rougeL and bertscore_f1 that are measured, or else the first three

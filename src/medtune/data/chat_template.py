@@ -81,7 +81,7 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     (text,) = _render(tokenizer, ([*system, *turns], True))
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
-        fix = "leave few_shot out of evaluation.controls"
+        fix = "leave few_shot out of evaluation.controls, and retrieval and tuned_retrieval"
         raise ModelError(tokenizer.name_or_path, "its chat template cannot render worked examples", fix)
     return pieces
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.analysis import analyse
-from medtune.evaluation.control_answers import CEILING
+from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_confidence,
@@ -119,15 +119,17 @@ def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def _read_controls(controls: Sequence[Control]) -> list[str]:
-    """Controls that tuning did not beat come first, those that it beats by every headline metric last."""
-    lost, beaten, ceilings = [], [], []
+    """Controls that tuning did not beat come first, then those that it beats by every headline metric."""
+    lost, beaten, others = [], [], []
     for control in controls:
         if not (rows := _compared(control.against_tuned)):
             continue
         unbeaten = [row for row in rows if row.verdict != "better"]
         if control.name == CEILING:
             figures = listed([f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)}" for row in rows])
-            ceilings.append(f"The ceiling under this cap, {control.description}, scores {figures}.")
+            others.append(f"The ceiling under this cap, {control.description}, scores {figures}.")
+        elif control.name == ON_TOP:
+            others += _read_on_top(control.description, rows)
         elif unbeaten:
             figures = ", ".join(
                 f"{metric_label(row.metric)} {format_value(row.metric, row.tuned)} against "
@@ -138,7 +140,22 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
         else:
             beaten.append(control.description)
     beats = [f"By every primary metric tuning beats {listed(beaten)}."] if beaten else []
-    return lost + beats + ceilings
+    return lost + beats + others
+
+
+def _read_on_top(description: str, rows: Sequence[ComparisonRow]) -> list[str]:
+    """What retrieval adds to tuning, where it adds anything: of these rows the control is the `baseline`."""
+    gains = [
+        f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)} against "
+        f"{format_value(row.metric, row.tuned)}"
+        for row in rows
+        if row.verdict == "worse"
+    ]
+    if not gains:
+        return []
+    losses = [metric_label(row.metric) for row in rows if row.verdict == "better"]
+    but = f", but is worse by {listed(losses)}" if losses else ""
+    return [f"Retrieval on top of tuning adds: {description} scores {listed(gains)} without them{but}."]
 
 
 def _warnings(comparison: Comparison) -> list[str]:

@@ -20,7 +20,7 @@ _NAMED = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A frozen base model. `choices` maps device, dtype and attention to what was chosen and why.
+    """A frozen base model; `model` may have an adapter. `choices` maps device, dtype and attention to choices.
 
     `identity` tells it from any other base, also where `revision`, its commit on the Hub, is None.
     """

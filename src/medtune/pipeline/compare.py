@@ -14,6 +14,7 @@ from medtune.evaluation.result_files import read_measured, write_comparison
 from medtune.evaluation.significance import Subsamples, group_sizes
 from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import stage_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,13 @@ class _Leaking:
     """What the comparison needs of an audit: ids of test rows by what they share with training rows."""
 
     leaking_test_rows: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """What a stage recorded of a control with worked examples."""
+
+    questions_with_fewer_examples: int
 
 
 def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
@@ -83,10 +91,8 @@ def _compare(run_dir: RunDir) -> Comparison:
 def _compare_control(
     run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], subsamples: Subsamples
 ) -> Control:
-    scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
-    if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):
-        description += f" ({fewer} of {subsamples.group_of_row.size} questions left room for fewer)"
-    evaluation = run_dir.config.evaluation
+    scores, evaluation = run_dir.read_scores(name), run_dir.config.evaluation
+    description = DESCRIPTIONS[name] + _examples_told(run_dir, name, int(subsamples.group_of_row.size))
     rows = compare_measured(
         measured,
         common_metrics(tuned, scores),
@@ -96,6 +102,21 @@ def _compare_control(
         margins=evaluation.margins,
     )
     return Control(name, description, scores, tuple(rows))
+
+
+def _examples_told(run_dir: RunDir, name: ControlName, questions: int) -> str:
+    """In brackets, how many worked examples a control was given, where that is not in its description."""
+    told = []
+    if name in ("retrieval", "tuned_retrieval"):
+        told.append(f"k = {run_dir.config.evaluation.retrieved}")
+        fewer = run_dir.recorded(stage_of(name), name, _Examples).questions_with_fewer_examples
+    elif name == "few_shot":
+        fewer = run_dir.recorded("controls", "questions_with_fewer_examples", int)
+    else:
+        fewer = 0
+    if fewer:
+        told.append(f"{fewer} of {questions} questions left room for fewer")
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _tested_rows(run_dir: RunDir, predictions: list[Prediction]) -> list[QAPair]:

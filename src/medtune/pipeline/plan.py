@@ -10,6 +10,7 @@ from medtune.data.prompts import PromptRenderer
 from medtune.data.sources import DEMO_SOURCE
 from medtune.data.training_rows import encode_for_training
 from medtune.errors import MedtuneError, ModelError
+from medtune.evaluation.control_answers import WRITTEN
 from medtune.inference.batch_size import AnswersForecast, forecast_answers, seconds_to_answer
 from medtune.model.loaded import renderer_of
 from medtune.model.loading import resolve_base
@@ -29,7 +30,8 @@ ASSUMED_PROMPT = 256
 class RowSizes:
     """What a plan needs to know of the rows, in tokens, and where that is from.
 
-    `tokens` are those of the whole training; that and `questions` are None where the rows were not read.
+    `tokens` are those of the whole training; that and `questions` are None where the rows were not read. Besides, the
+    questions are answered so many times `after_examples`, as the controls that a model writes.
     """
 
     largest_step: int
@@ -38,6 +40,7 @@ class RowSizes:
     origin: str
     tokens: int | None = None
     questions: int | None = None
+    after_examples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes
         origin=f"from {len(rows):,} training rows of {config.data.source}",
         tokens=sum(lengths[i] for step in steps_of(len(rows), training, config.seed) for i in step),
         questions=min(len(split.test), config.evaluation.max_examples or len(split.test)),
+        after_examples=len(WRITTEN.intersection(config.evaluation.controls)),
     )
 
 

@@ -147,9 +147,11 @@ def _answer_time(found: Forecast, rows: RowSizes) -> str:
         return "answers' time: no estimate; without a static cache the host sets the pace"
     if found.answer_seconds is None:
         return "answers' time: no estimate; it needs the number of test rows and the GPU's rates"
+    times = f" of {2 + rows.after_examples} times, {rows.after_examples} of them after worked examples"
     return (
-        f"answers' time, an estimate: {duration(found.answer_seconds)} at most for {rows.questions:,} questions, once; "
-        "every answer taken to be as long as generation.max_new_tokens"
+        f"answers' time, an estimate: {duration(found.answer_seconds)} at most for {rows.questions:,} questions, "
+        f"once{times if rows.after_examples else ' of 2 times'}; every answer taken to be as long as "
+        "generation.max_new_tokens"
     )
 
 

@@ -9,15 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medtune.config.recipes import changed_keys, read_config
+from medtune.config.recipes import changed_keys, continued, read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text
-from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, SystemName
+from medtune.records import FileRecord, QAPair, Score, SplitName, SystemName
 from medtune.run_dir.artefacts import RunArtefacts
 from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
 from medtune.run_dir.provenance import add_record, changed_texts, check_records, find_damage, is_cut_off
+from medtune.runtime.progress import say
 from medtune.storage.reading import check_type, describe_file
 from medtune.storage.writing import clear_leftovers, is_leftover
 
@@ -54,9 +55,18 @@ class RunDir(RunArtefacts):
         run.check(config, resume=resume)
         if unused := run._is_unused():
             run.provenance_file.unlink(missing_ok=True)
+        else:
+            config = run._continued(config)
         if unused or run.config != config:  # in what may change
             run._write_config(config)
         return run
+
+    def _continued(self, config: Config) -> Config:
+        kept = continued(self.config, config)
+        if kept != config:
+            controls = ", ".join(kept.evaluation.controls)
+            say(f"{self.path}: goes on with the controls that it was made with ({controls}); the default has more now")
+        return kept
 
     def check(self, config: Config, *, resume: bool) -> None:
         """Raises what `create` would, and makes nothing."""
@@ -180,7 +190,7 @@ class RunDir(RunArtefacts):
         Comes last: the record is the proof that the stage ended. Stages that were made from an earlier version of its
         artefacts are complete no longer.
         """
-        files = stage_named(stage).artefacts(self, self._controls_of(stage))
+        files = stage_named(stage).artefacts(self, self.config.evaluation.controls)
         self._forget("provenance")  # as in `update_provenance`
         self._write_provenance({"stages": add_record(self.stage_records, stage, cost, self.path, files)})
 
@@ -193,10 +203,7 @@ class RunDir(RunArtefacts):
         record = self.stage_records.get(stage)
         if record is None:
             return None
-        return find_damage(record, self.path, stage_named(stage).files(self, self._controls_of(stage)))
-
-    def _controls_of(self, stage: StageName) -> tuple[ControlName, ...]:
-        return self.config.evaluation.controls if stage == "controls" else ()
+        return find_damage(record, self.path, stage_named(stage).files(self, self.config.evaluation.controls))
 
     def edited_texts(self, stage: StageName) -> list[str]:
         """Texts for people, of a stage that has ended, that someone has edited."""

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medtune.config.recipes import changed_keys, load_for_source, load_recipe, read_config, recipe_name, shipped_recipes
+from medtune.config.recipes import (
+    changed_keys,
+    continued,
+    load_for_source,
+    load_recipe,
+    read_config,
+    recipe_name,
+    shipped_recipes,
+)  # fmt: skip
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config, DataSection
 from medtune.config.training import TrainingSection
@@ -219,6 +227,21 @@ def test_changed_keys_name_the_key_and_both_values() -> None:
         "model.device_map.: None → 'cpu'",
         "model.revision: None → 'main'",
     ]
+
+
+def test_a_default_that_gained_controls_is_no_change() -> None:
+    old = load_recipe("demo", ["evaluation.controls=[few_shot, random_answer, nearest_question, cut_reference]"])
+    new = load_recipe("demo", ["seed=3"])
+    assert len(new.evaluation.controls) > len(old.evaluation.controls)
+    assert changed_keys(old, new) == ["seed: 0 → 3"]
+    kept = continued(old, new)
+    assert kept.evaluation == old.evaluation
+    assert kept.seed == 3
+    assert continued(new, new) == new
+    assert continued(new, old) == old
+    assert len(changed_keys(new, old)) == 2
+    fewer = load_recipe("demo", ["evaluation.controls=[few_shot]"])
+    assert continued(fewer, new) == new
 
 
 def test_reading_back_a_damaged_config(recipe: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
-from medtune.config.schema import Config, parse_config
+from medtune.config.schema import Config, EvaluationSection, parse_config
 from medtune.errors import ConfigError, Option, Problem, show_value
+from medtune.records import ControlName
 
 # `key.path=value` as text, with a YAML value, or values by their dotted keys or in sections.
 Overrides = Iterable[str] | Mapping[str, Any]
@@ -96,9 +97,22 @@ MAY_CHANGE = frozenset(
 )
 
 
+# The default of medtune 0.1.0. What a later default names besides is no choice of the user's.
+_FIRST_CONTROLS: tuple[ControlName, ...] = ("few_shot", "random_answer", "nearest_question", "cut_reference")
+
+
+def continued(old: Config, new: Config) -> Config:
+    """`new` as a run that was made with `old` goes on with it: where only the default gained controls, without them."""
+    if (old.evaluation.controls, new.evaluation.controls) != (_FIRST_CONTROLS, EvaluationSection().controls):
+        return new
+    evaluation = new.evaluation.model_copy(update={"controls": old.evaluation.controls})
+    return new.model_copy(update={"evaluation": evaluation})
+
+
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Dotted keys whose values differ and may not, as `key: old → new`."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    before = _flatten(old.model_dump(mode="json"))
+    after = _flatten(continued(old, new).model_dump(mode="json"))
     keys = sorted(before.keys() | after.keys())
     return [
         f"{key}: {before.get(key)!r} → {after.get(key)!r}"

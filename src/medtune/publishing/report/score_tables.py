@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from medtune.evaluation.control_answers import CEILING
+from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_difference,
@@ -18,7 +18,7 @@ from medtune.evaluation.metrics import metric_named
 from medtune.publishing.public_names import without_paths
 from medtune.publishing.report.charts import token_counts
 from medtune.publishing.report.reading_run import HumanRatings, ReportData
-from medtune.records import Comparison, ComparisonRow, Score, Verdict
+from medtune.records import Comparison, ComparisonRow, ControlName, Score, Verdict
 from medtune.runtime.terminal import one_line
 
 # A source may name as many question types as it has rows.
@@ -33,6 +33,8 @@ _VERDICTS: dict[Verdict, str] = {
     "descriptive": "",
     "undefined": "◇ not comparable",
 }
+# What else a control is for than to be beaten.
+_NO_RIVALS: dict[ControlName, str] = {CEILING: "ceiling: ", ON_TOP: "on top of tuning: "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,8 @@ def control_table(comparison: Comparison) -> Table:
             # The ceiling is no rival: nobody expects to beat the reference with itself.
             verdict = against.get(metric) if control.name != CEILING else None
             cells.append(Cell(f"{value}\ntuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
-        rows.append([f"ceiling: {control.description}" if control.name == CEILING else control.description, *cells])
-    return make_table(
-        "Answers without tuning, on the same questions", ("Answers of", *map(metric_label, metrics)), rows
-    )
+        rows.append([_NO_RIVALS.get(control.name, "") + control.description, *cells])
+    return make_table("Controls, on the same questions", ("Answers of", *map(metric_label, metrics)), rows)
 
 
 def _score(scores: Mapping[str, Score], metric: str) -> str:
