@@ -2,6 +2,9 @@
 (() => {
   // A phone shows an answer a screen.
   const PAGE = matchMedia("(max-width: 40rem)").matches ? 5 : 10;
+  // More than this, and a text begins with its first lines alone; as in the examples above.
+  const LONG_CHARACTERS = 240;
+  const LONG_LINES = 6;
   const byId = (id) => document.getElementById(id);
   const status = byId("browser-status");
   let rows = [];
@@ -55,10 +58,17 @@
     const text = make("p", "text", row[name] || "(empty answer)");
     if (row.cut[name]) text.append(`… (${row.cut[name].toLocaleString("en")} characters in all)`);
     text.dir = "auto";
-    text.tabIndex = 0;
-    text.setAttribute("role", "region");
-    text.setAttribute("aria-label", `${label}, question ${row.n}`);
     box.append(title, detail, text);
+    if (row[name].length > LONG_CHARACTERS || row[name].split("\n").length > LONG_LINES + 1) {
+      const more = make("input", "more");
+      more.type = "checkbox";
+      more.id = `more-${row.n}-${name}-row`;
+      const shown = make("label", "", "Show more");
+      shown.append(make("span", "hidden-text", ` of the ${label.toLowerCase()}, question ${row.n}`));
+      shown.htmlFor = more.id;
+      text.before(more);
+      text.after(shown);
+    }
     return box;
   };
 
