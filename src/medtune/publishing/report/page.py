@@ -60,19 +60,19 @@ def _drawn(chart: Chart) -> dict[str, Any]:
 
 
 def _panels(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
-    """The small multiples, those of primary metrics apart from the others."""
-    drawn: dict[str, list[dict[str, Any]]] = {"primary": [], "descriptive": []}
+    """The small multiples, those that are shown at once apart from the others."""
+    shown = [row.metric for row in score_tables.shown_rows(comparison)]
+    drawn: dict[str, list[dict[str, Any]]] = {"primary": [], "others": []}
     with house_style():
         for panel in make_panels(comparison):
-            drawn["primary" if panel.row.is_primary else "descriptive"].append(_drawn(draw_panel(panel)))
+            drawn["primary" if panel.row.metric in shown else "others"].append(_drawn(draw_panel(panel)))
     return drawn
 
 
 def _cards(comparison: Comparison) -> list[dict[str, Any]]:
     """The primary metrics, each with its verdict and the best control."""
     cards = []
-    shown = score_tables.shown_metrics(comparison)
-    for row in (row for row in comparison.rows if row.table == "standard" and row.metric in shown):
+    for row in score_tables.shown_rows(comparison):
         best = best_control(comparison, row.metric)
         cards.append(
             {
@@ -90,8 +90,8 @@ def _cards(comparison: Comparison) -> list[dict[str, Any]]:
 def _sections(data: ReportData) -> dict[str, Any]:
     comparison, provenance = data.comparison, data.provenance
     standard = [row for row in comparison.rows if row.table == "standard"]
-    primary = [row for row in standard if row.is_primary]
-    others = [row for row in standard if not row.is_primary]
+    shown = score_tables.shown_rows(comparison)
+    others = [row for row in standard if row not in shown]
     compat = [row for row in comparison.rows if row.table == "compat"]
     human = data.human
     return {
@@ -99,8 +99,8 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "facts": header.header_facts(data),
         "reading": reading_of(comparison),
         "cards": _cards(comparison),
-        "scores": score_tables.score_table(primary, "Primary metrics") if primary else None,
-        "others": score_tables.score_table(others, "Descriptive metrics") if others else None,
+        "scores": score_tables.score_table(shown, "Primary metrics") if shown else None,
+        "others": score_tables.score_table(others, "Other metrics") if others else None,
         "compat": score_tables.score_table(compat, "As public write-ups score") if compat else None,
         "signatures": score_tables.signature_table(comparison.rows),
         "controls": score_tables.control_table(comparison) if comparison.controls else None,

@@ -95,16 +95,16 @@ def _confidences(rows: Sequence[ComparisonRow]) -> str:
     return f"with {least} intervals" if least == most else f"with {least.removesuffix(' %')} to {most} intervals"
 
 
-def shown_metrics(comparison: Comparison) -> list[str]:
-    """The metrics of a table of many systems: the primary ones, or of a run that tested all its metrics one a kind."""
+def shown_rows(comparison: Comparison) -> list[ComparisonRow]:
+    """The metrics that are shown first: the primary ones, or where all or none were tested one of each kind."""
     rows = [row for row in comparison.rows if row.table == "standard"]
-    primary = [row.metric for row in rows if row.is_primary]
-    return primary if 0 < len(primary) <= MOST_PRIMARY else [r.metric for r in rows if r.metric in HEADLINE_METRICS]
+    primary = [row for row in rows if row.is_primary]
+    return primary if 0 < len(primary) <= MOST_PRIMARY else [row for row in rows if row.metric in HEADLINE_METRICS]
 
 
 def control_table(comparison: Comparison) -> Table:
     """Every system's primary metrics, and of each control how the tuned model compares with it."""
-    metrics = shown_metrics(comparison)
+    metrics = [row.metric for row in shown_rows(comparison)]
     rows: list[list[str | Cell]] = []
     for name, label in (("baseline", "baseline"), ("tuned", "tuned model")):
         scores = comparison.scores[name]  # type: ignore[index]
@@ -118,7 +118,7 @@ def control_table(comparison: Comparison) -> Table:
             value, verdict = _score(control.scores, metric), against.get(metric)
             cells.append(Cell(f"{value}\ntuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
         label = control.name.replace("_", " ")
-        rows.append([label if rival else f"ceiling: {label}", *cells])
+        rows.append([label if rival else f"{label} (ceiling)", *cells])
     return make_table("On the same questions", ("Answers of", *map(metric_label, metrics)), rows)
 
 
@@ -131,7 +131,8 @@ def strata_table(comparison: Comparison) -> Table | None:
     shown = comparison.strata[:_MOST_STRATA]
     if not shown:
         return None
-    metrics = [metric for metric in shown[0].metrics if metric in shown_metrics(comparison)]
+    known = {row.metric for row in shown_rows(comparison)}
+    metrics = [metric for metric in shown[0].metrics if metric in known]
     rows = []
     for stratum in shown:
         cells = [
