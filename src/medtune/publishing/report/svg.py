@@ -6,6 +6,7 @@ import io
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -87,13 +88,14 @@ def plain_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH))
 
 
+@cache
 def text_width(text: str, size: float) -> float:
-    """Width of a line in user units, in matplotlib's own font: wider than those that a page is read in."""
+    """Width of a line in user units, in matplotlib's own font in bold: wider than those that a page is read in."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
     # What `font.size` counts in is a point, and a point is a user unit.
-    return float(TextToPath().get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0])
+    return float(TextToPath().get_text_width_height_descent(text, FontProperties(size=size, weight="bold"), ismath=False)[0])
 
 
 def fit_text(text: str, size: float, width: float) -> str:

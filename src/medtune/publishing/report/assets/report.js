@@ -46,6 +46,18 @@
     return wanted.words.every((word) => row.lower.includes(word));
   };
 
+  // An element, and where its text is long a box and a label that show all of it; a style sheet does the rest.
+  const clipped = (element, row, name, called) => {
+    if (row[name].length <= LONG_CHARACTERS && row[name].split("\n").length <= LONG_LINES + 1) return [element];
+    const more = make("input", "more");
+    more.type = "checkbox";
+    more.id = `row-${row.n}-${name}`;
+    const label = make("label", "", "Show more");
+    label.append(make("span", "hidden-text", ` of the ${called}, row ${row.n}`));
+    label.htmlFor = more.id;
+    return [more, element, label];
+  };
+
   const side = (row, name, label, place) => {
     const box = make("div", `side ${name}`);
     const facts = [];
@@ -58,17 +70,7 @@
     const text = make("p", "text", row[name] || "(empty answer)");
     if (row.cut[name]) text.append(`… (${row.cut[name].toLocaleString("en")} characters in all)`);
     text.dir = "auto";
-    box.append(title, detail, text);
-    if (row[name].length > LONG_CHARACTERS || row[name].split("\n").length > LONG_LINES + 1) {
-      const more = make("input", "more");
-      more.type = "checkbox";
-      more.id = `more-${row.n}-${name}-row`;
-      const shown = make("label", "", "Show more");
-      shown.append(make("span", "hidden-text", ` of the ${label.toLowerCase()}, question ${row.n}`));
-      shown.htmlFor = more.id;
-      text.before(more);
-      text.after(shown);
-    }
+    box.append(title, detail, ...clipped(text, row, name, label.toLowerCase()));
     return box;
   };
 
@@ -84,7 +86,7 @@
     );
     const about = make("p");
     about.append(make("bdi", "", [`question ${row.n}`, row.type, row.id].filter(Boolean).join(" · ")));
-    box.append(question, about, sides);
+    box.append(...clipped(question, row, "question", "question"), about, sides);
     return box;
   };
 
