@@ -16,9 +16,9 @@ IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 test: $(VENV)/.installed
 	$(PYTEST) $(IN_TWO)
 
-# Kills, full disks, whole notebooks, benchmarks: all that needs neither a GPU nor a browser.
-test-all: test
-	$(PYTEST) $(IN_TWO) -m "slow and not gpu and not browser"
+# With kills, full disks, whole notebooks, benchmarks: all that needs neither a GPU nor a browser.
+test-all: $(VENV)/.installed
+	$(PYTEST) $(IN_TWO) -m "not gpu and not browser"
 
 # kill -9 at 20 moments of small runs, spread over all stages; `make test-all` kills twice.
 kill-test: $(VENV)/.installed

@@ -42,12 +42,15 @@ def read(baseline: list[Prediction], tuned: list[Prediction]) -> str:
 
 
 def row(metric: str, baseline: float, tuned: float, verdict: Verdict = "better", **changes: object) -> ComparisonRow:
+    ci95 = None if verdict == "undefined" else (tuned - baseline - 0.1, tuned - baseline + 0.1)
     fields: dict[str, object] = {
         "metric": metric,
         "baseline": baseline,
         "tuned": tuned,
         "difference": tuned - baseline,
-        "ci95": None if verdict == "undefined" else (tuned - baseline - 0.1, tuned - baseline + 0.1),
+        "ci95": ci95,
+        "interval": ci95,
+        "margin": 0.5,
         "p_value": 0.01,
         "p_adjusted": 0.04,
         "verdict": verdict,

@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config, parse_config
 from medtune.data.cleaning import normalize_question
 from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.sources import DEMO_SOURCE
 from medtune.data.splits import sample_rows
 from medtune.errors import DataError
+from medtune.evaluation.significance import FEW_GROUPS
 from medtune.records import QAPair
 
 PARTS = ("train", "validation", "test")
@@ -50,19 +53,30 @@ NOTHING_DONE = {
 
 
 def test_the_demo_rows_are_prepared() -> None:
-    prepared = prepare_data(configure(DEMO_SOURCE, split={"test": 0.2}))
+    prepared = prepare_data(load_recipe("demo"))
     assert prepared.report == {
         "cleaning_version": 2,
-        "source": {"unanswered": 0, "rows_read": 280, **NOTHING_DONE, "rows_kept": 280, "focus": "given"},
+        "source": {"unanswered": 0, "rows_read": 466, **NOTHING_DONE, "rows_kept": 466, "focus": "given"},
         "split": {"method": "grouped"},
-        "rows": {"train": 196, "validation": 28, "test": 56},
+        "rows": {"train": 257, "validation": 46, "test": 163},
     }
     assert prepared.provenance["source"] == DEMO_SOURCE
     assert prepared.provenance["revision"] is None
     assert len(prepared.provenance["fingerprint"]) == 64
     focuses = [{row.focus for row in getattr(prepared.split, name)} for name in PARTS]
     assert sum(map(len, focuses)) == len(set().union(*focuses))
-    assert prepare_data(configure(DEMO_SOURCE, split={"test": 0.2})) == prepared
+    assert prepare_data(load_recipe("demo")) == prepared
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_demo_tests_on_topics_enough_for_a_bootstrap(seed: int) -> None:
+    prepared = prepare_data(load_recipe("demo", [f"seed={seed}"]))
+    assert len({row.group for row in prepared.rows}) == len({row.focus for row in prepared.rows}) == 102
+    assert not any(row.template for row in prepared.rows)
+    rows = Counter(row.group for row in prepared.split.test).values()
+    assert len(rows) >= FEW_GROUPS
+    # Rows that share a topic say less than as many of their own: what they amount to is Kish's effective number.
+    assert sum(rows) ** 2 / sum(n * n for n in rows) >= 25
 
 
 def test_every_row_that_leaves_is_counted_and_kept_aside(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_an_id_holds_nothing_that_utf8_cannot_write(tmp_path: Path) -> None:
 
 def test_the_demo_rows() -> None:
     rows = read_source(DEMO_SOURCE, COLUMNS)
-    assert len(rows.pairs) == 280
+    assert len(rows.pairs) == 466
     assert rows.unanswered == 0
     assert all(pair.question and pair.answer and pair.focus and pair.qtype for pair in rows.pairs)
     assert rows.fingerprint() == read_source(DEMO_SOURCE, COLUMNS).fingerprint()

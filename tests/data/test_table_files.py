@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def test_every_kind_of_table_holds_the_same_rows(tmp_path: Path, suffix: str) ->
         )
         write(path, gzip.compress(text.encode()) if suffix.endswith(".gz") else text)
     assert read(path).pairs == [
-        QAPair(row_id("Q1 ?", "naïve — 😀"), "causes", "Q1 ?", "naïve — 😀"),
-        QAPair(row_id("", "b"), "x", "", "b"),
+        QAPair(row_id("Q1 ?", "naïve — 😀", (), Counter()), "causes", "Q1 ?", "naïve — 😀"),
+        QAPair(row_id("", "b", (), Counter()), "x", "", "b"),
     ]
 
 
@@ -52,7 +53,7 @@ def test_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path: Path, end:
     lines = write(
         tmp_path / "rows.jsonl", f'{mark}{{"qtype": "t", "Question": "q", "Answer": "a"}}\n\n'.replace("\n", end)
     )
-    assert read(table) == read(lines) == SourceRows([QAPair(row_id("q", "a"), "t", "q", "a")])
+    assert read(table) == read(lines) == SourceRows([QAPair(row_id("q", "a", (), Counter()), "t", "q", "a")])
 
 
 def test_words_that_pandas_takes_for_gaps_are_words(tmp_path: Path) -> None:

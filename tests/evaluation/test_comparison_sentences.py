@@ -9,7 +9,8 @@ import pytest
 from comparisons import compare, control, of_rows, row
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.control_answers import DESCRIPTIONS
-from medtune.records import Comparison, ControlName, Lengths, Prediction, ReferenceLengths, Stratum, Verdict
+from medtune.evaluation.headline import headline
+from medtune.records import Comparison, ControlName, GroupSizes, Lengths, Prediction, ReferenceLengths, Stratum, Verdict
 
 MakePredictions = Callable[..., list[Prediction]]
 MakePrediction = Callable[..., Prediction]
@@ -18,33 +19,46 @@ MakePrediction = Callable[..., Prediction]
 # The verdict --------------------------------------------------------------------------------------------------------
 
 
-def test_the_verdict_comes_first_with_its_n_and_groups() -> None:
+def test_the_headline_comes_first_and_then_the_verdict_with_its_n_and_groups() -> None:
     comparison = of_rows(
         row("bleu", 5, 9),
         row("rougeL", 0.2, 0.1, "worse"),
         row("rouge1", 0.2, 0.3),
-        row("exact_match", 0, 0, "not distinguishable"),
+        row("rouge2", 0.2, 0.2, "equivalent"),
+        row("exact_match", 0, 0, "cannot tell"),
         row("perplexity", math.inf, math.inf, "undefined"),
-        row("compat_bleu", 0.05, 0.09, table="compat"),
+        row("bits_per_byte", 2.0, 1.0, "descriptive"),
+        row("compat_bleu", 0.05, 0.09, "descriptive", table="compat"),
     )
-    assert reading_of(comparison).sentences[0] == (
+    first, second = reading_of(comparison).sentences[:2]
+    assert first == headline(comparison)
+    assert second == (
         "On 500 questions in 300 groups the tuned model, against the baseline, is better by BLEU and ROUGE-1 F1; "
-        "worse by ROUGE-L F1; not distinguishable by exact match; not comparable by perplexity "
-        "(Holm-corrected p < 0.05)."
+        "worse by ROUGE-L F1; equivalent by ROUGE-2 F1; not to be told apart by exact match; not comparable by "
+        "perplexity (sign-flip test over groups, p < 0.05 after Holm's correction for 6 primary metrics). "
+        "All other metrics are descriptive: each has a 95 % interval by itself, and no verdict."
     )
+    alone = reading_of(of_rows(row("bleu", 5, 9))).sentences[1]
+    assert "is better by BLEU (sign-flip test over groups, p < 0.05)." in alone
 
 
 def test_what_is_unclear_says_how_far_it_is_from_clear() -> None:
-    unclear = row("bleu", 5, 5.25, "not distinguishable", rows_needed=12_345)
-    sentences = reading_of(of_rows(unclear, row("rouge1", 0.2, 0.2, "not distinguishable", rows_needed=999))).sentences
+    unclear = row("bleu", 5, 5.25, "cannot tell", rows_needed=12_345, detectable=1.23, confidence=1 - 0.05 / 3)
+    same = row("rouge1", 0.2, 0.201, "equivalent", margin=0.01)
+    sentences = reading_of(of_rows(unclear, same, row("rouge2", 0.2, 0.2, "descriptive", rows_needed=999))).sentences
     assert (
-        "BLEU differs by +0.25, 95 % interval [+0.15, +0.35], which 500 rows cannot tell from chance; a true "
-        "difference of that size would take about 12,345 rows to find."
+        "BLEU differs by +0.25, 98.3 % interval [+0.15, +0.35], which 500 rows cannot tell from chance; they would "
+        "show a true difference of 1.23, and one of that size would take about 12,345 rows."
     ) in sentences
-    assert not any("999" in sentence for sentence in sentences)  # no headline metric
-    text = "\n".join(reading_of(of_rows(replace(unclear, rows_needed=None, ci95=None))).sentences)
+    assert (
+        "ROUGE-1 F1 differs by +0.0010, 95 % interval [-0.0990, +0.1010], which is within the margin of ± 0.01."
+    ) in sentences
+    assert not any("999" in sentence for sentence in sentences)  # no primary metric
+    bare = replace(unclear, rows_needed=None, interval=None, detectable=None)
+    text = "\n".join(reading_of(of_rows(bare)).sentences)
     assert "BLEU differs by +0.25, which 500 rows cannot tell from chance.\n" in text
-    assert "cannot tell from chance.\n" in "\n".join(reading_of(of_rows(replace(unclear, rows_needed=400))).sentences)
+    near = replace(unclear, rows_needed=400, detectable=None)
+    assert "cannot tell from chance.\n" in "\n".join(reading_of(of_rows(near)).sentences)
     assert "cannot tell" not in "\n".join(reading_of(of_rows(row("bleu", 5, 9))).sentences)
 
 
@@ -60,24 +74,22 @@ def test_files_are_named_without_an_article() -> None:
 
 # Controls -----------------------------------------------------------------------------------------------------------
 
-ALL_UNCLEAR = [
-    row(metric, 1, 1.1, "not distinguishable") for metric in ("bleu", "rougeL", "bertscore_f1", "perplexity")
-]
+ALL_UNCLEAR = [row(metric, 1, 1.1, "cannot tell") for metric in ("bleu", "rougeL", "bertscore_f1", "perplexity")]
 
 
-@pytest.mark.parametrize("verdict", ["worse", "not distinguishable", "undefined"])
+@pytest.mark.parametrize("verdict", ["worse", "cannot tell", "undefined"])
 def test_a_control_that_is_not_beaten_comes_first(verdict: Verdict) -> None:
     lost = control(
-        "random_answer", row("bleu", 9, 8.5, verdict), row("rougeL", 0.2, 0.3), row("rouge2", 0.2, 0.1, "worse")
+        "random_answer", row("bleu", 9, 8.5, verdict), row("rougeL", 0.2, 0.3), row("rouge2", 0.2, 0.1, "descriptive")
     )
     beaten = control("nearest_question", row("bleu", 7, 8.5), row("rougeL", 0.2, 0.3))
     comparison = of_rows(*ALL_UNCLEAR, controls=(beaten, lost), lengths=cut_lengths(0.5, 0.5))
     sentences = reading_of(comparison).sentences
-    assert sentences[1] == (
+    assert sentences[2] == (
         f"Tuning does not beat a random training answer of the same question type: BLEU 8.50 against 9.00 ({verdict})."
     )
-    assert sentences[2] == (
-        "By every headline metric tuning beats the answer of the nearest training question of the same type (TF-IDF)."
+    assert sentences[3] == (
+        "By every primary metric tuning beats the answer of the nearest training question of the same type (TF-IDF)."
     )
 
 
@@ -85,7 +97,7 @@ def test_every_control_that_is_not_beaten_is_named() -> None:
     names: tuple[ControlName, ...] = ("few_shot", "random_answer", "nearest_question")
     controls = tuple(control(name, row("bleu", 9, 8, "worse"), row("rougeL", 0.3, 0.2, "worse")) for name in names)
     sentences = reading_of(of_rows(row("bleu", 5, 8), controls=controls)).sentences
-    for name, sentence in zip(names, sentences[1:4], strict=True):
+    for name, sentence in zip(names, sentences[2:5], strict=True):
         assert sentence == (
             f"Tuning does not beat {DESCRIPTIONS[name]}: BLEU 8.00 against 9.00 (worse), "
             "ROUGE-L F1 0.2000 against 0.3000 (worse)."
@@ -95,10 +107,10 @@ def test_every_control_that_is_not_beaten_is_named() -> None:
 
 def test_beaten_controls_are_listed() -> None:
     names: tuple[ControlName, ...] = ("random_answer", "nearest_question")
-    controls = tuple(control(name, row("bleu", 2, 8), row("exact_match", 0, 0, "undefined")) for name in names)
+    controls = tuple(control(name, row("bleu", 2, 8), row("exact_match", 0, 0, "descriptive")) for name in names)
     sentences = reading_of(of_rows(row("bleu", 5, 8), controls=controls)).sentences
-    assert sentences[1] == (
-        "By every headline metric tuning beats a random training answer of the same question type and the answer of "
+    assert sentences[2] == (
+        "By every primary metric tuning beats a random training answer of the same question type and the answer of "
         "the nearest training question of the same type (TF-IDF)."
     )
 
@@ -106,19 +118,21 @@ def test_beaten_controls_are_listed() -> None:
 def test_the_ceiling_is_no_rival() -> None:
     ceiling = control("cut_reference", row("bleu", 60, 8, "worse"), row("rougeL", 0.75, 0.2, "worse"))
     sentences = reading_of(of_rows(row("bleu", 5, 8), controls=(ceiling,))).sentences
-    assert sentences[1] == (
+    assert sentences[2] == (
         "The ceiling under this cap, the reference answer itself, cut at the cap, scores BLEU 60.00 and "
         "ROUGE-L F1 0.7500."
     )
-    assert not any("beat" in sentence for sentence in sentences)
+    assert not any("beat" in sentence for sentence in sentences[1:])
 
 
-def test_controls_without_a_headline_metric_are_judged_by_what_there_is() -> None:
-    lost = control("random_answer", row("rouge1", 0.3, 0.2, "worse"), row("compat_rouge1", 0.3, 0.2, table="compat"))
+def test_controls_without_a_usual_metric_are_judged_by_what_there_is() -> None:
+    lost = control(
+        "random_answer", row("rouge1", 0.3, 0.2, "worse"), row("compat_rouge1", 0.3, 0.2, "descriptive", table="compat")
+    )
     nothing = control("cut_reference")
     sentences = reading_of(of_rows(row("rouge1", 0.1, 0.2), controls=(lost, nothing, control("few_shot")))).sentences
     assert (
-        sentences[1]
+        sentences[2]
         == f"Tuning does not beat {DESCRIPTIONS['random_answer']}: ROUGE-1 F1 0.2000 against 0.3000 (worse)."
     )
     assert not any("ceiling" in sentence or "three worked" in sentence for sentence in sentences)
@@ -169,10 +183,22 @@ def test_the_cap_is_told_and_warned_of_above_five_percent(
 
 
 def test_few_groups() -> None:
-    for groups, wording in ((1, "1 group"), (29, "29 groups")):
-        (warning,) = warnings(of_rows(row("bleu", 5, 9, groups=groups)))
-        assert warning.startswith(f"Warning: the rows fall into {wording}, which is few for a bootstrap;")
-    assert warnings(of_rows(row("bleu", 5, 9, groups=30))) == []
+    rows = [row("bleu", 5, 9), row("rougeL", 0.2, 0.3), row("perplexity", 9, 5)]
+    sizes = GroupSizes(groups=60, effective=9.6, largest="asthma", largest_share=0.3)
+    (warning,) = warnings(of_rows(*rows, groups=sizes))
+    assert warning == (
+        "Warning: 60 groups of rows count as 10 of equal size; the largest, asthma, holds 30% of the rows. The verdict "
+        "holds its level, but where differences are skewed, intervals of so few groups cover 92 to 95 % and not 95 %; "
+        "test on more topics."
+    )
+    assert warnings(of_rows(*rows, groups=replace(sizes, effective=30.0))) == []
+    few = replace(sizes, groups=6, effective=6.0)
+    (warning,) = warnings(of_rows(*rows, groups=few))
+    assert warning == (
+        "Warning: 6 independent groups of rows cannot carry a verdict on 3 primary metrics; test on at least 7 topics."
+    )
+    assert "count as 6 of equal size" in warnings(of_rows(rows[0], groups=few))[0]
+    assert warnings(of_rows(*rows)) == []  # a comparison of an earlier version
 
 
 def test_leaks() -> None:
@@ -191,18 +217,19 @@ def test_leaks() -> None:
 def test_warnings_precede_details() -> None:
     comparison = of_rows(row("bleu", 5, 9), row("perplexity", 9, 5), references=ReferenceLengths(8, 9.0, 9.0, 0.5))
     sentences = reading_of(comparison).sentences
-    assert sentences[1].startswith("Warning:")
-    assert sentences[2].startswith("Perplexity of the reference answers fell")
+    assert sentences[2].startswith("Warning:")
+    assert sentences[3].startswith("Perplexity of the reference answers fell")
 
 
 def test_nothing_to_compare() -> None:
-    (sentence,) = reading_of(of_rows()).sentences
+    first, sentence = reading_of(of_rows()).sentences
+    assert first == "No verdict: the scores cannot be compared."
     assert sentence.endswith("is no measure of medical correctness.")
 
 
 def test_the_readings_parts_are_its_sentences() -> None:
     low = Lengths(10.0, 9.0, 1.0, 0.5, 0.5)
-    rows = (row("bleu", 5, 9), row("rougeL", 0.2, 0.3, "not distinguishable", groups=4))
+    rows = (row("bleu", 5, 9), row("rougeL", 0.2, 0.3, "cannot tell", groups=4))
     comparison = of_rows(
         *rows,
         controls=(control("random_answer", row("bleu", 9.0, 5.0, "worse")),),
@@ -210,7 +237,8 @@ def test_the_readings_parts_are_its_sentences() -> None:
     )
     reading = reading_of(comparison)
     assert reading.sentences == [
-        *reading.verdict, *reading.controls, *reading.unclear, *reading.warnings, *reading.analysis, reading.limits,
+        reading.headline, *reading.verdict, *reading.controls, *reading.unclear, *reading.warnings, *reading.analysis,
+        reading.limits,
     ]  # fmt: skip
     assert [len(part) for part in (reading.verdict, reading.controls, reading.unclear)] == [1, 1, 1]
     assert all(warning.startswith("Warning: ") for warning in reading.warnings)

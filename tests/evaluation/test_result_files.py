@@ -102,7 +102,7 @@ def finish(run: RunDir, comparison: Comparison) -> None:
 
 
 def test_statistics_come_back_as_they_were(run: RunDir, make_predictions: MakePredictions) -> None:
-    expected = measure_rows(make_predictions(reference_nll=8.0), METRICS, encoder=None, caps="max_new_tokens:8")
+    expected = measure_rows(make_predictions(reference_nll=8.0) * 2, METRICS, encoder=None, caps="max_new_tokens:8")
     found = read_measured(run, "baseline")
     assert [rows.metric for rows in found] == [rows.metric for rows in expected]
     for one, other in zip(found, expected, strict=True):

@@ -107,7 +107,6 @@ FIELDS: list[tuple[str, str, str]] = [
 ]  # fmt: skip
 # What several keys make together, and what a list or a section holds; then all lines.
 TOGETHER: list[tuple[str, str]] = [
-    ("evaluation.metrics=[meteor]", "evaluation.metrics.0: must be 'bleu', … or 'perplexity', got 'meteor'"),
     ("evaluation.controls=[magic]", "evaluation.controls.0: must be 'few_shot', … 'cut_reference', got 'magic'"),
     ("training.report_to=[x]", "training.report_to.0: must be 'tensorboard', 'wandb' or 'trackio', got 'x'"),
     ("lora.targets=['']", f"lora.targets.0: {NO_TEXT}, got ''"),
@@ -153,6 +152,15 @@ def test_keys_that_do_not_go_together(override: str, expected: str, medtune: Med
     assert (result.status, result.out) == (2, "")
     (line,) = result.err.splitlines()
     assert matches(line, f"medtune: recipe.yaml: {expected}")
+
+
+def test_a_metric_that_is_not_known(medtune: Medtune, workspace) -> None:
+    """Which metrics there are is known above the configuration's layer; the line comes as early as the others."""
+    for command in ("config", "run"):
+        result = medtune(command, "recipe.yaml", "--set", "evaluation.metrics=[meteor]")
+        assert (result.status, result.out) == (2, "")
+        (line,) = result.err.splitlines()
+        assert matches(line, "medtune: evaluation.metrics: meteor is unknown; known are bleu, … perplexity")
 
 
 def test_a_run_is_not_begun_with_any_of_them(medtune: Medtune, workspace) -> None:

@@ -28,12 +28,12 @@ def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
 
 @pytest.mark.parametrize(("merged", "needed"), [(True, False), (False, True)])
 def test_only_an_adapter_needs_the_model_that_is_built_on_the_spot(merged, needed):
-    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, storage=NF4(), dtype="bfloat16")
+    target = Target("owner/demo", merged=merged, base=DEMO_MODEL, storage=NF4, dtype="bfloat16")
     assert ("build_demo_model" in loading_code(target, [], 8)) is needed
 
 
 def test_the_code_names_classes_and_settings_of_what_it_loads():
-    hub = loading_code(Target("owner/adapter", merged=False, base=None, storage=NF4(), dtype="float16"), [], 8)
+    hub = loading_code(Target("owner/adapter", merged=False, base=None, storage=NF4, dtype="float16"), [], 8)
     assert (
         "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer, BitsAndBytesConfig" in hub
     )
@@ -44,7 +44,7 @@ def test_the_code_names_classes_and_settings_of_what_it_loads():
     )
     assert "quantization" not in plain
     assert 'base = "my \\"base\\""  # the folder that holds the base model' in plain
-    merged = loading_code(Target("owner/whole", merged=True, base=None, storage=NF4(), dtype="bfloat16"), [], 512)
+    merged = loading_code(Target("owner/whole", merged=True, base=None, storage=NF4, dtype="bfloat16"), [], 512)
     assert "peft" not in merged
     assert "quantization" not in merged
     assert "max_new_tokens=512, do_sample=False" in merged

@@ -39,7 +39,8 @@ def test_the_page_of_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def client_factory() -> Iterator[None]:
-    """Leaves huggingface_hub with the clients that it makes by itself."""
+    """huggingface_hub with the clients that it makes by itself, before and after."""
+    set_client_factory(default_client_factory)
     yield
     set_client_factory(default_client_factory)
 

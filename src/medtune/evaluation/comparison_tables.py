@@ -28,7 +28,7 @@ _STYLES: dict[Verdict, str] = {
     "better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "dim", "too few groups": "yellow",
     "descriptive": "dim", "undefined": "yellow",
 }  # fmt: skip
-_NAME_WIDTH = 10  # columns that carry a file's name must leave room for the others
+_NAME_WIDTH = 9  # columns that carry a file's name must leave room for the others
 
 
 def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str:
@@ -70,7 +70,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     table = _new_table(title[0].upper() + title[1:], "metric", *systems, "difference")
     # The one column that may take two lines: with perplexities of many digits eighty columns are not enough.
     table.add_column("interval", justify="right")
-    table.add_column("", no_wrap=True)
+    table.add_column("", max_width=len("down, better" if console.options.ascii_only else "equivalent"))
     for row in rows:
         table.add_row(*_cells(row), Text(_word(row, console), style=_STYLES[row.verdict]))
     console.print(table)

@@ -128,7 +128,7 @@ def test_answers_may_take_more_than_training(llama, monkeypatch):
 def test_the_demo_needs_nothing(medtune, tmp_path):
     result = medtune("doctor", "demo")
     assert result.status == 0, result.out
-    assert lines(result.out, "data") == ["ok: data: medtune:demo: 280 rows with an answer; columns Question and Answer"]
+    assert lines(result.out, "data") == ["ok: data: medtune:demo: 466 rows with an answer; columns Question and Answer"]
     assert "built on the spot" in lines(result.out, "model")[0]
     assert list(tmp_path.iterdir()) == [], "the doctor makes no files"
 
