@@ -113,7 +113,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One metric's value over `n` rows in `groups` groups, with its 95 % bootstrap interval.
+    """One metric's value over `n` rows in `groups` groups, with its 95 % interval.
 
     `signature` says how it was measured; different signatures are never compared. `details` is what the value was
     made of.

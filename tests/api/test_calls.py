@@ -102,7 +102,7 @@ ROW = {"id": 1, "reference": "Gout hurts.", "prediction": "<b>Gout</b> hurts."}
         (lambda: medtune.compare([ROW], [ROW], names="ab"), "must be two texts"),
         (
             lambda: medtune.compare([ROW], [ROW], resamples=0),
-            "resamples 0: must be a whole number from 500, below which",
+            "resamples 0: must be a whole number from 200 to 100,000",
         ),
         (lambda: medtune.score([ROW], resamples=-5), "resamples -5: must be a whole number"),
         (lambda: medtune.score([ROW], resamples=10**9), "resamples 1000000000: must be"),

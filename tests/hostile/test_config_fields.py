@@ -101,7 +101,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("evaluation.metrics", "bleu", f"{LIST}, got 'bleu'"),
     ("evaluation.metrics", "[]", "must hold at least 1 item, got []"),
     ("evaluation.controls", "few_shot", f"{LIST}, got 'few_shot'"),
-    ("evaluation.resamples", "499", "input should be greater than or equal to 500, got 499"),
+    ("evaluation.resamples", "199", "input should be greater than or equal to 200, got 199"),
     ("evaluation.resamples", "100001", "input should be less than or equal to 100000, got 100001"),
     ("evaluation.bertscore_model", "''", f"{NO_TEXT}, got ''"),
 ]  # fmt: skip

@@ -45,7 +45,7 @@ def read_scores(scores: HumanScores) -> list[str]:
     )
     sentences.append(_agreement_sentence(scores))
     sentences.append(
-        "Intervals (95 %) resample groups of related questions: they cover the choice of questions, not that of raters."
+        "Intervals (95 %) split groups of related questions at random: they cover the choice of questions, not that of raters."
     )
     sentences.append("Ratings are opinions about texts, on a scale where 5 is best; they are not medical advice.")
     return sentences
