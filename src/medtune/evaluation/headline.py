@@ -47,7 +47,9 @@ def best_control(comparison: Comparison, metric: str) -> tuple[ControlName, floa
     known = {name: value for name, value in values.items() if not math.isnan(value)}
     if not known:
         return None
-    best = min(known, key=known.__getitem__) if metric_named(metric).lower_is_better else max(known, key=known.__getitem__)
+    best = (
+        min(known, key=known.__getitem__) if metric_named(metric).lower_is_better else max(known, key=known.__getitem__)
+    )
     return best, known[best]
 
 

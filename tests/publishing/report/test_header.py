@@ -26,7 +26,7 @@ def test_what_a_run_was_made_of_is_in_a_few_lines(data: ReportData) -> None:
     assert found["Recipe"] == "demo, 2 settings changed"
     assert found["Model"] == "medtune:demo, nf4"
     assert found["Data"] == "medtune:demo, tested on 12 questions in 6 groups"
-    assert found["Hardware"] == "1 × Tesla T4"
+    assert found["Hardware"] == "Tesla T4"
     # 1.5 s of data, 60 s twice, 2 s of controls, 30 s of training, 0.5 s of comparison.
     assert found["Cost"] == "training 30.0 s, peak 5.0 GiB on the GPU, whole run 2 min 34 s, 0.04 GPU-hours"
 
@@ -47,7 +47,7 @@ def test_hours_are_those_of_all_gpus_and_none_without_one(data: ReportData) -> N
     gpus = [{"name": "H200"}, {"name": "H200"}, {"name": "T4"}]
     stages = {"train": {"seconds": 3600, "peak_gpu_bytes": 1 << 30}}
     found = facts(data, hardware={"gpus": gpus}, stages=stages)
-    assert found["Hardware"] == "2 × H200, 1 × T4"
+    assert found["Hardware"] == "2 x H200, T4"
     assert found["Cost"].endswith("3.00 GPU-hours")
     found = facts(
         data,

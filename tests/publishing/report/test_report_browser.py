@@ -40,8 +40,8 @@ MISPLACED_TEXTS = """() => {
           box.bottom > whole.bottom + 1) found.push(`outside: ${text}`);
       for (const [other, its] of texts.slice(place + 1)) {
         // A line's box is higher than its letters.
-        if (box.left < its.right - 1 && its.left < box.right - 1 && box.top < its.bottom - 3 && its.top < box.bottom - 3)
-          found.push(`${text} on ${other}`);
+        const sideways = box.left < its.right - 1 && its.left < box.right - 1;
+        if (sideways && box.top < its.bottom - 3 && its.top < box.bottom - 3) found.push(`${text} on ${other}`);
       }
     }
   }
@@ -235,7 +235,9 @@ def with_wide_numbers(data: ReportData) -> ReportData:
     return replace(data, comparison=replace(data.comparison, rows=rows, controls=controls))
 
 
-def test_on_a_phone_the_page_takes_eight_screens_at_most(session: OpenSession, data: ReportData, tmp_path: Path) -> None:
+def test_on_a_phone_the_page_takes_eight_screens_at_most(
+    session: OpenSession, data: ReportData, tmp_path: Path
+) -> None:
     for number, shown in enumerate((data, with_wide_numbers(with_texts(data, ["a word and another " * 99] * 12)))):
         page = session(viewport={"width": 390, "height": 844}).open(write(tmp_path, shown))
         assert page.evaluate("document.documentElement.scrollHeight") <= 8 * 844, number
@@ -293,7 +295,16 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     if not npm:
         pytest.skip(NO_AXE)
     folder = tmp_path_factory.mktemp("axe")
-    command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", f"axe-core@{AXE}"]
+    command = [
+        npm,
+        "install",
+        "--prefix",
+        str(folder),
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        f"axe-core@{AXE}",
+    ]
     try:
         fetched = subprocess.run(command, capture_output=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:

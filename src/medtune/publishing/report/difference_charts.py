@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from medtune.evaluation.formatting import (
     format_confidence,
@@ -145,7 +146,7 @@ def _draw(figure: Figure, panel: Panel, top: float) -> None:
         ylim=(lanes - 0.5, -0.5),
     )
 
-    def write(x: float, y: float, text: str, size: float = SMALL_SIZE, **style: object) -> None:
+    def write(x: float, y: float, text: str, size: float = SMALL_SIZE, **style: Any) -> None:
         text = fit_text(text, size, width)
         figure.text(x / width, 1 - (top + y) / height, text, fontsize=size, **({"va": "baseline"} | style))
 
@@ -163,7 +164,7 @@ def _draw(figure: Figure, panel: Panel, top: float) -> None:
     _set_ticks(axes, left, width - left - right, width)
 
 
-def _line_styles(row: ComparisonRow) -> tuple[dict[str, object], ...]:
+def _line_styles(row: ComparisonRow) -> tuple[dict[str, Any], ...]:
     colour = COLOURS[{"better": "tuned", "worse": "worse"}.get(row.verdict, "text")]
     return {"size": FONT_SIZE, "weight": "bold"}, {"color": colour}, {"color": COLOURS["muted"]}
 
@@ -194,7 +195,7 @@ def _set_ticks(axes: Axes, left: float, width: float, whole: float) -> None:
         places = [left + width * (tick - low) / (high - low) for tick in ticks]
         halves = [text_width(label, SMALL_SIZE) / 2 for label in labels]
         ends = [(place - half, place + half) for place, half in zip(places, halves, strict=True)]
-        apart = all(after[0] - before[1] > _GAP for before, after in zip(ends, ends[1:], strict=False))
+        apart = all(after[0] - before[1] > _GAP for before, after in pairwise(ends))
         if apart and all(first >= 0 and last <= whole for first, last in ends):
             break
     else:

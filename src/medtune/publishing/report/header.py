@@ -1,5 +1,6 @@
 """The page's head: when, with what and on what a run was made, and what it cost."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -64,7 +65,9 @@ def _version(provenance: Mapping[str, Any]) -> str:
 
 def _data(data: ReportData) -> str:
     rows = data.comparison.rows
-    size = f"{format_count(rows[0].n, 'question')} in {format_count(rows[0].groups, 'group')}" if rows else "no questions"
+    size = (
+        f"{format_count(rows[0].n, 'question')} in {format_count(rows[0].groups, 'group')}" if rows else "no questions"
+    )
     return f"{public_name(data.config.data.source)}, tested on {size}"
 
 
@@ -72,7 +75,7 @@ def _hardware(hardware: Mapping[str, Any]) -> str:
     gpus = hardware.get("gpus")
     named = [as_text(as_mapping(gpu).get("name")) for gpu in gpus] if isinstance(gpus, list) else []
     if named:
-        return ", ".join(f"{named.count(name)} × {name}" for name in dict.fromkeys(named))
+        return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in Counter(named).items())
     cores, memory = hardware.get("cpu_count"), hardware.get("memory_bytes")
     parts = [format_count(cores, "CPU core")] if isinstance(cores, int) else []
     parts += [f"{memory / GIB:.0f} GiB"] if isinstance(memory, int) else []

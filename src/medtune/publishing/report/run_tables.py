@@ -164,7 +164,9 @@ def identity_table(data: ReportData) -> Table:
 def version_table(provenance: Mapping[str, Any]) -> Table:
     """Versions of the libraries."""
     versions = as_mapping(provenance.get("versions"))
-    return make_table("Versions", ("Package", "Version"), [(name, as_text(value)) for name, value in versions.items()], 1)
+    return make_table(
+        "Versions", ("Package", "Version"), [(name, as_text(value)) for name, value in versions.items()], 1
+    )
 
 
 def choice_table(provenance: Mapping[str, Any]) -> Table | None:
@@ -182,6 +184,7 @@ def choice_table(provenance: Mapping[str, Any]) -> Table | None:
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping of the provenance; an empty one where something else is in its place."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -197,6 +200,7 @@ def _gpu(value: Any) -> str:
 
 
 def seconds_of(cost: Mapping[str, Any]) -> float:
+    """Seconds that a stage took; none where they are not recorded."""
     seconds = cost.get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 

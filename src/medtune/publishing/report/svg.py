@@ -95,7 +95,9 @@ def text_width(text: str, size: float) -> float:
     from matplotlib.textpath import TextToPath
 
     # What `font.size` counts in is a point, and a point is a user unit.
-    return float(TextToPath().get_text_width_height_descent(text, FontProperties(size=size, weight="bold"), ismath=False)[0])
+    return float(
+        TextToPath().get_text_width_height_descent(text, FontProperties(size=size, weight="bold"), ismath=False)[0]
+    )
 
 
 def fit_text(text: str, size: float, width: float) -> str:
