@@ -89,10 +89,11 @@ def artefacts(run_dir: RunDir, system="baseline") -> dict[str, bytes]:
 
 
 def stages(run_dir: RunDir, name: str) -> dict:
-    """What provenance tells of a stage, except what it cost and how much memory was free."""
+    """What provenance tells of a stage, except when it ended, what it cost and how much memory was free."""
     record = dict(run_dir.stage_records[name])
     record["choices"] = {name: choice["value"] for name, choice in record["choices"].items()}
-    return {key: value for key, value in record.items() if key not in ("seconds", "peak_rss_bytes", "peak_gpu_bytes")}
+    differing = ("ended", "seconds", "peak_rss_bytes", "peak_gpu_bytes")
+    return {key: value for key, value in record.items() if key not in differing}
 
 
 def entries(run_dir: RunDir, system="baseline") -> list[dict]:

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -297,6 +298,7 @@ def test_provenance(finished, tiny):
     assert set(record["stages"]) == set(STAGE_NAMES)
     for cost in record["stages"].values():
         assert cost["seconds"] > 0
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(cost["ended"])) < timedelta(hours=1)
         assert cost["peak_rss_bytes"] > 1e8
         assert cost["peak_gpu_bytes"] is None or cost["peak_gpu_bytes"] >= 0
     assert record["versions"]["trl"]

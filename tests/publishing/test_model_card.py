@@ -10,6 +10,8 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.formatting import escape_markdown
 from medtune.evaluation.result_files import read_comparison
 from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
 from medtune.publishing.licences import data_licence
@@ -47,6 +49,33 @@ def test_the_model_index_is_read_back_with_the_scores_of_the_run(finished_run):
     assert "base_model:" not in card.data.to_yaml()
 
 
+def test_a_score_comes_with_its_verdict_and_the_best_control(copied_run):
+    card = ModelCard(build_card(copied_run))
+    # Its one control is the ceiling, which nobody expects to beat.
+    assert "best_control" not in card.data.to_yaml()
+    controls = copied_run.read_json(copied_run.controls_file)
+    copied_run.write_json(copied_run.controls_file, {"random_answer": controls["cut_reference"]})
+    copied_run.complete("compare", {})
+    card = ModelCard(build_card(copied_run))
+    _, results = model_index_to_eval_results(yaml.safe_load(card.data.to_yaml())["model-index"])
+    found = {result.metric_name: result.metric_args for result in results}
+    verdicts = {row.metric: row.verdict for row in read_comparison(copied_run).rows}
+    assert found["ROUGE-L F1"]["verdict"] == verdicts["rougeL"]
+    assert found["ROUGE-L F1"]["best_control"] == "random_answer"
+    assert found["ROUGE-L F1"]["best_control_value"] == pytest.approx(
+        controls["cut_reference"]["scores"]["rougeL"]["value"], abs=1e-6
+    )
+    # No model wrote the control's answers, so they have no perplexity.
+    assert "best_control" not in found["perplexity"]
+    table = card.text[card.text.index("| Primary metric |") :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [(row[0], row[-1]) for row in cells] == [
+        ("ROUGE-L F1", verdicts["rougeL"]), ("perplexity", verdicts["perplexity"]),
+    ]  # fmt: skip
+    assert cells[0][3] == f"{found['ROUGE-L F1']['best_control_value']:.4f} (random answer)"
+    assert cells[1][3] == "-"
+
+
 def test_base_and_rows_of_the_hub_are_linked(reconfigured):
     run = reconfigured(model={"base": "owner/base"}, data={"source": "keivalya/MedQuad-MedicalQnADataset"})
     on_the_hub(run, "owner/base", "keivalya/MedQuad-MedicalQnADataset")
@@ -74,6 +103,8 @@ def test_the_command_is_one_that_others_can_give(reconfigured):
 def test_the_page_begins_with_the_verdict_and_holds_the_comparison(finished_run):
     text = ModelCard(build_card(finished_run)).text
     comparison = finished_run.comparison_text_file.read_text()
+    headline = reading_of(read_comparison(finished_run)).headline
+    assert text.index(f"> **{escape_markdown(headline)}**") < text.index("| Primary metric | Baseline | Tuned | Best")
     assert text.index("> On 8 questions") < text.index("## How to load it") < text.index("## Reading")
     assert comparison.split("\n\n", 1)[1].strip() in text  # all but its title
     assert "Not for medical use" in text

@@ -1,9 +1,11 @@
 """The sentence that a hurried reader takes home, from baseline, controls, cap, power and the number of trainings."""
 
+import math
 from collections.abc import Sequence
 
 from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import format_value, listed, metric_label
+from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.significance import fewest_groups
 from medtune.records import Comparison, ComparisonRow, Control, ControlName, Verdict
 
@@ -34,6 +36,22 @@ def rivals_ahead(comparison: Comparison) -> dict[ControlName, list[ComparisonRow
     rivals = [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
     ahead = {control.name: _by(control, "worse") for control in rivals}
     return {name: rows for name, rows in ahead.items() if rows}
+
+
+def best_control(comparison: Comparison, metric: str) -> tuple[ControlName, float] | None:
+    """The control that scores best by `metric` without any tuning, and its value; None where none has one."""
+    values = {
+        control.name: control.scores[metric].value
+        for control in comparison.controls
+        if control.name not in (CEILING, ON_TOP) and metric in control.scores
+    }
+    known = {name: value for name, value in values.items() if not math.isnan(value)}
+    if not known:
+        return None
+    best = (
+        min(known, key=known.__getitem__) if metric_named(metric).lower_is_better else max(known, key=known.__getitem__)
+    )
+    return best, known[best]
 
 
 def _verdict_sentence(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:

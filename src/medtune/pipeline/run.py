@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def _recorded(run_dir: RunDir, name: StageName) -> Iterator[dict[str, Any]]:
         if not is_main():
             return
         cost = {
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - began, 3),
             "peak_rss_bytes": memory.rss_bytes(),
             "peak_gpu_bytes": memory.gpu_bytes(),

@@ -7,12 +7,14 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES
-from medtune.evaluation.formatting import format_count
+from medtune.evaluation.formatting import format_count, format_value, metric_label
+from medtune.evaluation.headline import best_control
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import FORMATS
 from medtune.publishing.merge_record import merge_sentences, read_merge
 from medtune.publishing.public_names import PublicNames, public_name
+from medtune.records import Comparison
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGE_NAMES
 from medtune.runtime.terminal import one_line
@@ -77,6 +79,18 @@ def compute_dtype(recorded: _Recorded) -> str:
         if choice := recorded.stages.get(stage, _Stage()).choices.get("dtype"):
             return one_line(choice.get("value", "bfloat16"))
     return "bfloat16"
+
+
+def primary_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
+    """Of each metric on which the verdict rests: its name, baseline, tuned, the best control, and the verdict."""
+    rows: list[tuple[str, str, str, str, str]] = []
+    for row in comparison.rows:
+        if row.table == "standard" and row.is_primary:
+            best = best_control(comparison, row.metric)
+            control = f"{format_value(row.metric, best[1])} ({best[0].replace('_', ' ')})" if best else "-"
+            values = format_value(row.metric, row.baseline), format_value(row.metric, row.tuned)
+            rows.append((metric_label(row.metric), *values, control, row.verdict))
+    return rows
 
 
 def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:

@@ -11,6 +11,7 @@ from medtune import __version__
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
 from medtune.evaluation.formatting import escape_markdown, metric_label, read_template
+from medtune.evaluation.headline import best_control
 from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.result_files import read_comparison
 from medtune.model.loading import DEMO_MODEL
@@ -112,7 +113,9 @@ def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison 
         notes=merged_notes(request.merge, config.model.quantization, evaluated=comparison is not None)
         if request.merged
         else [],
+        headline=reading.headline if reading else None,
         verdict=[*reading.verdict, *reading.controls] if reading else [],
+        primary=card_sections.primary_rows(comparison) if comparison else [],
         merged=request.merged,
         code=loading_example(run, request),
         command=_command(request, names),
@@ -175,8 +178,16 @@ def _results(comparison: Comparison, names: PublicNames, *, merged: bool) -> lis
             metric_type=metric_named(row.metric).hub_name or row.metric,
             metric_name=metric_label(row.metric) + measured,
             metric_value=round(row.tuned, 6),
-            metric_args={"baseline": round(row.baseline, 6), "rows": row.n, "signature": row.signature},
+            metric_args={
+                "baseline": round(row.baseline, 6), "rows": row.n, "signature": row.signature, "verdict": row.verdict,
+                **_best_control(comparison, row.metric),
+            },
         )
         for row in _standard(comparison)
         if math.isfinite(row.tuned) and math.isfinite(row.baseline)
-    ]
+    ]  # fmt: skip
+
+
+def _best_control(comparison: Comparison, metric: str) -> dict[str, Any]:
+    best = best_control(comparison, metric)
+    return {"best_control": best[0], "best_control_value": round(best[1], 6)} if best else {}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 
 from browser_sessions import OpenSession
 from medtune.publishing.report import ReportData, render_report
+from medtune.records import ControlName
 
 pytestmark = pytest.mark.browser
 
@@ -22,6 +25,28 @@ HOSTILE = (
     "<a href='javascript:window.ran = 5'>link</a> ${window.ran = 7} {{ 7*7 }} {% raw %} \0\x1b[31m\ud800 "
     "\u202e\u2066\u2028 https://example.invalid/plain " + "x" * 400 + " " + "\u0e49" * 90
 )
+
+AXE = "4.14.1"
+NO_AXE = "needs axe-core from npm"
+
+# Every text of a chart that sticks out of it, or lies on another one.
+MISPLACED_TEXTS = """() => {
+  const found = [];
+  for (const svg of document.querySelectorAll("svg")) {
+    const whole = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+    for (const [place, [text, box]] of texts.entries()) {
+      if (box.left < whole.left - 1 || box.right > whole.right + 1 || box.top < whole.top - 1 ||
+          box.bottom > whole.bottom + 1) found.push(`outside: ${text}`);
+      for (const [other, its] of texts.slice(place + 1)) {
+        // A line's box is higher than its letters.
+        const sideways = box.left < its.right - 1 && its.left < box.right - 1;
+        if (sideways && box.top < its.bottom - 3 && its.top < box.bottom - 3) found.push(`${text} on ${other}`);
+      }
+    }
+  }
+  return found;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +79,9 @@ def with_texts(data: ReportData, texts: Sequence[str]) -> ReportData:
 
 
 def opened(session: Any, path: Path) -> Any:
+    """The page, with its browser of answers open and ready."""
     page = session.open(path)
+    page.evaluate("document.getElementById('browser').open = true")
     page.locator("#filters").wait_for()
     return page
 
@@ -92,7 +119,7 @@ def test_no_text_ever_runs_or_asks_or_breaks_the_page(session: OpenSession, data
 def test_the_policy_would_stop_what_the_escaping_let_through(session: OpenSession, written: Path) -> None:
     profile = session()
     page = opened(profile, written)
-    page.evaluate("text => { document.querySelector('.lead').innerHTML = text; }", HOSTILE.replace("\ud800", ""))
+    page.evaluate("text => { document.querySelector('.headline').innerHTML = text; }", HOSTILE.replace("\ud800", ""))
     page.evaluate(
         "() => { const s = document.createElement('script'); s.textContent = 'window.ran = 8'; document.body.append(s);"
         "fetch('https://example.invalid/').catch(() => 0); }"
@@ -190,6 +217,122 @@ def test_on_a_phone_tables_stack_or_show_that_there_is_more(session: OpenSession
     assert page.evaluate(label) == '"Rows"'
 
 
+def with_wide_numbers(data: ReportData) -> ReportData:
+    """`data` with every control, and a perplexity of many digits in each of them."""
+    names: tuple[ControlName, ...] = get_args(ControlName)
+    (control,) = data.comparison.controls
+    perplexity = next(row for row in data.comparison.rows if row.metric == "perplexity")
+    wide = replace(
+        perplexity, baseline=123456.78, tuned=234567.89, difference=111111.11, verdict="cannot tell",
+        interval=(-123456.78, 345678.9), detectable=123456.78,
+    )  # fmt: skip
+    score = replace(data.comparison.scores["tuned"]["perplexity"], value=987654.32)
+    controls = tuple(
+        replace(control, name=name, scores={**control.scores, "perplexity": score}, against_tuned=(wide, wide))
+        for name in names
+    )
+    rows = tuple(wide if row is perplexity else row for row in data.comparison.rows)
+    return replace(data, comparison=replace(data.comparison, rows=rows, controls=controls))
+
+
+def test_on_a_phone_the_page_takes_eight_screens_at_most(
+    session: OpenSession, data: ReportData, tmp_path: Path
+) -> None:
+    for number, shown in enumerate((data, with_wide_numbers(with_texts(data, ["a word and another " * 99] * 12)))):
+        page = session(viewport={"width": 390, "height": 844}).open(write(tmp_path, shown))
+        assert page.evaluate("document.documentElement.scrollHeight") <= 8 * 844, number
+
+
+def test_controls_fit_a_laptop(session: OpenSession, data: ReportData, tmp_path: Path) -> None:
+    page = session(viewport={"width": 1280, "height": 900}).open(write(tmp_path, with_wide_numbers(data)))
+    wider = "[...document.querySelectorAll('#controls .scroll')].map(box => box.scrollWidth - box.clientWidth)"
+    assert page.evaluate(wider) == [0]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_text_of_a_chart_is_clipped_or_on_another(
+    session: OpenSession, data: ReportData, tmp_path: Path, width: int
+) -> None:
+    page = session(viewport={"width": width, "height": 844}).open(write(tmp_path, with_wide_numbers(data)))
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert page.locator("svg text").count() > 100
+    assert page.evaluate(MISPLACED_TEXTS) == []
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+def test_a_long_answer_is_shown_whole_on_request(
+    browser: Any, data: ReportData, tmp_path: Path, *, scripted: bool
+) -> None:
+    path = write(tmp_path, with_texts(data, ["a word and another " * 99, "short"]))
+    context = browser.new_context(java_script_enabled=scripted)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    example = page.locator(".example").first
+    assert example.locator(".more").count() == 3
+    first = example.locator(".text").first
+    before = first.bounding_box()["height"]
+    page.get_by_text("Show more of the reference, ").first.click()
+    assert first.bounding_box()["height"] > 2 * before
+    # The keyboard has it too.
+    example.locator(".more").first.press("Space")
+    assert first.bounding_box()["height"] == before
+    if scripted:
+        page.click("#browser > summary")
+        page.locator("#filters").wait_for()
+        assert page.locator("#rows article").first.locator(".more").count() == 4  # the question too
+        assert page.locator("#rows article").nth(1).locator(".more").count() == 0
+        row = page.locator("#rows article .text").first
+        before = row.bounding_box()["height"]
+        page.locator("#rows article label").nth(1).click()
+        assert row.bounding_box()["height"] > 2 * before
+    context.close()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, from npm."""
+    npm = shutil.which("npm")
+    if not npm:
+        pytest.skip(NO_AXE)
+    folder = tmp_path_factory.mktemp("axe")
+    command = [
+        npm,
+        "install",
+        "--prefix",
+        str(folder),
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        f"axe-core@{AXE}",
+    ]
+    try:
+        fetched = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(NO_AXE)
+    if fetched.returncode:
+        pytest.skip(NO_AXE)
+    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(
+    browser: Any, axe: str, data: ReportData, tmp_path: Path, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    path = write(tmp_path, with_texts(data, ["a word and another " * 99] * 12))
+    # The page's own policy would refuse the checker's script.
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_function("!document.getElementById('filters').hidden")
+    page.evaluate(axe)
+    found = "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => [v.id, v.nodes[0].html]))"
+    assert page.evaluate(found) == []
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert page.evaluate(found) == []
+    context.close()
+
+
 def test_the_keyboard_reaches_everything(session: OpenSession, written: Path) -> None:
     page = opened(session(), written)
     page.keyboard.press("Tab")
@@ -198,12 +341,12 @@ def test_the_keyboard_reaches_everything(session: OpenSession, written: Path) ->
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
     seen = set()
-    for _ in range(120):
+    for _ in range(160):
         page.keyboard.press("Tab")
         seen.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
         if "next" in seen:
             break
-    assert {"search", "type", "gain", "capped", "order", "next", "SUMMARY", "DIV", "P"} <= seen
+    assert {"search", "type", "gain", "capped", "order", "next", "SUMMARY", "DIV"} <= seen
     labels = page.evaluate(
         "[...document.querySelectorAll('input, select')].map(box => box.labels[0].innerText.split('\\n')[0])"
     )
@@ -214,9 +357,11 @@ def test_without_javascript_all_but_the_browser_of_answers_is_there(browser: Any
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(written.as_uri())
+    page.click("#browser > summary")
     assert "takes JavaScript" in page.inner_text("#browser-status")
     assert not page.locator("#filters").is_visible()
-    assert page.locator("figure svg").count() == 6
+    # Five of the run, and a panel for each of six metrics.
+    assert page.locator("figure svg").count() == 11
     assert page.locator(".example").count() == 3
     context.close()
 
@@ -225,11 +370,13 @@ def test_a_browser_that_cannot_unpack_says_so(session: OpenSession, written: Pat
     profile = session()
     profile.context.add_init_script("delete window.DecompressionStream")
     page = profile.open(written)
+    page.click("#browser > summary")
     assert "cannot unpack the answers" in page.inner_text("#browser-status")
     assert not page.locator("#filters").is_visible()
     torn = tmp_path / "torn.html"
     torn.write_text(written.read_text(encoding="utf-8").replace("H4sIA", "AAAAA"), encoding="utf-8")
     page = session().open(torn)
+    page.click("#browser > summary")
     page.locator("#browser-status", has_text="damaged").wait_for()
     assert profile.problems == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from comparisons import row
 from medtune.evaluation.human.human_scores import CriterionScore
 from medtune.publishing.report import ReportData
 from medtune.publishing.report.reading_run import HumanRatings
@@ -14,6 +15,7 @@ from medtune.publishing.report.score_tables import (
     length_table,
     make_table,
     score_table,
+    shown_rows,
     signature_table,
     strata_table,
     verdict_cell,
@@ -21,21 +23,47 @@ from medtune.publishing.report.score_tables import (
 
 
 def test_a_verdict_is_a_sign_and_a_word() -> None:
-    assert verdict_cell("not distinguishable") == Cell("○ not distinguishable", "not-distinguishable")
+    assert verdict_cell("cannot tell") == Cell("○ cannot tell", "cannot-tell")
+    assert verdict_cell("equivalent") == Cell("≈ equivalent", "equivalent")
     assert make_table("What", ("a", "b"), [("x", verdict_cell("worse"))], 1).rows == (
         (Cell("x"), Cell("■ worse", "worse")),
     )
 
 
-def test_a_row_has_its_numbers_in_the_digits_of_its_metric(data: ReportData) -> None:
-    perplexity = next(row for row in data.comparison.rows if row.metric == "perplexity")
-    changed = replace(
-        perplexity, baseline=20.0, tuned=12.346, difference=-7.654, ci95=(-9.0, -6.0), p_adjusted=1e-4, verdict="better"
+def test_a_row_has_its_numbers_in_the_digits_of_its_metric() -> None:
+    perplexity = row(
+        "perplexity", 20.0, 12.346, p_adjusted=1e-4, interval=(-9.0, -6.0), confidence=0.983, detectable=0.456
     )
-    (cells,) = score_table([changed], "Both").rows
-    assert [cell.text for cell in cells] == [
-        "perplexity (lower is better)", "20.00", "12.35", "-7.65", "[-9.00, -6.00]", "< 0.001", "● better",
+    table = score_table([perplexity], "Both")
+    assert [cell.text for cell in table.rows[0]] == [
+        "perplexity (lower is better)", "20.00", "12.35", "-7.65", "[-9.00, -6.00]", "< 0.001", "± 0.46", "● better",
     ]  # fmt: skip
+    assert table.head[-3:] == ("p, Holm", "Detectable", "Verdict")
+
+
+def test_only_primary_metrics_have_a_verdict() -> None:
+    descriptive = row("bleu", 1.0, 2.0, "descriptive", interval=(0.5, 1.5))
+    assert score_table([descriptive], "Other").head == ("Metric", "Baseline", "Tuned", "Difference", "Interval")
+    cells = score_table([row("rougeL", 0.1, 0.2), descriptive], "Both").rows[1]
+    assert [cell.text for cell in cells][-3:] == ["0.040", "-", ""]
+
+
+def test_the_caption_tells_the_confidence_of_the_intervals() -> None:
+    rows = [row("bleu", 1.0, 2.0, confidence=confidence) for confidence in (0.975, 0.95, 1 - 0.05 / 3)]
+    assert score_table(rows[:1], "Scores").caption == "Scores, with 97.5 % intervals"
+    assert score_table(rows, "Scores").caption == "Scores, with 95 to 98.3 % intervals"
+
+
+def test_primary_metrics_are_shown_first_and_of_runs_that_tested_all_one_of_each_kind(data: ReportData) -> None:
+    every = ("bleu", "rouge1", "rougeL", "exact_match", "perplexity", "bits_per_byte")
+
+    def shown(primary: tuple[str, ...]) -> list[str]:
+        rows = [row(name, 1.0, 2.0, "better" if name in primary else "descriptive") for name in every]
+        compat = row("compat_rougeL", 0.1, 0.2, "better", table="compat")
+        return [row.metric for row in shown_rows(replace(data.comparison, rows=(*rows, compat)))]
+
+    assert shown(("rouge1", "perplexity")) == ["rouge1", "perplexity"]
+    assert shown(every) == shown(()) == ["bleu", "rougeL", "perplexity"]
 
 
 def test_the_ceiling_is_no_rival(data: ReportData) -> None:
@@ -43,7 +71,7 @@ def test_the_ceiling_is_no_rival(data: ReportData) -> None:
     ceiling = replace(control, name="cut_reference", description="the reference itself")
     rows = control_table(replace(data.comparison, controls=(control, ceiling))).rows
     assert [row[0].text for row in rows] == [
-        "baseline", "tuned model", control.description, "ceiling: the reference itself",
+        "baseline", "tuned model", "random answer", "cut reference (ceiling)",
     ]  # fmt: skip
     assert any("tuned " in cell.text for cell in rows[2][1:])
     assert not any("tuned " in cell.text or cell.verdict for cell in rows[3][1:])
@@ -81,7 +109,7 @@ def test_signatures_tell_no_path(data: ReportData) -> None:
 
 
 def test_ratings_have_a_row_a_criterion() -> None:
-    ratings = HumanRatings([], 4, None, {"clarity": CriterionScore(2, 3, 1, 0.5, 1.5, 1234)})
+    ratings = HumanRatings([], {"clarity": CriterionScore(2, 3, 1, 0.5, 1.5, 1234)})
     table = human_table(ratings)
     assert table is not None
     assert [cell.text for cell in table.rows[0]] == ["Clarity", "2.00", "3.00", "+1.00", "[+0.50, +1.50]", "1,234"]

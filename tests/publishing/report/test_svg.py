@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
+from chart_texts import misplaced_texts
 from medtune.publishing.report import ReportData
 from medtune.publishing.report.charts import draw_charts
-from medtune.publishing.report.svg import COLOURS, to_svg
+from medtune.publishing.report.svg import COLOURS, fit_text, text_width, to_svg
 
 NAMES = ["differences", "lengths", "loss", "learning_rate", "speed", "memory"]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -47,3 +48,14 @@ def test_in_the_page_a_chart_has_no_ground_and_no_size(data: ReportData) -> None
     assert root.get("viewBox")
     assert root[1].text == "a < b & c"
     assert root.find(f"{SVG}rect") is None
+
+
+def test_no_text_of_a_chart_is_clipped_or_on_another(drawn: dict[str, str]) -> None:
+    assert {name: misplaced_texts(svg) for name, svg in drawn.items()} == {name: [] for name in NAMES}
+
+
+def test_a_line_that_does_not_fit_ends_in_an_ellipsis() -> None:
+    assert fit_text("short", 11, 100) == "short"
+    cut = fit_text("a line that goes on " * 9, 11, 100)
+    assert cut.endswith("…")
+    assert text_width(cut, 11) <= 100

@@ -16,6 +16,8 @@ _MOST_ROWS = 20_000
 # Characters of one text, the first that fits: what MedQuAD's longest answer takes is 29,046.
 _TEXT_LIMITS = (30_000, 8_000, 4_000, 2_000, 1_000)
 _LABEL_CHARACTERS = 120
+# More than this, and on a phone a text begins with its first lines alone.
+_LONG_CHARACTERS, _LONG_LINES = 240, 6
 _EXAMPLES = ("the largest gain", "the median", "the largest loss")
 
 
@@ -36,6 +38,11 @@ class Example:
 
     why: str
     row: Mapping[str, Any]
+
+    def is_long(self, name: str) -> bool:
+        """Whether that text of the row takes more lines than are shown at first."""
+        text: str = self.row[name]
+        return len(text) > _LONG_CHARACTERS or text.count("\n") > _LONG_LINES
 
 
 def pack_answers(data: ReportData) -> PackedAnswers:

@@ -6,14 +6,17 @@ from typing import Any
 
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.evaluation.comparison_sentences import reading_of
-from medtune.evaluation.formatting import HEADLINE_METRICS, format_count, format_value, metric_label, read_template
+from medtune.evaluation.formatting import format_value, metric_label, read_template
+from medtune.evaluation.headline import best_control
 from medtune.evaluation.human.rating_page import page_policy
 from medtune.evaluation.metrics import metric_named
 from medtune.publishing.public_names import public_name, without_paths
-from medtune.publishing.report import answers, run_tables, score_tables
-from medtune.publishing.report.charts import draw_charts
+from medtune.publishing.report import answers, header, run_tables, score_tables
+from medtune.publishing.report.charts import draw_course
+from medtune.publishing.report.difference_charts import draw_panel, make_panels
 from medtune.publishing.report.reading_run import ReportData, read_report
-from medtune.publishing.report.svg import to_svg
+from medtune.publishing.report.svg import Chart, house_style, to_svg
+from medtune.records import Comparison
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import harmless
 
@@ -34,15 +37,13 @@ def render_report(data: ReportData) -> str:
     # wrote and escaped.
     template = read_template(_ASSETS / "report.html.jinja", autoescape=True)
     style, script = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    charts = {
-        name: {"title": chart.title, "svg": Markup(to_svg(chart, prefix="chart-"))}
-        for name, chart in draw_charts(data).items()
-    }
+    charts = {name: _drawn(chart) for name, chart in draw_course(data).items()}
     page = template.render(
         policy=page_policy(style, script),
         style=Markup(style),
         script=Markup(script),
         charts=charts,
+        panels=_panels(data.comparison),
         packed=answers.pack_answers(data),
         types=answers.question_types(data)[:500],
         examples=answers.examples(data),
@@ -52,33 +53,58 @@ def render_report(data: ReportData) -> str:
     return harmless(page)
 
 
-def _sections(data: ReportData) -> dict[str, Any]:
-    comparison, provenance = data.comparison, data.provenance
-    standard = [row for row in comparison.rows if row.table == "standard"]
-    compat = [row for row in comparison.rows if row.table == "compat"]
-    human = data.human
-    return {
-        "model": public_name(data.config.model.base),
-        "source": public_name(data.config.data.source),
-        "size": f"{format_count(standard[0].n, 'question')} in {format_count(standard[0].groups, 'group')}"
-        if standard
-        else "no questions",
-        "reading": reading_of(comparison),
-        "headline": [
+def _drawn(chart: Chart) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    return {"title": chart.title, "svg": Markup(to_svg(chart, prefix="chart-"))}
+
+
+def _panels(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
+    """The small multiples, those that are shown at once apart from the others."""
+    shown = [row.metric for row in score_tables.shown_rows(comparison)]
+    drawn: dict[str, list[dict[str, Any]]] = {"primary": [], "others": []}
+    with house_style():
+        for panel in make_panels(comparison):
+            drawn["primary" if panel.row.metric in shown else "others"].append(_drawn(draw_panel(panel)))
+    return drawn
+
+
+def _cards(comparison: Comparison) -> list[dict[str, Any]]:
+    """The primary metrics, each with its verdict and the best control."""
+    cards = []
+    for row in score_tables.shown_rows(comparison):
+        best = best_control(comparison, row.metric)
+        cards.append(
             {
                 "name": metric_label(row.metric),
                 "direction": "lower is better" if metric_named(row.metric).lower_is_better else "higher is better",
                 "baseline": format_value(row.metric, row.baseline),
                 "tuned": format_value(row.metric, row.tuned),
                 "verdict": score_tables.verdict_cell(row.verdict),
+                "control": f"{best[0].replace('_', ' ')} {format_value(row.metric, best[1])}" if best else None,
             }
-            for row in standard
-            if row.metric in HEADLINE_METRICS
-        ],
-        "scores": score_tables.score_table(standard, "Both models on the same questions"),
-        "compat": score_tables.score_table(compat, "Scores in the form of public write-ups") if compat else None,
+        )
+    return cards
+
+
+def _sections(data: ReportData) -> dict[str, Any]:
+    comparison, provenance = data.comparison, data.provenance
+    standard = [row for row in comparison.rows if row.table == "standard"]
+    shown = score_tables.shown_rows(comparison)
+    others = [row for row in standard if row not in shown]
+    compat = [row for row in comparison.rows if row.table == "compat"]
+    human = data.human
+    return {
+        "model": public_name(data.config.model.base),
+        "facts": header.header_facts(data),
+        "reading": reading_of(comparison),
+        "cards": _cards(comparison),
+        "scores": score_tables.score_table(shown, "Primary metrics") if shown else None,
+        "others": score_tables.score_table(others, "Other metrics") if others else None,
+        "compat": score_tables.score_table(compat, "As public write-ups score") if compat else None,
         "signatures": score_tables.signature_table(comparison.rows),
         "controls": score_tables.control_table(comparison) if comparison.controls else None,
+        "descriptions": [(control.name.replace("_", " "), control.description) for control in comparison.controls],
         "strata": score_tables.strata_table(comparison),
         "lengths": score_tables.length_table(data),
         "curves": run_tables.curve_table(data.history),

@@ -8,7 +8,7 @@ from medtune.config.schema import Config
 from medtune.data.audit_record import Audit
 from medtune.errors import RunDirError
 from medtune.evaluation.comparison import require_same_rows
-from medtune.evaluation.human.human_scores import CriterionScore, WinRate
+from medtune.evaluation.human.human_scores import CriterionScore
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.evaluation.result_files import read_comparison, read_measured
 from medtune.publishing.card_sections import merge_lines
@@ -38,8 +38,6 @@ class HumanRatings:
     """What `human/scores.json` says of ratings by people; who they are is left out."""
 
     reading: list[str]
-    sheet_items: int
-    win_rate: WinRate | None
     criteria: dict[str, CriterionScore]
 
 

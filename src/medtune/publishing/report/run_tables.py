@@ -47,7 +47,7 @@ def cost_table(provenance: Mapping[str, Any]) -> Table:
     for name, cost in stage_records(provenance).items():
         host = cost.get("peak_rss_bytes")
         peak = f"{peaks[name] / GIB:.2f}" if on_gpu and name in peaks else "-"
-        rows.append((name, duration(_seconds(cost)), peak, f"{host / GIB:.2f}" if isinstance(host, int) else "-"))
+        rows.append((name, duration(seconds_of(cost)), peak, f"{host / GIB:.2f}" if isinstance(host, int) else "-"))
     return make_table(
         "What each stage took", ("Stage", "Time", "Peak GPU memory, GiB", "Peak process memory, GiB"), rows
     )
@@ -55,7 +55,7 @@ def cost_table(provenance: Mapping[str, Any]) -> Table:
 
 def cost_sentences(provenance: Mapping[str, Any]) -> list[str]:
     """Hours in all, and what the plan of the training step predicted beside what was measured."""
-    total = sum(_seconds(cost) for cost in stage_records(provenance).values())
+    total = sum(seconds_of(cost) for cost in stage_records(provenance).values())
     sentences = [f"The stages took {duration(total)} together ({total / 3600:.2f} hours)."]
     planned, (peaks, on_gpu) = planned_peak(provenance), stage_peaks(provenance)
     if planned and on_gpu and "train" in peaks:
@@ -70,8 +70,8 @@ def cost_sentences(provenance: Mapping[str, Any]) -> list[str]:
             "GPU only the whole process is measured, libraries included."
         )
     train = stage_records(provenance).get("train", {})
-    if tokens := _whole(_mapping(train.get("training")).get("tokens")):
-        seconds = _seconds(train)
+    if tokens := _whole(as_mapping(train.get("training")).get("tokens")):
+        seconds = seconds_of(train)
         rate = f", {tokens / seconds:,.0f} tokens a second with loading and validation" if seconds else ""
         sentences.append(f"Training took in {tokens:,} tokens in {duration(seconds)}{rate}.")
     return sentences
@@ -142,20 +142,20 @@ def audit_sentences(audit: Audit) -> list[str]:
 def identity_table(data: ReportData) -> Table:
     """Model, data, machine and versions of what the run was made of."""
     provenance, config = data.provenance, data.config
-    model, source, hardware = (_mapping(provenance.get(name)) for name in ("model", "data", "hardware"))
+    model, source, hardware = (as_mapping(provenance.get(name)) for name in ("model", "data", "hardware"))
     gpus = hardware.get("gpus")
     rows = [
         ("base model", public_name(config.model.base)),
-        ("its revision", _text(model.get("revision"))),
+        ("its revision", as_text(model.get("revision"))),
         ("weights", config.model.quantization),
         ("data", public_name(config.data.source)),
-        ("its revision", _text(source.get("revision"))),
-        ("fingerprint of its rows", _text(source.get("fingerprint"))),
+        ("its revision", as_text(source.get("revision"))),
+        ("fingerprint of its rows", as_text(source.get("fingerprint"))),
         ("GPUs", "; ".join(map(_gpu, gpus)) if isinstance(gpus, list) and gpus else "none"),
-        ("CPU cores", _text(hardware.get("cpu_count"))),
+        ("CPU cores", as_text(hardware.get("cpu_count"))),
         ("memory, GiB", f"{_whole(hardware.get('memory_bytes')) / GIB:.1f}"),
-        ("platform", _text(hardware.get("platform"))),
-        ("medtune's commit", _text(provenance.get("commit"))),
+        ("platform", as_text(hardware.get("platform"))),
+        ("medtune's commit", as_text(provenance.get("commit"))),
         ("seed", str(config.seed)),
     ]
     return make_table("What the run was made of", ("What", "Value"), rows, 1)
@@ -163,40 +163,44 @@ def identity_table(data: ReportData) -> Table:
 
 def version_table(provenance: Mapping[str, Any]) -> Table:
     """Versions of the libraries."""
-    versions = _mapping(provenance.get("versions"))
-    return make_table("Versions", ("Package", "Version"), [(name, _text(value)) for name, value in versions.items()], 1)
+    versions = as_mapping(provenance.get("versions"))
+    return make_table(
+        "Versions", ("Package", "Version"), [(name, as_text(value)) for name, value in versions.items()], 1
+    )
 
 
 def choice_table(provenance: Mapping[str, Any]) -> Table | None:
     """What was chosen by the hardware, and why."""
     rows = []
     for stage, cost in stage_records(provenance).items():
-        for name, choice in _mapping(cost.get("choices")).items():
-            chosen = _mapping(choice)
-            rows.append((stage, name, _text(chosen.get("value")), _text(chosen.get("reason"))))
-    plan = _mapping(stage_records(provenance).get("train", {}).get("plan"))
-    rows += [("train", name.replace("_", " "), _text(value), "the plan of the step") for name, value in plan.items()]
+        for name, choice in as_mapping(cost.get("choices")).items():
+            chosen = as_mapping(choice)
+            rows.append((stage, name, as_text(chosen.get("value")), as_text(chosen.get("reason"))))
+    plan = as_mapping(stage_records(provenance).get("train", {}).get("plan"))
+    rows += [("train", name.replace("_", " "), as_text(value), "the plan of the step") for name, value in plan.items()]
     if not rows:
         return None
     return make_table("Choices made for the hardware", ("Stage", "Choice", "Value", "Why"), rows, 1, 2, 3)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping of the provenance; an empty one where something else is in its place."""
     return value if isinstance(value, Mapping) else {}
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A plain value of the provenance in a cell."""
     return without_paths(str(value))[:_LONGEST] if isinstance(value, str | int | float) else "-"
 
 
 def _gpu(value: Any) -> str:
-    gpu = _mapping(value)
+    gpu = as_mapping(value)
     size = f"{_whole(gpu.get('memory_bytes')) / GIB:.1f} GiB"
-    return f"{_text(gpu.get('name'))}, {size}, compute capability {_text(gpu.get('compute_capability'))}"
+    return f"{as_text(gpu.get('name'))}, {size}, compute capability {as_text(gpu.get('compute_capability'))}"
 
 
-def _seconds(cost: Mapping[str, Any]) -> float:
+def seconds_of(cost: Mapping[str, Any]) -> float:
+    """Seconds that a stage took; none where they are not recorded."""
     seconds = cost.get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
+from medtune.evaluation.comparison import MOST_PRIMARY
 from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
+    format_confidence,
     format_difference,
     format_interval,
     format_p,
@@ -16,7 +18,7 @@ from medtune.evaluation.formatting import (
 from medtune.evaluation.human.rubric import CRITERIA
 from medtune.evaluation.metrics import metric_named
 from medtune.publishing.public_names import without_paths
-from medtune.publishing.report.charts import token_counts
+from medtune.publishing.report.length_charts import token_counts
 from medtune.publishing.report.reading_run import HumanRatings, ReportData
 from medtune.records import Comparison, ComparisonRow, ControlName, Score, Verdict
 from medtune.runtime.terminal import one_line
@@ -24,7 +26,7 @@ from medtune.runtime.terminal import one_line
 # A source may name as many question types as it has rows.
 _MOST_STRATA = 80
 # A sign, that of the chart of differences, and a word: neither colour nor shape alone says which it is.
-_VERDICTS: dict[Verdict, str] = {
+VERDICT_WORDS: dict[Verdict, str] = {
     "better": "● better",
     "worse": "■ worse",
     "equivalent": "≈ equivalent",
@@ -34,7 +36,7 @@ _VERDICTS: dict[Verdict, str] = {
     "undefined": "◇ not comparable",
 }
 # What else a control is for than to be beaten.
-_NO_RIVALS: dict[ControlName, str] = {CEILING: "ceiling: ", ON_TOP: "on top of tuning: "}
+_NO_RIVALS: dict[ControlName, str] = {CEILING: " (ceiling)", ON_TOP: " (on top of tuning)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,48 +65,62 @@ def make_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str | 
 
 def verdict_cell(verdict: Verdict) -> Cell:
     """A verdict as a sign and a word."""
-    return Cell(_VERDICTS[verdict], verdict.replace(" ", "-"))
+    return Cell(VERDICT_WORDS[verdict], verdict.replace(" ", "-"))
 
 
-def score_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
-    """Both models by metric: values, difference, interval, p after Holm's correction, verdict."""
-    head = ("Metric", "Baseline", "Tuned", "Difference", "Interval", "p, Holm", "Verdict")
-    return make_table(
-        caption,
-        head,
-        [
-            (
-                metric_label(row.metric) + (" (lower is better)" if metric_named(row.metric).lower_is_better else ""),
-                format_value(row.metric, row.baseline),
-                format_value(row.metric, row.tuned),
-                format_difference(row.metric, row.difference),
-                format_interval(row.metric, row.interval),
-                format_p(row.p_adjusted),
-                verdict_cell(row.verdict),
-            )
-            for row in rows
-        ],
-        6,
-    )  # fmt: skip
+def score_table(rows: Sequence[ComparisonRow], title: str) -> Table:
+    """Both models by metric: values, difference and interval, and of primary metrics p, power and verdict."""
+    tested = any(row.is_primary for row in rows)
+    head = ["Metric", "Baseline", "Tuned", "Difference", "Interval"]
+    cells = [_score_cells(row, tested=tested) for row in rows]
+    if tested:
+        head += ["p, Holm", "Detectable", "Verdict"]
+    return make_table(f"{title}, {_confidences(rows)}", head, cells, *([7] if tested else []))
+
+
+def _score_cells(row: ComparisonRow, *, tested: bool) -> list[str | Cell]:
+    cells: list[str | Cell] = [
+        metric_label(row.metric) + (" (lower is better)" if metric_named(row.metric).lower_is_better else ""),
+        format_value(row.metric, row.baseline),
+        format_value(row.metric, row.tuned),
+        format_difference(row.metric, row.difference),
+        format_interval(row.metric, row.interval),
+    ]
+    detectable = "-" if row.detectable is None else f"± {format_value(row.metric, row.detectable)}"
+    return [*cells, format_p(row.p_adjusted), detectable, verdict_cell(row.verdict)] if tested else cells
+
+
+def _confidences(rows: Sequence[ComparisonRow]) -> str:
+    """The confidence of the rows' intervals, or the least and the most."""
+    found = sorted({row.confidence for row in rows})
+    least, most = format_confidence(found[0]), format_confidence(found[-1])
+    return f"with {least} intervals" if least == most else f"with {least.removesuffix(' %')} to {most} intervals"
+
+
+def shown_rows(comparison: Comparison) -> list[ComparisonRow]:
+    """The metrics that are shown first: the primary ones, or where all or none were tested one of each kind."""
+    rows = [row for row in comparison.rows if row.table == "standard"]
+    primary = [row for row in rows if row.is_primary]
+    return primary if 0 < len(primary) <= MOST_PRIMARY else [row for row in rows if row.metric in HEADLINE_METRICS]
 
 
 def control_table(comparison: Comparison) -> Table:
-    """Every system's headline metrics, and of each control how the tuned model compares with it."""
-    metrics = [row.metric for row in comparison.rows if row.metric in HEADLINE_METRICS]
+    """Every system's primary metrics, and of each control how the tuned model compares with it."""
+    metrics = [row.metric for row in shown_rows(comparison)]
     rows: list[list[str | Cell]] = []
     for name, label in (("baseline", "baseline"), ("tuned", "tuned model")):
         scores = comparison.scores[name]  # type: ignore[index]
         rows.append([label, *(_score(scores, metric) for metric in metrics)])
     for control in comparison.controls:
-        against = {row.metric: row.verdict for row in control.against_tuned}
+        # The ceiling is no rival: nobody expects to beat the reference with itself.
+        rival = control.name != CEILING
+        against = {row.metric: row.verdict for row in control.against_tuned if rival and row.is_primary}
         cells: list[str | Cell] = []
         for metric in metrics:
-            value = _score(control.scores, metric)
-            # The ceiling is no rival: nobody expects to beat the reference with itself.
-            verdict = against.get(metric) if control.name != CEILING else None
+            value, verdict = _score(control.scores, metric), against.get(metric)
             cells.append(Cell(f"{value}\ntuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
-        rows.append([_NO_RIVALS.get(control.name, "") + control.description, *cells])
-    return make_table("Controls, on the same questions", ("Answers of", *map(metric_label, metrics)), rows)
+        rows.append([control.name.replace("_", " ") + _NO_RIVALS.get(control.name, ""), *cells])
+    return make_table("On the same questions", ("Answers of", *map(metric_label, metrics)), rows)
 
 
 def _score(scores: Mapping[str, Score], metric: str) -> str:
@@ -116,7 +132,8 @@ def strata_table(comparison: Comparison) -> Table | None:
     shown = comparison.strata[:_MOST_STRATA]
     if not shown:
         return None
-    metrics = [metric for metric in shown[0].metrics if metric in HEADLINE_METRICS]
+    known = {row.metric for row in shown_rows(comparison)}
+    metrics = [metric for metric in shown[0].metrics if metric in known]
     rows = []
     for stratum in shown:
         cells = [

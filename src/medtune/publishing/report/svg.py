@@ -6,6 +6,7 @@ import io
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -19,6 +20,7 @@ COLOURS = {
     "text": "#1b2129",
     "muted": "#59636f",
     "grid": "#d9dee4",
+    "band": "#eaedf1",
     "surface": "#ffffff",
     "baseline": "#6c7683",
     "tuned": "#1b5fb8",
@@ -77,6 +79,32 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def plain_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many user units, on which everything is placed by hand."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH))
+
+
+@cache
+def text_width(text: str, size: float) -> float:
+    """Width of a line in user units, in matplotlib's own font in bold: wider than those that a page is read in."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    # What `font.size` counts in is a point, and a point is a user unit.
+    return float(
+        TextToPath().get_text_width_height_descent(text, FontProperties(size=size, weight="bold"), ismath=False)[0]
+    )
+
+
+def fit_text(text: str, size: float, width: float) -> str:
+    """`text`, cut with an ellipsis where it takes more than `width`."""
+    while text_width(text, size) > width:
+        text = text.removesuffix("…")[:-1] + "…"
+    return text
 
 
 @dataclass(frozen=True, slots=True)

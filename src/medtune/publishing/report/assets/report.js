@@ -2,6 +2,9 @@
 (() => {
   // A phone shows an answer a screen.
   const PAGE = matchMedia("(max-width: 40rem)").matches ? 5 : 10;
+  // More than this, and a text begins with its first lines alone; as in the examples above.
+  const LONG_CHARACTERS = 240;
+  const LONG_LINES = 6;
   const byId = (id) => document.getElementById(id);
   const status = byId("browser-status");
   let rows = [];
@@ -43,6 +46,18 @@
     return wanted.words.every((word) => row.lower.includes(word));
   };
 
+  // An element, and where its text is long a box and a label that show all of it; a style sheet does the rest.
+  const clipped = (element, row, name, called) => {
+    if (row[name].length <= LONG_CHARACTERS && row[name].split("\n").length <= LONG_LINES + 1) return [element];
+    const more = make("input", "more");
+    more.type = "checkbox";
+    more.id = `row-${row.n}-${name}`;
+    const label = make("label", "", "Show more");
+    label.append(make("span", "hidden-text", ` of the ${called}, row ${row.n}`));
+    label.htmlFor = more.id;
+    return [more, element, label];
+  };
+
   const side = (row, name, label, place) => {
     const box = make("div", `side ${name}`);
     const facts = [];
@@ -55,10 +70,7 @@
     const text = make("p", "text", row[name] || "(empty answer)");
     if (row.cut[name]) text.append(`… (${row.cut[name].toLocaleString("en")} characters in all)`);
     text.dir = "auto";
-    text.tabIndex = 0;
-    text.setAttribute("role", "region");
-    text.setAttribute("aria-label", `${label}, question ${row.n}`);
-    box.append(title, detail, text);
+    box.append(title, detail, ...clipped(text, row, name, label.toLowerCase()));
     return box;
   };
 
@@ -74,7 +86,7 @@
     );
     const about = make("p");
     about.append(make("bdi", "", [`question ${row.n}`, row.type, row.id].filter(Boolean).join(" · ")));
-    box.append(question, about, sides);
+    box.append(...clipped(question, row, "question", "question"), about, sides);
     return box;
   };
 
