@@ -33,13 +33,14 @@ _OTHER_TURN = (
 _START = r"<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|<pad>|\[PAD\]|<\|pad\|>|<\|finetune_right_pad_id\|>"
 _END = (
     r"<\|eot_id\|>|<\|eom_id\|>|<\|end_of_text\|>|<\|endoftext\|>|<\|im_end\|>|<\|end\|>|<\|return\|>|<end_of_turn>"
-    r"|<eos>|<\|eos\|>|</s>|<｜end▁of▁sentence｜>|<\|END_OF_TURN_TOKEN\|>"
+    r"|<eos>|<\|eos\|>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|<\|END_OF_TURN_TOKEN\|>"
 )
 _LEADING = re.compile(rf"(?:\s|{_START}|{_END})+")
 _ENDING = re.compile(f"{_END}|{_START}|{_OTHER_TURN}")
 _CHAT = re.compile(rf"(?:\s|{_START})*(?:{_OTHER_TURN})")
 _BARE_TURN = re.compile(r"\s*(?:assistant|model)\s*\n", re.I)
-_SENTENCE_END = re.compile(r"[?:.!？：。！؟]+\s*|\s*\n\s*|\s*\Z")
+# Those of Chinese and of Arabic too.
+_SENTENCE_END = re.compile(r"[?:.!\uff1f\uff1a\u3002\uff01\u061f]+\s*|\s*\n\s*|\s*\Z")
 
 
 def separate_answer(text: str, question: str = "") -> tuple[str, frozenset[Kind]]:

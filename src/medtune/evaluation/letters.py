@@ -11,8 +11,9 @@ from functools import cache
 UNREAD_SHARE_WARNING = 0.05
 # Written without spaces between words. Korean has spaces, and its letters are no part of this.
 UNSPACED_SCRIPTS = frozenset(
-    "CJK HIRAGANA KATAKANA BOPOMOFO THAI LAO KHMER MYANMAR TIBETAN JAVANESE BALINESE YI".split()
-)
+    ("BALINESE", "BOPOMOFO", "CJK", "HIRAGANA", "JAVANESE", "KATAKANA", "KHMER", "LAO", "MYANMAR", "THAI", "TIBETAN",
+     "YI")
+)  # fmt: skip
 
 
 def count_letters(texts: Iterable[str]) -> Counter[str]:

@@ -24,7 +24,7 @@ LONGEST_QUESTIONS = 50
 
 
 def check_inputs(config: Config) -> None:
-    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, tokenizer, optimiser, tracker."""
+    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser, package …"""
     check_trackers(config)
     require_known(config.evaluation.metrics)
     require_tokenizer(config.evaluation.bleu_tokenizer)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
+from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import sample_rows
 from medtune.errors import Option, RunDirError
 from medtune.evaluation import control_answers
@@ -17,6 +18,7 @@ from medtune.evaluation.significance import Subsamples
 from medtune.evaluation.text_warnings import text_warnings
 from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter
 from medtune.model.loaded import LoadedModel, load_model, renderer_of
+from medtune.model.packing import prompts_checksum
 from medtune.records import ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.partial_results import PartialResults
@@ -98,6 +100,20 @@ def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
     return [pair for pair in test if pair.id in chosen]
 
 
+def _require_same_prompts(run_dir: RunDir, record: dict[str, Any], renderer: PromptRenderer) -> None:
+    """Record a checksum of the prompts of the test rows. Raises RunDirError if another stage had other prompts."""
+    checksum = prompts_checksum(renderer.prompts([pair.question for pair in _rows_to_test(run_dir)]))
+    record["prompts_sha256"] = checksum
+    for stage, other in run_dir.stage_records.items():
+        if other.get("prompts_sha256", checksum) != checksum and run_dir.is_complete(stage):  # type: ignore[arg-type]
+            raise RunDirError(
+                run_dir.path,
+                f"the prompts of the test rows are not those of the {stage} stage: the tokenizer or chat template of "
+                f"{run_dir.config.model.base} has changed, or the template prints a date or anything else that changes",
+                ("restore its files, or start a new run in another ", Option("run_dir")),
+            )
+
+
 def _record_predicted(record: dict[str, Any], predicted: Predicted) -> None:
     """Record how answers were made: by what weights, how many at once, how often memory ran out."""
     record["choices"]["weights"] = asdict(predicted.weights)
@@ -109,6 +125,7 @@ def _predict(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple
 
     config = run_dir.config
     loaded = load_run_model(run_dir, record, for_training=False)
+    _require_same_prompts(run_dir, record, loaded.renderer)
     model, origin = loaded.model, {}
     if which == "tuned":
         trained = run_dir.is_complete("train")
@@ -149,6 +166,7 @@ def _few_shot(run_dir: RunDir, record: dict[str, Any]) -> list[Prediction]:
 
     config = run_dir.config
     loaded = load_run_model(run_dir, record, for_training=False)
+    _require_same_prompts(run_dir, record, loaded.renderer)
     train, test, cap = run_dir.read_split("train"), _rows_to_test(run_dir), config.generation.max_new_tokens
     tokens = control_answers.tokens_as_examples(loaded.renderer, train, cap)
     room = control_answers.room_for_examples(loaded.renderer, test, cap, loaded.positions)
