@@ -22,7 +22,8 @@ def read_predictions(path: Path, references: Path | None = None) -> list[Predict
     """Rows of `path` in file order; `references` holds id and reference where `path` has no references.
 
     Either may have several references a row. `question`, `group`, `qtype`, `new_tokens`, `finish_reason`,
-    `reference_nll` and `reference_tokens` are read where they are there. Raises DataError, in one line, naming file and row.
+    `reference_nll` and `reference_tokens` are read where they are there. Raises DataError, in one line, naming
+    file and row.
     """
     return predictions_of(_records(path), path, references)
 

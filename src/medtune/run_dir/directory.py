@@ -164,8 +164,9 @@ class RunDir(RunArtefacts):
 
         The date in prompts is set once: that of later days would make other prompts.
         """
+        self._forget("provenance")  # as in `update_provenance`
         today = self.provenance.get("prompt_date") or date.today().isoformat()
-        self.update_provenance(config=describe_file(self.config_file), prompt_date=today, **values)
+        self._write_provenance({"config": describe_file(self.config_file), "prompt_date": today, **values})
 
     def require_same_base(self, identity: str) -> None:
         """Raises RunDirError if a stage used another base model than the one that `identity` tells.

@@ -197,10 +197,8 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     """All of them in two passes, with stems and without: tokens and stems are most of the work."""
     names = [metric.name for metric in wanted]
     texts, references = answers.pairs
-    chosen, lost = (
-        choose_tokenizer(references),
-        unread_details(count_letters(references), _is_read_officially, OFFICIAL),
-    )
+    chosen = choose_tokenizer(references)
+    lost = unread_details(count_letters(references), _is_read_officially, OFFICIAL)
     measured = []
     for stemmer, tokenizer in ((True, chosen), (False, OFFICIAL)):
         details = lost if tokenizer == OFFICIAL else {}
