@@ -161,6 +161,10 @@ class EvaluationSection(Section):
     """sacrebleu's tokenizer for BLEU. `auto` goes by the script of most of the references' letters: 13a for Latin, zh
     for Chinese, ja-mecab and ko-mecab where they are installed, else char, as for all scripts without spaces; intl
     for others. `compat_bleu` always has 13a."""
+    rouge_tokenizer: Literal["auto", "a-z0-9", "unicode-words"] = "auto"
+    """`a-z0-9`: rouge-score's own, which drops all other letters. `unicode-words`: words of any script, and single
+    characters of scripts without spaces. `auto` takes the first unless over 5 % of the references' letters are of
+    another script than Latin. `compat_rouge…` always have the first."""
     answers: Literal["separated", "raw"] = "separated"
     """`separated` leaves reasoning, repeated prompts, role markers and end tokens out of answers and references before
     they are compared, and counts them. `raw` compares whole texts."""

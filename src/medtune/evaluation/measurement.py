@@ -1,10 +1,13 @@
 """One system's predictions measured: statistics a row first, then the value that their sums determine; and lengths."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import Literal
 
+from medtune.config.schema import EvaluationSection
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.answer_text import Separated, separate_rows
 from medtune.evaluation.encoder import Encoder
@@ -18,10 +21,16 @@ from medtune.records import Lengths, Prediction, ReferenceLengths, Score
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
-    """How texts are read: by which of sacrebleu's tokenizers, and whether what is not the answer is left out."""
+    """How texts are read: by which tokenizers of BLEU and ROUGE, and whether what is not the answer is left out."""
 
     bleu_tokenizer: str = "auto"
+    rouge_tokenizer: str = "auto"
     answers: Literal["separated", "raw"] = "separated"
+
+    @classmethod
+    def of(cls, evaluation: EvaluationSection) -> TextSettings:
+        """As a recipe has them."""
+        return cls(evaluation.bleu_tokenizer, evaluation.rouge_tokenizer, evaluation.answers)
 
     def read(self, predictions: Sequence[Prediction]) -> Separated:
         """The rows to measure."""
@@ -52,7 +61,7 @@ def measure_rows(
     for metric in map(metric_named, dict.fromkeys(metrics)):
         measured_together.setdefault(metric.measure, []).append(metric)
     read = texts.read(predictions)
-    answers = Answers(read.rows, encoder, device, texts.bleu_tokenizer)
+    answers = Answers(read.rows, encoder, device, texts.bleu_tokenizer, texts.rouge_tokenizer)
     whole = Answers(predictions, encoder, device)  # what a likelihood is of
     measured: list[MetricRows] = []
     for measure, wanted in measured_together.items():

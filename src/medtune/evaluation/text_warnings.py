@@ -7,6 +7,8 @@ from medtune.evaluation.formatting import format_count, listed
 from medtune.evaluation.metrics import metric_named
 from medtune.records import Score
 
+_BETTER = {"bleu": "bleu_tokenizer to auto"}
+
 
 def text_warnings(systems: Mapping[str, Mapping[str, Score]]) -> list[str]:
     """Sentences on the texts behind the scores of `systems`, by name; an only system may have an empty one."""
@@ -17,13 +19,15 @@ def text_warnings(systems: Mapping[str, Mapping[str, Score]]) -> list[str]:
 def _unread(scores: Mapping[str, Score]) -> Iterator[str]:
     # All systems have the same references.
     unread = {name: score for name, score in scores.items() if "share_of_letters_unread" in score.details}
-    alike: dict[tuple[bool, str], list[str]] = defaultdict(list)
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, score in unread.items():
-        is_public_form = metric_named(name).table == "compat"
-        alike[is_public_form, f"{score.details['share_of_letters_unread']:.0%}"].append(name)
-    for (is_public_form, share), names in alike.items():
+        if metric_named(name).table == "compat":
+            reason = "write-ups in English use no other"
+        else:
+            reason = f"set evaluation.{_BETTER.get(name, 'rouge_tokenizer to unicode-words')}"
+        alike[reason, f"{score.details['share_of_letters_unread']:.0%}"].append(name)
+    for (reason, share), names in alike.items():
         tokenizers = list(dict.fromkeys(unread[name].details["tokenizer"] for name in names))
-        reason = "write-ups in English use no other" if is_public_form else "set evaluation.bleu_tokenizer to auto"
         yield (
             f"Warning: do not go by {listed(names)}: {share} of the letters in the references are beyond the "
             f"{'tokenizer' if len(tokenizers) == 1 else 'tokenizers'} {listed(tokenizers)}; {reason}."

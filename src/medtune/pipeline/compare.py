@@ -58,7 +58,7 @@ def _compare(run_dir: RunDir) -> Comparison:
         margins=config.evaluation.margins,
     )
     controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], subsamples) for name in names]
-    texts = TextSettings(config.evaluation.bleu_tokenizer, config.evaluation.answers)
+    texts = TextSettings.of(config.evaluation)
     tested = _tested_rows(run_dir, predictions["baseline"])
     leaks = _leaks(run_dir, {row.id for row in tested})
     strata = compare_strata(

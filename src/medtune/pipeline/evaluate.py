@@ -65,7 +65,7 @@ def _measure(
     metrics = config.evaluation.metrics
     encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
-    texts = TextSettings(config.evaluation.bleu_tokenizer, config.evaluation.answers)
+    texts = TextSettings.of(config.evaluation)
     scores: dict[str, dict[str, Score]] = {}
     for name, predictions in systems.items():
         # What no model wrote has no likelihood of the references.

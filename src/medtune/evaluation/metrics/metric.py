@@ -25,6 +25,8 @@ class Answers:
     device: str = "cpu"
     bleu_tokenizer: str = "auto"
     """As `evaluation.bleu_tokenizer` of a recipe."""
+    rouge_tokenizer: str = "auto"
+    """As `evaluation.rouge_tokenizer` of a recipe."""
 
     @property
     def texts(self) -> list[str]:

@@ -2,8 +2,9 @@
 
 Tokens, stems and n-gram counts are rouge-score's own. Its longest common subsequences take minutes on long answers and
 are computed here instead; tests hold every value equal to its. Its tokenizer lowers the text and keeps `a-z` and `0-9`
-only. Where that would lose more than a twentieth of the references' letters, words of any script are taken instead; the
-`compat_` forms keep to it. Of several references the best counts, as rouge-score's `score_multi` has it.
+only. Where more than a twentieth of the references' letters are of other scripts than Latin, words of any script are
+taken instead; the `compat_` forms keep to it. Of several references the best counts, as rouge-score's `score_multi` has
+it.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from types import SimpleNamespace
 
-from medtune.evaluation.letters import UNREAD_SHARE_WARNING, count_letters, unread_details, unread_share
+from medtune.evaluation.letters import UNREAD_SHARE_WARNING, count_letters, script_of, unread_details, unread_share
 from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows
 from medtune.evaluation.metrics.unicode_words import TOKENIZER as UNICODE
 from medtune.evaluation.metrics.unicode_words import unicode_words
@@ -76,9 +77,14 @@ def one_sentence_a_line(text: str) -> str:
     return "\n".join(sentence for sentence in sentences if sentence)
 
 
-def choose_tokenizer(references: Sequence[str]) -> str:
-    """OFFICIAL, unless it would lose more than a twentieth of the references' letters; then UNICODE."""
-    share = unread_share(count_letters(references), _is_read_officially)
+def choose_tokenizer(wanted: str, references: Sequence[str]) -> str:
+    """The one `wanted`; for auto OFFICIAL, unless over a twentieth of the references' letters are not Latin: UNICODE.
+
+    Latin letters with accents are no reason, so that scores of European languages remain the official ones.
+    """
+    if wanted != "auto":
+        return wanted
+    share = unread_share(count_letters(references), lambda letter: script_of(letter) == "LATIN")
     return OFFICIAL if share <= UNREAD_SHARE_WARNING else UNICODE
 
 
@@ -197,7 +203,7 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     """All of them in two passes, with stems and without: tokens and stems are most of the work."""
     names = [metric.name for metric in wanted]
     texts, references = answers.pairs
-    chosen = choose_tokenizer(references)
+    chosen = choose_tokenizer(answers.rouge_tokenizer, references)
     lost = unread_details(count_letters(references), _is_read_officially, OFFICIAL)
     measured = []
     for stemmer, tokenizer in ((True, chosen), (False, OFFICIAL)):
