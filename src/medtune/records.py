@@ -96,7 +96,8 @@ class Prediction:
     """One scored test row, a line of `predictions.jsonl`.
 
     The fields from `new_tokens` on are what a model's own evaluation knows and another tool's output may lack. Rows of
-    one `group` are not independent of each other; an empty group is a row by itself.
+    one `group` are not independent of each other; an empty group is a row by itself. `references` is empty where
+    `reference` is the only one; otherwise it holds all of them, and begins with it.
     """
 
     id: str
@@ -109,6 +110,12 @@ class Prediction:
     reference_tokens: int | None = None
     group: str = ""
     qtype: str = ""
+    references: tuple[str, ...] = ()
+
+    @property
+    def all_references(self) -> tuple[str, ...]:
+        """The references, one or several."""
+        return self.references or (self.reference,)
 
 
 @dataclass(frozen=True, slots=True)

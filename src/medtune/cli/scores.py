@@ -87,9 +87,11 @@ def compare(
 
 
 def score(
-    predictions: Annotated[
-        Path, typer.Option("--predictions", help="JSONL, CSV or Parquet with id, reference and prediction.")
-    ],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="JSONL, CSV or Parquet with id, reference(s) and prediction."),
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option("--predictions", help="The file, by an option.")] = None,
     references: Annotated[
         Path | None, typer.Option("--references", help="A file with id and reference, where the first has none.")
     ] = None,
@@ -102,16 +104,24 @@ def score(
     prepare_process()
     from rich.console import Console
 
+    from medtune.errors import ConfigError
     from medtune.evaluation.comparison_tables import print_scores
     from medtune.evaluation.files import score_predictions
     from medtune.evaluation.prediction_files import read_predictions
+    from medtune.evaluation.text_warnings import text_warnings
 
-    rows = read_predictions(predictions, references)
+    given = [path for path in (file, predictions) if path is not None]
+    if len(given) != 1:
+        problem = "a file of predictions is missing" if not given else "two files of predictions are given"
+        raise ConfigError("medtune score", problem, "give one: medtune score FILE")
+    rows = read_predictions(given[0], references)
     scores = score_predictions(rows, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():
         console.print(f"{metric}: {measured.signature}", highlight=False, markup=False, style="dim", soft_wrap=True)
+    for warning in text_warnings({"": scores}):
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_comparison(comparison: Comparison) -> None:

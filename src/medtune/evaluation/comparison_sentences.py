@@ -1,6 +1,6 @@
 """The comparison in plain sentences, each computed from the numbers; none says anything about medicine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medtune.data.leakage import KIND_NAMES
@@ -18,7 +18,8 @@ from medtune.evaluation.formatting import (
 )
 from medtune.evaluation.headline import CUT_SHARE_WARNING, headline
 from medtune.evaluation.significance import FEW_GROUPS, fewest_groups
-from medtune.records import Comparison, ComparisonRow, Control, Verdict
+from medtune.evaluation.text_warnings import text_warnings
+from medtune.records import Comparison, ComparisonRow, Control, Score, Verdict
 
 LIMITS = (
     "These scores measure similarity to the reference answers: overlap rewards the references' register and stock "
@@ -176,7 +177,16 @@ def _warnings(comparison: Comparison) -> list[str]:
             f"Warning: test rows share things with training rows ({listed(shares)} of the test rows), so that "
             f"remembering passes for answering; {where}."
         )
-    return warnings + _cap_warnings(comparison)
+    return warnings + _cap_warnings(comparison) + text_warnings(_scores_by_name(comparison))
+
+
+def _scores_by_name(comparison: Comparison) -> dict[str, Mapping[str, Score]]:
+    before, after = map(_with_article, comparison.names)
+    return {
+        before: comparison.scores.get("baseline", {}),
+        after: comparison.scores.get("tuned", {}),
+        **{f"the control {control.name}": control.scores for control in comparison.controls},
+    }
 
 
 def _group_warnings(comparison: Comparison) -> list[str]:

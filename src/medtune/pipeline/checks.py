@@ -11,6 +11,7 @@ from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import ConfigError, ModelError, first_line
 from medtune.evaluation.encoder import resolve_encoder
 from medtune.evaluation.metrics import needs_encoder, require_known
+from medtune.evaluation.metrics.bleu_tokenizer import require_tokenizer
 from medtune.model.adapters import resolve_adapter
 from medtune.model.demo_model import demo_shape
 from medtune.model.loaded import load_renderer
@@ -23,9 +24,10 @@ LONGEST_QUESTIONS = 50
 
 
 def check_inputs(config: Config) -> None:
-    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
+    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser, package …"""
     check_trackers(config)
     require_known(config.evaluation.metrics)
+    require_tokenizer(config.evaluation.bleu_tokenizer)
     check_source(config.data.source, config.data.revision, config.data.columns)
     if config.data.test_source is not None:
         check_source(config.data.test_source, columns=config.data.columns)

@@ -8,7 +8,7 @@ from medtune.evaluation.comparison import common_metrics, compare_measured, comp
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
 from medtune.evaluation.control_answers import DESCRIPTIONS
-from medtune.evaluation.measurement import answer_lengths, reference_lengths
+from medtune.evaluation.measurement import TextSettings, answer_lengths, reference_lengths
 from medtune.evaluation.metrics import MetricRows
 from medtune.evaluation.result_files import read_measured, write_comparison
 from medtune.evaluation.significance import Subsamples, group_sizes
@@ -66,6 +66,7 @@ def _compare(run_dir: RunDir) -> Comparison:
         margins=config.evaluation.margins,
     )
     controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], subsamples) for name in names]
+    texts = TextSettings.of(config.evaluation)
     tested = _tested_rows(run_dir, predictions["baseline"])
     leaks = _leaks(run_dir, {row.id for row in tested})
     strata = compare_strata(
@@ -79,7 +80,7 @@ def _compare(run_dir: RunDir) -> Comparison:
     return Comparison(
         rows=tuple(rows),
         scores={"baseline": run_dir.read_scores("baseline"), "tuned": run_dir.read_scores("tuned")},
-        lengths={name: answer_lengths(predictions[name]) for name in systems},
+        lengths={name: answer_lengths(predictions[name], texts) for name in systems},
         references=reference_lengths(predictions["baseline"], config.generation.max_new_tokens),
         controls=tuple(controls),
         strata=tuple(strata),

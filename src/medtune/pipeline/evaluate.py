@@ -7,18 +7,21 @@ from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
+from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import sample_rows
 from medtune.errors import Option, RunDirError
 from medtune.evaluation import control_answers
 from medtune.evaluation.encoder import resolve_encoder
-from medtune.evaluation.measurement import measure_rows, score_rows
+from medtune.evaluation.measurement import TextSettings, measure_rows, score_rows
 from medtune.evaluation.metrics import metric_named, needs_encoder
 from medtune.evaluation.nearest_questions import NearestQuestions
 from medtune.evaluation.result_files import write_system
 from medtune.evaluation.significance import Subsamples
+from medtune.evaluation.text_warnings import text_warnings
 from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter
 from medtune.model.loaded import LoadedModel, load_model, renderer_of
-from medtune.records import ControlName, ModelName, Prediction, QAPair, SystemName
+from medtune.model.packing import prompts_checksum
+from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import controls_of
 from medtune.run_dir.partial_results import PartialResults
@@ -41,7 +44,7 @@ def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) ->
     systems, precision = _answer(run_dir, which, record)
     # The model is gone, but reference cycles still hold it: BERTScore's encoder wants its memory.
     release_memory()
-    _measure(run_dir, systems, precision)
+    _measure(run_dir, record, systems, precision)
     record["precision"] = precision
 
 
@@ -59,22 +62,40 @@ def load_run_model(run_dir: RunDir, record: dict[str, Any], *, for_training: boo
     return loaded
 
 
-def _measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], precision: str) -> None:
-    """Score the predictions of each system, and write them with their statistics and scores."""
+def _measure(
+    run_dir: RunDir, record: dict[str, Any], systems: Mapping[SystemName, Sequence[Prediction]], precision: str
+) -> None:
+    """Score the predictions of each system, and write them with their statistics and scores.
+
+    `record` gets the counts of text that is not the answer, where there is any.
+    """
     config = run_dir.config
     metrics = config.evaluation.metrics
     encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
+    texts = TextSettings.of(config.evaluation)
+    scores: dict[str, dict[str, Score]] = {}
     for name, predictions in systems.items():
         # What no model wrote has no likelihood of the references.
         written = all(row.reference_nll is not None for row in predictions)
         possible = [metric for metric in metrics if written or metric_named(metric).reads_answers]
         measured = measure_rows(
-            predictions, possible, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
+            predictions,
+            possible,
+            encoder=encoder,
+            device=choose_device().value,
+            caps=caps,
+            precision=precision,
+            texts=texts,
         )
         groups = [row.group for row in predictions]
         subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
-        write_system(run_dir, name, predictions, measured, score_rows(measured, subsamples))
+        scores[name] = score_rows(measured, subsamples)
+        write_system(run_dir, name, predictions, measured, scores[name])
+        if not_answer := next((rows.details["not_answer"] for rows in measured if "not_answer" in rows.details), None):
+            record.setdefault("not_answer", {})[name] = not_answer
+    for warning in text_warnings(scores):
+        say(warning)
 
 
 def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
@@ -87,11 +108,26 @@ def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
     return [pair for pair in test if pair.id in chosen]
 
 
+def _require_same_prompts(run_dir: RunDir, record: dict[str, Any], renderer: PromptRenderer) -> None:
+    """Record a checksum of the prompts of the test rows. Raises RunDirError if another stage had other prompts."""
+    checksum = prompts_checksum(renderer.prompts([pair.question for pair in _rows_to_test(run_dir)]))
+    record["prompts_sha256"] = checksum
+    for stage, other in run_dir.stage_records.items():
+        if other.get("prompts_sha256", checksum) != checksum and run_dir.is_complete(stage):  # type: ignore[arg-type]
+            raise RunDirError(
+                run_dir.path,
+                f"the prompts of the test rows are not those of the {stage} stage: the tokenizer or chat template of "
+                f"{run_dir.config.model.base} has changed, or the template prints a date or anything else that changes",
+                ("restore its files, or start a new run in another ", Option("run_dir")),
+            )
+
+
 def _answer(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[_Systems, str]:
     from medtune.inference.predictions import predict
 
     config, test = run_dir.config, _rows_to_test(run_dir)
     loaded, origin = load_run_model(run_dir, record, for_training=False), {}
+    _require_same_prompts(run_dir, record, loaded.renderer)
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
@@ -131,12 +167,13 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     nearest = NearestQuestions(run_dir.read_split("train"))
     systems: _Systems = {}
     if written := [name for name in names if name in control_answers.WRITTEN]:
-        systems |= _after_examples(
-            run_dir, load_run_model(run_dir, record, for_training=False), record, written, nearest
-        )
+        loaded = load_run_model(run_dir, record, for_training=False)
+        _require_same_prompts(run_dir, record, loaded.renderer)
+        systems |= _after_examples(run_dir, loaded, record, written, nearest)
+        del loaded
         release_memory()
     systems |= _text_controls(run_dir, names, nearest)
-    _measure(run_dir, systems, precision)
+    _measure(run_dir, record, systems, precision)
     record["rows"] = {name: len(predictions) for name, predictions in systems.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ class _Decisive:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: dict[str, str | None] = field(default_factory=dict)
     config: FileRecord | None = None
+    prompt_date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,20 @@ class RunDir(RunArtefacts):
 
     @property
     def pinned_config(self) -> Config:
-        """`config` with the base model's commit that the first stage found, wherever the branch has moved since."""
+        """`config` with what later stages must not find otherwise: the base model's commit, and the prompts' date."""
         known = self.provenance.get("model", {}).get("revision")
         model = self.config.model.model_copy(update={"revision": known or self.config.model.revision})
-        return self.config.model_copy(update={"model": model})
+        data = self.config.data.model_copy(update={"prompt_date": self._prompt_date})
+        return self.config.model_copy(update={"model": model, "data": data})
+
+    @property
+    def _prompt_date(self) -> date | None:
+        """The configuration's, else that of the run's start; older versions recorded none."""
+        recorded = self.provenance.get("prompt_date")
+        if self.config.data.prompt_date is not None or recorded is None:
+            return self.config.data.prompt_date
+        with self._checking(self.provenance_file, "prompt_date: "):
+            return check_type(date, recorded)
 
     def _write_config(self, config: Config) -> None:
         self.write_text(self.config_file, dump_config(config))
@@ -158,8 +170,13 @@ class RunDir(RunArtefacts):
         self._forget("provenance")
 
     def record_start(self, **values: Any) -> None:
-        """Set entries of `provenance.json`, and what tells a whole `config.yaml` from one that was cut off."""
-        self.update_provenance(config=describe_file(self.config_file), **values)
+        """Set entries of `provenance.json`, and what tells a whole `config.yaml` from one that was cut off.
+
+        The date in prompts is set once: that of later days would make other prompts.
+        """
+        self._forget("provenance")  # as in `update_provenance`
+        today = self.provenance.get("prompt_date") or date.today().isoformat()
+        self._write_provenance({"config": describe_file(self.config_file), "prompt_date": today, **values})
 
     def require_same_base(self, identity: str) -> None:
         """Raises RunDirError if a stage used another base model than the one that `identity` tells.

@@ -48,6 +48,8 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
     for key in MAY_CHANGE:
         section, name = key.split(".")
         values[section].pop(name)
+    # In the rows already, and medtune 0.1.0 did not know it.
+    values["data"].pop("prompt_date")
     settings = json.dumps(values, sort_keys=True)
     return {
         "base": base,
