@@ -14,6 +14,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
 from medtune.__main__ import main
+from medtune.evaluation.ending import ending
+from medtune.evaluation.result_files import read_comparison
+from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGE_NAMES
 from tiny_model import write_rows
 
@@ -335,8 +338,12 @@ def test_resume_skips_what_is_complete(finished, tiny, capfd):
     output = capfd.readouterr()
     assert output.err.count("complete, skipped") == len(STAGE_NAMES)
     assert f"next: medtune ask {finished} " in output.err.splitlines()[-1]
-    assert output.out.splitlines()[-2] == str(finished / "report.html")
-    assert output.out.splitlines()[-1] == str(finished)
+    lines = output.out.splitlines()
+    assert lines[-1] == f"Report: {finished / 'report.html'}"
+    assert lines[-2].endswith(f"`medtune compare {finished}` prints them and all tables")
+    headline, *rest = ending(read_comparison(RunDir(finished)))
+    assert " ".join(lines).startswith(headline)
+    assert lines[-2 - len(rest) : -2] == rest
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"provenance.json"}

@@ -24,23 +24,35 @@ app = typer.Typer(
     Begin with `medtune run demo`: a tiny model, minutes on any CPU. `medtune COMMAND --help` tells more.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of every command
     rich_markup_mode=None,
 )
 
 
-def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = None, resume: Resume = False) -> None:
-    """The whole job: data, baseline, training, comparison, report."""
+def run(
+    recipe: Recipe,
+    run_dir: RunDirOption = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print all tables and the reading, as `medtune compare RUN` does.")
+    ] = False,
+) -> None:
+    """The whole job: data, baseline, training, comparison, report.
+
+    It ends with the verdict in a few lines and the report's path.
+    """
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
     from medtune.evaluation.result_files import read_comparison
     from medtune.pipeline.run import run as run_all
 
     finished = run_all(config, path, resume=resume)
-    scores.show_comparison(read_comparison(finished))
+    comparison = read_comparison(finished)
+    if details:
+        scores.show_comparison(comparison)
+    scores.show_ending(comparison, finished)
     say_next(finished.path, [finished.path])
-    print(finished.report_file)
-    print(finished.path)
 
 
 def train(run: Run, resume: Resume = False) -> None:
@@ -117,5 +129,5 @@ def _root(
         print(__version__)
         raise typer.Exit
     command = context.invoked_subcommand
-    if command not in (None, "train") and "--help" not in sys.argv:
+    if command not in (None, "train") and not {"-h", "--help"} & set(sys.argv):
         require_single_process(f"`medtune {command}`")

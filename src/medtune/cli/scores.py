@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medtune.cli.options import Run, perform_stage
+from medtune.errors import Command
 from medtune.runtime.process import prepare_process
+from medtune.runtime.terminal import print_points, wrapped
 
 if TYPE_CHECKING:
     from medtune.records import Comparison
+    from medtune.run_dir.directory import RunDir
 
 Metrics = Annotated[
     list[str] | None, typer.Option("--metric", metavar="NAME", help="A metric; repeatable. Default: all that can be.")
@@ -122,5 +126,19 @@ def show_comparison(comparison: Comparison) -> None:
 
     console = Console()
     print_comparison(comparison, console)
-    for sentence in reading_of(comparison).sentences:
-        console.print(f"- {sentence}", highlight=False, markup=False)
+    print_points(reading_of(comparison).sentences, console)
+
+
+def show_ending(comparison: Comparison, run: RunDir) -> None:
+    """Print what a run ends with: the headline, four lines at most, the count of warnings, and where the report is."""
+    from rich.console import Console
+
+    from medtune.evaluation.ending import ending, warning_count
+
+    console = Console()
+    for line in ending(comparison):
+        line = line.replace("→", "to") if console.options.ascii_only else line
+        console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
+    details = Command("compare", shlex.quote(str(run.path)))
+    for line in (f"{warning_count(comparison)}; {details} prints them and all tables", f"Report: {run.report_file}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
