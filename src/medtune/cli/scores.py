@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtune.cli.options import Run, perform_stage
-from medtune.errors import Command
+from medtune.cli.options import Run, open_run, perform_stage
+from medtune.errors import Command, ConfigError
 from medtune.runtime.process import prepare_process
 from medtune.runtime.terminal import print_points, wrapped
 
@@ -53,7 +53,7 @@ def evaluate(
 def compare(
     target: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run directory, or a file of predictions.")],
     other: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A second file of predictions, on the same rows.")
+        Path | None, typer.Argument(metavar="[RUN|FILE]", help="A second one, which answered the same rows.")
     ] = None,
     metrics: Metrics = None,
     encoder: Encoder = None,
@@ -62,11 +62,12 @@ def compare(
 ) -> None:
     """Put two sets of scores side by side.
 
-    Baseline and tuned of a run, or any two files of predictions. A file is JSONL, CSV or Parquet with id, reference
-    and prediction; rows that share a `group` are kept together.
+    Baseline and tuned of a run, the tuned answers of two runs, or any two files of predictions. A file is JSONL, CSV or
+    Parquet with id, reference and prediction; rows that share a `group` are kept together.
     """
     prepare_process()
-    if other is not None:
+    are_runs = [os.path.isdir(path) for path in (target, other) if path is not None]
+    if not any(are_runs) and other is not None:
         from medtune.evaluation.files import compare_predictions, short_names
         from medtune.evaluation.prediction_files import read_predictions
 
@@ -75,13 +76,19 @@ def compare(
             compare_predictions(*rows, names, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
         )
         return
-    from medtune.errors import ConfigError
-
-    if os.path.isfile(target):
+    if os.path.isfile(target) and other is None:
         raise ConfigError(target, "one file of predictions has nothing to be compared with", "give a second")
+    if not all(are_runs) and other is not None:
+        fix = "give two of a kind; a run's answers are in RUN/tuned/predictions.jsonl"
+        raise ConfigError(f"{target} and {other}", "a run and a file of predictions do not compare", fix)
     if metrics or encoder or out or resamples is not None:
         fix = "a run has its own configuration"
         raise ConfigError("--metric, --bertscore-model, --resamples and --out go with two files", fix=fix)
+    if other is not None:
+        from medtune.pipeline.compare import compare_runs
+
+        show_comparison(compare_runs(open_run(target), open_run(other)))
+        return
     from medtune.evaluation.result_files import read_comparison
 
     opened = perform_stage("compare", target)
