@@ -443,7 +443,13 @@ def test_ask(finished, capfd, tmp_path, facts):
     # An adapter's folder names no precision, and a CPU with bfloat16 units would answer in another one.
     facts.cpu(amx=False)
     medtune("ask", finished, "What causes gout ?")
-    tuned = capfd.readouterr().out
+    tuned, said = capfd.readouterr()
+    # The tiny model never ends by itself.
+    assert said.splitlines()[-1] == f"cut by the cap of {CAP} tokens; raise --max-new-tokens"
+    medtune("ask", finished, "What causes gout ?", "--max-new-tokens", "3")
+    shorter, said = capfd.readouterr()
+    assert len(shorter) < len(tuned)
+    assert said.splitlines()[-1] == "cut by the cap of 3 tokens; raise --max-new-tokens"
     medtune("ask", finished / "adapter", "What causes gout ?")
     # The adapter's folder knows the system line it was trained with.
     assert capfd.readouterr().out == tuned

@@ -78,6 +78,12 @@ def ask(
     question: Annotated[str | None, typer.Argument(help="The question; leave it out with --file.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Answer with the adapter off.")] = False,
     file: Annotated[Path | None, typer.Option("--file", help="A text file with one question a line.")] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens", min=1, max=32768, metavar="N", help="Cap on an answer; the run's unless given."
+        ),
+    ] = None,
 ) -> None:
     """Answer a question with the tuned model. Not medical advice."""
     from medtune.errors import ConfigError
@@ -88,7 +94,7 @@ def ask(
     from medtune.inference import chat
 
     questions = [question] if question is not None else chat.read_questions(file) if file is not None else []
-    chat.ask(target, questions, use_adapter=not base, out=sys.stdout)
+    chat.ask(target, questions, use_adapter=not base, out=sys.stdout, max_new_tokens=max_new_tokens)
 
 
 def recipes() -> None:
