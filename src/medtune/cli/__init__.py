@@ -12,7 +12,18 @@ from medtune.cli import scores
 from medtune.cli.data import data_app
 from medtune.cli.human import human_app
 from medtune.cli.models import merge, publish
-from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, perform_stage, resolve_recipe, say_next
+from medtune.cli.options import (
+    OnCpu,
+    Overrides,
+    Recipe,
+    Resume,
+    Run,
+    RunDirOption,
+    open_run,
+    perform_stage,
+    resolve_recipe,
+    say_next,
+)
 from medtune.cli.outlook import doctor, plan
 from medtune.runtime.distributed import require_single_process
 from medtune.runtime.process import prepare_process
@@ -34,6 +45,7 @@ def run(
     run_dir: RunDirOption = None,
     overrides: Overrides = None,
     resume: Resume = False,
+    on_cpu: OnCpu = False,
     details: Annotated[
         bool, typer.Option("--details", help="Print all tables and the reading, as `medtune compare RUN` does.")
     ] = False,
@@ -47,7 +59,7 @@ def run(
     from medtune.evaluation.result_files import read_comparison
     from medtune.pipeline.run import run as run_all
 
-    finished = run_all(config, path, resume=resume)
+    finished = run_all(config, path, resume=resume, on_cpu=on_cpu)
     comparison = read_comparison(finished)
     if details:
         scores.show_comparison(comparison)
@@ -55,8 +67,14 @@ def run(
     say_next(finished.path, [finished.path])
 
 
-def train(run: Run, resume: Resume = False) -> None:
+def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False) -> None:
     """Train the adapter of a run whose data is prepared."""
+    if not on_cpu:
+        opened = open_run(run)
+        prepare_process()
+        from medtune.pipeline.checks import require_gpu
+
+        require_gpu(opened.config, opened)
     print(perform_stage("train", run, resume=resume).adapter_dir)
 
 

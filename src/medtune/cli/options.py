@@ -47,6 +47,8 @@ Overrides = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what is there: complete stages are skipped.")]
 
+OnCpu = Annotated[bool, typer.Option("--on-cpu", help="Train a large model without a GPU all the same; it takes days.")]
+
 
 def resolve_recipe(recipe: str, overrides: list[str] | None, run_dir: Path | None) -> tuple[Config, Path]:
     """A recipe with its overrides, and where its run goes."""
