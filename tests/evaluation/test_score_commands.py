@@ -97,6 +97,8 @@ BAD_INPUT = [
     (["compare", "before.jsonl", "absent.jsonl"], "absent.jsonl: no such file"),
     (["compare", "before.jsonl"], "before.jsonl: one file of predictions has nothing to be compared with"),
     (["compare", "folder", "--metric", "bleu"], "--metric, --bertscore-model, --resamples and --out go with two files"),
+    (["compare", "folder", "before.jsonl"], "folder and before.jsonl: a run and a file of predictions do not compare"),
+    (["compare", "folder", "folder"], "folder: not a medtune run (no config.yaml)"),
     (["compare", "folder"], "folder: not a medtune run (no config.yaml)"),
     (["compare", "x" * 300], "not a medtune run"),
 ]

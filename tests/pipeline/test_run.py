@@ -15,6 +15,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
 from medtune.__main__ import main
+from medtune.evaluation.ending import ending
+from medtune.evaluation.result_files import read_comparison
+from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGE_NAMES
 from tiny_model import write_rows
 
@@ -347,8 +350,12 @@ def test_resume_skips_what_is_complete(finished, tiny, capfd):
     output = capfd.readouterr()
     assert output.err.count("complete, skipped") == len(STAGE_NAMES)
     assert f"next: medtune ask {finished} " in output.err.splitlines()[-1]
-    assert output.out.splitlines()[-2] == str(finished / "report.html")
-    assert output.out.splitlines()[-1] == str(finished)
+    lines = output.out.splitlines()
+    assert lines[-1] == f"Report: {finished / 'report.html'}"
+    assert lines[-2].endswith(f"`medtune compare {finished}` prints them and all tables")
+    headline, *rest = ending(read_comparison(RunDir(finished)))
+    assert " ".join(lines).startswith(headline)
+    assert lines[-2 - len(rest) : -2] == rest
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"provenance.json"}
@@ -448,7 +455,13 @@ def test_ask(finished, capfd, tmp_path, facts):
     # An adapter's folder names no precision, and a CPU with bfloat16 units would answer in another one.
     facts.cpu(amx=False)
     medtune("ask", finished, "What causes gout ?")
-    tuned = capfd.readouterr().out
+    tuned, said = capfd.readouterr()
+    # The tiny model never ends by itself.
+    assert said.splitlines()[-1] == f"cut by the cap of {CAP} tokens; raise --max-new-tokens"
+    medtune("ask", finished, "What causes gout ?", "--max-new-tokens", "3")
+    shorter, said = capfd.readouterr()
+    assert len(shorter) < len(tuned)
+    assert said.splitlines()[-1] == "cut by the cap of 3 tokens; raise --max-new-tokens"
     medtune("ask", finished / "adapter", "What causes gout ?")
     # The adapter's folder knows the system line it was trained with.
     assert capfd.readouterr().out == tuned

@@ -25,12 +25,14 @@ def run(
     *,
     overrides: Overrides = (),
     resume: bool = False,
+    on_cpu: bool = False,
     progress: Listener | None = None,
 ) -> Run:
     """The whole job: data, baseline, controls, training, tuned, comparison. Complete stages are skipped.
 
     `recipe` is a shipped recipe's name, a YAML file or a `Config`; the run goes to `run_dir`, or to `runs/NAME`. With
-    `resume` a run that is there continues. Raises MedtuneError before any long work, and RunInterrupted where it was
+    `resume` a run that is there continues. A model of over a billion parameters is refused without a GPU, unless
+    `on_cpu` insists. Raises MedtuneError before any long work, and RunInterrupted where it was
     stopped.
 
     >>> run = medtune.run("demo", overrides={"training.max_steps": 3})
@@ -46,7 +48,7 @@ def run(
     with working(progress):
         from medtune.pipeline.run import run as run_all
 
-        run_all(config, path, resume=resume)
+        run_all(config, path, resume=resume, on_cpu=on_cpu)
     return Run(path)
 
 
@@ -71,16 +73,21 @@ def prepare(
     return Run(path)
 
 
-def train(run: Run | StrPath, *, resume: bool = False, progress: Listener | None = None) -> Run:
+def train(run: Run | StrPath, *, resume: bool = False, on_cpu: bool = False, progress: Listener | None = None) -> Run:
     """The adapter of a run whose data is prepared. Raises MedtuneError, and RunInterrupted where it was stopped.
+
+    A model of over a billion parameters is refused without a GPU, unless `on_cpu` insists.
 
     >>> medtune.train("runs/by-hand").stages
     ('data', 'train')
     """
     opened = reopen(run)
     with working(progress, processes="all"):
+        from medtune.pipeline.checks import require_gpu
         from medtune.pipeline.run import perform
 
+        if not on_cpu:
+            require_gpu(RunDir(opened.path).config, RunDir(opened.path))
         perform("train", RunDir(opened.path), resume=resume)
     return opened
 

@@ -81,10 +81,10 @@ class ShownComparison(Shown, Comparison):
 
     def _print(self, console: Console) -> None:
         from medtune.evaluation.comparison_tables import print_comparison
+        from medtune.runtime.terminal import print_points
 
         print_comparison(self, console)
-        for sentence in self.reading:
-            console.print(f"- {sentence}", highlight=False, markup=False)
+        print_points(self.reading, console)
 
 
 class Findings(Shown, tuple[Finding, ...]):

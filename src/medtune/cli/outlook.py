@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Overrides, Recipe, RunDirOption
+from medtune.cli.options import Overrides, Recipe, RunDirOption, complete_recipe
 from medtune.runtime.process import prepare_process
 
 
 def doctor(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A recipe's name or YAML file, to check what it needs; without one, this machine alone."),
+        typer.Argument(
+            help="A recipe's name or YAML file, to check what it needs; without one, this machine alone.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     run_dir: RunDirOption = None,
     overrides: Overrides = None,

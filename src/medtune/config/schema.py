@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from medtune.config.section import NO_CHARACTER, PositiveInt, Section
+from medtune.config.suggestions import suggest_key
 from medtune.config.training import LoraSection, TrainingSection
 from medtune.errors import ConfigError, Option, Problem, show_value
 from medtune.records import ControlName
@@ -235,7 +236,7 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
 def _describe(problem: Any, origin: str) -> Problem:
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return Problem(f"{origin}: {_dotted(problem['loc'])}", "unknown key", _suggest(problem["loc"]))
+        return Problem(f"{origin}: {_dotted(problem['loc'])}", "unknown key", suggest_key(Config, problem["loc"]))
     # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
     path = _dotted(part for part in problem["loc"] if part not in _UNION_TAGS and "[" not in str(part))
     what = f"{origin}: {path}"
@@ -263,15 +264,3 @@ def _dotted(parts: Iterable[int | str]) -> str:
     # A key may hold anything, line breaks too; a problem is one line.
     shown = ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
-
-
-def _suggest(path: Sequence[str]) -> str:
-    import difflib
-
-    *parents, key = path
-    section: Any = Config
-    for parent in parents:
-        section = section.model_fields[parent].annotation
-    fields = list(section.model_fields)
-    near = difflib.get_close_matches(key, fields, n=1)
-    return f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"known keys here: {', '.join(fields)}"

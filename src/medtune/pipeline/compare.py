@@ -1,6 +1,7 @@
-"""The last stages: baseline and tuned side by side, beside the controls and by strata; and the report of that."""
+"""The last stages: baseline and tuned side by side, with controls and strata, and the report; two runs compared."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medtune.errors import RunDirError
@@ -12,9 +13,10 @@ from medtune.evaluation.measurement import TextSettings, answer_lengths, referen
 from medtune.evaluation.metrics import MetricRows
 from medtune.evaluation.result_files import read_measured, write_comparison
 from medtune.evaluation.significance import Subsamples, group_sizes
-from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, SystemName
+from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import stage_of
+from medtune.runtime.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,45 @@ def _leaks(run_dir: RunDir, tested: set[str]) -> dict[str, set[str]]:
     leaking = run_dir.read_as(_Leaking, run_dir.audit_file).leaking_test_rows
     found = {kind: tested & set(ids) for kind, ids in leaking.items()}
     return {kind: ids for kind, ids in found.items() if ids}
+
+
+def compare_runs(first: RunDir, second: RunDir) -> Comparison:
+    """The tuned answers of two runs side by side, from what the runs measured; nothing is scored again.
+
+    Raises RunDirError for a run without tuned answers, and DataError unless both answered the same rows and were
+    measured alike.
+    """
+    names = run_names(first.path, second.path)
+    for run in (first, second):
+        run.require("tuned")
+    before, after = first.read_predictions("tuned"), second.read_predictions("tuned")
+    require_same_rows(before, after, names)
+    measured = [read_measured(run, "tuned") for run in (first, second)]
+    if any(one.reference_tokens != other.reference_tokens for one, other in zip(before, after, strict=True)):
+        # Perplexities of different tokenizers never compare; bits per byte do.
+        measured = [[rows for rows in system if not rows.metric.counts_tokens] for system in measured]
+    config = second.config
+    groups = [row.group or other.group for row, other in zip(before, after, strict=True)]
+    subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
+    rows = compare_measured(
+        *measured, subsamples, names, primary=config.evaluation.primary, margins=config.evaluation.margins
+    )
+    compared = {row.metric for row in rows}
+    scores: dict[ModelName, dict[str, Score]] = {
+        "baseline": {name: score for name, score in first.read_scores("tuned").items() if name in compared},
+        "tuned": {name: score for name, score in second.read_scores("tuned").items() if name in compared},
+    }
+    return Comparison(
+        rows=tuple(rows),
+        scores=scores,
+        lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
+        references=reference_lengths(before, config.generation.max_new_tokens),
+        groups=group_sizes(groups),
+        names=names,
+    )
+
+
+def run_names(first: Path, second: Path) -> tuple[str, str]:
+    """The names of two runs' folders, or where these are the same, the paths as they were given."""
+    names = one_line(first.absolute().name), one_line(second.absolute().name)
+    return names if names[0] != names[1] and all(names) else (one_line(str(first)), one_line(str(second)))

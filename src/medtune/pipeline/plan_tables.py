@@ -12,6 +12,7 @@ from rich.table import Table
 from medtune.errors import Option
 from medtune.model.quantization import DEQUANTIZED
 from medtune.pipeline.plan import Forecast, RowSizes
+from medtune.runtime.terminal import print_text
 from medtune.training.plan.forecast import REACHED_BY_STEPS
 from medtune.training.plan.peaks import GIB
 
@@ -36,7 +37,7 @@ def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     plan, answers = found.step.plan, found.answers
     gpu = f"{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"
     for line in (gpu, f"training step: {plan.describe()}"):
-        console.print(line, markup=False, soft_wrap=True)
+        print_text(line, console)
     console.print()
     console.print(_waterfall("Training, GiB at the peak", training_parts(found)))
     console.print()
@@ -44,9 +45,9 @@ def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     console.print(_waterfall(title, answer_parts(found)))
     console.print()
     if sum(answer_parts(found).values()) > found.gpu.memory_gib * GIB:
-        console.print("answers may not fit: a single question takes more than the GPU has", soft_wrap=True)
+        print_text("answers may not fit: a single question takes more than the GPU has", console)
     for line in (_training_time(found), _answer_time(found, rows)):
-        console.print(line, markup=False, soft_wrap=True)
+        print_text(line, console)
 
 
 def training_parts(found: Forecast) -> dict[str, float]:
@@ -102,7 +103,7 @@ def _print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, conso
         *(f"{name}: {reason}" for name, reason in found.items() if isinstance(reason, str)),
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        print_text(line, console)
 
 
 def _plan_cells(found: Forecast, rows: RowSizes) -> list[str]:

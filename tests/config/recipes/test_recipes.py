@@ -281,3 +281,24 @@ def test_a_recipe_whose_data_is_no_section_is_refused(recipe: Path) -> None:
     recipe.write_text("model: {base: x}\ndata: 5\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.yaml: data: "):
         load_for_source("mine.csv", str(recipe))
+
+
+# What was meant -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("mine.yml", "mine.yaml"), ("mine", "mine.yaml"), ("other.yaml", "other.yml"), ("other", "other.yml"),
+     ("llama3-8b-t4.yaml", "llama3-8b-t4"), ("llama-8b-t4", "llama3-8b-t4"), ("Demo", "demo")],
+)  # fmt: skip
+def test_a_name_that_is_nearly_right_leads_to_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.yaml", "other.yml"):
+        (tmp_path / name).write_text("extends: demo\n", encoding="utf-8")
+    assert refused(given).endswith(f"; did you mean {meant}?")
+
+
+def test_both_endings_may_be_there(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent.yml").endswith("`medtune recipes` lists the shipped ones")
