@@ -156,8 +156,9 @@ def compare_runs(first: RunDir, second: RunDir) -> Comparison:
     config = second.config
     groups = [row.group or other.group for row, other in zip(before, after, strict=True)]
     subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
+    evaluation = config.evaluation
     rows = compare_measured(
-        *measured, subsamples, names, primary=config.evaluation.primary, margins=config.evaluation.margins
+        measured[0], measured[1], subsamples, names, primary=evaluation.primary, margins=evaluation.margins
     )
     compared = {row.metric for row in rows}
     scores: dict[ModelName, dict[str, Score]] = {
