@@ -36,8 +36,8 @@ def evaluate(
 ) -> None:
     """Answer the test rows and score the answers.
 
-    Those of the base model, of the controls, which need no tuning, or of the tuned model, which answers once more as the
-    control tuned_retrieval.
+    Those of the base model, of the controls, which need no tuning, or of the tuned model, which answers once more as
+    the control tuned_retrieval.
     """
     from medtune.errors import ConfigError
 
