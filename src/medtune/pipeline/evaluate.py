@@ -21,6 +21,7 @@ from medtune.model.loaded import LoadedModel, load_model, renderer_of
 from medtune.model.packing import prompts_checksum
 from medtune.records import ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import StageName
 from medtune.run_dir.partial_results import PartialResults
 from medtune.runtime.distributed import is_main
 from medtune.runtime.hardware import choose_device, release_memory
@@ -100,15 +101,17 @@ def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
     return [pair for pair in test if pair.id in chosen]
 
 
-def _require_same_prompts(run_dir: RunDir, record: dict[str, Any], renderer: PromptRenderer) -> None:
+def _require_same_prompts(run_dir: RunDir, stage: StageName, record: dict[str, Any], renderer: PromptRenderer) -> None:
     """Record a checksum of the prompts of the test rows. Raises RunDirError if another stage had other prompts."""
     checksum = prompts_checksum(renderer.prompts([pair.question for pair in _rows_to_test(run_dir)]))
     record["prompts_sha256"] = checksum
-    for stage, other in run_dir.stage_records.items():
-        if other.get("prompts_sha256", checksum) != checksum and run_dir.is_complete(stage):  # type: ignore[arg-type]
+    stages: tuple[StageName, ...] = ("baseline", "controls", "tuned")
+    for other in stages:
+        known = run_dir.stage_records.get(other, {}).get("prompts_sha256", checksum)
+        if other != stage and known != checksum and run_dir.is_complete(other):
             raise RunDirError(
                 run_dir.path,
-                f"the prompts of the test rows are not those of the {stage} stage: the tokenizer or chat template of "
+                f"the prompts of the test rows are not those of the {other} stage: the tokenizer or chat template of "
                 f"{run_dir.config.model.base} has changed, or the template prints a date or anything else that changes",
                 ("restore its files, or start a new run in another ", Option("run_dir")),
             )
@@ -125,7 +128,7 @@ def _predict(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple
 
     config = run_dir.config
     loaded = load_run_model(run_dir, record, for_training=False)
-    _require_same_prompts(run_dir, record, loaded.renderer)
+    _require_same_prompts(run_dir, which, record, loaded.renderer)
     model, origin = loaded.model, {}
     if which == "tuned":
         trained = run_dir.is_complete("train")
@@ -166,7 +169,7 @@ def _few_shot(run_dir: RunDir, record: dict[str, Any]) -> list[Prediction]:
 
     config = run_dir.config
     loaded = load_run_model(run_dir, record, for_training=False)
-    _require_same_prompts(run_dir, record, loaded.renderer)
+    _require_same_prompts(run_dir, "controls", record, loaded.renderer)
     train, test, cap = run_dir.read_split("train"), _rows_to_test(run_dir), config.generation.max_new_tokens
     tokens = control_answers.tokens_as_examples(loaded.renderer, train, cap)
     room = control_answers.room_for_examples(loaded.renderer, test, cap, loaded.positions)
