@@ -209,8 +209,8 @@ def _group_warnings(comparison: Comparison) -> list[str]:
             f"{groups.largest_share:.0%} of the rows"
         )
     return [
-        f"Warning: {counted}. The verdict holds its level, but where differences are skewed, intervals of so few groups "
-        "cover 92 to 95 % and not 95 %; test on more topics."
+        f"Warning: {counted}. The verdict holds its level, but where differences are skewed, intervals of so few "
+        "groups cover 92 to 95 % and not 95 %; test on more topics."
     ]
 
 
