@@ -230,8 +230,8 @@ def test_few_groups() -> None:
     (warning,) = warnings(of_rows(*rows, groups=sizes))
     assert warning == (
         "Warning: the rows fall into 60 groups, which count as 10 of equal size: the largest (that of row asthma) "
-        "holds 30% of the rows. The verdict holds its level, but where differences are skewed, intervals of so few groups "
-        "cover 92 to 95 % and not 95 %; test on more topics."
+        "holds 30% of the rows. The verdict holds its level, but where differences are skewed, intervals of so few "
+        "groups cover 92 to 95 % and not 95 %; test on more topics."
     )
     assert warnings(of_rows(*rows, groups=replace(sizes, effective=30.0))) == []
     few = replace(sizes, groups=6, effective=6.0)
