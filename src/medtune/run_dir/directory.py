@@ -88,10 +88,8 @@ class RunDir(RunArtefacts):
         """Whether there is nothing here, or only what a run wrote that failed before its first artefact."""
         files = list(self.path.iterdir()) if os.path.isdir(self.path) else []
         names = {file.name for file in files if not is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
-        if not names:
-            return True
         # The provenance tells a failed run's config.yaml from a user's own file of that name.
-        return names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages")
+        return not names or (names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages"))
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
