@@ -44,7 +44,7 @@ def cli_page() -> str:
     from medtune.cli import app
 
     command: Any = typer.main.get_command(app)
-    context = typer.Context(command, info_name="medtune")
+    context = typer.Context(command, info_name="medtune", **command.context_settings)
     text = get_docs_for_click(obj=command, ctx=context, name="medtune", title="Commands")
     return text.rstrip() + "\n"
 

@@ -6,16 +6,13 @@ from typing import Any, Literal
 FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
-# What tuning has to beat: answers without tuning, on the same rows.
-ControlName = Literal[
-    "few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"
-]  # fmt: skip
+# Other answers to the same rows: without tuning, which tuning has to beat, and `tuned_retrieval`.
+ControlName = Literal["few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"]
 SystemName = ModelName | ControlName
 # The metrics of the contract, and the forms that public write-ups use.
 MetricTable = Literal["standard", "compat"]
 # `descriptive`: no primary metric of the run, so not tested. `undefined`: a value or its test is no number.
 Verdict = Literal["better", "worse", "equivalent", "cannot tell", "too few groups", "descriptive", "undefined"]
-
 
 # The label of a token that the loss does not look at; torch's own default.
 IGNORED = -100
@@ -77,13 +74,6 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerTokens:
-    """The token ids of one generated answer, its end token included where it has one."""
-
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class AnswerLoss:
     """Summed negative log-likelihood, in nats, of a reference answer and its end token."""
 
@@ -96,7 +86,8 @@ class Prediction:
     """One scored test row, a line of `predictions.jsonl`.
 
     The fields from `new_tokens` on are what a model's own evaluation knows and another tool's output may lack. Rows of
-    one `group` are not independent of each other; an empty group is a row by itself.
+    one `group` are not independent of each other; an empty group is a row by itself. `references` is empty where
+    `reference` is the only one; otherwise it holds all of them, and begins with it.
     """
 
     id: str
@@ -109,6 +100,12 @@ class Prediction:
     reference_tokens: int | None = None
     group: str = ""
     qtype: str = ""
+    references: tuple[str, ...] = ()
+
+    @property
+    def all_references(self) -> tuple[str, ...]:
+        """The references, one or several."""
+        return self.references or (self.reference,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +200,7 @@ class ReferenceLengths:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """An answer without tuning, on the same rows: its scores, and the tuned model against it.
+    """Other answers to the same rows: their scores, and the tuned model against them.
 
     In `against_tuned` the control takes the place of the baseline.
     """
@@ -251,11 +248,3 @@ class Comparison:
     leaking_rows: dict[str, int] = field(default_factory=dict)
     groups: GroupSizes | None = None
     names: tuple[str, str] = ("baseline", "tuned model")
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """What tells a file from another of its name."""
-
-    bytes: int
-    sha256: str

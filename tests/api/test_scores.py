@@ -16,3 +16,13 @@ def test_predictions_come_as_rows_frames_and_files(finished: medtune.Run):
     assert scores == medtune.score(rows) == medtune.score(pandas.DataFrame(rows))
     assert scores["bleu"].value == pytest.approx(finished.scores("tuned")["bleu"].value)
     assert medtune.compare(rows, file).rows[0].difference == 0
+
+
+def test_two_runs_are_compared_by_their_tuned_answers(finished: medtune.Run):
+    compared = medtune.compare(finished, finished.path)
+    assert {row.difference for row in compared.rows} == {0.0}
+    assert compared.names == (str(finished.path), str(finished.path))
+    with pytest.raises(medtune.MedtuneError, match="a run and predictions do not compare"):
+        medtune.compare(finished, finished.predictions("tuned"))
+    with pytest.raises(medtune.MedtuneError, match="go with two sets of predictions"):
+        medtune.compare(finished, finished, metrics=["bleu"])

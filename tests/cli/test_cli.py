@@ -262,6 +262,31 @@ def test_every_command_has_help(medtune: Medtune, command: list[str], option: st
     assert option in result.out
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["data"], ["data", "audit"], ["human", "score"]])
+def test_a_short_option_asks_for_help_too(medtune: Medtune, command: list[str]) -> None:
+    assert medtune(*command, "-h") == medtune(*command, "--help")
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "expected"),
+    [("medtune re", 1, ["recipes", "report"]), ("medtune plan llama3-8b-8", 2, ["llama3-8b-80gb"])],
+)
+def test_a_shell_completes_commands_and_recipes(
+    medtune: Medtune, monkeypatch: pytest.MonkeyPatch, words: str, number: int, expected: list[str]
+) -> None:
+    monkeypatch.setenv("_MEDTUNE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(number))
+    assert medtune().out.split() == expected
+
+
+def test_completion_can_be_installed(medtune: Medtune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("zsh", "/bin/zsh"))
+    result = medtune("--show-completion")
+    assert (result.status, result.err) == (0, "")
+    assert "_MEDTUNE_COMPLETE=complete_zsh medtune" in result.out
+
+
 def test_version(medtune: Medtune) -> None:
     assert medtune("--version") == Result(0, f"{__version__}\n", "")
 

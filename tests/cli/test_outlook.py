@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from command_line import Medtune, command_runner
-from llama_8b import write_llama_config
 from tiny_model import Tiny, write_rows
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model's folder with config.json and nothing else."""
-    return write_llama_config(tmp_path_factory.mktemp("llama-3-8b"))
+def folder(llama_folder: Path) -> Path:
+    return llama_folder
 
 
 @pytest.fixture

@@ -58,7 +58,8 @@ def test_worked_examples_have_a_piece_between_every_two_texts(make):
 
 def test_a_template_that_renders_one_question_alone_takes_no_examples():
     single = "{% if messages | length > 2 %}{{ raise_exception('one') }}{% endif %}" + CHATML
-    with pytest.raises(ModelError, match=r"cannot render worked examples; leave few_shot out of evaluation\.controls"):
+    fix = r"leave few_shot out of evaluation\.controls, and retrieval and tuned_retrieval"
+    with pytest.raises(ModelError, match=f"cannot render worked examples; {fix}"):
         read_example_template(build_tokenizer(chat_template=single), 1, with_system=False)
 
 

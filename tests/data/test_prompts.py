@@ -126,7 +126,7 @@ def test_a_template_that_takes_one_question_cannot_have_examples():
         "{% for m in messages %}{{ m['content'] }}<|eot_id|>{% endfor %}"
     )
     renderer = PromptRenderer(build_tokenizer(chat_template=single))
-    with pytest.raises(ModelError, match=r"leave few_shot out of evaluation\.controls"):
+    with pytest.raises(ModelError, match=r"leave few_shot out of evaluation\.controls, and retrieval"):
         renderer.prompt_ids("Why ?", [pair(), pair()])
 
 

@@ -9,7 +9,7 @@ import pytest
 from comparisons import compare, control, of_rows, row
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.control_answers import DESCRIPTIONS
-from medtune.evaluation.headline import headline
+from medtune.evaluation.headline import headline, rivals_ahead
 from medtune.records import Comparison, ControlName, GroupSizes, Lengths, Prediction, ReferenceLengths, Stratum, Verdict
 
 MakePredictions = Callable[..., list[Prediction]]
@@ -138,6 +138,48 @@ def test_controls_without_a_usual_metric_are_judged_by_what_there_is() -> None:
     assert not any("ceiling" in sentence or "three worked" in sentence for sentence in sentences)
 
 
+ON_TOP = DESCRIPTIONS["tuned_retrieval"]
+
+
+def test_what_retrieval_adds_to_tuning_is_said_and_is_no_rival() -> None:
+    with_it = control("tuned_retrieval", row("bleu", 9, 8, "worse"), row("perplexity", 6, 7, "worse"))
+    comparison = of_rows(row("bleu", 5, 8), row("perplexity", 9, 7), controls=(with_it,))
+    reading = reading_of(comparison)
+    assert reading.controls == (
+        f"Retrieval on top of tuning adds: {ON_TOP} scores BLEU 9.00 against 8.00 and perplexity 6.00 against 7.00 "
+        "without them.",
+    )
+    assert rivals_ahead(comparison) == {}
+    assert "Tuning helped: the tuned model beats the baseline by BLEU and perplexity" in reading.headline
+    assert "retriev" not in reading.headline
+    assert "rival" not in reading.headline  # there is none that it could beat
+
+
+def test_retrieval_that_helps_and_hurts_says_both() -> None:
+    with_it = control("tuned_retrieval", row("bleu", 9, 8, "worse"), row("perplexity", 8, 7, "better"))
+    (sentence,) = reading_of(of_rows(row("bleu", 5, 8), controls=(with_it,))).controls
+    assert sentence.endswith("scores BLEU 9.00 against 8.00 without them, but is worse by perplexity.")
+
+
+@pytest.mark.parametrize("verdict", ["better", "cannot tell", "equivalent", "undefined"])
+def test_retrieval_that_adds_nothing_to_tuning_is_left_to_the_table(verdict: Verdict) -> None:
+    with_it = control("tuned_retrieval", row("bleu", 7, 8, verdict))
+    assert reading_of(of_rows(row("bleu", 5, 8), controls=(with_it,))).controls == ()
+
+
+def test_retrieval_by_the_untouched_model_is_a_rival() -> None:
+    ahead = control("retrieval", row("bleu", 9, 8, "worse"))
+    comparison = of_rows(row("bleu", 5, 8), controls=(ahead, control("tuned_retrieval", row("bleu", 9, 8, "worse"))))
+    assert list(rivals_ahead(comparison)) == ["retrieval"]
+    reading = reading_of(comparison)
+    assert reading.headline.startswith("Tuning helped, but less than a simpler way: ")
+    assert "the untouched model with the nearest training answers in its prompt scores higher" in reading.headline
+    assert reading.controls[0].startswith(f"Tuning does not beat {DESCRIPTIONS['retrieval']}: BLEU 8.00 against 9.00")
+    assert reading.controls[1].startswith("Retrieval on top of tuning adds: ")
+    beaten = of_rows(row("bleu", 5, 8), controls=(control("retrieval", row("bleu", 7, 8)),))
+    assert ", and beats every rival." in reading_of(beaten).headline
+
+
 # Warnings -----------------------------------------------------------------------------------------------------------
 
 
@@ -187,9 +229,9 @@ def test_few_groups() -> None:
     sizes = GroupSizes(groups=60, effective=9.6, largest="asthma", largest_share=0.3)
     (warning,) = warnings(of_rows(*rows, groups=sizes))
     assert warning == (
-        "Warning: 60 groups of rows count as 10 of equal size; the largest, asthma, holds 30% of the rows. The verdict "
-        "holds its level, but where differences are skewed, intervals of so few groups cover 92 to 95 % and not 95 %; "
-        "test on more topics."
+        "Warning: the rows fall into 60 groups, which count as 10 of equal size: the largest (that of row asthma) "
+        "holds 30% of the rows. The verdict holds its level, but where differences are skewed, intervals of so few "
+        "groups cover 92 to 95 % and not 95 %; test on more topics."
     )
     assert warnings(of_rows(*rows, groups=replace(sizes, effective=30.0))) == []
     few = replace(sizes, groups=6, effective=6.0)
@@ -197,7 +239,7 @@ def test_few_groups() -> None:
     assert warning == (
         "Warning: 6 independent groups of rows cannot carry a verdict on 3 primary metrics; test on at least 7 topics."
     )
-    assert "count as 6 of equal size" in warnings(of_rows(rows[0], groups=few))[0]
+    assert "Warning: the rows fall into 6 groups. The verdict" in warnings(of_rows(rows[0], groups=few))[0]
     assert warnings(of_rows(*rows)) == []  # a comparison of an earlier version
 
 

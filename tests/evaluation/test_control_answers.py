@@ -2,19 +2,26 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
-from medtune.errors import DataError
+from medtune.config.schema import Config
 from medtune.evaluation.control_answers import (
     CEILING,
     DESCRIPTIONS,
     EXAMPLES,
+    ON_TOP,
+    WRITTEN,
+    examples_for,
+    most_examples,
     nearest_answers,
+    nearest_examples,
     random_answers,
     worked_examples,
 )
+from medtune.evaluation.nearest_questions import NearestQuestions
 from medtune.records import ControlName, QAPair
 
 TYPES = ("symptoms", "treatment", "causes")
@@ -32,7 +39,7 @@ TYPE_OF = {row.answer: row.qtype for row in TRAIN}
 
 def test_every_control_is_described() -> None:
     assert set(DESCRIPTIONS) == set(get_args(ControlName))
-    assert CEILING in DESCRIPTIONS
+    assert {CEILING, ON_TOP} | WRITTEN <= set(DESCRIPTIONS)
     assert EXAMPLES == 3
 
 
@@ -64,68 +71,26 @@ def test_every_answer_of_a_type_may_come() -> None:
 def test_a_type_that_training_lacks_takes_any(qtype: str) -> None:
     rows = [pair(number, qtype, "x", part="test") for number in range(100)]
     assert {TYPE_OF[answer] for answer in random_answers(TRAIN, rows, seed=0)} == set(TYPES)
-    examples = examples_for(TRAIN, rows)
+    examples = random_examples(TRAIN, rows)
     assert {row.qtype for chosen in examples.values() for row in chosen} == set(TYPES)
 
 
-# The nearest question -----------------------------------------------------------------------------------------------
+# The nearest answer -------------------------------------------------------------------------------------------------
 
 
-def test_the_nearest_question_is_nearest() -> None:
-    train = [
-        pair(0, "symptoms", "chronic kidney disease"),
-        pair(1, "symptoms", "gout"),
-        pair(2, "treatment", "rheumatoid arthritis"),
-        pair(3, "symptoms", "acute kidney failure"),
-    ]
-    test = [
-        pair(0, "symptoms", "kidney disease in children", part="test"),
-        pair(1, "symptoms", "gout of the toe", part="test"),
-        pair(2, "symptoms", "kidney failure", part="test"),
-        # Only another type has its disease: the type comes first.
-        pair(3, "symptoms", "rheumatoid kidney disease", part="test"),
-    ]
-    expected = [train[0].answer, train[1].answer, train[3].answer, train[0].answer]
-    assert nearest_answers(train, test) == expected
-    assert nearest_answers(train[::-1], test) == expected
-
-
-def test_rare_words_weigh_more_than_common_ones() -> None:
-    questions = ["about the fever", "gout", *(f"about the topic{number}" for number in range(8))]
-    train = [QAPair(f"train-{number}", "", text, f"Answer {number}") for number, text in enumerate(questions)]
-    assert nearest_answers(train, [QAPair("test-0", "", "about the gout", "")]) == ["Answer 1"]
-
-
-def test_case_and_one_letter_words_count() -> None:
-    train = [QAPair("train-0", "", "Vitamin C", "C"), QAPair("train-1", "", "Vitamin D", "D")]
-    test = [QAPair(f"test-{letter}", "", f"VITAMIN {letter}?", "") for letter in "cd"]
-    assert nearest_answers(train, test) == ["C", "D"]
-
-
-def test_of_many_as_near_the_order_of_the_rows_decides_nothing() -> None:
-    train = [QAPair(f"train-{number}", "", "the same question", f"Answer {number}") for number in range(20)]
-    test = [QAPair("test-0", "", "the same question", "")]
-    first = nearest_answers(train, test)
-    assert all(nearest_answers(random.Random(seed).sample(train, 20), test) == first for seed in range(5))
-
-
-def test_a_question_that_shares_no_word_gets_an_answer_all_the_same() -> None:
-    (answer,) = nearest_answers(TRAIN, [QAPair("test-0", "causes", "zzz", "")])
-    assert TYPE_OF[answer] == "causes"
-    (answer,) = nearest_answers(TRAIN, [pair(0, "outlook", "disease7", part="test")])
-    assert "disease7" in answer
-
-
-def test_questions_without_words_are_a_data_error() -> None:
-    train = [QAPair("train-0", "", "?!", "An answer.")]
-    with pytest.raises(DataError, match="hold no words; leave nearest_question out"):
-        nearest_answers(train, train)
+def test_the_answer_is_that_of_the_nearest_question_of_the_type() -> None:
+    test = [pair(0, "causes", "disease7", part="test"), pair(1, "symptoms", "disease9", part="test")]
+    answers = nearest_answers(NearestQuestions(TRAIN), test)
+    assert [TYPE_OF[answer] for answer in answers] == ["causes", "symptoms"]
+    assert "disease7." in answers[0]
+    assert "disease9." in answers[1]
+    assert nearest_answers(NearestQuestions(TRAIN), test[::-1]) == answers[::-1]
 
 
 # Worked examples ----------------------------------------------------------------------------------------------------
 
 
-def examples_for(
+def random_examples(
     train: list[QAPair], test: list[QAPair], will_do: set[str] | None = None, seed: int = 0
 ) -> dict[str, list[QAPair]]:
     """With room for any."""
@@ -148,7 +113,7 @@ def test_examples_fit_the_room_of_each_question() -> None:
 
 
 def test_three_examples_of_the_same_type_and_no_more() -> None:
-    examples = examples_for(TRAIN, TEST)
+    examples = random_examples(TRAIN, TEST)
     assert list(examples) == [row.id for row in TEST]
     for row in TEST:
         chosen = examples[row.id]
@@ -160,29 +125,108 @@ def test_three_examples_of_the_same_type_and_no_more() -> None:
 def test_no_example_is_of_the_rows_own_group() -> None:
     """Under a random split the question's own document may stand among the training rows."""
     test = [pair(number, "causes", "x", part="test", group="g0") for number in range(50)]
-    examples = examples_for(TRAIN, test)
+    examples = random_examples(TRAIN, test)
     assert all(len(chosen) == 3 for chosen in examples.values())
     assert "g0" not in {example.group for chosen in examples.values() for example in chosen}
     ungrouped = [pair(number, "causes", "x") for number in range(3)]
-    (chosen,) = examples_for(ungrouped, [pair(0, "causes", "y", part="test")]).values()
+    (chosen,) = random_examples(ungrouped, [pair(0, "causes", "y", part="test")]).values()
     assert len(chosen) == 3  # rows without a group are not one group
 
 
 def test_examples_are_only_what_will_do() -> None:
     short = {row.id for row in TRAIN if row.answer.startswith("Answer 1")}
-    examples = examples_for(TRAIN, TEST, will_do=short)
+    examples = random_examples(TRAIN, TEST, will_do=short)
     assert {example.id for chosen in examples.values() for example in chosen} <= short
-    assert set(map(len, examples_for(TRAIN, TEST, will_do=set()).values())) == {0}
+    assert set(map(len, random_examples(TRAIN, TEST, will_do=set()).values())) == {0}
 
 
 def test_a_type_with_fewer_rows_gives_fewer_examples() -> None:
     train = [pair(0, "causes", "a"), pair(1, "causes", "b"), pair(2, "symptoms", "c")]
-    (chosen,) = examples_for(train, [pair(0, "causes", "x", part="test")]).values()
+    (chosen,) = random_examples(train, [pair(0, "causes", "x", part="test")]).values()
     assert {row.id for row in chosen} == {"train-0", "train-1"}
 
 
 def test_examples_depend_on_seed_and_row_alone() -> None:
-    chosen = examples_for(TRAIN, TEST, seed=3)
+    chosen = random_examples(TRAIN, TEST, seed=3)
     shuffled = random.Random(0).sample(TRAIN, len(TRAIN))
-    assert examples_for(shuffled, TEST[::-1], seed=3) == chosen
-    assert examples_for(TRAIN, TEST, seed=4) != chosen
+    assert random_examples(shuffled, TEST[::-1], seed=3) == chosen
+    assert random_examples(TRAIN, TEST, seed=4) != chosen
+
+
+# The nearest examples -----------------------------------------------------------------------------------------------
+
+
+def retrieved(
+    train: list[QAPair], test: list[QAPair], most: int = 3, *, sizes: dict[str, int] | None = None, room: float = 1e9
+) -> dict[str, list[str]]:
+    """Ids of the examples of each test row; every row takes a token unless `sizes` says so."""
+    chosen = nearest_examples(
+        NearestQuestions(train),
+        test,
+        turn_tokens=lambda row: 1 if sizes is None else sizes.get(row.id),
+        room={row.id: room for row in test},
+        most=most,
+    )
+    return {name: [row.id for row in rows] for name, rows in chosen.items()}
+
+
+# From the nearest to the farthest of "gout of the toe", all of one type.
+NEAR = [
+    QAPair(f"near-{place}", "causes", text, f"Answer {place}", group=f"n{place}")
+    for place, text in enumerate(["gout of the toe", "gout of the thumb", "gout", "gout in old age", "measles"])
+]
+ASKED = QAPair("test-0", "causes", "gout of the toe", "A reference.", group="t0")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 8])
+def test_the_nearest_comes_last_and_there_are_so_many(most: int) -> None:
+    assert retrieved(NEAR, [ASKED], most)["test-0"] == [f"near-{place}" for place in range(5)][:most][::-1]
+
+
+def test_a_nearest_row_of_the_own_group_makes_way_for_the_next() -> None:
+    asked = replace(ASKED, group="n0")
+    assert retrieved(NEAR, [asked], 1)["test-0"] == ["near-1"]
+    assert "near-0" not in retrieved(NEAR, [asked], 8)["test-0"]
+    # Rows without a group are not one group.
+    ungrouped = [replace(row, group="") for row in NEAR]
+    assert retrieved(ungrouped, [replace(ASKED, group="")], 1)["test-0"] == ["near-0"]
+
+
+def test_the_nearest_row_gets_room_first_and_what_does_not_fit_makes_way() -> None:
+    sizes = {"near-0": 11, "near-1": 10, "near-2": 9, "near-3": 9, "near-4": 1}
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=30.0)["test-0"] == ["near-2", "near-1", "near-0"]
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=20.0)["test-0"] == ["near-2", "near-0"]
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=21.0)["test-0"] == ["near-1", "near-0"]
+    assert retrieved(NEAR, [ASKED], 2, sizes=sizes, room=10.0)["test-0"] == ["near-1"]
+    assert retrieved(NEAR, [ASKED], 3, sizes=sizes, room=12.0)["test-0"] == ["near-4", "near-0"]
+    # No row can be an example that `turn_tokens` has no number for, and none fits where there is no room.
+    assert retrieved(NEAR, [ASKED], 2, sizes={"near-4": 1})["test-0"] == ["near-4"]
+    assert retrieved(NEAR, [ASKED], 2, sizes=sizes, room=-5.0)["test-0"] == []
+
+
+def test_the_order_of_the_rows_decides_nothing() -> None:
+    chosen = retrieved(TRAIN, TEST)
+    shuffled = random.Random(0).sample(TRAIN, len(TRAIN))
+    assert retrieved(shuffled, TEST[::-1]) == chosen
+    assert retrieved(TRAIN, TEST[4:5])["test-4"] == chosen["test-4"]
+
+
+def test_what_other_test_rows_ask_decides_nothing() -> None:
+    """Nor is any of them retrieved, though their references would be the best answers there are."""
+    chosen = retrieved(NEAR, [ASKED, *(replace(ASKED, id=f"test-{place}", group="") for place in range(1, 9))])
+    assert {name for ids in chosen.values() for name in ids} <= {row.id for row in NEAR}
+    assert chosen["test-0"] == retrieved(NEAR, [ASKED])["test-0"]
+
+
+def test_each_control_gets_examples_of_its_own() -> None:
+    values = {"model": {"base": "x"}, "data": {"source": "x"}, "evaluation": {"retrieved": 2}}
+    config = Config.model_validate(values)
+    room = {row.id: math.inf for row in TEST}
+    found = {
+        name: examples_for(name, NearestQuestions(TRAIN), TEST, turn_tokens=lambda row: 1, room=room, config=config)
+        for name in sorted(WRITTEN)
+    }
+    assert [most_examples(name, config) for name in ("few_shot", "retrieval", "tuned_retrieval")] == [3, 2, 2]
+    assert found["few_shot"] == random_examples(TRAIN, TEST)
+    assert found["retrieval"] == found["tuned_retrieval"]
+    assert {name: [row.id for row in rows] for name, rows in found["retrieval"].items()} == retrieved(TRAIN, TEST, 2)

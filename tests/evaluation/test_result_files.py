@@ -37,7 +37,7 @@ MakePredictions = Callable[..., list[Prediction]]
 @pytest.fixture
 def run(tmp_path: Path, make_predictions: MakePredictions) -> RunDir:
     """A run whose two models are evaluated."""
-    run = RunDir.create(tmp_path / "run", load_recipe("demo"), resume=False)
+    run = RunDir.create(tmp_path / "run", load_recipe("demo", ["evaluation.controls=[few_shot]"]), resume=False)
     for model, nll in (("baseline", 8.0), ("tuned", math.inf)):
         predictions = make_predictions(reference_nll=nll) * 2
         measured = measure_rows(predictions, METRICS, encoder=None, caps="max_new_tokens:8")

@@ -101,13 +101,22 @@ FIELDS: list[tuple[str, str, str]] = [
     ("evaluation.metrics", "bleu", f"{LIST}, got 'bleu'"),
     ("evaluation.metrics", "[]", "must hold at least 1 item, got []"),
     ("evaluation.controls", "few_shot", f"{LIST}, got 'few_shot'"),
+    ("evaluation.primary", "[]", "must hold at least 1 item, got []"),
+    ("evaluation.margins", "0.1", "input should be a valid dictionary, got 0.1"),
     ("evaluation.resamples", "199", "input should be greater than or equal to 200, got 199"),
+    ("evaluation.retrieved", "0", f"{AT_LEAST_1}, got 0"),
+    ("evaluation.retrieved", "9", "input should be less than or equal to 8, got 9"),
     ("evaluation.resamples", "100001", "input should be less than or equal to 100000, got 100001"),
     ("evaluation.bertscore_model", "''", f"{NO_TEXT}, got ''"),
 ]  # fmt: skip
 # What several keys make together, and what a list or a section holds; then all lines.
 TOGETHER: list[tuple[str, str]] = [
-    ("evaluation.controls=[magic]", "evaluation.controls.0: must be 'few_shot', … 'cut_reference', got 'magic'"),
+    ("evaluation.primary=[bleu, rouge1, rouge2, rougeL]",
+     "evaluation.primary: tuple should have at most 3 items after validation, not 4, got […"),
+    ("evaluation.primary=[meteor]",
+     "evaluation: primary names meteor, which metrics does not; add it there, got {…"),
+    ("evaluation.margins={bleu: 0}", "evaluation.margins.bleu: input should be greater than 0, got 0"),
+    ("evaluation.controls=[magic]", "evaluation.controls.0: must be 'few_shot', … 'tuned_retrieval', got 'magic'"),
     ("training.report_to=[x]", "training.report_to.0: must be 'tensorboard', 'wandb' or 'trackio', got 'x'"),
     ("lora.targets=['']", f"lora.targets.0: {NO_TEXT}, got ''"),
     ("data.split={validation: 0.4, test: 0.8}",

@@ -1,27 +1,40 @@
 """Questions asked of a tuned model: what is read, refused, and written as it comes."""
 
 import io
+from dataclasses import dataclass
 
 import pytest
 
 from medtune.errors import ConfigError, DataError, ModelError
 from medtune.inference import chat
-from medtune.inference.chat import Chat, ask, read_questions
+from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE, Chat, ask, read_questions
+from medtune.records import Answer
+from medtune.runtime.progress import lines_on_terminal
 
 
+@dataclass(frozen=True)
 class Echo:
-    """Answers with the question, word by word."""
+    """Answers with the question, word by word, up to the cap."""
 
-    def answer(self, question, *, use_adapter, on_text=lambda text: None):
-        for word in question.split():
+    max_new_tokens: int = 9
+    is_demo: bool = False
+
+    def respond(self, question, *, use_adapter, on_text=lambda text: None):
+        words = question.split()[: self.max_new_tokens]
+        for word in words:
             on_text(f"{word} ")
         on_text("adapter" if use_adapter else "base")
+        return Answer(question, len(words), "length" if len(words) == self.max_new_tokens else "stop")
+
+
+def opened(monkeypatch, model):
+    monkeypatch.setattr(Chat, "open", classmethod(lambda cls, target: model))
+    return io.StringIO()
 
 
 @pytest.fixture
 def out(monkeypatch):
-    monkeypatch.setattr(Chat, "open", classmethod(lambda cls, target: Echo()))
-    return io.StringIO()
+    return opened(monkeypatch, Echo())
 
 
 def test_questions_are_lines_that_are_not_empty(tmp_path):
@@ -56,6 +69,27 @@ def test_one_question_is_answered_alone_and_several_are_repeated(out):
     text = out.getvalue()
     assert text.startswith("> Gout ?\nGout ? base\n\n> Asth")
     assert "\x1b" not in text
+
+
+def logged(capsys, *questions, **options):
+    with lines_on_terminal():
+        ask("runs/x", list(questions), use_adapter=True, out=io.StringIO(), **options)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_that_it_is_no_advice_is_said_once(out, capsys):
+    assert logged(capsys, "Gout ?", "Acne ?") == [NO_ADVICE]
+
+
+def test_an_answer_that_the_cap_cut_is_marked(out, capsys):
+    cut = "cut by the cap of 3 tokens; raise --max-new-tokens"
+    assert logged(capsys, "What is gout ?", "Gout ?", max_new_tokens=3) == [NO_ADVICE, cut]
+    assert logged(capsys, "What is gout ?") == [NO_ADVICE]
+
+
+def test_the_demos_model_is_said_to_babble(monkeypatch, capsys):
+    opened(monkeypatch, Echo(is_demo=True))
+    assert logged(capsys, "Gout ?") == [NO_ADVICE, DEMO_BABBLES]
 
 
 def test_an_empty_question_is_refused_before_a_model_is_loaded(monkeypatch):

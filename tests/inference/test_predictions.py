@@ -32,7 +32,7 @@ def loaded(tiny):
 def predicted(loaded, tmp_path, **options):
     partial = PartialResults(tmp_path / "partial.jsonl", {})
     settings = config(max_new_tokens=4, batch_size=2)
-    return predict(loaded.model, loaded, PAIRS, config=settings, partial=partial, **options)
+    return predict(loaded, PAIRS, config=settings, partial=partial, **options)
 
 
 def test_rows_come_back_in_their_order_with_answers_and_losses(loaded, tmp_path):
@@ -45,6 +45,14 @@ def test_rows_come_back_in_their_order_with_answers_and_losses(loaded, tmp_path)
 
 def test_a_batch_size_that_is_given_overrules_the_configuration(loaded, tmp_path):
     assert predicted(loaded, tmp_path, batch_size=3).batch_size == 3
+
+
+def test_a_model_that_has_answered_is_not_made_ready_again(loaded, tmp_path, monkeypatch):
+    first = predicted(loaded, tmp_path)
+    (tmp_path / "partial.jsonl").unlink()
+    monkeypatch.setattr(predictions, "prepare_inference", None)
+    again = predicted(loaded, tmp_path, weights=first.weights)
+    assert again == first
 
 
 def test_what_is_there_is_not_computed_again(loaded, tmp_path, monkeypatch):

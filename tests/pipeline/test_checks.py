@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from hardware_facts import T4
 from medtune.__main__ import main
+from medtune.config.recipes import load_recipe
+from medtune.errors import ModelError
 from medtune.model.demo_model import CHAT_TEMPLATE
+from medtune.pipeline.checks import require_gpu
+from medtune.run_dir.directory import RunDir
 from tiny_model import Tiny, write_rows
 
 
@@ -98,3 +103,47 @@ def test_a_run_refuses_rows_with_two_bos_before_the_baseline(
     assert error.startswith("medtune: training rows ")
     assert "(32 in all): BOS is there twice; take it out of the tokenizer's chat template" in error
     assert not (tmp_path / "run" / "baseline").exists()
+
+
+@pytest.fixture
+def no_download(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("asked the Hub")
+
+    monkeypatch.setattr("medtune.model.loading.fetch_snapshot", refuse)
+
+
+LARGE = (
+    "medtune: meta-llama/Meta-Llama-3-8B-Instruct: 8.0 billion parameters take a CPU days, and no CUDA GPU is visible; "
+    "begin with `medtune run demo`, or insist with --on-cpu"
+)
+
+
+def test_a_gpus_recipe_is_refused_on_a_cpu_before_anything_is_downloaded(tmp_path, capfd, no_download):
+    medtune("run", "llama3-8b-t4", "--run-dir", tmp_path / "run", status=2)
+    assert capfd.readouterr().err.splitlines() == [LARGE]
+    assert not (tmp_path / "run").exists()
+    run = RunDir.create(tmp_path / "begun", load_recipe("llama3-8b-t4"), resume=False)
+    medtune("train", run.path, status=2)
+    assert capfd.readouterr().err.splitlines() == [LARGE]
+
+
+def test_who_insists_goes_on(tmp_path, capfd):
+    RunDir.create(tmp_path / "begun", load_recipe("llama3-8b-t4"), resume=False)
+    medtune("train", tmp_path / "begun", "--on-cpu", status=2)
+    assert "the data stage is not complete" in capfd.readouterr().err
+
+
+def test_a_large_model_of_ones_own_is_known_by_its_configuration(tmp_path, llama_config):
+    with pytest.raises(ModelError, match=r"8\.0 billion parameters take a CPU days"):
+        require_gpu(llama_config, RunDir(tmp_path))
+
+
+def test_a_complete_training_a_gpu_and_a_small_model_are_not_refused(tmp_path, llama_config, facts, monkeypatch):
+    require_gpu(load_recipe("smollm2-135m"), RunDir(tmp_path))
+    require_gpu(load_recipe("demo"), RunDir(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "is_complete", lambda run, stage: stage == "train")
+        require_gpu(llama_config, RunDir(tmp_path))
+    facts.gpus(T4)
+    require_gpu(llama_config, RunDir(tmp_path))

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from medtune.config.recipes import load_recipe
+from medtune.data.prompts import PromptRenderer
 from medtune.errors import RunDirError
 from medtune.inference import fused_model, generation, predictions, scoring
+from medtune.model.loaded import renderer_of
+from medtune.model.packing import prompts_checksum
 from medtune.pipeline import evaluate
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.evaluate import load_run_model
@@ -19,7 +22,9 @@ from medtune.run_dir.directory import RunDir
 from medtune.runtime.interruption import Interrupted
 from tiny_model import write_rows
 
-ROWS, BATCH = 10, 3
+# The cap is above the shorter half of the answers: longer ones cannot be worked examples.
+ROWS, BATCH, CAP = 10, 3, 30
+CONTROLS = ["few_shot", "retrieval", "tuned_retrieval"]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +35,8 @@ def prepared(tiny, tmp_path_factory) -> Path:
         "model": {"base": str(tiny.path), "dtype": "float32"},
         "data": {"source": str(write_rows(folder / "rows.csv", 50)), "split": {"test": 0.2, "validation": 0.1}},
         "training": {"tokens_per_micro_batch": 500, "max_length": 256},
-        "generation": {"max_new_tokens": 10, "batch_size": BATCH},
-        "evaluation": {"metrics": ["bleu", "perplexity"], "controls": ["few_shot"], "resamples": 500},
+        "generation": {"max_new_tokens": CAP, "batch_size": BATCH},
+        "evaluation": {"metrics": ["bleu", "perplexity"], "controls": CONTROLS, "resamples": 500},
     }
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps(values))
@@ -67,11 +72,11 @@ class Calls:
         self.function = getattr(owner, name)
         monkeypatch.setattr(owner, name, self)
 
-    def __call__(self, *args):
+    def __call__(self, *args, **options):
         self.count += 1
         if self.count == self.at and not self.after:
             raise Interrupted(15)
-        result = self.function(*args)
+        result = self.function(*args, **options)
         if self.count == self.at:
             raise Interrupted(15)
         return result
@@ -138,19 +143,103 @@ def test_stopped_while_it_measures_nothing_is_answered_again(run_dir, uninterrup
     assert artefacts(run_dir) == artefacts(uninterrupted)
 
 
-def test_the_few_shot_control_goes_on_too(run_dir, uninterrupted, monkeypatch):
+@pytest.mark.parametrize(("control", "at"), [("few_shot", 3), ("retrieval", 4 + 3)])
+def test_the_controls_that_a_model_writes_go_on_too(run_dir, uninterrupted, monkeypatch, control, at):
     perform("baseline", run_dir)
     with monkeypatch.context() as patch:
-        Calls(patch, *DECODED, at=3)
+        Calls(patch, *DECODED, at=at)
         with pytest.raises(Interrupted):
             perform("controls", run_dir)
-    assert run_dir.partial_file("few_shot").is_file()
+    assert run_dir.partial_file(control).is_file()
     batches = Calls(monkeypatch, *DECODED)
     perform("controls", run_dir)
-    assert batches.count == 2
-    assert artefacts(run_dir, "few_shot") == artefacts(uninterrupted, "few_shot")
+    assert batches.count == 2 * 4 - at + 1
+    for name in ("few_shot", "retrieval"):
+        assert artefacts(run_dir, name) == artefacts(uninterrupted, name)
+        assert not run_dir.partial_file(name).exists()
     assert stages(run_dir, "controls") == stages(uninterrupted, "controls")
-    assert not run_dir.partial_file("few_shot").exists()
+    assert not run_dir.scores_file("tuned_retrieval").exists(), "there is no tuned model yet"
+
+
+def with_adapter(run_dir, tiny, folder: Path) -> RunDir:
+    """The run as if it had been made with an adapter that is there."""
+    from medtune.config.training import LoraSection
+    from medtune.model.adapters import attach_new_adapter
+
+    model = attach_new_adapter(tiny.load(), LoraSection(), 0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zero in a new one, which would change no answer
+            torch.nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(folder)
+    run_dir.config_file.write_text(run_dir.config_file.read_text().replace("adapter: null", f"adapter: {folder}"))
+    return RunDir(run_dir.path)
+
+
+def test_the_tuned_model_answers_with_retrieval_in_its_own_stage(run_dir, uninterrupted, tiny, tmp_path, monkeypatch):
+    run_dir = with_adapter(run_dir, tiny, tmp_path / "adapter")
+    whole = RunDir(shutil.copytree(run_dir.path, tmp_path / "whole"))
+    perform("tuned", whole)
+    assert whole.damage("tuned") is None
+    record = whole.stage_records["tuned"]
+    assert {f"controls/tuned_retrieval/{name}" for name in artefacts(whole, "tuned_retrieval")} <= set(record["files"])
+    assert record["tuned_retrieval"] == {
+        "questions_with_fewer_examples": 0, "batch_size": BATCH, "times_out_of_memory": 0,
+    }  # fmt: skip
+    answers = {name: whole.read_predictions(name) for name in ("tuned", "tuned_retrieval")}
+    for field in ("prediction", "reference_nll"):
+        told = {name: [getattr(row, field) for row in rows] for name, rows in answers.items()}
+        assert told["tuned"] != told["tuned_retrieval"]
+        assert told["tuned_retrieval"] != [getattr(row, field) for row in uninterrupted.read_predictions("retrieval")]
+    with monkeypatch.context() as patch:
+        Calls(patch, *DECODED, at=4 + 2)
+        with pytest.raises(Interrupted):
+            perform("tuned", run_dir)
+    assert run_dir.partial_file("tuned_retrieval").is_file()
+    batches = Calls(monkeypatch, *DECODED)
+    perform("tuned", run_dir)
+    assert batches.count == 3
+    for name in ("tuned", "tuned_retrieval"):
+        assert artefacts(run_dir, name) == artefacts(whole, name)
+        assert not run_dir.partial_file(name).exists()
+    whole.scores_file("tuned_retrieval").unlink()
+    assert whole.damage("tuned") == "controls/tuned_retrieval/scores.json is missing"
+
+
+@pytest.mark.parametrize("stage", ["controls", "tuned"])
+def test_a_stage_loads_and_prepares_its_model_once(uninterrupted, tiny, tmp_path, monkeypatch, stage):
+    run_dir = RunDir(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    run_dir = with_adapter(run_dir, tiny, tmp_path / "adapter")
+    loaded, prepared = Calls(monkeypatch, evaluate, "load_model"), Calls(monkeypatch, predictions, "prepare_inference")
+    perform(stage, run_dir, again=True)
+    assert (loaded.count, prepared.count) == (1, 1)
+
+
+def asked_with(run_dir, stage, monkeypatch) -> list[dict[str, list]]:
+    """The examples that a stage gives its questions, pass by pass."""
+    given = []
+
+    def spied(*args, examples=None, **options):
+        given.append(examples or {})
+        return predictions_predict(*args, **options, **({"examples": examples} if examples else {}))
+
+    predictions_predict = predictions.predict
+    monkeypatch.setattr(predictions, "predict", spied)
+    perform(stage, run_dir, again=True)
+    return given
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_what_is_retrieved_are_training_rows_alone_and_so_many(uninterrupted, tmp_path, monkeypatch, most):
+    """Other rows of the test and validation splits ask nearly the same here."""
+    run_dir = RunDir(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    run_dir.config_file.write_text(run_dir.config_file.read_text().replace("retrieved: 3", f"retrieved: {most}"))
+    few_shot, retrieved = asked_with(RunDir(run_dir.path), "controls", monkeypatch)
+    train = run_dir.read_split("train")
+    for examples, count in ((few_shot, 3), (retrieved, most)):
+        assert list(examples) == [row.id for row in run_dir.read_split("test")]
+        assert {len(rows) for rows in examples.values()} == {count}
+        assert all(row in train for rows in examples.values() for row in rows)
+    assert few_shot != retrieved
 
 
 def test_what_was_chosen_by_free_memory_stays_when_there_is_less(run_dir, uninterrupted, monkeypatch):
@@ -200,7 +289,7 @@ def test_a_torn_line_is_computed_again(run_dir, uninterrupted, monkeypatch):
 @pytest.mark.parametrize(
     ("key", "before", "after", "name"),
     [
-        ("max_new_tokens: 10", "max_new_tokens: 10", "max_new_tokens: 9", "generation"),
+        ("max_new_tokens: 30", "max_new_tokens: 30", "max_new_tokens: 9", "generation"),
         ("system_prompt", "system_prompt: ", "system_prompt: Now ", "rows or prompts"),
         ("dtype", "dtype: float32", "dtype: bfloat16", "dtype"),
     ],
@@ -279,10 +368,57 @@ def test_another_base_of_the_same_name_is_told_by_every_later_stage(uninterrupte
     load_run_model(RunDir(run_dir.path), {}, for_training=False)
 
 
+def test_both_models_see_the_same_prompts(uninterrupted, tmp_path, monkeypatch):
+    """A template that prints the date has that of the run's start, whenever a stage runs."""
+    records = uninterrupted.stage_records
+    checksum = records["baseline"]["prompts_sha256"]
+    assert records["controls"]["prompts_sha256"] == checksum
+    prompts = uninterrupted_prompts(uninterrupted)
+    assert checksum == prompts_checksum(prompts)
+    run_dir = RunDir(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    monkeypatch.setattr(PromptRenderer, "prompts", lambda self, questions: [[*ids, 1] for ids in prompts])
+    expected = (
+        f"{run_dir.path}: the prompts of the test rows are not those of the controls stage: the tokenizer or chat "
+        f"template of {run_dir.config.model.base} has changed, or the template prints a date or anything else that "
+        "changes; restore its files, or start a new run in another --run-dir"
+    )
+    with pytest.raises(RunDirError, match="not those of the baseline stage"):
+        perform("controls", run_dir, again=True)
+    with pytest.raises(RunDirError) as error:
+        perform("baseline", run_dir, again=True)
+    assert str(error.value) == expected
+    # Versions that recorded none go on.
+    provenance = run_dir.provenance_file.read_text()
+    run_dir.provenance_file.write_text(provenance.replace("prompts_sha256", "older"))
+    perform("baseline", RunDir(run_dir.path), again=True)
+
+
+def uninterrupted_prompts(run_dir: RunDir) -> list[list[int]]:
+    renderer = renderer_of(run_dir.pinned_config)
+    return [renderer.prompt_ids(row.question) for row in run_dir.read_split("test")]
+
+
+def test_text_that_is_no_answer_is_counted_and_told(run_dir, monkeypatch, capfd):
+    answer = generation._answer
+
+    def thinking(*arguments):
+        found = answer(*arguments)
+        return replace(found, text=f"<think>\n\n</think>\n\n{found.text}")
+
+    monkeypatch.setattr(generation, "_answer", thinking)
+    perform("baseline", run_dir)
+    assert run_dir.stage_records["baseline"]["not_answer"] == {
+        "baseline": {"answers": {"reasoning": ROWS}, "references": {}}
+    }
+    told = f"text that is not the answer was left out before scoring: reasoning in {ROWS} answers of baseline."
+    assert told in capfd.readouterr().err
+    assert all("<think>" in row.prediction for row in run_dir.read_predictions("baseline"))
+
+
 def test_a_file_left_behind_by_a_complete_stage_is_taken_away(uninterrupted):
-    for system, stage in (("baseline", lambda: perform("baseline", uninterrupted)), ("few_shot", None)):
+    for system, stage in (("baseline", "baseline"), ("few_shot", "controls"), ("retrieval", "controls")):
         uninterrupted.partial_file(system).write_text("{}\n")
-        (stage or (lambda: perform("controls", uninterrupted)))()
+        perform(stage, uninterrupted)
         assert not uninterrupted.partial_file(system).exists()
 
 

@@ -56,13 +56,23 @@ def test_a_complete_run_is_complete_still(older: Path, capfd: pytest.CaptureFixt
     assert len(finished.read_predictions("tuned")) == comparison.rows[0].n
 
 
-def test_its_comparison_is_made_again_as_it_was(older: Path) -> None:
+def test_its_comparison_is_made_again_with_the_same_values_under_the_test_of_today(older: Path) -> None:
     finished = RunDir.open(Path("complete"))
-    files = [finished.comparison_file, finished.controls_file, finished.strata_file, finished.lengths_file]
-    before = [file.read_bytes() for file in files]
+    before, lengths = read_comparison(finished), finished.lengths_file.read_bytes()
     finished.comparison_file.unlink()
     perform("compare", finished)
-    assert [file.read_bytes() for file in files] == before
+    assert finished.lengths_file.read_bytes() == lengths
+    after = read_comparison(finished)
+    for old, new in zip(before.rows, after.rows, strict=True):
+        assert (old.metric, old.baseline, old.tuned, old.n, old.groups, old.signature) == (
+            new.metric, new.baseline, new.tuned, new.n, new.groups, new.signature
+        )  # fmt: skip
+    assert [row.verdict == "descriptive" for row in after.rows] == [
+        row.metric not in finished.config.evaluation.primary for row in after.rows
+    ]
+    assert [control.name for control in before.controls] == [control.name for control in after.controls]
+    assert after.groups is not None
+    assert before.groups is None
     perform("report", finished)
     assert b"<html" in finished.report_file.read_bytes()
     assert finished.is_complete("report")
@@ -78,6 +88,22 @@ def test_a_stopped_training_goes_on_and_ends_as_the_other_did(older: Path) -> No
     )
     # On the processor that wrote them they are equal; another rounds otherwise.
     assert ours == pytest.approx(theirs, rel=1e-4)
+    assert all(finished.is_complete(name) for name in STAGE_NAMES)
+
+
+def test_one_made_with_the_default_of_then_goes_on_with_its_own_controls(
+    older: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe names none, and the default has gained some since."""
+    then = ["few_shot", "random_answer", "nearest_question", "cut_reference"]
+    recipe = Path("recipe.yaml").read_text(encoding="utf-8")
+    Path("recipe.yaml").write_text(recipe.replace('"controls": ["random_answer"], ', ""), encoding="utf-8")
+    pinned = Path("complete/config.yaml")
+    listed = "".join(f"  - {name}\n" for name in then)
+    pinned.write_text(pinned.read_text(encoding="utf-8").replace("  - random_answer\n", listed), encoding="utf-8")
+    finished = run(load_recipe("recipe.yaml"), Path("complete"), resume=True)
+    assert "complete: goes on with the controls that it was made with (few_shot, " in capfd.readouterr().err
+    assert [control.name for control in read_comparison(finished).controls] == then
     assert all(finished.is_complete(name) for name in STAGE_NAMES)
 
 

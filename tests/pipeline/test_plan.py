@@ -49,3 +49,4 @@ def test_rows_that_are_here_are_read(tiny: Tiny, tmp_path, medtune):
     assert "training rows of " in result.out
     assert "training time, an estimate: 0 s" in result.out
     assert "answers' time, an estimate" in result.out
+    assert " questions, once of 5 times, 3 of them after worked examples; every answer taken" in result.out

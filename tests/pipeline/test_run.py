@@ -15,6 +15,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
 from medtune.__main__ import main
+from medtune.evaluation.ending import ending
+from medtune.evaluation.result_files import read_comparison
+from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGE_NAMES
 from tiny_model import write_rows
 
@@ -23,7 +26,8 @@ COMPAT = ["compat_bleu", "compat_rouge1", "compat_rouge2", "compat_rougeL", "com
 REPORTED = [*METRICS, "bits_per_byte", *COMPAT]
 # Above the shorter half of the answers.
 CAP = 30
-CONTROLS = ["few_shot", "random_answer", "nearest_question", "cut_reference"]
+CONTROLS = ["few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"]
+WRITTEN = {"few_shot", "retrieval", "tuned_retrieval"}
 
 
 def recipe(tiny, folder: Path, **sections) -> Path:
@@ -171,11 +175,11 @@ def test_controls_answer_the_same_rows_without_tuning(finished, tiny):
             reference = test[row["id"]]["reference"]
             assert row["reference"] == reference
             assert row["new_tokens"] <= CAP
-            text = {"cut_reference": [reference], "few_shot": [row["prediction"]]}.get(name, answers)
+            text = [reference] if name == "cut_reference" else [row["prediction"]] if name in WRITTEN else answers
             assert any(answer.startswith(row["prediction"]) for answer in text)
         # Only what a model wrote has a likelihood of the references.
         against = {row["metric"]: row for row in controls[name]["against_tuned"]}
-        assert ("perplexity" in against) == (name == "few_shot")
+        assert ("perplexity" in against) == (name in WRITTEN)
         for metric, row in against.items():
             assert row["control"] == controls[name]["scores"][metric]["value"]
             assert row["tuned"] == tuned[metric]["value"]
@@ -185,12 +189,15 @@ def test_controls_answer_the_same_rows_without_tuning(finished, tiny):
     assert "Tuning does not beat" in "".join(first)
 
 
-def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, tiny):
-    """One answer again in plain transformers, its prompt written out as a chat of earlier turns."""
+@pytest.mark.parametrize("control", ["few_shot", "retrieval", "tuned_retrieval"])
+def test_answers_are_the_models_after_the_controls_own_worked_examples(finished, tiny, control):
+    """One answer again in plain transformers and PEFT, its prompt written out as a chat of earlier turns."""
     import torch
     import yaml  # type: ignore[import-untyped]
+    from peft import PeftModel
 
-    from medtune.evaluation.control_answers import worked_examples
+    from medtune.evaluation.control_answers import nearest_examples, worked_examples
+    from medtune.evaluation.nearest_questions import NearestQuestions
     from medtune.records import QAPair
 
     train, test = (
@@ -200,8 +207,12 @@ def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, ti
     short = [row for row in train if len(tiny.tokenizer(row.answer).input_ids) < CAP]
     assert 3 <= len(short) < len(train)
     room = {row.id: math.inf for row in test}
-    chosen = worked_examples(train, test, turn_tokens=lambda pair: 1 if pair in short else None, room=room, seed=0)
-    row = next(row for row in predictions(finished, "controls/few_shot") if row["reference_tokens"] < 100)
+    fits = {"turn_tokens": lambda pair: 1 if pair in short else None, "room": room}
+    if control == "few_shot":
+        chosen = worked_examples(train, test, **fits, seed=0)
+    else:
+        chosen = nearest_examples(NearestQuestions(train), test, **fits, most=3)
+    row = next(row for row in predictions(finished, f"controls/{control}") if row["reference_tokens"] < 100)
     examples = chosen[row["id"]]
     system = yaml.safe_load((finished / "config.yaml").read_text())["data"]["system_prompt"]
     messages = [{"role": "system", "content": system}]
@@ -209,8 +220,10 @@ def test_few_shot_answers_are_the_base_models_after_worked_examples(finished, ti
         messages += [{"role": "user", "content": example.question}, {"role": "assistant", "content": example.answer}]
     messages.append({"role": "user", "content": row["question"]})
     model = plain_model(tiny)
+    if control == "tuned_retrieval":
+        model = PeftModel.from_pretrained(model, finished / "adapter")
     prompt = tiny.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    output = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=CAP, pad_token_id=2)
+    output = model.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=CAP, pad_token_id=2)
     text = tiny.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
     assert text.strip() == row["prediction"]
     assert len(examples) == 3
@@ -337,8 +350,12 @@ def test_resume_skips_what_is_complete(finished, tiny, capfd):
     output = capfd.readouterr()
     assert output.err.count("complete, skipped") == len(STAGE_NAMES)
     assert f"next: medtune ask {finished} " in output.err.splitlines()[-1]
-    assert output.out.splitlines()[-2] == str(finished / "report.html")
-    assert output.out.splitlines()[-1] == str(finished)
+    lines = output.out.splitlines()
+    assert lines[-1] == f"Report: {finished / 'report.html'}"
+    assert lines[-2].endswith(f"`medtune compare {finished}` prints them and all tables")
+    headline, *rest = ending(read_comparison(RunDir(finished)))
+    assert " ".join(lines).startswith(headline)
+    assert lines[-2 - len(rest) : -2] == rest
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"provenance.json"}
@@ -438,7 +455,13 @@ def test_ask(finished, capfd, tmp_path, facts):
     # An adapter's folder names no precision, and a CPU with bfloat16 units would answer in another one.
     facts.cpu(amx=False)
     medtune("ask", finished, "What causes gout ?")
-    tuned = capfd.readouterr().out
+    tuned, said = capfd.readouterr()
+    # The tiny model never ends by itself.
+    assert said.splitlines()[-1] == f"cut by the cap of {CAP} tokens; raise --max-new-tokens"
+    medtune("ask", finished, "What causes gout ?", "--max-new-tokens", "3")
+    shorter, said = capfd.readouterr()
+    assert len(shorter) < len(tuned)
+    assert said.splitlines()[-1] == "cut by the cap of 3 tokens; raise --max-new-tokens"
     medtune("ask", finished / "adapter", "What causes gout ?")
     # The adapter's folder knows the system line it was trained with.
     assert capfd.readouterr().out == tuned

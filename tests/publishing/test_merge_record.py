@@ -38,6 +38,20 @@ def test_the_sentences():
     assert merge_sentences(replace(RECORD, measured=beyond), public=True)[-1].endswith("those of the merged model.")
 
 
+def test_merging_that_moved_a_model_more_than_tuning_did_is_a_warning():
+    warning = (
+        "Warning: merging moved the model more than tuning did, by 0.0200 nats a token against 0.0100: what tuning "
+        "taught may be lost in it."
+    )
+    weak = replace(RECORD, measured=replace(MEASURED, tuning=Divergence(0.01, 0.1, 1.0)))
+    assert merge_sentences(weak)[-1] == warning
+    assert merged_notes(weak, "nf4", evaluated=False) == [warning]
+    unknown = replace(RECORD, measured=replace(MEASURED, tuning=None))
+    assert "Warning" not in " ".join(merge_sentences(unknown))
+    broken = replace(RECORD, measured=replace(MEASURED, kl=Divergence(float("nan"), 1.0, 1.0)))
+    assert "merging moved the model more than tuning did" in merge_sentences(broken)[-1]
+
+
 def test_a_merge_that_was_not_measured_is_not_within_its_bound():
     assert is_within_bound(RECORD)
     assert not is_within_bound(replace(RECORD, measured=None))

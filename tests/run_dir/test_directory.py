@@ -13,7 +13,7 @@ from medtune.errors import RunDirError
 from medtune.pipeline.run import perform
 from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.layout import STAGE_NAMES, StageName
+from medtune.run_dir.layout import STAGE_NAMES, StageName, controls_of
 from medtune.storage.writing import replacing_folder
 from older_runs import forget_checksums
 
@@ -48,7 +48,8 @@ def finish(run: RunDir, stage: StageName) -> None:
         run.write_text(run.report_file, "")
         run.write_text(run.card_file, "")
     else:
-        systems: tuple[SystemName, ...] = get_args(ControlName) if stage == "controls" else (stage,)  # type: ignore[assignment]
+        model: tuple[SystemName, ...] = () if stage == "controls" else (stage,)  # type: ignore[assignment]
+        systems: tuple[SystemName, ...] = (*model, *controls_of(stage, get_args(ControlName)))
         for system in systems:
             run.write_predictions(system, [prediction("a")])
             run.write_table(run.row_statistics_file(system), pa.table({"id": ["a"]}))
@@ -98,6 +99,46 @@ def test_resume_takes_a_change_that_has_no_part_in_what_comes_out(run: RunDir) -
     changed = load_recipe("demo", ["training.max_gradient_spike=null", "training.keep_checkpoints=5"])
     assert RunDir.create(run.path, changed, resume=True).config == changed
     assert run.is_complete("data")
+
+
+EARLIER = "evaluation.controls=[few_shot, random_answer, nearest_question, cut_reference]"
+
+
+def test_a_run_made_before_the_default_gained_controls_goes_on_with_its_own(
+    tmp_path: Path, config: Config, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir.create(tmp_path / "run", load_recipe("demo", [EARLIER]), resume=False)
+    finish(run, "data")
+    before = run.config_file.read_bytes()
+    again = RunDir.create(run.path, config, resume=True)
+    assert again.config.evaluation.controls == ("few_shot", "random_answer", "nearest_question", "cut_reference")
+    assert run.config_file.read_bytes() == before
+    assert capfd.readouterr().err.splitlines() == [
+        f"{run.path}: goes on with the controls that it was made with (few_shot, random_answer, nearest_question, "
+        "cut_reference); the default has more now"
+    ]
+    # What may change changes all the same.
+    changed = load_recipe("demo", ["training.keep_checkpoints=5"])
+    again = RunDir.create(run.path, changed, resume=True)
+    assert again.config == load_recipe("demo", [EARLIER, "training.keep_checkpoints=5"])
+    with pytest.raises(RunDirError, match=r"made with another evaluation\.retrieved: 3 → 2"):
+        RunDir.create(run.path, load_recipe("demo", ["evaluation.retrieved=2"]), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        (["evaluation.controls=[random_answer]"], []),
+        ([], [EARLIER]),
+        ([EARLIER], ["evaluation.controls=[retrieval]"]),
+        ([EARLIER], ["evaluation.controls=[few_shot, random_answer, nearest_question, cut_reference, retrieval]"]),
+    ],
+)
+def test_controls_that_somebody_chose_may_not_change(tmp_path: Path, made: list[str], asked: list[str]) -> None:
+    run = RunDir.create(tmp_path / "run", load_recipe("demo", made), resume=False)
+    finish(run, "data")
+    with pytest.raises(RunDirError, match=r"made with another evaluation\.controls: "):
+        RunDir.create(run.path, load_recipe("demo", asked), resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from medtune.config.recipes import load_recipe
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import (
     STAGE_NAMES,
@@ -13,6 +14,7 @@ from medtune.run_dir.layout import (
     RunFiles,
     StageName,
     continuing_command,
+    controls_of,
     made_from,
     stage_named,
     stage_of,
@@ -71,6 +73,28 @@ def test_stages_that_were_made_from_another_follow_from_the_table() -> None:
     assert made_from("baseline") == {"controls", "compare", "report"}
     assert made_from("data") == set(STAGE_NAMES) - {"data"}
     assert [stage_of(system) for system in ("baseline", "tuned", "few_shot")] == ["baseline", "tuned", "controls"]
+
+
+def test_each_control_is_of_the_stage_whose_model_writes_it() -> None:
+    controls = ["tuned_retrieval", "few_shot", "retrieval"]
+    assert controls_of("controls", controls) == ["few_shot", "retrieval"]
+    assert controls_of("tuned", controls) == ["tuned_retrieval"]
+    assert controls_of("baseline", controls) == []
+    run = RunFiles(Path("r"))
+    scores = {stage: [file.parts[1:-1] for file in stage_named(stage).files(run, controls) if file.stem == "scores"]
+              for stage in ("baseline", "controls", "tuned")}  # fmt: skip
+    assert scores == {
+        "baseline": [("baseline",)],
+        "controls": [("controls", "few_shot"), ("controls", "retrieval")],
+        "tuned": [("tuned",), ("controls", "tuned_retrieval")],
+    }
+    assert [file.parts[1:-1] for file in stage_named("tuned").partial(run)] == [
+        ("tuned",), ("controls", "tuned_retrieval"),
+    ]  # fmt: skip
+    # There is nothing to do without where the tuned model writes the only control.
+    only = load_recipe("demo", ["evaluation.controls=[tuned_retrieval]"])
+    assert stage_named("controls").is_optional(only)
+    assert not stage_named("controls").is_optional(load_recipe("demo"))
 
 
 def test_the_texts_that_peft_writes_are_no_artefacts(tmp_path: Path) -> None:

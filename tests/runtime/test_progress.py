@@ -1,9 +1,20 @@
 """Progress as a bar, as a line where no bar can be drawn, and as events for a program that listens."""
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from medtune.runtime import progress as module
-from medtune.runtime.progress import Progress, listening, progress_bar, say, stage_progress, tell_skipped
+from medtune.runtime.progress import (
+    Progress,
+    listening,
+    progress_bar,
+    say,
+    stage_progress,
+    tell_skipped,
+    times,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +98,45 @@ def test_of_several_processes_only_the_first_speaks(capsys, monkeypatch):
     with progress_bar("Reading", 1):
         pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "left", "done", "shown"),
+    [
+        (12.9, 40.2, False, "0:12 elapsed, 0:40 left"),
+        (3799, 13800, False, "1:03:19 elapsed, 3:50:00 left"),
+        (None, None, False, "-:-- elapsed, -:-- left"),
+        (61, 0, True, "1:01 elapsed"),
+    ],
+)
+def test_both_times_of_a_bar_say_what_they_are(elapsed, left, done, shown):
+    assert times(elapsed, left, is_done=done) == shown
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of eighty columns in place of standard error."""
+    out = StringIO()
+    shown = Console(file=out, force_terminal=True, width=80, highlight=False, color_system=None)
+    monkeypatch.setattr(module, "console", lambda: shown)
+    return out
+
+
+def test_a_bar_gives_way_to_its_labels(terminal, monkeypatch):
+    monkeypatch.setattr(module, "times", lambda *seconds, is_done: "1:03:20 elapsed, 3:50:00 left")
+    with progress_bar("Training", 6400, 300, unit="steps") as advance:
+        advance(100, "23,456 tok/s, loss 1.234")
+    last = terminal.getvalue().replace("\x1b[2K", "\r").split("\r")[-1].splitlines()[0]
+    assert last.startswith("Training ")
+    assert last.endswith(" 400/6400 23,456 tok/s, loss 1.234 1:03:20 elapsed, 3:50:00 left")
+
+
+def test_a_long_message_breaks_between_words_and_a_command_not_at_all(terminal):
+    message = "the adapter is merged into a folder of a very long name " * 3
+    with module.lines_on_terminal():
+        say(message)
+        say(f"next: {message}", verbatim=True)
+    lines = terminal.getvalue().splitlines()
+    assert " ".join(lines[:-1]).split() == message.split()
+    assert max(map(len, lines[:-1])) <= 80
+    assert lines[-1] == f"next: {message}"

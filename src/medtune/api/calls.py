@@ -1,6 +1,7 @@
 """The whole job, its stages and what comes before them as functions; runs that are there."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, overload
 
@@ -12,6 +13,7 @@ from medtune.config.schema import Config
 from medtune.errors import ConfigError
 from medtune.records import ModelName, Score, SystemName
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import controls_of
 from medtune.runtime.progress import Listener
 
 StrPath = str | os.PathLike[str]
@@ -23,16 +25,18 @@ def run(
     *,
     overrides: Overrides = (),
     resume: bool = False,
+    on_cpu: bool = False,
     progress: Listener | None = None,
 ) -> Run:
     """The whole job: data, baseline, controls, training, tuned, comparison. Complete stages are skipped.
 
     `recipe` is a shipped recipe's name, a YAML file or a `Config`; the run goes to `run_dir`, or to `runs/NAME`. With
-    `resume` a run that is there continues. Raises MedtuneError before any long work, and RunInterrupted where it was
+    `resume` a run that is there continues. A model of over a billion parameters is refused without a GPU, unless
+    `on_cpu` insists. Raises MedtuneError before any long work, and RunInterrupted where it was
     stopped.
 
     >>> run = medtune.run("demo", overrides={"training.max_steps": 3})
-    >>> print(run.comparison.reading[0])
+    >>> print(run.comparison.reading[1])
     On ... questions in ... groups the tuned model, against the baseline, ...
     >>> events = []
     >>> medtune.run("demo", overrides={"training.max_steps": 3}, resume=True, progress=events.append) == run
@@ -44,7 +48,7 @@ def run(
     with working(progress):
         from medtune.pipeline.run import run as run_all
 
-        run_all(config, path, resume=resume)
+        run_all(config, path, resume=resume, on_cpu=on_cpu)
     return Run(path)
 
 
@@ -69,16 +73,21 @@ def prepare(
     return Run(path)
 
 
-def train(run: Run | StrPath, *, resume: bool = False, progress: Listener | None = None) -> Run:
+def train(run: Run | StrPath, *, resume: bool = False, on_cpu: bool = False, progress: Listener | None = None) -> Run:
     """The adapter of a run whose data is prepared. Raises MedtuneError, and RunInterrupted where it was stopped.
+
+    A model of over a billion parameters is refused without a GPU, unless `on_cpu` insists.
 
     >>> medtune.train("runs/by-hand").stages
     ('data', 'train')
     """
     opened = reopen(run)
     with working(progress, processes="all"):
+        from medtune.pipeline.checks import require_gpu
         from medtune.pipeline.run import perform
 
+        if not on_cpu:
+            require_gpu(RunDir(opened.path).config, RunDir(opened.path))
         perform("train", RunDir(opened.path), resume=resume)
     return opened
 
@@ -98,13 +107,14 @@ def evaluate(
 ) -> dict[str, Score] | dict[SystemName, dict[str, Score]]:
     """Answer and score the test rows with the base model, or the tuned one: metric → score.
 
-    With "controls", those of every answer without tuning: control → metric → score. What is complete is read, and
-    what was interrupted is resumed. Raises MedtuneError.
+    With "controls", those of every answer without tuning: control → metric → score. With "tuned", the model answers
+    with the nearest training answers in its prompt too, and `Run.scores("tuned_retrieval")` has the scores. What is
+    complete is read, and what was interrupted is resumed. Raises MedtuneError.
 
     >>> medtune.evaluate("runs/by-hand", "baseline")["bleu"].n
     8
     >>> sorted(medtune.evaluate("runs/by-hand", "controls"))
-    ['cut_reference', 'few_shot', 'nearest_question', 'random_answer']
+    ['cut_reference', 'few_shot', 'nearest_question', 'random_answer', 'retrieval']
     >>> medtune.evaluate("runs/by-hand", "tuned")["bleu"].ci95
     (..., ...)
     """
@@ -118,7 +128,7 @@ def evaluate(
         perform(model, directory)
         if model != "controls":
             return directory.read_scores(model)
-        names: tuple[SystemName, ...] = directory.config.evaluation.controls
+        names: Sequence[SystemName] = controls_of("controls", directory.config.evaluation.controls)
         return {name: directory.read_scores(name) for name in names}
 
 
@@ -157,11 +167,13 @@ def doctor(
 
 
 @spelled_as_calls()
-def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrides = ()) -> Plan:
+def plan(
+    recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrides = (), run_dir: StrPath | None = None
+) -> Plan:
     """Memory, plan and time of a recipe on a GPU that need not be here; times are estimates, and no weights are read.
 
     `gpu` is a name such as "t4" or a number of GiB as text; without it the GPU that is here, or else several side by
-    side. Raises MedtuneError.
+    side. The baseline of a run at `run_dir` tells what the test set can show. Raises MedtuneError.
 
     >>> plan = medtune.plan("demo", "t4")
     >>> plan.forecasts["t4"].step.plan.peak_bytes > 0
@@ -170,8 +182,10 @@ def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrid
     config = override(recipe, overrides) if isinstance(recipe, Config) else load_recipe(recipe, overrides)
     with working():
         from medtune.pipeline.plan import forecasts
+        from medtune.pipeline.plan_power import expected_power
 
-        return Plan(*forecasts(config, gpu))
+        found, rows = forecasts(config, gpu)
+        return Plan(found, rows, expected_power(config, rows, None if run_dir is None else Path(run_dir)))
 
 
 @spelled_as_calls()

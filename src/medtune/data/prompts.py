@@ -10,6 +10,7 @@ Rows are encoded many at a time, which the tokenizer spreads over the cores; one
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from itertools import chain, groupby
 from operator import itemgetter
@@ -32,12 +33,14 @@ _BATCH = 1024
 class PromptRenderer:
     """Renders rows for one tokenizer and one system line.
 
-    `tokenizer` is a fast transformers tokenizer with a chat template. Raises ModelError, on first use, if the template
+    `tokenizer` is a fast transformers tokenizer with a chat template. `today` is the date in a template that prints
+    one, None for that of the clock. Raises ModelError, on first use, if the template
     is missing, fails, drops the question, or puts no special token behind the answer.
     """
 
     tokenizer: Any
     system_prompt: str = ""
+    today: date | None = None
     _prompt_templates: dict[int, list[list[_Part]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
@@ -116,7 +119,7 @@ class PromptRenderer:
             pieces = [self._template.before_question, self._template.after_question]
             if examples:
                 knows_system = bool(self.system_prompt.strip()) and not self._template.system_in_question
-                pieces = read_example_template(self.tokenizer, examples, with_system=knows_system)
+                pieces = read_example_template(self.tokenizer, examples, with_system=knows_system, today=self.today)
             self._prompt_templates[examples] = [self._with_system(piece) for piece in pieces]
         return self._prompt_templates[examples]
 
@@ -126,6 +129,7 @@ class PromptRenderer:
             self.tokenizer,
             with_system=bool(self.system_prompt.strip()),
             encode=lambda text: self._encode([[(text, True)]])[0],
+            today=self.today,
         )
 
     @cached_property

@@ -112,6 +112,19 @@ def require_text_size(text: str, where: str) -> str:
     return text
 
 
+def require_characters(text: str, where: str) -> str:
+    """`text` itself. Raises DataError, which begins with `where`, if it holds half of a surrogate pair.
+
+    JSON can spell one (`\\ud83d`), and no tokenizer or file takes it.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        problem = f"holds half of a surrogate pair ({text[error.start]!r}), which is no character"
+        raise DataError(f"{where} {problem}", fix="replace or leave out that character") from None
+    return text
+
+
 def show_column(name: str) -> str:
     """A column's name for a message, shortened: it may be as long as a file, and contain anything."""
     name = name if len(name) <= 60 else f"{name[:60]}…"

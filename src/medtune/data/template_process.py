@@ -1,7 +1,7 @@
 """Renders a chat template in a process of its own: it comes with a model, and is a program.
 
-Run as a script by `chat_template`: reads `template`, `tokens` and `chats` as JSON from stdin and writes `texts` and
-`refused` to stdout. The caller's process keeps its memory limit, its trace function and whatever a template could
+Run as a script by `chat_template`: reads `template`, `tokens`, `chats` and `date` as JSON from stdin and writes `texts`
+and `refused` to stdout. The caller's process keeps its memory limit, its trace function and whatever a template could
 reach. Imports nothing of medtune, so that it starts in the time that jinja2 takes to import.
 """
 
@@ -27,14 +27,18 @@ class RefusedError(Exception):
     """The template did what no template may; the text says what."""
 
 
-def chat_environment() -> Environment:
-    """jinja2's sandbox with the names that transformers gives to chat templates; importing that takes seconds."""
+def chat_environment(date: str | None = None) -> Environment:
+    """jinja2's sandbox with the names that transformers gives to chat templates; importing that takes seconds.
+
+    `date` is what a template takes for now, at midnight: a prompt that depends on the day is another one tomorrow.
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"dict": _PlainDict(), "namespace": _PlainNamespace, "raise_exception": _raise_exception}
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    now = datetime.fromisoformat(date) if date else datetime.now()
+    environment.globals["strftime_now"] = lambda form: now.strftime(form)
     return environment
 
 
@@ -92,12 +96,15 @@ def _to_json(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def render(template: str, tokens: dict[str, Any], chats: list[dict[str, Any]]) -> list[str | None]:
+def render(
+    template: str, tokens: dict[str, Any], chats: list[dict[str, Any]], date: str | None = None
+) -> list[str | None]:
     """The template's text for each of `chats`, or None for one that it cannot render. Raises RefusedError.
 
-    A chat has `messages` and `add_generation_prompt`; `tokens` are the tokenizer's special ones.
+    A chat has `messages` and `add_generation_prompt`; `tokens` are the tokenizer's special ones. `date` is an ISO date,
+    None for today.
     """
-    environment = chat_environment()
+    environment = chat_environment(date)
     _require_no_power(environment, template)
     deadline = time.monotonic() + MAX_SECONDS
     return [_render_chat(environment, template, {**tokens, **chat}, deadline) for chat in chats]

@@ -1,11 +1,11 @@
 """The comparison in plain sentences, each computed from the numbers; none says anything about medicine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.analysis import analyse
-from medtune.evaluation.control_answers import CEILING
+from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_confidence,
@@ -18,7 +18,8 @@ from medtune.evaluation.formatting import (
 )
 from medtune.evaluation.headline import CUT_SHARE_WARNING, headline
 from medtune.evaluation.significance import FEW_GROUPS, fewest_groups
-from medtune.records import Comparison, ComparisonRow, Control, Verdict
+from medtune.evaluation.text_warnings import text_warnings
+from medtune.records import Comparison, ComparisonRow, Control, Score, Verdict
 
 LIMITS = (
     "These scores measure similarity to the reference answers: overlap rewards the references' register and stock "
@@ -119,15 +120,17 @@ def _read_unclear(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def _read_controls(controls: Sequence[Control]) -> list[str]:
-    """Controls that tuning did not beat come first, those that it beats by every headline metric last."""
-    lost, beaten, ceilings = [], [], []
+    """Controls that tuning did not beat come first, then those that it beats by every headline metric."""
+    lost, beaten, others = [], [], []
     for control in controls:
         if not (rows := _compared(control.against_tuned)):
             continue
         unbeaten = [row for row in rows if row.verdict != "better"]
         if control.name == CEILING:
             figures = listed([f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)}" for row in rows])
-            ceilings.append(f"The ceiling under this cap, {control.description}, scores {figures}.")
+            others.append(f"The ceiling under this cap, {control.description}, scores {figures}.")
+        elif control.name == ON_TOP:
+            others += _read_on_top(control.description, rows)
         elif unbeaten:
             figures = ", ".join(
                 f"{metric_label(row.metric)} {format_value(row.metric, row.tuned)} against "
@@ -138,7 +141,22 @@ def _read_controls(controls: Sequence[Control]) -> list[str]:
         else:
             beaten.append(control.description)
     beats = [f"By every primary metric tuning beats {listed(beaten)}."] if beaten else []
-    return lost + beats + ceilings
+    return lost + beats + others
+
+
+def _read_on_top(description: str, rows: Sequence[ComparisonRow]) -> list[str]:
+    """What retrieval adds to tuning, where it adds anything: of these rows the control is the `baseline`."""
+    gains = [
+        f"{metric_label(row.metric)} {format_value(row.metric, row.baseline)} against "
+        f"{format_value(row.metric, row.tuned)}"
+        for row in rows
+        if row.verdict == "worse"
+    ]
+    if not gains:
+        return []
+    losses = [metric_label(row.metric) for row in rows if row.verdict == "better"]
+    but = f", but is worse by {listed(losses)}" if losses else ""
+    return [f"Retrieval on top of tuning adds: {description} scores {listed(gains)} without them{but}."]
 
 
 def _warnings(comparison: Comparison) -> list[str]:
@@ -159,7 +177,16 @@ def _warnings(comparison: Comparison) -> list[str]:
             f"Warning: test rows share things with training rows ({listed(shares)} of the test rows), so that "
             f"remembering passes for answering; {where}."
         )
-    return warnings + _cap_warnings(comparison)
+    return warnings + _cap_warnings(comparison) + text_warnings(_scores_by_name(comparison))
+
+
+def _scores_by_name(comparison: Comparison) -> dict[str, Mapping[str, Score]]:
+    before, after = map(_with_article, comparison.names)
+    return {
+        before: comparison.scores.get("baseline", {}),
+        after: comparison.scores.get("tuned", {}),
+        **{f"the control {control.name}": control.scores for control in comparison.controls},
+    }
 
 
 def _group_warnings(comparison: Comparison) -> list[str]:
@@ -174,11 +201,16 @@ def _group_warnings(comparison: Comparison) -> list[str]:
         ]
     if groups.effective >= FEW_GROUPS:
         return []
-    largest = f"; the largest, {groups.largest}, holds {groups.largest_share:.0%} of the rows" if groups.largest else ""
+    counted = f"the rows fall into {format_count(groups.groups, 'group')}"
+    if groups.effective < 0.9 * groups.groups:
+        whose = f" (that of row {groups.largest})" if groups.largest else ""
+        counted += (
+            f", which count as {groups.effective:.0f} of equal size: the largest{whose} holds "
+            f"{groups.largest_share:.0%} of the rows"
+        )
     return [
-        f"Warning: {format_count(groups.groups, 'group')} of rows count as {groups.effective:.0f} of equal size"
-        f"{largest}. The verdict holds its level, but where differences are skewed, intervals of so few groups cover "
-        "92 to 95 % and not 95 %; test on more topics."
+        f"Warning: {counted}. The verdict holds its level, but where differences are skewed, intervals of so few "
+        "groups cover 92 to 95 % and not 95 %; test on more topics."
     ]
 
 

@@ -107,7 +107,7 @@ def _print_systems(comparison: Comparison, console: Console) -> None:
     metrics = _headline(row.metric for row in comparison.rows)
     systems: dict[str, Mapping[str, Score]] = {name: scores for name, scores in comparison.scores.items()}  # noqa: C416
     systems |= {control.name: control.scores for control in comparison.controls}
-    table = _new_table("Beside answers without tuning", "answers of", *metrics)
+    table = _new_table("Beside the controls", "answers of", *metrics)
     for name, scores in systems.items():
         values = [format_value(metric, scores[metric].value) if metric in scores else "-" for metric in metrics]
         table.add_row(name.replace("_", " "), *values)

@@ -1,17 +1,17 @@
-"""Controls: answers to the same questions without tuning, which the tuned model has to beat.
+"""Controls: other answers to the same questions, nearly all without tuning, which the tuned model has to beat.
 
 Overlap scores reward the references' register, and a training answer about another disease has that register. A tuned
-model that scores no higher than such an answer has learned how answers sound.
+model that scores no higher than such an answer has learned how answers sound. And whoever has training answers can look
+the nearest ones up instead of tuning, or as well.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import seeded_order
-from medtune.errors import DataError
+from medtune.evaluation.nearest_questions import NearestQuestions, rows_by_type
 from medtune.records import ControlName, Prediction, QAPair
 
 DESCRIPTIONS: Mapping[ControlName, str] = {
@@ -19,40 +19,47 @@ DESCRIPTIONS: Mapping[ControlName, str] = {
     "random_answer": "a random training answer of the same question type",
     "nearest_question": "the answer of the nearest training question of the same type (TF-IDF)",
     "cut_reference": "the reference answer itself, cut at the cap",
+    "retrieval": "the untouched base model with the nearest training questions and their answers in its prompt",
+    "tuned_retrieval": "the tuned model with the nearest training questions and their answers in its prompt",
 }
 # Not a rival, but the score of a perfect answer under the cap.
 CEILING: ControlName = "cut_reference"
+# Not a rival either: the tuned model itself, with more in its prompt.
+ON_TOP: ControlName = "tuned_retrieval"
+# Those that a model writes, after worked examples in its prompt.
+WRITTEN: frozenset[ControlName] = frozenset({"few_shot", "retrieval", "tuned_retrieval"})
 EXAMPLES = 3
 
 
 def random_answers(train: Sequence[QAPair], test: Sequence[QAPair], seed: int) -> list[str]:
     """For each test row the answer of a random training row of its question type, or of any where there is none."""
-    by_type = _by_type(train)
+    by_type = rows_by_type(train)
     return [_from_random_place(by_type, row, seed)[0].answer for row in test]
 
 
-def nearest_answers(train: Sequence[QAPair], test: Sequence[QAPair]) -> list[str]:
-    """For each test row the answer of the training question of its type that is nearest by TF-IDF cosine.
+def nearest_answers(nearest: NearestQuestions, test: Sequence[QAPair]) -> list[str]:
+    """For each test row the answer of the training question of its type that is nearest by TF-IDF cosine."""
+    return [next(nearest.ranked(row)).answer for row in test]
 
-    Words and pairs of words, weighted over the training questions; of several as near, the first in a fixed order.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
 
-    by_type = _by_type(train)
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    try:
-        vectorizer.fit([row.question for row in train])
-    except ValueError:  # not one word in all questions
-        fix = "leave nearest_question out of evaluation.controls"
-        raise DataError("the training questions hold no words", fix=fix) from None
-    vectors = {qtype: vectorizer.transform([row.question for row in rows]) for qtype, rows in by_type.items()}
-    questions = vectorizer.transform([row.question for row in test])
-    answers = []
-    for place, row in enumerate(test):
-        key = row.qtype if row.qtype in by_type else ""
-        similarity = (vectors[key] @ questions[place].T).toarray().ravel()
-        answers.append(by_type[key][int(similarity.argmax())].answer)
-    return answers
+def most_examples(name: ControlName, config: Config) -> int:
+    """How many worked examples a question of this control gets, where they fit."""
+    return EXAMPLES if name == "few_shot" else config.evaluation.retrieved
+
+
+def examples_for(
+    name: ControlName,
+    nearest: NearestQuestions,
+    test: Sequence[QAPair],
+    *,
+    turn_tokens: Callable[[QAPair], int | None],
+    room: Mapping[str, float],
+    config: Config,
+) -> dict[str, list[QAPair]]:
+    """The worked examples of this control: `worked_examples`, or the `nearest_examples`."""
+    if name == "few_shot":
+        return worked_examples(nearest.train, test, turn_tokens=turn_tokens, room=room, seed=config.seed)
+    return nearest_examples(nearest, test, turn_tokens=turn_tokens, room=room, most=config.evaluation.retrieved)
 
 
 def worked_examples(
@@ -68,27 +75,44 @@ def worked_examples(
     `turn_tokens` gives the tokens that a training row takes in a prompt, None if it cannot be an example. `room` maps a
     test row's id to the tokens that its examples may take together; each gets a third of it at the most.
     """
-    eligible = _by_type([row for row in train if turn_tokens(row) is not None])
-    chosen: dict[str, list[QAPair]] = {}
+    eligible = rows_by_type([row for row in train if turn_tokens(row) is not None])
+    chosen = {}
     for row in test:
         share = room[row.id] / EXAMPLES
-        others = (
-            other
-            for other in _from_random_place(eligible, row, seed)
-            if (not row.group or other.group != row.group) and (turn_tokens(other) or 0) <= share
-        )
-        chosen[row.id] = list(islice(others, EXAMPLES))
+        candidates = (other for other in _from_random_place(eligible, row, seed) if (turn_tokens(other) or 0) <= share)
+        chosen[row.id] = _first_that_fit(candidates, row, turn_tokens, room[row.id], EXAMPLES)
     return chosen
 
 
-def _by_type(rows: Sequence[QAPair]) -> dict[str, list[QAPair]]:
-    """Rows of each question type, shuffled; under the empty name all of them."""
-    by_type: dict[str, list[QAPair]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: seeded_order(0, row.id)):
-        by_type[""].append(row)
-        if row.qtype:
-            by_type[row.qtype].append(row)
-    return dict(by_type)
+def nearest_examples(
+    nearest: NearestQuestions,
+    test: Sequence[QAPair],
+    *,
+    turn_tokens: Callable[[QAPair], int | None],
+    room: Mapping[str, float],
+    most: int,
+) -> dict[str, list[QAPair]]:
+    """For each test row's id up to `most` of the nearest training rows of its type, none of its own group.
+
+    The nearest comes last, next to the question, and is the first to get room: one that takes more than is left makes
+    way for the next. `turn_tokens` and `room` are those of `worked_examples`.
+    """
+    return {row.id: _first_that_fit(nearest.ranked(row), row, turn_tokens, room[row.id], most)[::-1] for row in test}
+
+
+def _first_that_fit(
+    candidates: Iterable[QAPair], row: QAPair, turn_tokens: Callable[[QAPair], int | None], room: float, most: int
+) -> list[QAPair]:
+    """The first candidates of other groups than that of `row` that can be examples, and fit in `room` together."""
+    chosen: list[QAPair] = []
+    for other in candidates:
+        if len(chosen) == most:
+            break
+        tokens = turn_tokens(other)
+        if tokens is not None and tokens <= room and not (row.group and other.group == row.group):
+            chosen.append(other)
+            room -= tokens
+    return chosen
 
 
 def _from_random_place(by_type: Mapping[str, list[QAPair]], row: QAPair, seed: int) -> list[QAPair]:

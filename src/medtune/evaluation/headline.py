@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from medtune.evaluation.control_answers import CEILING
+from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import format_value, listed, metric_label
 from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.significance import fewest_groups
@@ -32,8 +32,9 @@ def headline(comparison: Comparison) -> str:
 
 
 def rivals_ahead(comparison: Comparison) -> dict[ControlName, list[ComparisonRow]]:
-    """The controls, apart from the ceiling, that beat the tuned model by a primary metric, with these rows."""
-    ahead = {control.name: _by(control, "worse") for control in comparison.controls if control.name != CEILING}
+    """The controls that beat the tuned model by a primary metric, with these rows; ceiling and tuned model are none."""
+    rivals = [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
+    ahead = {control.name: _by(control, "worse") for control in rivals}
     return {name: rows for name, rows in ahead.items() if rows}
 
 
@@ -42,7 +43,7 @@ def best_control(comparison: Comparison, metric: str) -> tuple[ControlName, floa
     values = {
         control.name: control.scores[metric].value
         for control in comparison.controls
-        if control.name not in (CEILING, "tuned_retrieval") and metric in control.scores
+        if control.name not in (CEILING, ON_TOP) and metric in control.scores
     }
     known = {name: value for name, value in values.items() if not math.isnan(value)}
     if not known:
@@ -100,7 +101,8 @@ def _improved(
     helped = f"Tuning helped: {beats}" + (f" ({every} primary metrics)" if len(rows) > 1 else "")
     if unclear:
         return f"{helped}, but is not shown to beat {unclear[0]}."
-    return f"{helped}" + (", and beats every control." if comparison.controls else ".")
+    has_rivals = any(control.name in _RIVALS for control in comparison.controls)
+    return f"{helped}" + (", and beats every rival." if has_rivals else ".")
 
 
 def _by(control: Control, *verdicts: Verdict) -> list[ComparisonRow]:

@@ -1,16 +1,40 @@
 """One system's predictions measured: statistics a row first, then the value that their sums determine; and lengths."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from statistics import mean, median
+from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, median
+from typing import Literal
+
+from medtune.config.evaluation import EvaluationSection
 from medtune.errors import ConfigError, DataError
+from medtune.evaluation.answer_text import Separated, separate_rows
 from medtune.evaluation.encoder import Encoder
 from medtune.evaluation.metrics import METRICS, Answers, Metric, MetricRows, metric_named, require_known
 from medtune.evaluation.metrics.bleu import bleu_parts, bleu_rows
+from medtune.evaluation.metrics.bleu_tokenizer import choose_tokenizer
 from medtune.evaluation.metrics.metric import Measure
 from medtune.evaluation.significance import Subsamples
 from medtune.records import Lengths, Prediction, ReferenceLengths, Score
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """How texts are read: by which tokenizers of BLEU and ROUGE, and whether what is not the answer is left out."""
+
+    bleu_tokenizer: str = "auto"
+    rouge_tokenizer: str = "auto"
+    answers: Literal["separated", "raw"] = "separated"
+
+    @classmethod
+    def of(cls, evaluation: EvaluationSection) -> TextSettings:
+        """As a recipe has them."""
+        return cls(evaluation.bleu_tokenizer, evaluation.rouge_tokenizer, evaluation.answers)
+
+    def read(self, predictions: Sequence[Prediction]) -> Separated:
+        """The rows to measure."""
+        return Separated(predictions) if self.answers == "raw" else separate_rows(predictions)
 
 
 def measure_rows(
@@ -21,23 +45,37 @@ def measure_rows(
     device: str = "cpu",
     caps: str,
     precision: str = "",
+    texts: TextSettings = TextSettings(),
 ) -> list[MetricRows]:
     """Measure each prediction under every metric named, and under what comes with it, standard metrics first.
 
     Perplexity brings bits per byte; BERTScore its rescaled twin where bert-score ships a baseline; BLEU and ROUGE their
     `compat_` forms, as public write-ups compute them. `encoder` is for BERTScore alone. `caps` says how answers were
     cut (`max_new_tokens:512|decoding:greedy`) and joins the signature of each metric that reads them; `precision`
-    (`model:nf4|dtype:float16`) joins every one. Raises DataError if there is nothing to score, ConfigError for an
-    unknown metric or a missing encoder.
+    (`model:nf4|dtype:float16`) joins every one. Metrics that read answers read them as `texts` says, and their details
+    count what was left out. Raises DataError if there is nothing to score, ConfigError for an unknown metric, a missing
+    encoder or a tokenizer that is not installed.
     """
     _check_request(predictions, metrics, encoder)
     measured_together: dict[Measure, list[Metric]] = {}
     for metric in map(metric_named, dict.fromkeys(metrics)):
         measured_together.setdefault(metric.measure, []).append(metric)
-    answers = Answers(predictions, encoder, device)
-    measured = [rows for measure, wanted in measured_together.items() for rows in measure(answers, wanted)]
+    read = texts.read(predictions)
+    answers = Answers(read.rows, encoder, device, texts.bleu_tokenizer, texts.rouge_tokenizer)
+    whole = Answers(predictions, encoder, device)  # what a likelihood is of
+    measured: list[MetricRows] = []
+    for measure, wanted in measured_together.items():
+        measured += measure(answers if wanted[0].reads_answers else whole, wanted)
     measured.sort(key=lambda rows: _place(rows.metric, metrics))
-    return [replace(rows, signature=_signature(rows, caps, precision)) for rows in measured]
+    settings = caps if texts.answers == "separated" else "|".join(filter(None, (caps, "answers:raw")))
+    return [
+        replace(
+            rows,
+            signature=_signature(rows, settings, precision),
+            details={**rows.details, **(read.details if rows.metric.reads_answers else {})},
+        )
+        for rows in measured
+    ]
 
 
 def score_rows(measured: Sequence[MetricRows], subsamples: Subsamples) -> dict[str, Score]:
@@ -78,9 +116,11 @@ def _check_request(predictions: Sequence[Prediction], metrics: Sequence[str], en
             raise ConfigError("evaluation.bertscore_model", f"{metric} needs an encoder", "name one or drop the metric")
 
 
-def answer_lengths(predictions: Sequence[Prediction]) -> Lengths:
-    """Lengths of one system's answers. `predictions` is not empty."""
-    counts = bleu_rows([row.prediction for row in predictions], [row.reference for row in predictions])
+def answer_lengths(predictions: Sequence[Prediction], texts: TextSettings = TextSettings()) -> Lengths:
+    """Lengths of one system's answers; words are BLEU's, as `texts` says. `predictions` is not empty."""
+    answers = Answers(texts.read(predictions).rows)
+    tokenizer, _ = choose_tokenizer(texts.bleu_tokenizer, answers.pairs[1])
+    counts = bleu_rows(answers.texts, answers.all_references, tokenizer)
     tokens = [row.new_tokens for row in predictions if row.new_tokens is not None]
     endings = [row.finish_reason for row in predictions if row.finish_reason is not None]
     counted, ended = len(tokens) == len(predictions), len(endings) == len(predictions)

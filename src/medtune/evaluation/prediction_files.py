@@ -1,4 +1,7 @@
-"""Any tool's predictions: a JSONL, CSV or Parquet file with id, reference and prediction."""
+"""Any tool's predictions: a JSONL, CSV or Parquet file with id, reference and prediction.
+
+A row may have several references, as a list called `references` beside or instead of `reference`.
+"""
 
 import math
 import os
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from medtune.data.table_files import COLUMNS_SHOWN, read_table, require_text_size, show_column
+from medtune.data.table_files import COLUMNS_SHOWN, read_table, require_characters, require_text_size, show_column
 from medtune.errors import DataError, show_value
 from medtune.evaluation.formatting import format_count
 from medtune.records import FinishReason, Prediction
@@ -18,8 +21,9 @@ _LABELS = ("question", "group", "qtype")
 def read_predictions(path: Path, references: Path | None = None) -> list[Prediction]:
     """Rows of `path` in file order; `references` holds id and reference where `path` has no references.
 
-    `question`, `group`, `qtype`, `new_tokens`, `finish_reason`, `reference_nll` and `reference_tokens` are read where
-    they are there. Raises DataError, in one line, naming file and row.
+    Either may have several references a row. `question`, `group`, `qtype`, `new_tokens`, `finish_reason`,
+    `reference_nll` and `reference_tokens` are read where they are there. Raises DataError, in one line, naming
+    file and row.
     """
     return predictions_of(_records(path), path, references)
 
@@ -33,8 +37,9 @@ def predictions_of(
     for number, record in enumerate(records, start=1):
         where = f"{origin}: row {number}"
         if given is not None:
-            record = {**record, "reference": given.get(str(record.get("id")))}
-            if record["reference"] is None:
+            found = given.get(str(record.get("id")))
+            record = {**record, "reference": None, "references": found}
+            if found is None:
                 id = show_value(record.get("id"))
                 raise DataError(where, f"id {id} is not in {references}", "give it a reference")
         row = _to_prediction(record, where)
@@ -59,7 +64,7 @@ def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tupl
         raise DataError(f"{names[0]} and {names[1]} answer different rows", problem, fix)
     aligned = [by_id[row.id] for row in first]
     for before, after in zip(first, aligned, strict=True):
-        if before.reference != after.reference:
+        if before.all_references != after.all_references:
             raise DataError(
                 f"row {before.id!r} has one reference in {names[0]} and another in {names[1]}", fix="give both the same"
             )
@@ -83,15 +88,17 @@ def _require_comparable_caps(first: Sequence[Prediction], second: Sequence[Predi
         raise DataError(f"{names[0]} was cut at {cap} new tokens and {names[1]} has answers of {longest}", problem, fix)
 
 
-def _read_references(path: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _read_references(path: Path) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
     for number, record in enumerate(_records(path), start=1):
+        where = f"{path}: row {number}"
         text = record.get("reference", record.get("answer"))
-        if record.get("id") is None or not isinstance(text, str) or not text.strip():
-            raise DataError(path, f"row {number}: needs id and reference (or answer), both filled")
+        is_filled = isinstance(text, str) and bool(text.strip())
+        if record.get("id") is None or not (is_filled or (text is None and _has_list(record))):
+            raise DataError(where, "needs id and reference (or answer), both filled")
         if (id := str(record["id"])) in found:
-            raise DataError(path, f"row {number}: id {show_value(id)} is in two rows", "ids must be unique")
-        found[id] = text
+            raise DataError(where, f"id {show_value(id)} is in two rows", "ids must be unique")
+        found[id] = _references({**record, "reference": text}, where)
     return found
 
 
@@ -103,6 +110,10 @@ def _records(path: Path) -> Iterable[Mapping[str, Any]]:
 
 def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
     values: dict[str, Any] = {}
+    if _has_list(record):
+        references = _references(record, where)
+        record = {**record, "reference": references[0]}
+        values["references"] = references if len(references) > 1 else ()
     for name in _TEXTS:
         value = record.get(name)
         # Numbered rows are common, and an id is only compared.
@@ -111,18 +122,40 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
         if name not in record:
             present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
             raise DataError(where, f"no {name}; it has {present}", "name the columns id, reference, prediction")
-        if not isinstance(value, str) or (name != "prediction" and not value.strip()):
-            fix = "fix the row or drop it"
-            raise DataError(where, f"{name} is {show_value(value)}, and must be text that is not empty", fix)
-        values[name] = require_text_size(value, f"{where}: {name}")
+        values[name] = _text(value, name, where)
     for name in _LABELS:
-        values[name] = _label(record, name, where)
+        values[name] = require_characters(_label(record, name, where), f"{where}: {name}")
     values["new_tokens"] = _count(record, "new_tokens", where)
     values["reference_tokens"] = _count(record, "reference_tokens", where)
     values["reference_nll"] = _number(record, "reference_nll", where)
     reason = record.get("finish_reason")
     values["finish_reason"] = reason if reason in get_args(FinishReason) else None
     return Prediction(**values)
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    fix = "fix the row or drop it"
+    if name == "prediction" and not isinstance(value, str):
+        raise DataError(where, f"prediction is {show_value(value)}, and must be text, which may be empty", fix)
+    if not isinstance(value, str) or (name != "prediction" and not value.strip()):
+        raise DataError(where, f"{name} is {show_value(value)}, and must be text that is not empty", fix)
+    return require_characters(require_text_size(value, f"{where}: {name}"), f"{where}: {name}")
+
+
+def _has_list(record: Mapping[str, Any]) -> bool:
+    """Whether a row has a list of references; a table has the column in every row, and an empty one says nothing."""
+    value = record.get("references")
+    return isinstance(value, Iterable) and len(list(value)) > 0
+
+
+def _references(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """All references of a row, each once; `reference` comes first where there is one."""
+    given, first = record.get("references"), record.get("reference")
+    if isinstance(given, str | Mapping):
+        problem = f"references is {show_value(given)}, and must be a list of texts"
+        raise DataError(where, problem, "JSONL and Parquet files can hold one")
+    texts = [*([] if first is None else [first]), *(given if isinstance(given, Iterable) else ())]
+    return tuple(dict.fromkeys(_text(text, "reference", where) for text in texts))
 
 
 def _label(record: Mapping[str, Any], name: str, where: str) -> str:

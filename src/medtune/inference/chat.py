@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, DataError, ModelError, Option
+from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.folder import record_of
+from medtune.records import Answer
 from medtune.run_dir.directory import RunDir
+from medtune.runtime.progress import say
 from medtune.runtime.terminal import harmless
 from medtune.storage.hub import is_repository_name
 from medtune.storage.reading import MAX_SETTINGS_BYTES
 
 if TYPE_CHECKING:
     from medtune.model.loaded import LoadedModel
+
+NO_ADVICE = "no medical advice: a language model writes these answers, and they may be wrong"
+DEMO_BABBLES = "medtune:demo babbles by design: a million parameters show how tuning works, and know no medicine"
 
 
 def read_questions(path: Path) -> list[str]:
@@ -38,13 +44,24 @@ def read_questions(path: Path) -> list[str]:
     return questions
 
 
-def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO) -> None:
-    """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError."""
+def ask(
+    target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO, max_new_tokens: int | None = None
+) -> None:
+    """Write the answer to each question to `out` as it comes, control characters spelled out. Raises MedtuneError.
+
+    The log says once what the answers are worth, and of each that the cap, `max_new_tokens` or that of the run, has
+    cut, that it is cut.
+    """
     _require_text(*questions)
     if not use_adapter and _is_merged(Path(target)):
         fix = "ask the run it is from"
         raise ConfigError(Option("base"), f"{target} is a merged model, with no adapter to leave out", fix)
     chat = Chat.open(target)
+    if max_new_tokens is not None:
+        chat = replace(chat, max_new_tokens=max_new_tokens)
+    say(NO_ADVICE)
+    if chat.is_demo:
+        say(DEMO_BABBLES)
 
     def write(text: str) -> None:
         out.write(harmless(text))
@@ -53,8 +70,11 @@ def ask(target: str, questions: Sequence[str], *, use_adapter: bool, out: TextIO
     for number, question in enumerate(questions):
         if len(questions) > 1:
             out.write(f"{'' if number == 0 else chr(10)}> {harmless(question)}\n")
-        chat.answer(question, use_adapter=use_adapter, on_text=write)
+        answer = chat.respond(question, use_adapter=use_adapter, on_text=write)
         out.write("\n")
+        out.flush()
+        if answer.finish_reason == "length":
+            say(f"cut by the cap of {chat.max_new_tokens} tokens; raise {Option('max_new_tokens')}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,7 @@ class Chat:
     loaded: LoadedModel
     model: Any
     max_new_tokens: int
+    is_demo: bool = False
 
     @classmethod
     def open(cls, target: str) -> Chat:
@@ -79,9 +100,17 @@ class Chat:
         if run is not None:
             run.require_same_base(loaded.identity)
         model = loaded.model if adapter is None else attach_adapter(loaded.model, adapter, trainable=False)
-        return cls(loaded, model, config.generation.max_new_tokens)
+        merge = record_of(Path(target)) if adapter is None else None
+        is_demo = (merge.base if merge else config.model.base) == DEMO_MODEL
+        return cls(loaded, model, config.generation.max_new_tokens, is_demo)
 
     def answer(self, question: str, *, use_adapter: bool, on_text: Callable[[str], object] = lambda text: None) -> str:
+        """The text of `respond`."""
+        return self.respond(question, use_adapter=use_adapter, on_text=on_text).text
+
+    def respond(
+        self, question: str, *, use_adapter: bool, on_text: Callable[[str], object] = lambda text: None
+    ) -> Answer:
         """The greedy answer, word by word to `on_text` and then whole. Raises DataError if the question is empty."""
         import torch
         from transformers import GenerationConfig, TextStreamer
@@ -106,13 +135,15 @@ class Chat:
         prompt = torch.tensor([renderer.prompt_ids(question)], device=self.loaded.device)
         options = {"skip_prompt": True, "skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         with torch.inference_mode(), nullcontext() if use_adapter else self.model.disable_adapter():
-            self.model.generate(
+            written = self.model.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
                 generation_config=greedy,
                 streamer=Writer(renderer.tokenizer, **options),
             )
-        return "".join(pieces).strip()
+        new = written[0, prompt.shape[1] :].tolist()
+        is_cut = len(new) >= self.max_new_tokens and new[-1] not in self.loaded.end_token_ids
+        return Answer("".join(pieces).strip(), len(new), "length" if is_cut else "stop")
 
 
 def _require_text(*questions: str) -> None:

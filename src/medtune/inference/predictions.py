@@ -46,7 +46,6 @@ class Predicted:
 
 
 def predict(
-    model: Any,
     loaded: LoadedModel,
     pairs: Sequence[QAPair],
     *,
@@ -54,12 +53,14 @@ def predict(
     partial: PartialResults,
     batch_size: int | None = None,
     examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({}),
+    weights: Choice | None = None,
 ) -> Predicted:
     """Answer every question and measure every reference answer; rows come back in the order of `pairs`.
 
-    `model` is that of `loaded`, which may have an adapter. `examples` maps a row's id to the worked examples that
-    precede its question. Answers come `batch_size` at a time if it is given, else as the configuration says or memory
-    allows. Reference losses cover the whole answer and its end token: no length limit cuts what perplexity is about.
+    `examples` maps a row's id to the worked examples that precede its question. Answers come `batch_size` at a time if
+    it is given, else as the configuration says or memory allows. Reference losses cover the whole answer and its end
+    token: no length limit cuts what perplexity is about. `weights` are those of a model that has answered before; any
+    other is made ready first, which can be done only once.
 
     `partial` gets every batch's results when they are there; what it holds already is not computed again. Raises
     ModelError if memory does not suffice for one row at a time, and RunDirError if what `partial` holds is damaged.
@@ -67,21 +68,21 @@ def predict(
     rows = loaded.renderer.encode_pairs(pairs, examples)
     prompts = [row.input_ids[: row.prompt_length] for row in rows]
     greedy = Greedy.of(loaded.renderer.tokenizer, loaded.end_token_ids, config.generation.max_new_tokens)
-    kept = partial.plan(_origin(model, loaded, rows, config, batch_size))
-    if kept is None:
-        plan = _make_plan(model, loaded, rows, config, batch_size)
+    kept = partial.plan(_origin(loaded, rows, config, batch_size))
+    plan = None if kept is None else _restore_plan(kept, partial, len(rows))
+    if weights is None:
+        weights = prepare_inference(loaded.model, loaded.dtype, plan.weights if plan else None)
+    if plan is None:
+        plan = _make_plan(loaded.model, weights, rows, config, batch_size)
         partial.begin(asdict(plan))
-    else:
-        plan = _restore_plan(kept, partial, len(rows))
-        prepare_inference(model, loaded.dtype, plan.weights)
     scoring = partial.work("losses", plan.passes, AnswerLoss)
     answering = partial.work("answers", plan.batches, Answer)
     if scoring.done:
         say(f"resuming: {len(scoring.done)} of {len(rows)} rows are scored, {len(answering.done)} answered")
     with progress_bar("Scoring reference answers", len(rows), len(scoring.done), unit="answers") as advance:
-        score_passes(model, rows, scoring, advance)
+        score_passes(loaded.model, rows, scoring, advance)
     with progress_bar("Answering questions", len(rows), len(answering.done), unit="questions") as advance:
-        answer_batches(model, loaded.renderer.tokenizer, prompts, greedy, answering, advance)
+        answer_batches(loaded.model, loaded.renderer.tokenizer, prompts, greedy, answering, advance)
     return Predicted(
         [_prediction(*row) for row in zip(pairs, answering.in_order(), scoring.in_order(), strict=True)],
         plan.weights,
@@ -90,11 +91,9 @@ def predict(
     )
 
 
-def _origin(
-    model: Any, loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None
-) -> dict[str, Any]:
+def _origin(loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None) -> dict[str, Any]:
     """What answers depend on, beside the plan, by the names that a user is told if one has changed."""
-    static = static_cache_obstacle(unwrapped(model)) is None
+    static = static_cache_obstacle(unwrapped(loaded.model)) is None
     return {
         "base": loaded.identity,
         "quantization": config.model.quantization,
@@ -110,9 +109,8 @@ def _origin(
 
 
 def _make_plan(
-    model: Any, loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None
+    model: Any, weights: Choice, rows: Sequence[EncodedRow], config: Config, batch_size: int | None
 ) -> AnswerPlan:
-    weights = prepare_inference(model, loaded.dtype)
     prompts = [row.input_ids[: row.prompt_length] for row in rows]
     if batch_size is None:
         batch_size = _choose_batch_size(model, prompts, config)

@@ -49,7 +49,9 @@ def adapter_fingerprint(path: Path) -> str:
 
 def adapter_settings(config: Config) -> dict[str, Any]:
     """What an adapter was trained with and needs for its answers, kept beside its weights."""
+    today = config.data.prompt_date
     return {
+        **({"prompt_date": today.isoformat()} if today else {}),
         "system_prompt": config.data.system_prompt,
         "quantization": config.model.quantization,
         "max_new_tokens": config.generation.max_new_tokens,
@@ -74,7 +76,8 @@ def _with_settings(path: Path, model: dict[str, Any]) -> Config:
     try:
         settings = read_mapping(file) if file.is_file() else {}
         model = {"quantization": settings.get("quantization", NF4.name), **model}
-        data = {"source": "none", "system_prompt": settings.get("system_prompt", DEFAULT_SYSTEM_PROMPT)}
+        prompts = {"system_prompt": DEFAULT_SYSTEM_PROMPT, "prompt_date": None}
+        data = {"source": "none", **{name: settings.get(name, default) for name, default in prompts.items()}}
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}
         return Config.model_validate({"model": model, "data": data, "generation": generation})
     except (ValueError, DamagedError):

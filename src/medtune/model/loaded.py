@@ -20,7 +20,7 @@ _NAMED = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A frozen base model. `choices` maps device, dtype and attention to what was chosen and why.
+    """A frozen base model; `model` may have an adapter. `choices` maps device, dtype and attention to choices.
 
     `identity` tells it from any other base, also where `revision`, its commit on the Hub, is None.
     """
@@ -78,7 +78,7 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:
     """The renderer of the tokenizer in `path`. Raises ModelError if its chat template is missing or unfit."""
-    renderer = PromptRenderer(load_tokenizer(path), config.data.system_prompt)
+    renderer = PromptRenderer(load_tokenizer(path), config.data.system_prompt, config.data.prompt_date)
     # Reading the template is what can fail; better now than after the model has been loaded.
     _ = renderer.end_token_id
     return renderer
@@ -89,7 +89,7 @@ def renderer_of(config: Config) -> PromptRenderer:
     if config.model.base == DEMO_MODEL:
         from medtune.model.demo_model import build_demo_tokenizer
 
-        return PromptRenderer(build_demo_tokenizer(), config.data.system_prompt)
+        return PromptRenderer(build_demo_tokenizer(), config.data.system_prompt, config.data.prompt_date)
     return load_renderer(config, resolve_base(config.model.base, config.model.revision, weights=False).path)
 
 

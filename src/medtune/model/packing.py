@@ -69,6 +69,14 @@ def rows_checksum(rows: Iterable[EncodedRow]) -> str:
     return checksum.hexdigest()
 
 
+def prompts_checksum(prompts: Iterable[Sequence[int]]) -> str:
+    """SHA-256 of the token ids of `prompts`, which tells them from others."""
+    checksum = hashlib.sha256()
+    for prompt in prompts:
+        checksum.update(json.dumps(list(prompt)).encode())
+    return checksum.hexdigest()
+
+
 def balanced_slices(count: int, most: int) -> list[slice]:
     """As few slices of at most `most` as make up `count`, one at least, all about as long: none wastes a kernel.
 

@@ -8,24 +8,30 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.sources import check_source
 from medtune.data.training_rows import encode_for_training, require_sound_rows
-from medtune.errors import ConfigError, ModelError, first_line
+from medtune.errors import Command, ConfigError, ModelError, Option, first_line
 from medtune.evaluation.encoder import resolve_encoder
 from medtune.evaluation.metrics import needs_encoder, require_known
+from medtune.evaluation.metrics.bleu_tokenizer import require_tokenizer
 from medtune.model.adapters import resolve_adapter
 from medtune.model.demo_model import demo_shape
+from medtune.model.known import known_model
 from medtune.model.loaded import load_renderer
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
 from medtune.run_dir.directory import RunDir
+from medtune.runtime.hardware import choose_device
 from medtune.storage.hub import fetch_snapshot
 
 # How many of the longest questions are encoded: characters tell tokens well enough to find the longest among them.
 LONGEST_QUESTIONS = 50
+# Above this many parameters a training on a CPU takes days.
+LARGE_FOR_CPUS = 1_000_000_000
 
 
 def check_inputs(config: Config) -> None:
-    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser or tracker."""
+    """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser, package …"""
     check_trackers(config)
     require_known(config.evaluation.metrics)
+    require_tokenizer(config.evaluation.bleu_tokenizer)
     check_source(config.data.source, config.data.revision, config.data.columns)
     if config.data.test_source is not None:
         check_source(config.data.test_source, columns=config.data.columns)
@@ -38,6 +44,26 @@ def check_inputs(config: Config) -> None:
         _check_targets(config, model_of_shape(demo_shape(), "bfloat16", DEMO_MODEL))
     else:
         check_model(config)
+
+
+def require_gpu(config: Config, run_dir: RunDir) -> None:
+    """Raises ModelError if the model is too large to be trained without a GPU, and none is here.
+
+    Not where the training is complete. A model of the shipped recipes is known, of any other its config.json is read.
+    """
+    if config.model.base == DEMO_MODEL or run_dir.is_complete("train") or choose_device().value != "cpu":
+        return
+    known = known_model(config.model)
+    parameters = known.parameters if known else _parameters(config)
+    if parameters > LARGE_FOR_CPUS:
+        problem = f"{parameters / 1e9:.1f} billion parameters take a CPU days, and no CUDA GPU is visible"
+        fix = ("begin with ", Command("run", "demo"), ", or insist with ", Option("on_cpu"))
+        raise ModelError(config.model.base, problem, fix)
+
+
+def _parameters(config: Config) -> int:
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    return sum(weight.numel() for weight in model_without_weights(path, "bfloat16", config.model.base).parameters())
 
 
 def check_rows(config: Config, run_dir: RunDir) -> None:

@@ -1,6 +1,7 @@
-"""The last stages: baseline and tuned side by side, beside the controls and by strata; and the report of that."""
+"""The last stages: baseline and tuned side by side, with controls and strata, and the report; two runs compared."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medtune.errors import RunDirError
@@ -8,12 +9,14 @@ from medtune.evaluation.comparison import common_metrics, compare_measured, comp
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
 from medtune.evaluation.control_answers import DESCRIPTIONS
-from medtune.evaluation.measurement import answer_lengths, reference_lengths
+from medtune.evaluation.measurement import TextSettings, answer_lengths, reference_lengths
 from medtune.evaluation.metrics import MetricRows
 from medtune.evaluation.result_files import read_measured, write_comparison
 from medtune.evaluation.significance import Subsamples, group_sizes
-from medtune.records import Comparison, Control, ControlName, Prediction, QAPair, SystemName
+from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import stage_of
+from medtune.runtime.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,13 @@ class _Leaking:
     """What the comparison needs of an audit: ids of test rows by what they share with training rows."""
 
     leaking_test_rows: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """What a stage recorded of a control with worked examples."""
+
+    questions_with_fewer_examples: int
 
 
 def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
@@ -58,6 +68,7 @@ def _compare(run_dir: RunDir) -> Comparison:
         margins=config.evaluation.margins,
     )
     controls = [_compare_control(run_dir, name, measured[name], measured["tuned"], subsamples) for name in names]
+    texts = TextSettings.of(config.evaluation)
     tested = _tested_rows(run_dir, predictions["baseline"])
     leaks = _leaks(run_dir, {row.id for row in tested})
     strata = compare_strata(
@@ -71,7 +82,7 @@ def _compare(run_dir: RunDir) -> Comparison:
     return Comparison(
         rows=tuple(rows),
         scores={"baseline": run_dir.read_scores("baseline"), "tuned": run_dir.read_scores("tuned")},
-        lengths={name: answer_lengths(predictions[name]) for name in systems},
+        lengths={name: answer_lengths(predictions[name], texts) for name in systems},
         references=reference_lengths(predictions["baseline"], config.generation.max_new_tokens),
         controls=tuple(controls),
         strata=tuple(strata),
@@ -83,10 +94,8 @@ def _compare(run_dir: RunDir) -> Comparison:
 def _compare_control(
     run_dir: RunDir, name: ControlName, measured: list[MetricRows], tuned: list[MetricRows], subsamples: Subsamples
 ) -> Control:
-    scores, description = run_dir.read_scores(name), DESCRIPTIONS[name]
-    if name == "few_shot" and (fewer := run_dir.recorded("controls", "questions_with_fewer_examples", int)):
-        description += f" ({fewer} of {subsamples.group_of_row.size} questions left room for fewer)"
-    evaluation = run_dir.config.evaluation
+    scores, evaluation = run_dir.read_scores(name), run_dir.config.evaluation
+    description = DESCRIPTIONS[name] + _examples_told(run_dir, name, int(subsamples.group_of_row.size))
     rows = compare_measured(
         measured,
         common_metrics(tuned, scores),
@@ -96,6 +105,21 @@ def _compare_control(
         margins=evaluation.margins,
     )
     return Control(name, description, scores, tuple(rows))
+
+
+def _examples_told(run_dir: RunDir, name: ControlName, questions: int) -> str:
+    """In brackets, how many worked examples a control was given, where that is not in its description."""
+    told = []
+    if name in ("retrieval", "tuned_retrieval"):
+        told.append(f"k = {run_dir.config.evaluation.retrieved}")
+        fewer = run_dir.recorded(stage_of(name), name, _Examples).questions_with_fewer_examples
+    elif name == "few_shot":
+        fewer = run_dir.recorded("controls", "questions_with_fewer_examples", int)
+    else:
+        fewer = 0
+    if fewer:
+        told.append(f"{fewer} of {questions} questions left room for fewer")
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _tested_rows(run_dir: RunDir, predictions: list[Prediction]) -> list[QAPair]:
@@ -112,3 +136,46 @@ def _leaks(run_dir: RunDir, tested: set[str]) -> dict[str, set[str]]:
     leaking = run_dir.read_as(_Leaking, run_dir.audit_file).leaking_test_rows
     found = {kind: tested & set(ids) for kind, ids in leaking.items()}
     return {kind: ids for kind, ids in found.items() if ids}
+
+
+def compare_runs(first: RunDir, second: RunDir) -> Comparison:
+    """The tuned answers of two runs side by side, from what the runs measured; nothing is scored again.
+
+    Raises RunDirError for a run without tuned answers, and DataError unless both answered the same rows and were
+    measured alike.
+    """
+    names = run_names(first.path, second.path)
+    for run in (first, second):
+        run.require("tuned")
+    before, after = first.read_predictions("tuned"), second.read_predictions("tuned")
+    require_same_rows(before, after, names)
+    measured = [read_measured(run, "tuned") for run in (first, second)]
+    if any(one.reference_tokens != other.reference_tokens for one, other in zip(before, after, strict=True)):
+        # Perplexities of different tokenizers never compare; bits per byte do.
+        measured = [[rows for rows in system if not rows.metric.counts_tokens] for system in measured]
+    config = second.config
+    groups = [row.group or other.group for row, other in zip(before, after, strict=True)]
+    subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
+    evaluation = config.evaluation
+    rows = compare_measured(
+        measured[0], measured[1], subsamples, names, primary=evaluation.primary, margins=evaluation.margins
+    )
+    compared = {row.metric for row in rows}
+    scores: dict[ModelName, dict[str, Score]] = {
+        "baseline": {name: score for name, score in first.read_scores("tuned").items() if name in compared},
+        "tuned": {name: score for name, score in second.read_scores("tuned").items() if name in compared},
+    }
+    return Comparison(
+        rows=tuple(rows),
+        scores=scores,
+        lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
+        references=reference_lengths(before, config.generation.max_new_tokens),
+        groups=group_sizes(groups),
+        names=names,
+    )
+
+
+def run_names(first: Path, second: Path) -> tuple[str, str]:
+    """The names of two runs' folders, or where these are the same, the paths as they were given."""
+    names = one_line(first.absolute().name), one_line(second.absolute().name)
+    return names if names[0] != names[1] and all(names) else (one_line(str(first)), one_line(str(second)))

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
+from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import sample_rows
 from medtune.errors import Option, RunDirError
 from medtune.evaluation import control_answers
 from medtune.evaluation.encoder import resolve_encoder
-from medtune.evaluation.measurement import measure_rows, score_rows
+from medtune.evaluation.measurement import TextSettings, measure_rows, score_rows
 from medtune.evaluation.metrics import metric_named, needs_encoder
+from medtune.evaluation.nearest_questions import NearestQuestions
 from medtune.evaluation.result_files import write_system
 from medtune.evaluation.significance import Subsamples
+from medtune.evaluation.text_warnings import text_warnings
 from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter
 from medtune.model.loaded import LoadedModel, load_model, renderer_of
-from medtune.records import ModelName, Prediction, QAPair, SystemName
+from medtune.model.packing import prompts_checksum
+from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import StageName, controls_of
 from medtune.run_dir.partial_results import PartialResults
 from medtune.runtime.distributed import is_main
-from medtune.runtime.hardware import choose_device, release_memory
+from medtune.runtime.hardware import Choice, choose_device, release_memory
 from medtune.runtime.progress import say
 from medtune.storage.hub import fetch_snapshot
 
 if TYPE_CHECKING:
     from medtune.inference.predictions import Predicted
 
+_Systems = dict[SystemName, list[Prediction]]
+
 
 def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) -> None:
-    """Answers, reference losses and scores of the base model, or of the base with the trained adapter."""
-    predictions, precision = _predict(run_dir, which, record)
+    """Answers, reference losses and scores of the base model, or of the base with the trained adapter.
+
+    The latter answers once more as the controls that need it.
+    """
+    systems, precision = _answer(run_dir, which, record)
     # The model is gone, but reference cycles still hold it: BERTScore's encoder wants its memory.
     release_memory()
-    _measure(run_dir, {which: predictions}, precision)
+    _measure(run_dir, record, systems, precision)
     record["precision"] = precision
 
 
@@ -51,22 +62,40 @@ def load_run_model(run_dir: RunDir, record: dict[str, Any], *, for_training: boo
     return loaded
 
 
-def _measure(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]], precision: str) -> None:
-    """Score the predictions of each system, and write them with their statistics and scores."""
+def _measure(
+    run_dir: RunDir, record: dict[str, Any], systems: Mapping[SystemName, Sequence[Prediction]], precision: str
+) -> None:
+    """Score the predictions of each system, and write them with their statistics and scores.
+
+    `record` gets the counts of text that is not the answer, where there is any.
+    """
     config = run_dir.config
     metrics = config.evaluation.metrics
     encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
+    texts = TextSettings.of(config.evaluation)
+    scores: dict[str, dict[str, Score]] = {}
     for name, predictions in systems.items():
         # What no model wrote has no likelihood of the references.
         written = all(row.reference_nll is not None for row in predictions)
         possible = [metric for metric in metrics if written or metric_named(metric).reads_answers]
         measured = measure_rows(
-            predictions, possible, encoder=encoder, device=choose_device().value, caps=caps, precision=precision
+            predictions,
+            possible,
+            encoder=encoder,
+            device=choose_device().value,
+            caps=caps,
+            precision=precision,
+            texts=texts,
         )
         groups = [row.group for row in predictions]
         subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
-        write_system(run_dir, name, predictions, measured, score_rows(measured, subsamples))
+        scores[name] = score_rows(measured, subsamples)
+        write_system(run_dir, name, predictions, measured, scores[name])
+        if not_answer := next((rows.details["not_answer"] for rows in measured if "not_answer" in rows.details), None):
+            record.setdefault("not_answer", {})[name] = not_answer
+    for warning in text_warnings(scores):
+        say(warning)
 
 
 def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
@@ -79,83 +108,127 @@ def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
     return [pair for pair in test if pair.id in chosen]
 
 
-def _record_predicted(record: dict[str, Any], predicted: Predicted) -> None:
-    """Record how answers were made: by what weights, how many at once, how often memory ran out."""
-    record["choices"]["weights"] = asdict(predicted.weights)
-    record |= {"batch_size": predicted.batch_size, "times_out_of_memory": predicted.times_out_of_memory}
+def _require_same_prompts(run_dir: RunDir, stage: StageName, record: dict[str, Any], renderer: PromptRenderer) -> None:
+    """Record a checksum of the prompts of the test rows. Raises RunDirError if another stage had other prompts."""
+    checksum = prompts_checksum(renderer.prompts([pair.question for pair in _rows_to_test(run_dir)]))
+    record["prompts_sha256"] = checksum
+    stages: tuple[StageName, ...] = ("baseline", "controls", "tuned")
+    for other in stages:
+        known = run_dir.stage_records.get(other, {}).get("prompts_sha256", checksum)
+        if other != stage and known != checksum and run_dir.is_complete(other):
+            raise RunDirError(
+                run_dir.path,
+                f"the prompts of the test rows are not those of the {other} stage: the tokenizer or chat template of "
+                f"{run_dir.config.model.base} has changed, or the template prints a date or anything else that changes",
+                ("restore its files, or start a new run in another ", Option("run_dir")),
+            )
 
 
-def _predict(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[list[Prediction], str]:
+def _answer(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[_Systems, str]:
     from medtune.inference.predictions import predict
 
-    config = run_dir.config
-    loaded = load_run_model(run_dir, record, for_training=False)
-    model, origin = loaded.model, {}
+    config, test = run_dir.config, _rows_to_test(run_dir)
+    loaded, origin = load_run_model(run_dir, record, for_training=False), {}
+    _require_same_prompts(run_dir, which, record, loaded.renderer)
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
         origin["adapter"] = record["adapter"] = adapter_fingerprint(adapter)
-        model = attach_adapter(model, adapter, trainable=False)
+        loaded = replace(loaded, model=attach_adapter(loaded.model, adapter, trainable=False))
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
     models: tuple[ModelName, ...] = get_args(ModelName)
     measured = [name for name in models if name != which and name in run_dir.stage_records]
     sizes = [run_dir.recorded(name, "batch_size", int) for name in measured]
     predicted = predict(
-        model,
         loaded,
-        _rows_to_test(run_dir),
+        test,
         config=config,
         partial=PartialResults(run_dir.partial_file(which), origin),
         batch_size=sizes[0] if sizes else None,
     )
     record["rows"] = len(predicted.predictions)
-    _record_predicted(record, predicted)
-    return predicted.predictions, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
+    record["choices"]["weights"] = asdict(predicted.weights)
+    record |= _cost(predicted)
+    systems: _Systems = {which: predicted.predictions}
+    if names := controls_of(which, config.evaluation.controls):
+        nearest = NearestQuestions(run_dir.read_split("train"))
+        weights = predicted.weights
+        systems |= _after_examples(run_dir, loaded, record, names, nearest, origin=origin, weights=weights)
+    return systems, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
+
+
+def _cost(predicted: Predicted) -> dict[str, int]:
+    """How many answers were made at once, and how often memory ran out."""
+    return {"batch_size": predicted.batch_size, "times_out_of_memory": predicted.times_out_of_memory}
 
 
 def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
-    """Answers and scores of every control that the recipe names."""
+    """Answers and scores of every control that the recipe names, except what only the tuned model can answer as."""
     precision = run_dir.recorded("baseline", "precision", str)
-    systems: dict[SystemName, list[Prediction]] = {}
-    if "few_shot" in run_dir.config.evaluation.controls:
-        systems["few_shot"] = _few_shot(run_dir, record)
+    names = controls_of("controls", run_dir.config.evaluation.controls)
+    nearest = NearestQuestions(run_dir.read_split("train"))
+    systems: _Systems = {}
+    if written := [name for name in names if name in control_answers.WRITTEN]:
+        loaded = load_run_model(run_dir, record, for_training=False)
+        _require_same_prompts(run_dir, "controls", record, loaded.renderer)
+        systems |= _after_examples(run_dir, loaded, record, written, nearest)
+        del loaded
         release_memory()
-    systems |= _text_controls(run_dir)
-    _measure(run_dir, systems, precision)
+    systems |= _text_controls(run_dir, names, nearest)
+    _measure(run_dir, record, systems, precision)
     record["rows"] = {name: len(predictions) for name, predictions in systems.items()}
 
 
-def _few_shot(run_dir: RunDir, record: dict[str, Any]) -> list[Prediction]:
+def _after_examples(
+    run_dir: RunDir,
+    loaded: LoadedModel,
+    record: dict[str, Any],
+    names: Sequence[ControlName],
+    nearest: NearestQuestions,
+    *,
+    origin: Mapping[str, str] = MappingProxyType({}),
+    weights: Choice | None = None,
+) -> _Systems:
+    """One model's answers as each of the controls `names`, which differ in the worked examples before the question.
+
+    `weights` are those of a model that has answered before.
+    """
     from medtune.inference.predictions import predict
 
-    config = run_dir.config
-    loaded = load_run_model(run_dir, record, for_training=False)
-    train, test, cap = run_dir.read_split("train"), _rows_to_test(run_dir), config.generation.max_new_tokens
-    tokens = control_answers.tokens_as_examples(loaded.renderer, train, cap)
+    config, test, cap = run_dir.config, _rows_to_test(run_dir), run_dir.config.generation.max_new_tokens
+    tokens = control_answers.tokens_as_examples(loaded.renderer, nearest.train, cap)
     room = control_answers.room_for_examples(loaded.renderer, test, cap, loaded.positions)
-    examples = control_answers.worked_examples(train, test, turn_tokens=tokens.__getitem__, room=room, seed=config.seed)
-    fewer = sum(len(chosen) < control_answers.EXAMPLES for chosen in examples.values())
-    if fewer:
-        most = control_answers.EXAMPLES
-        say(f"few-shot control: {fewer} of {len(test)} questions get fewer than {most} worked examples")
-    partial = PartialResults(run_dir.partial_file("few_shot"), {})
-    predicted = predict(loaded.model, loaded, test, config=config, partial=partial, examples=examples)
-    record["questions_with_fewer_examples"] = fewer
-    _record_predicted(record, predicted)
-    return predicted.predictions
+    systems: _Systems = {}
+    for name in names:
+        examples = control_answers.examples_for(
+            name, nearest, test, turn_tokens=tokens.__getitem__, room=room, config=config
+        )
+        most = control_answers.most_examples(name, config)
+        fewer = sum(len(rows) < most for rows in examples.values())
+        short = f"; {fewer} of {len(test)} questions get fewer" if fewer else ""
+        say(f"{name.replace('_', '-')} control: {most} worked examples before each question{short}")
+        partial = PartialResults(run_dir.partial_file(name), origin)
+        predicted = predict(loaded, test, config=config, partial=partial, examples=examples, weights=weights)
+        weights = predicted.weights
+        record["choices"]["weights"] = asdict(weights)
+        told = {"questions_with_fewer_examples": fewer, **_cost(predicted)}
+        # Where runs have it that knew no other.
+        record |= told if name == "few_shot" else {name: told}
+        systems[name] = predicted.predictions
+    return systems
 
 
-def _text_controls(run_dir: RunDir) -> dict[SystemName, list[Prediction]]:
-    """The controls that no model writes, cut at the cap as a model's answers are."""
-    config, train, test = run_dir.config, run_dir.read_split("train"), _rows_to_test(run_dir)
+def _text_controls(run_dir: RunDir, names: Sequence[ControlName], nearest: NearestQuestions) -> _Systems:
+    """Those of the controls `names` that no model writes, cut at the cap as a model's answers are."""
+    config, test = run_dir.config, _rows_to_test(run_dir)
     renderer = renderer_of(run_dir.pinned_config)
-    makers = {
-        "random_answer": lambda: control_answers.random_answers(train, test, config.seed),
-        "nearest_question": lambda: control_answers.nearest_answers(train, test),
+    makers: dict[SystemName, Callable[[], list[str]]] = {
+        "random_answer": lambda: control_answers.random_answers(nearest.train, test, config.seed),
+        "nearest_question": lambda: control_answers.nearest_answers(nearest, test),
         "cut_reference": lambda: [pair.answer for pair in test],
     }
     return {
         name: control_answers.capped_answers(renderer, test, makers[name](), config.generation.max_new_tokens)
-        for name in config.evaluation.controls
+        for name in names
         if name in makers
     }

@@ -12,6 +12,8 @@ from rich.table import Table
 from medtune.errors import Option
 from medtune.model.quantization import DEQUANTIZED
 from medtune.pipeline.plan import Forecast, RowSizes
+from medtune.pipeline.plan_power import Power
+from medtune.runtime.terminal import print_text
 from medtune.training.plan.forecast import REACHED_BY_STEPS
 from medtune.training.plan.peaks import GIB
 
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
 EXAMPLE_TOKENS, EXAMPLE = 4_078_356, "4.08 million tokens, such as an epoch of MedQuAD"
 
 
-def print_plan(forecasts: Mapping[str, Forecast | str], rows: RowSizes, console: Console) -> None:
-    """One GPU in detail, or a line for each of several."""
+def print_plan(
+    forecasts: Mapping[str, Forecast | str], rows: RowSizes, console: Console, power: Power | None = None
+) -> None:
+    """One GPU in detail, or a line for each of several; then what the test set can show."""
     match list(forecasts.values()):
         case [Forecast() as only]:
             _print_forecast(only, rows, console)
         case _:
             _print_comparison(forecasts, rows, console)
+    if power is not None:
+        print_text(power.sentence, console)
 
 
 def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
@@ -36,7 +42,7 @@ def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     plan, answers = found.step.plan, found.answers
     gpu = f"{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"
     for line in (gpu, f"training step: {plan.describe()}"):
-        console.print(line, markup=False, soft_wrap=True)
+        print_text(line, console)
     console.print()
     console.print(_waterfall("Training, GiB at the peak", training_parts(found)))
     console.print()
@@ -44,9 +50,9 @@ def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     console.print(_waterfall(title, answer_parts(found)))
     console.print()
     if sum(answer_parts(found).values()) > found.gpu.memory_gib * GIB:
-        console.print("answers may not fit: a single question takes more than the GPU has", soft_wrap=True)
+        print_text("answers may not fit: a single question takes more than the GPU has", console)
     for line in (_training_time(found), _answer_time(found, rows)):
-        console.print(line, markup=False, soft_wrap=True)
+        print_text(line, console)
 
 
 def training_parts(found: Forecast) -> dict[str, float]:
@@ -102,7 +108,7 @@ def _print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, conso
         *(f"{name}: {reason}" for name, reason in found.items() if isinstance(reason, str)),
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        print_text(line, console)
 
 
 def _plan_cells(found: Forecast, rows: RowSizes) -> list[str]:
@@ -147,9 +153,11 @@ def _answer_time(found: Forecast, rows: RowSizes) -> str:
         return "answers' time: no estimate; without a static cache the host sets the pace"
     if found.answer_seconds is None:
         return "answers' time: no estimate; it needs the number of test rows and the GPU's rates"
+    times = f" of {2 + rows.after_examples} times, {rows.after_examples} of them after worked examples"
     return (
-        f"answers' time, an estimate: {duration(found.answer_seconds)} at most for {rows.questions:,} questions, once; "
-        "every answer taken to be as long as generation.max_new_tokens"
+        f"answers' time, an estimate: {duration(found.answer_seconds)} at most for {rows.questions:,} questions, "
+        f"once{times if rows.after_examples else ' of 2 times'}; every answer taken to be as long as "
+        "generation.max_new_tokens"
     )
 
 

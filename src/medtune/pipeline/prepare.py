@@ -14,7 +14,7 @@ def prepare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Read, clean, split and audit the rows of the recipe's source."""
     config = run_dir.config
     prepared = prepare_data(config)
-    audit = audit_prepared(prepared, config, renderer_of(config))
+    audit = audit_prepared(prepared, config, renderer_of(run_dir.pinned_config))
     run_dir.write_split(prepared.split)
     run_dir.write_dropped(prepared.dropped)
     run_dir.write_json(run_dir.data_report_file, prepared.report)

@@ -10,8 +10,9 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.errors import RunDirError
+from medtune.model.known import known_model
 from medtune.model.loading import DEMO_MODEL
-from medtune.pipeline.checks import check_inputs, check_rows
+from medtune.pipeline.checks import check_inputs, check_rows, require_gpu
 from medtune.pipeline.compare import compare_stage, report_stage
 from medtune.pipeline.evaluate import controls_stage, evaluate_stage
 from medtune.pipeline.prepare import prepare_stage
@@ -36,9 +37,17 @@ _WORK: dict[StageName, Callable[[RunDir, dict[str, Any]], None]] = {
 }
 
 
-def run(config: Config, path: Path, *, resume: bool = False) -> RunDir:
-    """Every stage in order, each skipped when it is complete. Raises MedtuneError before any long work."""
+def run(config: Config, path: Path, *, resume: bool = False, on_cpu: bool = False) -> RunDir:
+    """Every stage in order, each skipped when it is complete. Raises MedtuneError before any long work.
+
+    A model that takes a GPU is refused without one, unless `on_cpu` insists.
+    """
+    is_known = known_model(config.model) is not None
+    if is_known and not on_cpu:  # before anything is downloaded
+        require_gpu(config, RunDir(path))
     run_dir = start_run(config, path, resume=resume)
+    if not (is_known or on_cpu):
+        require_gpu(config, run_dir)
     for stage in STAGES:
         perform(stage.name, run_dir, resume=resume)
         interruption.raise_if_requested()

@@ -120,4 +120,4 @@ def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Conf
         model.peft_config["default"].revision = loaded.revision
         model.save_pretrained(folder)
         loaded.renderer.tokenizer.save_pretrained(folder)
-        run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(config))
+        run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(run_dir.pinned_config))

@@ -55,6 +55,8 @@ def merged_notes(record: MergeRecord | None, quantization: str, *, evaluated: bo
             else f"Its next tokens diverge from that one's by {_nats(found.kl.mean)} nats a token on average."
         )
         notes = [f"The scores were measured with the adapter on {_base(quantization)}, not with this model. {changed}"]
+    if found is not None and _outdoes_tuning(found):
+        notes.append(f"Warning: {_outdone(found)}.")
     if found is not None and not found.within_bound:
         notes.append(f"Warning: {_beyond(found, evaluated, public=True)}.")
     return notes
@@ -80,9 +82,24 @@ def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) 
             f"Among greedy answers of at most {found.new_tokens} tokens, {found.same_answers} of {found.prompts} are "
             f"the same, and {found.same_prefix:.0%} of the tokens come before the first difference."
         )
+    if _outdoes_tuning(found):
+        sentences.append(f"Warning: {_outdone(found)}.")
     if not found.within_bound:
         sentences.append(f"Warning: {_beyond(found, evaluated, public)}.")
     return sentences
+
+
+def _outdoes_tuning(found: MergeMeasurement) -> bool:
+    """Whether merging moved the next tokens further than tuning had; NaN counts as further."""
+    return found.tuning is not None and not found.kl.mean <= found.tuning.mean
+
+
+def _outdone(found: MergeMeasurement) -> str:
+    assert found.tuning is not None
+    return (
+        f"merging moved the model more than tuning did, by {_nats(found.kl.mean)} nats a token against "
+        f"{_nats(found.tuning.mean)}: what tuning taught may be lost in it"
+    )
 
 
 def _base(quantization: str) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medtune.config.recipes import changed_keys, read_config
+from medtune.config.recipes import changed_keys, continued, read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text
-from medtune.records import ControlName, FileRecord, QAPair, Score, SplitName, SystemName
+from medtune.records import QAPair, Score, SplitName, SystemName
 from medtune.run_dir.artefacts import RunArtefacts
 from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
 from medtune.run_dir.provenance import add_record, changed_texts, check_records, find_damage, is_cut_off
-from medtune.storage.reading import check_type, describe_file
+from medtune.runtime.progress import say
+from medtune.storage.reading import FileRecord, check_type, describe_file
 from medtune.storage.writing import clear_leftovers, is_leftover
 
 _T = TypeVar("_T")
@@ -30,6 +32,7 @@ class _Decisive:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: dict[str, str | None] = field(default_factory=dict)
     config: FileRecord | None = None
+    prompt_date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,18 @@ class RunDir(RunArtefacts):
         run.check(config, resume=resume)
         if unused := run._is_unused():
             run.provenance_file.unlink(missing_ok=True)
+        else:
+            config = run._continued(config)
         if unused or run.config != config:  # in what may change
             run._write_config(config)
         return run
+
+    def _continued(self, config: Config) -> Config:
+        kept = continued(self.config, config)
+        if kept != config:
+            controls = ", ".join(kept.evaluation.controls)
+            say(f"{self.path}: goes on with the controls that it was made with ({controls}); the default has more now")
+        return kept
 
     def check(self, config: Config, *, resume: bool) -> None:
         """Raises what `create` would, and makes nothing."""
@@ -76,10 +88,8 @@ class RunDir(RunArtefacts):
         """Whether there is nothing here, or only what a run wrote that failed before its first artefact."""
         files = list(self.path.iterdir()) if os.path.isdir(self.path) else []
         names = {file.name for file in files if not is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
-        if not names:
-            return True
         # The provenance tells a failed run's config.yaml from a user's own file of that name.
-        return names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages")
+        return not names or (names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages"))
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -116,10 +126,20 @@ class RunDir(RunArtefacts):
 
     @property
     def pinned_config(self) -> Config:
-        """`config` with the base model's commit that the first stage found, wherever the branch has moved since."""
+        """`config` with what later stages must not find otherwise: the base model's commit, and the prompts' date."""
         known = self.provenance.get("model", {}).get("revision")
         model = self.config.model.model_copy(update={"revision": known or self.config.model.revision})
-        return self.config.model_copy(update={"model": model})
+        data = self.config.data.model_copy(update={"prompt_date": self._prompt_date})
+        return self.config.model_copy(update={"model": model, "data": data})
+
+    @property
+    def _prompt_date(self) -> date | None:
+        """The configuration's, else that of the run's start; older versions recorded none."""
+        recorded = self.provenance.get("prompt_date")
+        if self.config.data.prompt_date is not None or recorded is None:
+            return self.config.data.prompt_date
+        with self._checking(self.provenance_file, "prompt_date: "):
+            return check_type(date, recorded)
 
     def _write_config(self, config: Config) -> None:
         self.write_text(self.config_file, dump_config(config))
@@ -148,8 +168,13 @@ class RunDir(RunArtefacts):
         self._forget("provenance")
 
     def record_start(self, **values: Any) -> None:
-        """Set entries of `provenance.json`, and what tells a whole `config.yaml` from one that was cut off."""
-        self.update_provenance(config=describe_file(self.config_file), **values)
+        """Set entries of `provenance.json`, and what tells a whole `config.yaml` from one that was cut off.
+
+        The date in prompts is set once: that of later days would make other prompts.
+        """
+        self._forget("provenance")  # as in `update_provenance`
+        today = self.provenance.get("prompt_date") or date.today().isoformat()
+        self._write_provenance({"config": describe_file(self.config_file), "prompt_date": today, **values})
 
     def require_same_base(self, identity: str) -> None:
         """Raises RunDirError if a stage used another base model than the one that `identity` tells.
@@ -180,7 +205,7 @@ class RunDir(RunArtefacts):
         Comes last: the record is the proof that the stage ended. Stages that were made from an earlier version of its
         artefacts are complete no longer.
         """
-        files = stage_named(stage).artefacts(self, self._controls_of(stage))
+        files = stage_named(stage).artefacts(self, self.config.evaluation.controls)
         self._forget("provenance")  # as in `update_provenance`
         self._write_provenance({"stages": add_record(self.stage_records, stage, cost, self.path, files)})
 
@@ -193,10 +218,7 @@ class RunDir(RunArtefacts):
         record = self.stage_records.get(stage)
         if record is None:
             return None
-        return find_damage(record, self.path, stage_named(stage).files(self, self._controls_of(stage)))
-
-    def _controls_of(self, stage: StageName) -> tuple[ControlName, ...]:
-        return self.config.evaluation.controls if stage == "controls" else ()
+        return find_damage(record, self.path, stage_named(stage).files(self, self.config.evaluation.controls))
 
     def edited_texts(self, stage: StageName) -> list[str]:
         """Texts for people, of a stage that has ended, that someone has edited."""

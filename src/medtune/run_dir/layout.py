@@ -107,7 +107,7 @@ class Stage:
     """One stage of a run.
 
     It is made from the artefacts of the stages that it `needs`. `command` runs it alone, and with resume continues it
-    if it `resumes`. `files` are the artefacts of a run with these controls that every version of medtune writes; `also`
+    if it `resumes`. `files` are its artefacts in a run with these controls that every version of medtune writes; `also`
     are those that only later versions write; a folder means all files in it. `partial` are files that keep its results
     until it is complete. Later stages do without one that `is_optional` in a configuration.
     """
@@ -131,6 +131,19 @@ class Stage:
     def command_for(self, run: Path) -> Command:
         """The command that runs it in the run at `run`; the first one, which makes a run, takes a recipe."""
         return replace(self.command, target=run) if self.needs else self.command
+
+
+def stage_of(system: SystemName) -> StageName:
+    """The stage that answers as `system`."""
+    if system == "baseline":
+        return "baseline"
+    # The tuned model answers in one stage, for which it is loaded once.
+    return "tuned" if system in ("tuned", "tuned_retrieval") else "controls"
+
+
+def controls_of(stage: StageName, controls: Sequence[ControlName]) -> list[ControlName]:
+    """Those of `controls` that `stage` answers as, in their order."""
+    return [name for name in controls if stage_of(name) == stage]
 
 
 def _of_systems(run: RunFiles, systems: Sequence[SystemName]) -> list[Path]:
@@ -159,9 +172,9 @@ STAGES: tuple[Stage, ...] = (
         # Controls are compared with models, whose precision their signatures share.
         needs=("data", "baseline"),
         command=Command("evaluate", options=(Option("model", "controls"),)),
-        files=_of_systems,
-        partial=lambda run: [run.partial_file("few_shot")],
-        is_optional=lambda config: not config.evaluation.controls,
+        files=lambda run, controls: _of_systems(run, controls_of("controls", controls)),
+        partial=lambda run: [run.partial_file("few_shot"), run.partial_file("retrieval")],
+        is_optional=lambda config: not controls_of("controls", config.evaluation.controls),
     ),
     Stage(
         "train",
@@ -176,8 +189,8 @@ STAGES: tuple[Stage, ...] = (
         "tuned",
         needs=("data", "train"),
         command=Command("evaluate", options=(Option("model", "tuned"),)),
-        files=lambda run, controls: _of_systems(run, ["tuned"]),
-        partial=lambda run: [run.partial_file("tuned")],
+        files=lambda run, controls: _of_systems(run, ["tuned", *controls_of("tuned", controls)]),
+        partial=lambda run: [run.partial_file("tuned"), run.partial_file("tuned_retrieval")],
     ),
     Stage(
         "compare",
@@ -211,11 +224,6 @@ WRITTEN_NAMES = frozenset(
 def stage_named(name: StageName) -> Stage:
     """The stage of that name."""
     return STAGES[STAGE_NAMES.index(name)]
-
-
-def stage_of(system: SystemName) -> StageName:
-    """The stage that answers as `system`."""
-    return "baseline" if system == "baseline" else "tuned" if system == "tuned" else "controls"
 
 
 def made_from(name: StageName) -> frozenset[StageName]:

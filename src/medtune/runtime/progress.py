@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medtune.runtime.distributed import is_main
-from medtune.runtime.terminal import harmless
+from medtune.runtime.terminal import harmless, print_text
 
 if TYPE_CHECKING:
     import rich.progress
@@ -82,16 +82,23 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, quiet=not is_main())
 
 
-def say(message: str) -> None:
-    """One line to the user, in medtune's log: on stderr, unless a program takes it elsewhere."""
-    _log.info("%s", message)
+def say(message: str, *, verbatim: bool = False) -> None:
+    """One line to the user, in medtune's log: on stderr, unless a program takes it elsewhere.
+
+    A `verbatim` line, such as a command to paste, is not wrapped.
+    """
+    _log.info("%s", message, extra={"verbatim": verbatim})
 
 
 class _Terminal(logging.Handler):
     """Log lines on stderr, between the bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console().print(harmless(record.getMessage()), markup=False, soft_wrap=True)
+        message = harmless(record.getMessage())
+        if record.__dict__.get("verbatim"):
+            console().print(message, markup=False, soft_wrap=True)
+        else:
+            print_text(message, console())
 
 
 @contextmanager
@@ -147,17 +154,36 @@ def _can_draw() -> bool:
     return console().is_terminal or (console().is_jupyter and find_spec("ipywidgets") is not None)
 
 
+def times(elapsed: float | None, left: float | None, *, is_done: bool = False) -> str:
+    """The text at the end of a bar, from seconds: `0:12 elapsed, 0:40 left`; None is a time that is not known yet."""
+    return f"{_clock(elapsed)} elapsed" if is_done else f"{_clock(elapsed)} elapsed, {_clock(left)} left"
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
 def _bar() -> rich.progress.Progress:
     from rich import progress as bars
+    from rich.table import Column
+    from rich.text import Text
+
+    class Times(bars.ProgressColumn):
+        max_refresh = 0.5  # as rich's own columns: an estimate of the first rows jumps
+
+        def render(self, task: bars.Task) -> Text:
+            spent = task.finished_time if task.finished else task.elapsed
+            return Text(times(spent, task.time_remaining, is_done=task.finished))
 
     columns: list[Any] = [
         bars.TextColumn("{task.description}"),
         bars.BarColumn(bar_width=24),
-        bars.MofNCompleteColumn(),
+        bars.MofNCompleteColumn(table_column=Column(no_wrap=True)),  # where room is short, the bar gives way
         bars.TextColumn("{task.fields[note]}"),
-        bars.TimeElapsedColumn(),
-        bars.TextColumn("left"),
-        bars.TimeRemainingColumn(),
+        Times(table_column=Column(no_wrap=True)),
     ]
     hidden = _listener.get() is not None or not _can_draw()
     return bars.Progress(*columns, console=console(), transient=False, disable=hidden)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medtune.config.recipes import changed_keys, load_for_source, load_recipe, read_config, recipe_name, shipped_recipes
+from medtune.config.recipes import (
+    changed_keys,
+    continued,
+    load_for_source,
+    load_recipe,
+    read_config,
+    recipe_name,
+    shipped_recipes,
+)  # fmt: skip
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config, DataSection
 from medtune.config.training import TrainingSection
@@ -221,6 +229,21 @@ def test_changed_keys_name_the_key_and_both_values() -> None:
     ]
 
 
+def test_a_default_that_gained_controls_is_no_change() -> None:
+    old = load_recipe("demo", ["evaluation.controls=[few_shot, random_answer, nearest_question, cut_reference]"])
+    new = load_recipe("demo", ["seed=3"])
+    assert len(new.evaluation.controls) > len(old.evaluation.controls)
+    assert changed_keys(old, new) == ["seed: 0 → 3"]
+    kept = continued(old, new)
+    assert kept.evaluation == old.evaluation
+    assert kept.seed == 3
+    assert continued(new, new) == new
+    assert continued(new, old) == old
+    assert len(changed_keys(new, old)) == 2
+    fewer = load_recipe("demo", ["evaluation.controls=[few_shot]"])
+    assert continued(fewer, new) == new
+
+
 def test_reading_back_a_damaged_config(recipe: Path) -> None:
     recipe.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
@@ -258,3 +281,24 @@ def test_a_recipe_whose_data_is_no_section_is_refused(recipe: Path) -> None:
     recipe.write_text("model: {base: x}\ndata: 5\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.yaml: data: "):
         load_for_source("mine.csv", str(recipe))
+
+
+# What was meant -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("mine.yml", "mine.yaml"), ("mine", "mine.yaml"), ("other.yaml", "other.yml"), ("other", "other.yml"),
+     ("llama3-8b-t4.yaml", "llama3-8b-t4"), ("llama-8b-t4", "llama3-8b-t4"), ("Demo", "demo")],
+)  # fmt: skip
+def test_a_name_that_is_nearly_right_leads_to_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.yaml", "other.yml"):
+        (tmp_path / name).write_text("extends: demo\n", encoding="utf-8")
+    assert refused(given).endswith(f"; did you mean {meant}?")
+
+
+def test_both_endings_may_be_there(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent.yml").endswith("`medtune recipes` lists the shipped ones")

@@ -9,7 +9,7 @@ import pytest
 from bert_score import BERTScorer
 
 from encoders import build_tiny_roberta, raw_f1, refuse_to_fetch, write_config
-from medtune.evaluation.encoder import Encoder, resolve_encoder
+from medtune.evaluation.encoder import Encoder, load_scorer, quiet_libraries, resolve_encoder
 from medtune.evaluation.measurement import measure_rows
 from medtune.evaluation.metrics import bertscore
 from medtune.evaluation.metrics.bertscore import BertScores, bertscore_rows, bertscore_signature, rescaling_baseline
@@ -88,6 +88,16 @@ def test_batches_are_larger_on_a_gpu(
     row = Prediction("1", "q", "a", "a", 1, "stop", 1.0, 1, "g", "causes")
     measure_rows([row], ["bertscore_f1"], encoder=minilm, device=device, caps="")
     assert seen == [(device, batch_size)]
+
+
+def test_of_several_references_the_best_counts_as_in_bert_score(minilm: Encoder) -> None:
+    answers, references = ["Gout hurts.", "Flu."], [("Asthma wheezes.", "Gout is painful."), ("A virus.", "Influenza.")]
+    rows = [Prediction(str(n), "", texts[0], answers[n], references=texts) for n, texts in enumerate(references)]
+    (measured, *_) = measure_rows(rows, ["bertscore_f1"], encoder=minilm, caps="")
+    with quiet_libraries():
+        _, _, official = load_scorer(minilm, "cpu").score(answers, [list(texts) for texts in references])
+    assert measured.rows[:, 0].tolist() == pytest.approx(official.tolist(), abs=1e-5)
+    assert measured.signature.endswith("|rescaled:no|nrefs:2|over-references:max")
 
 
 def test_all_empty_and_none(minilm: Encoder) -> None:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from medtune.evaluation.metrics.bleu import Smoothing, bleu_parts, bleu_rows, bleu_signature
+from languages import LANGUAGES
+from medtune.evaluation.metrics.bleu import BLEU, Smoothing, bleu_parts, bleu_rows, bleu_signature
+from medtune.evaluation.metrics.metric import Answers, MetricRows
+from medtune.records import Prediction
 
 # The counts behind a published baseline: matched and predicted 1- to 4-grams, tokens predicted and wanted.
 PUBLISHED = np.array([10204, 15489, 4165, 1143, 446, 214, 10204, 10104, 10004, 9904], dtype=np.float64)
@@ -103,3 +106,54 @@ def test_signature_is_sacrebleus_own() -> None:
     assert bleu_signature() == str(metric.get_signature())
     assert bleu_signature().startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert bleu_signature("none").startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:none|version:")
+
+
+# Other scripts, and several references -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_other_scripts_equal_sacrebleu_and_its_literal(name: str) -> None:
+    language = LANGUAGES[name]
+    measured = {rows.name: rows for rows in measure(language.answers, [(text,) for text in language.references])}
+    official = sacrebleu.corpus_bleu(language.answers, [language.references], tokenize=language.tokenizer)
+    assert measured["bleu"].value() == pytest.approx(official.score) == pytest.approx(language.bleu)
+    assert f"|tok:{language.tokenizer}|" in measured["bleu"].signature
+    assert "share_of_letters_unread" not in measured["bleu"].details
+    assert measured["compat_bleu"].value() * 100 == pytest.approx(language.compat, abs=1e-9)
+    assert "|tok:13a|" in measured["compat_bleu"].signature
+    unread = {"Chinese": 1.0, "Russian": None, "Thai": 1.0}[name]
+    assert measured["compat_bleu"].details.get("share_of_letters_unread") == unread
+
+
+def test_identical_answers_are_whole_in_every_script() -> None:
+    for language in LANGUAGES.values():
+        rows = measure(language.references, [(text,) for text in language.references])
+        assert rows[0].value() == pytest.approx(100)
+
+
+def test_a_recipe_may_name_the_tokenizer() -> None:
+    rows = measure(["痛风引起关节疼痛。"], [("痛风引起关节疼痛。",)], "13a")[0]
+    assert "|tok:13a|" in rows.signature
+    assert rows.details["share_of_letters_unread"] == 1.0
+    assert rows.details["tokenizer"] == "13a"
+
+
+@pytest.mark.parametrize(("second", "count"), [("A virus causes the flu.", "2"), (None, "var")])
+def test_several_references_equal_sacrebleu_and_its_literal(second: str | None, count: str) -> None:
+    answers = ["Gout hurts the joints.", "Flu is caused by a virus."]
+    streams = [["Gout causes pain in the joints.", "Influenza is caused by a virus."], ["Gout hurts joints.", second]]
+    metric = sacrebleu.BLEU()
+    official = metric.corpus_score(answers, streams)  # type: ignore[arg-type]
+    references = [tuple(text for text in row if text is not None) for row in zip(*streams, strict=True)]
+    rows = measure(answers, references)[0]
+    assert rows.value() == pytest.approx(official.score) == pytest.approx(69.18912876154525)
+    assert rows.signature == str(metric.get_signature())
+    assert rows.signature.startswith(f"nrefs:{count}|")
+
+
+def measure(answers: list[str], references: list[tuple[str, ...]], tokenizer: str = "auto") -> list[MetricRows]:
+    rows = [
+        Prediction(str(number), "", texts[0], answer, references=texts)
+        for number, (answer, texts) in enumerate(zip(answers, references, strict=True))
+    ]
+    return BLEU.measure(Answers(rows, bleu_tokenizer=tokenizer), [BLEU])

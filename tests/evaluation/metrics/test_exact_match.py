@@ -5,7 +5,15 @@ import string
 
 import pytest
 
-from medtune.evaluation.metrics.exact_match import EXACT_MATCH_SIGNATURE, exact_match_rows, normalize_answer
+from languages import LANGUAGES
+from medtune.evaluation.metrics.exact_match import (
+    EXACT_MATCH,
+    EXACT_MATCH_SIGNATURE,
+    exact_match_rows,
+    normalize_answer,
+)
+from medtune.evaluation.metrics.metric import Answers
+from medtune.records import Prediction
 
 
 def official_normalize_answer(s: str) -> str:
@@ -52,6 +60,20 @@ def test_rows() -> None:
 def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         exact_match_rows(["one", "two"], ["one"])
+
+
+def test_no_letter_of_any_script_is_lost() -> None:
+    for language in LANGUAGES.values():
+        for text in language.references:
+            assert [c for c in normalize_answer(text) if c.isalpha()] == [c for c in text.lower() if c.isalpha()]
+
+
+def test_of_several_references_the_best_counts() -> None:
+    texts = ("Flu.", "Influenza.")
+    rows = [Prediction("1", "", "Flu.", answer, references=texts) for answer in ("influenza", "Flu", "gout")]
+    (measured,) = EXACT_MATCH.measure(Answers(rows), [EXACT_MATCH])
+    assert measured.rows[:, 0].tolist() == [1, 1, 0]
+    assert measured.signature == EXACT_MATCH_SIGNATURE + "|nrefs:2|over-references:max"
 
 
 def test_signature() -> None:

@@ -8,7 +8,21 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from rouge_score.rouge_scorer import RougeScorer
 
-from medtune.evaluation.metrics.rouge import ROUGE_NAMES, Candidate, one_sentence_a_line, rouge_f1, rouge_signature
+from languages import LANGUAGES
+from medtune.evaluation.metrics.metric import Answers
+from medtune.evaluation.metrics.rouge import (
+    OFFICIAL,
+    ROUGE_METRICS,
+    ROUGE_NAMES,
+    UNICODE,
+    Candidate,
+    choose_tokenizer,
+    one_sentence_a_line,
+    rouge_f1,
+    rouge_signature,
+)
+from medtune.evaluation.metrics.unicode_words import unicode_words
+from medtune.records import Prediction
 
 
 def official_mean(
@@ -209,3 +223,79 @@ def test_beyond_the_bits_of_a_machine_word() -> None:
 def test_one_candidate_serves_many_references() -> None:
     candidate = Candidate(["a", "b", "c"])
     assert [candidate.length(list(text)) for text in ("abc", "cba", "ac", "")] == [3, 1, 2, 0]
+
+
+# Other scripts, and several references -------------------------------------------------------------------------------
+
+
+class UnicodeWords:
+    """Our words as rouge-score takes a tokenizer."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return unicode_words(text)
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_other_scripts_equal_rouge_score_and_its_literals(name: str) -> None:
+    language = LANGUAGES[name]
+    assert choose_tokenizer("auto", language.references) == UNICODE
+    ours = rouge_f1(language.answers, language.references, ROUGE_NAMES, tokenizer=UNICODE)
+    scorer = RougeScorer(list(ROUGE_NAMES), tokenizer=UnicodeWords())
+    for row, (answer, reference) in enumerate(zip(language.answers, language.references, strict=True)):
+        official = scorer.score(reference, answer)
+        assert {metric: values[row] for metric, values in ours.items()} == {
+            metric: score.fmeasure for metric, score in official.items()
+        }
+    assert ours["rouge1"] == pytest.approx(language.rouge1)
+    assert ours["rouge2"] == pytest.approx(language.rouge2)
+    assert ours["rougeL"] == pytest.approx(language.rouge_l)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ("Gout hurts, says Ménière of his ear.", OFFICIAL),
+        ("L'été dernier il avait mal aux oreilles.", OFFICIAL),
+        ("", OFFICIAL),
+        ("Bệnh tiểu đường là bệnh mãn tính.", OFFICIAL),
+        ("Gout hurts: 痛风", UNICODE),
+    ],
+)
+def test_another_tokenizer_where_a_twentieth_of_the_letters_is_not_latin(text: str, tokenizer: str) -> None:
+    assert choose_tokenizer("auto", [text]) == tokenizer
+    assert choose_tokenizer(UNICODE, [text]) == UNICODE
+    assert choose_tokenizer(OFFICIAL, [text]) == OFFICIAL
+
+
+def test_latin_letters_that_the_official_one_loses_are_told() -> None:
+    rows = [Prediction("1", "", "Bệnh mãn tính.", "Bệnh mãn tính.")]
+    own, _ = ROUGE_METRICS[0].measure(Answers(rows), ROUGE_METRICS[:1])
+    assert "|tok:a-z0-9|" in own.signature
+    assert own.details == {"tokenizer": "a-z0-9", "share_of_letters_unread": 3 / 11}
+    own, _ = ROUGE_METRICS[0].measure(Answers(rows, rouge_tokenizer=UNICODE), ROUGE_METRICS[:1])
+    assert "|tok:unicode-words|" in own.signature
+    assert own.details == {}
+
+
+def test_the_public_form_keeps_its_tokenizer_and_says_what_it_loses() -> None:
+    rows = [Prediction(str(n), "", text, text) for n, text in enumerate(LANGUAGES["Russian"].references)]
+    own, compat = ROUGE_METRICS[0].measure(Answers(rows), ROUGE_METRICS[:1])
+    assert (own.value(), compat.value()) == (1.0, 0.0)
+    assert "|tok:unicode-words|" in own.signature
+    assert own.details == {}
+    assert "|tok:a-z0-9|" in compat.signature
+    assert compat.details == {"tokenizer": "a-z0-9", "share_of_letters_unread": 1.0}
+
+
+def test_of_several_references_the_best_counts_as_in_rouge_score() -> None:
+    answers = ["Gout hurts the joints.", "Flu is caused by a virus."]
+    references = [("Gout causes pain in the joints.", "Gout hurts joints."), ("Influenza is caused by a virus.",)]
+    rows = [Prediction(str(n), "", texts[0], answers[n], references=texts) for n, texts in enumerate(references)]
+    wanted = ROUGE_METRICS[:3]
+    own = [one for one in wanted[0].measure(Answers(rows), wanted) if one.metric.table == "standard"]
+    scorer = RougeScorer([one.name for one in wanted], use_stemmer=True)
+    official = [scorer.score_multi(texts, answer) for texts, answer in zip(references, answers, strict=True)]
+    for measured in own:
+        assert measured.rows[:, 0].tolist() == [scores[measured.name].fmeasure for scores in official]
+        assert measured.signature == rouge_signature(measured.name) + "|nrefs:var|over-references:max"
+    assert [measured.rows[0, 0] for measured in own] == pytest.approx([6 / 7, 2 / 5, 6 / 7])

@@ -1,15 +1,19 @@
 """Recipes: finding, extending, overriding and resolving them into a configuration."""
 
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medtune.config.evaluation import EvaluationSection
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
 from medtune.config.schema import Config, parse_config
 from medtune.errors import ConfigError, Option, Problem, show_value
+from medtune.records import ControlName
 
+_ENDINGS = (".yaml", ".yml")
 # `key.path=value` as text, with a YAML value, or values by their dotted keys or in sections.
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -96,9 +100,22 @@ MAY_CHANGE = frozenset(
 )
 
 
+# The default of medtune 0.1.0. What a later default names besides is no choice of the user's.
+_FIRST_CONTROLS: tuple[ControlName, ...] = ("few_shot", "random_answer", "nearest_question", "cut_reference")
+
+
+def continued(old: Config, new: Config) -> Config:
+    """`new` as a run that was made with `old` goes on with it: where only the default gained controls, without them."""
+    if (old.evaluation.controls, new.evaluation.controls) != (_FIRST_CONTROLS, EvaluationSection().controls):
+        return new
+    evaluation = new.evaluation.model_copy(update={"controls": old.evaluation.controls})
+    return new.model_copy(update={"evaluation": evaluation})
+
+
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Dotted keys whose values differ and may not, as `key: old → new`."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    before = _flatten(old.model_dump(mode="json"))
+    after = _flatten(continued(old, new).model_dump(mode="json"))
     keys = sorted(before.keys() | after.keys())
     return [
         f"{key}: {before.get(key)!r} → {after.get(key)!r}"
@@ -127,16 +144,26 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
     if _is_file_name(recipe):
         path = Path(recipe)
         if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
-            raise ConfigError(recipe, "no such recipe file", "`medtune recipes` lists the shipped ones")
+            meant = _meant(recipe)
+            fix = f"did you mean {meant}?" if meant else "`medtune recipes` lists the shipped ones"
+            raise ConfigError(recipe, "no such recipe file", fix)
         return read_recipe_text(path, recipe), path, str(path.resolve())
     if recipe not in shipped_recipes():
-        names = ", ".join(shipped_recipes())
-        raise ConfigError(recipe, f"unknown recipe; shipped are {names}", "a file's name must end in .yaml or .yml")
+        names, meant = ", ".join(shipped_recipes()), _meant(recipe)
+        fix = f"did you mean {meant}?" if meant else "a file's name must end in .yaml or .yml"
+        raise ConfigError(recipe, f"unknown recipe; shipped are {names}", fix)
     return (files(__name__) / f"{recipe}.yaml").read_text(encoding="utf-8"), None, recipe
 
 
+def _meant(recipe: str) -> str | None:
+    """A file with the other ending or with one at all, or a shipped recipe of a close name."""
+    stem = recipe.removesuffix(".yaml").removesuffix(".yml")
+    files_there = [f"{stem}{ending}" for ending in _ENDINGS if os.path.isfile(f"{stem}{ending}")]
+    return next(iter([*files_there, *difflib.get_close_matches(stem, shipped_recipes(), n=1)]), None)
+
+
 def _is_file_name(recipe: str) -> bool:
-    return recipe.endswith((".yaml", ".yml")) or "/" in recipe
+    return recipe.endswith(_ENDINGS) or "/" in recipe
 
 
 def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from medtune.evaluation.formatting import format_count, format_p
 from medtune.evaluation.human.human_scores import HumanScores, WinRate
 from medtune.evaluation.human.rubric import CRITERIA
-from medtune.runtime.terminal import one_line
+from medtune.runtime.terminal import one_line, print_points
 
 # Fewer groups than this cannot reach p < 0.05 however they fall: of five, the two extremes are 2 of 32.
 _FEWEST_GROUPS = 6
@@ -24,8 +24,7 @@ def print_scores(scores: HumanScores, console: Console) -> None:
         console.print(_preference_table(scores.win_rate))
     if scores.criteria:
         console.print(_criteria_table(scores))
-    for sentence in read_scores(scores):
-        console.print(f"- {sentence}", highlight=False, markup=False)
+    print_points(read_scores(scores), console)
 
 
 def read_scores(scores: HumanScores) -> list[str]:
@@ -45,7 +44,8 @@ def read_scores(scores: HumanScores) -> list[str]:
     )
     sentences.append(_agreement_sentence(scores))
     sentences.append(
-        "Intervals (95 %) split groups of related questions at random: they cover the choice of questions, not that of raters."
+        "Intervals (95 %) split groups of related questions at random: they cover the choice of questions, not that of "
+        "raters."
     )
     sentences.append("Ratings are opinions about texts, on a scale where 5 is best; they are not medical advice.")
     return sentences

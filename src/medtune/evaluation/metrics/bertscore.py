@@ -2,6 +2,7 @@
 
 Raw values are cosines that crowd near 1; where bert-score ships a baseline for encoder and layer, they can be rescaled
 with it. An encoder reads as many tokens as it has positions, mostly 512; the rest of a longer answer does not count.
+Of several references the best counts, as in bert-score.
 """
 
 from collections.abc import Sequence
@@ -97,16 +98,18 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     encoder = answers.encoder
     assert encoder is not None, "checked before anything is measured"
     batch_size = _BATCH_SIZE if answers.device == "cpu" else _BATCH_SIZE_ON_GPU
-    scores = bertscore_rows(answers.texts, answers.references, encoder, answers.device, batch_size)
+    scores = bertscore_rows(*answers.pairs, encoder, answers.device, batch_size)
+    best = answers.best(scores.f1)
     details = {
         "encoder_limit_tokens": scores.limit,
         "share_of_predictions_cut": scores.cut_predictions,
         "share_of_references_cut": scores.cut_references,
     }
-    measured = [MetricRows.of_values(BERTSCORE, scores.f1, bertscore_signature(encoder), details)]
+    signature = bertscore_signature(encoder) + answers.best_of
+    measured = [MetricRows.of_values(BERTSCORE, best, signature, details)]
     if (baseline := rescaling_baseline(encoder)) is not None:
-        rescaled = [(value - baseline) / (1 - baseline) for value in scores.f1]
-        signature = bertscore_signature(encoder, rescaled=True)
+        rescaled = [(value - baseline) / (1 - baseline) for value in best]
+        signature = bertscore_signature(encoder, rescaled=True) + answers.best_of
         measured.append(MetricRows.of_values(RESCALED_BERTSCORE, rescaled, signature, {"baseline": baseline}))
     return measured
 

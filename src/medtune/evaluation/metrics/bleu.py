@@ -1,6 +1,7 @@
 """Corpus BLEU by sacrebleu: its own defaults (0 to 100, exponential smoothing), and the form of public write-ups.
 
-Both come from the same counts (13a tokens, cased), which are kept row by row: a resample is a sum, not a new count.
+Counts of cased tokens are kept row by row: a resample is a sum, not a new count. The tokenizer is sacrebleu's for the
+script that most of the references' letters are of; public write-ups use 13a throughout.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,12 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU as SACREBLEU
 from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER
 
+from medtune.evaluation.letters import count_letters, unread_details
+from medtune.evaluation.metrics.bleu_tokenizer import Tokenizer, choose_tokenizer, is_read
 from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows, Numbers
 
 Smoothing = Literal["exp", "none"]
+COMPAT_TOKENIZER: Tokenizer = "13a"
 
 BLEU_COLUMNS = (
     "predicted_tokens", "reference_tokens",
@@ -26,7 +30,7 @@ BLEU_COLUMNS = (
 class BleuParts:
     """The factors of BLEU: score = brevity penalty * geometric mean of the precisions.
 
-    `precisions` are in percent for 1- to 4-grams, smoothed as they enter the score. Lengths count 13a tokens;
+    `precisions` are in percent for 1- to 4-grams, smoothed as they enter the score. Lengths count tokens;
     `length_ratio` is predictions over references, 0 where the references are empty.
     """
 
@@ -38,20 +42,29 @@ class BleuParts:
     reference_length: int
 
 
-def bleu_signature(smoothing: Smoothing = "exp") -> str:
-    """Return sacrebleu's own signature for one reference a row."""
-    return str(SACREBLEU(smooth_method=smoothing, references=[[""]]).get_signature())
+def bleu_signature(
+    smoothing: Smoothing = "exp", tokenizer: Tokenizer = "13a", references: Sequence[Sequence[str]] = (("",),)
+) -> str:
+    """Return sacrebleu's own signature for rows that have as many `references` as these."""
+    metric = SACREBLEU(smooth_method=smoothing, tokenize=tokenizer)
+    counts = {len(row) for row in references}
+    metric.num_refs = counts.pop() if len(counts) == 1 else -1  # sacrebleu's sign of a number that varies
+    return str(metric.get_signature())
 
 
-def bleu_rows(predictions: Sequence[str], references: Sequence[str]) -> Numbers:
+def bleu_rows(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenizer: Tokenizer = "13a"
+) -> Numbers:
     """Count each row's matches: shape (n, 10), whose column sums determine the corpus score.
 
-    Columns are BLEU_COLUMNS. Raises ValueError if the two lists differ in length.
+    `references` holds one a row, or several. Columns are BLEU_COLUMNS. Raises ValueError if the two lists differ in
+    length.
     """
-    metric = SACREBLEU()
+    metric = SACREBLEU(tokenize=tokenizer)
     rows = np.zeros((len(predictions), len(BLEU_COLUMNS)), dtype=np.float64)
-    for row, prediction, reference in zip(rows, predictions, references, strict=True):
-        score = metric.corpus_score([prediction], [[reference]])
+    for row, prediction, given in zip(rows, predictions, references, strict=True):
+        wanted = [given] if isinstance(given, str) else given
+        score = metric.corpus_score([prediction], [[reference] for reference in wanted])
         row[:] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
     return rows
 
@@ -81,11 +94,21 @@ def bleu_parts(sums: Numbers, smoothing: Smoothing = "exp") -> BleuParts:
 
 
 def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
-    counts = bleu_rows(answers.texts, answers.references)
-    sums = counts.sum(axis=0)
+    references = answers.all_references
+    flat = [text for row in references for text in row]
+    chosen, better = choose_tokenizer(answers.bleu_tokenizer, flat)
+    counts = {name: bleu_rows(answers.texts, references, name) for name in dict.fromkeys((chosen, COMPAT_TOKENIZER))}
+    letters = count_letters(flat)
+
+    def details(tokenizer: Tokenizer, smoothing: Smoothing) -> dict[str, Any]:
+        unread = unread_details(letters, lambda letter: is_read(letter, tokenizer), tokenizer)
+        return _details(counts[tokenizer].sum(axis=0), smoothing) | unread
+
+    missing = {"tokenizer_not_installed": better} if better else {}
+    compat = bleu_signature("none", COMPAT_TOKENIZER, references) + "|range:0-1"
     return [
-        MetricRows(BLEU, counts, bleu_signature(), _details(sums, "exp")),
-        MetricRows(COMPAT_BLEU, counts, bleu_signature("none") + "|range:0-1", _details(sums, "none")),
+        MetricRows(BLEU, counts[chosen], bleu_signature("exp", chosen, references), details(chosen, "exp") | missing),
+        MetricRows(COMPAT_BLEU, counts[COMPAT_TOKENIZER], compat, details(COMPAT_TOKENIZER, "none")),
     ]
 
 

@@ -1,7 +1,8 @@
 """Exact match after SQuAD's normalisation: the share of answers that equal their reference, 0 to 1.
 
 Written here because transformers 5 dropped `squad_metrics` and no other dependency has it. Source: `normalize_answer`
-and `exact_match_score` of SQuAD's official `evaluate-v1.1.py` (Rajpurkar et al. 2016, arXiv:1606.05250).
+and `exact_match_score` of SQuAD's official `evaluate-v1.1.py` (Rajpurkar et al. 2016, arXiv:1606.05250). Of several
+references the best counts, as there. No letter of any script is lost: punctuation and articles are ASCII.
 """
 
 import re
@@ -33,8 +34,8 @@ def normalize_answer(text: str) -> str:
 
 
 def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
-    values = exact_match_rows(answers.texts, answers.references)
-    return [MetricRows.of_values(EXACT_MATCH, values, EXACT_MATCH_SIGNATURE)]
+    values = answers.best(exact_match_rows(*answers.pairs))
+    return [MetricRows.of_values(EXACT_MATCH, values, EXACT_MATCH_SIGNATURE + answers.best_of)]
 
 
 EXACT_MATCH = Metric("exact_match", "exact match", _measure, hub_name="exact_match", margin=0.01)

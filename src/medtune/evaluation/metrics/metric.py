@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +23,10 @@ class Answers:
     predictions: Sequence[Prediction]
     encoder: Encoder | None = None
     device: str = "cpu"
+    bleu_tokenizer: str = "auto"
+    """As `evaluation.bleu_tokenizer` of a recipe."""
+    rouge_tokenizer: str = "auto"
+    """As `evaluation.rouge_tokenizer` of a recipe."""
 
     @property
     def texts(self) -> list[str]:
@@ -30,8 +35,32 @@ class Answers:
 
     @property
     def references(self) -> list[str]:
-        """The references, in the order of the rows."""
+        """The references, in the order of the rows; of several the first."""
         return [row.reference for row in self.predictions]
+
+    @property
+    def all_references(self) -> list[tuple[str, ...]]:
+        """Each row's references, in the order of the rows."""
+        return [row.all_references for row in self.predictions]
+
+    @property
+    def pairs(self) -> tuple[list[str], list[str]]:
+        """Each answer beside each of its references, as two lists."""
+        pairs = [(row.prediction, reference) for row in self.predictions for reference in row.all_references]
+        return [answer for answer, _ in pairs], [reference for _, reference in pairs]
+
+    def best(self, values: Sequence[float]) -> list[float]:
+        """Each row's largest value, of `values` over `pairs`: how the official tools take several references."""
+        left = iter(values)
+        return [max(islice(left, len(references))) for references in self.all_references]
+
+    @property
+    def best_of(self) -> str:
+        """The end of the signature of a metric that takes the best reference; empty where each row has one."""
+        counts = {len(references) for references in self.all_references}
+        if counts <= {1}:
+            return ""
+        return f"|nrefs:{counts.pop() if len(counts) == 1 else 'var'}|over-references:max"
 
 
 Measure: TypeAlias = "Callable[[Answers, Sequence[Metric]], list[MetricRows]]"

@@ -1,8 +1,10 @@
 """ROUGE-1, -2, -L and -Lsum: mean F1 over rows, 0 to 1, with the values of Google's rouge-score.
 
 Tokens, stems and n-gram counts are rouge-score's own. Its longest common subsequences take minutes on long answers and
-are computed here instead; tests hold every value equal to its. The tokenizer lowers the text and keeps `a-z` and `0-9`
-only, so other scripts score 0.
+are computed here instead; tests hold every value equal to its. Its tokenizer lowers the text and keeps `a-z` and `0-9`
+only. Where more than a twentieth of the references' letters are of other scripts than Latin, words of any script are
+taken instead; the `compat_` forms keep to it. Of several references the best counts, as rouge-score's `score_multi` has
+it.
 """
 
 from collections import Counter
@@ -11,15 +13,19 @@ from functools import cache
 from importlib.metadata import version
 from types import SimpleNamespace
 
+from medtune.evaluation.letters import UNREAD_SHARE_WARNING, count_letters, script_of, unread_details, unread_share
 from medtune.evaluation.metrics.metric import Answers, Metric, MetricRows
+from medtune.evaluation.metrics.unicode_words import TOKENIZER as UNICODE
+from medtune.evaluation.metrics.unicode_words import unicode_words
 
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+OFFICIAL = "a-z0-9"
 
 
-def rouge_signature(metric: str, *, stemmer: bool = True) -> str:
+def rouge_signature(metric: str, *, stemmer: bool = True, tokenizer: str = OFFICIAL) -> str:
     """Return how `metric` is measured; ROUGE-Lsum also names what it takes for a sentence."""
     own, stems = version("rouge-score"), "yes" if stemmer else "no"
-    signature = f"rouge-score:{own}|metric:{metric}|tok:a-z0-9|stemmer:{stems}"
+    signature = f"rouge-score:{own}|metric:{metric}|tok:{tokenizer}|stemmer:{stems}"
     if metric == "rougeLsum":
         splitter = f"sentencex:{version('sentencex')}" if stemmer else "lines"
         signature += f"|sentences:{splitter}"
@@ -27,16 +33,22 @@ def rouge_signature(metric: str, *, stemmer: bool = True) -> str:
 
 
 def rouge_f1(
-    predictions: Sequence[str], references: Sequence[str], metrics: Sequence[str], *, stemmer: bool = True
+    predictions: Sequence[str],
+    references: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    stemmer: bool = True,
+    tokenizer: str = OFFICIAL,
 ) -> dict[str, list[float]]:
     """Return each row's F1, 0 to 1, under every metric named in `metrics` (of ROUGE_NAMES).
 
     With `stemmer` words are stemmed and ROUGE-Lsum reads sentences; without it words stay and Lsum reads lines, as in
-    most write-ups. Raises ValueError if the two lists differ in length or a metric is unknown.
+    most write-ups. `tokenizer` is OFFICIAL, rouge-score's own, or UNICODE. Raises ValueError if the two lists differ in
+    length or a metric is unknown.
     """
     if unknown := set(metrics) - set(ROUGE_NAMES):
         raise ValueError(f"unknown ROUGE metrics: {sorted(unknown)}")
-    tokenize = _tokenizer(stemmer)
+    tokenize = _tokenize(stemmer, tokenizer)
     values: dict[str, list[float]] = {metric: [] for metric in metrics}
     for prediction, reference in zip(predictions, references, strict=True):
         tokens = tokenize(prediction), tokenize(reference)
@@ -65,12 +77,30 @@ def one_sentence_a_line(text: str) -> str:
     return "\n".join(sentence for sentence in sentences if sentence)
 
 
-def _tokenizer(stemmer: bool) -> Callable[[str], list[str]]:
+def choose_tokenizer(wanted: str, references: Sequence[str]) -> str:
+    """The one `wanted`; for auto OFFICIAL, unless over a twentieth of the references' letters are not Latin: UNICODE.
+
+    Latin letters with accents are no reason, so that scores of European languages remain the official ones.
+    """
+    if wanted != "auto":
+        return wanted
+    share = unread_share(count_letters(references), lambda letter: script_of(letter) == "LATIN")
+    return OFFICIAL if share <= UNREAD_SHARE_WARNING else UNICODE
+
+
+def _is_read_officially(letter: str) -> bool:
+    return "a" <= letter.lower()[0] <= "z"
+
+
+def _tokenize(stemmer: bool, tokenizer: str) -> Callable[[str], list[str]]:
     from nltk.stem.porter import PorterStemmer
     from rouge_score.tokenize import tokenize  # nltk comes with it: two seconds
 
     # Each word is stemmed once: the same words occur in thousands of answers.
-    words = SimpleNamespace(stem=cache(PorterStemmer().stem)) if stemmer else None
+    stem = cache(PorterStemmer().stem) if stemmer else None
+    if tokenizer == UNICODE:
+        return lambda text: unicode_words(text, stem)
+    words = SimpleNamespace(stem=stem) if stem else None
     return lambda text: tokenize(text, words)
 
 
@@ -172,12 +202,16 @@ def _length_at(row: int, column: int) -> int:
 def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     """All of them in two passes, with stems and without: tokens and stems are most of the work."""
     names = [metric.name for metric in wanted]
-    texts, references = answers.texts, answers.references
+    texts, references = answers.pairs
+    chosen = choose_tokenizer(answers.rouge_tokenizer, references)
+    lost = unread_details(count_letters(references), _is_read_officially, OFFICIAL)
     measured = []
-    for stemmer in (True, False):
-        for name, values in rouge_f1(texts, references, names, stemmer=stemmer).items():
+    for stemmer, tokenizer in ((True, chosen), (False, OFFICIAL)):
+        details = lost if tokenizer == OFFICIAL else {}
+        for name, values in rouge_f1(texts, references, names, stemmer=stemmer, tokenizer=tokenizer).items():
             metric = next(one for one in ROUGE_METRICS if one.name == (name if stemmer else f"compat_{name}"))
-            measured.append(MetricRows.of_values(metric, values, rouge_signature(name, stemmer=stemmer)))
+            signature = rouge_signature(name, stemmer=stemmer, tokenizer=tokenizer) + answers.best_of
+            measured.append(MetricRows.of_values(metric, answers.best(values), signature, details))
     return measured
 
 

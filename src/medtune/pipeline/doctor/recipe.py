@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 CPU_ROOM = 2 * GIB
 # The demo's model with its adapter and optimiser.
 DEMO_BYTES = 32 * MIB
-# Above this many parameters a training on a CPU takes days.
-LARGE_FOR_CPUS = 1_000_000_000
 
 
 def load(recipe: str | Config, overrides: Overrides) -> tuple[Config | None, list[Finding]]:
@@ -193,6 +191,8 @@ class RecipeExamination:
 
 def cpu_memory(needed: int, parameters: int, free: int) -> Finding:
     """A model of `needed` bytes with its adapter's training, against the `free` bytes of the host."""
+    from medtune.pipeline.checks import LARGE_FOR_CPUS
+
     total = needed + CPU_ROOM
     reason = (
         f"{amount(total)} needed on the CPU: {amount(needed)} for the model, its adapter and optimiser, "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from medtune.evaluation.comparison import MOST_PRIMARY
-from medtune.evaluation.control_answers import CEILING
+from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
     format_confidence,
@@ -20,7 +20,7 @@ from medtune.evaluation.metrics import metric_named
 from medtune.publishing.public_names import without_paths
 from medtune.publishing.report.length_charts import token_counts
 from medtune.publishing.report.reading_run import HumanRatings, ReportData
-from medtune.records import Comparison, ComparisonRow, Score, Verdict
+from medtune.records import Comparison, ComparisonRow, ControlName, Score, Verdict
 from medtune.runtime.terminal import one_line
 
 # A source may name as many question types as it has rows.
@@ -35,6 +35,8 @@ VERDICT_WORDS: dict[Verdict, str] = {
     "descriptive": "",
     "undefined": "◇ not comparable",
 }
+# What else a control is for than to be beaten.
+_NO_RIVALS: dict[ControlName, str] = {CEILING: " (ceiling)", ON_TOP: " (on top of tuning)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,7 @@ def control_table(comparison: Comparison) -> Table:
         for metric in metrics:
             value, verdict = _score(control.scores, metric), against.get(metric)
             cells.append(Cell(f"{value}\ntuned {verdict}", verdict.replace(" ", "-")) if verdict else value)
-        label = control.name.replace("_", " ")
-        rows.append([label if rival else f"{label} (ceiling)", *cells])
+        rows.append([control.name.replace("_", " ") + _NO_RIVALS.get(control.name, ""), *cells])
     return make_table("On the same questions", ("Answers of", *map(metric_label, metrics)), rows)
 
 

@@ -1,0 +1,74 @@
+"""How a run ends in a terminal: the headline, primary metrics, the best control, and how many warnings there are."""
+
+from collections.abc import Sequence
+
+from medtune.evaluation.comparison import MOST_PRIMARY, primary_metrics
+from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.control_answers import CEILING, ON_TOP
+from medtune.evaluation.formatting import format_count, format_value, metric_label
+from medtune.evaluation.headline import headline
+from medtune.evaluation.metrics import metric_named
+from medtune.records import Comparison, ComparisonRow, Control
+
+
+def ending(comparison: Comparison) -> list[str]:
+    """The headline, and four lines at most: one for each primary metric, and one for the best control."""
+    primary = _primary_rows(comparison)
+    rows = [
+        (
+            metric_label(row.metric),
+            f"{format_value(row.metric, row.baseline)} → {format_value(row.metric, row.tuned)}",
+            row.verdict,
+        )
+        for row in primary
+    ]
+    width, values = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    lines = [f"{label:<{width}}  {value:<{values}}  {verdict}" for label, value, verdict in rows]
+    if best := best_control(comparison):
+        lines.append(_control_line(best, primary))
+    return [headline(comparison), *lines]
+
+
+def warning_count(comparison: Comparison) -> str:
+    """How many warnings the reading holds."""
+    warnings = reading_of(comparison).warnings
+    return format_count(len(warnings), "warning") if warnings else "No warnings"
+
+
+def best_control(comparison: Comparison) -> Control | None:
+    """The control that leads by most primary metrics, the ceiling apart; None where none was measured by any.
+
+    By the controls' own values. Of several that lead by as many, the first.
+    """
+    rivals = [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
+    leads = dict.fromkeys((control.name for control in rivals), 0)
+    for metric in (row.metric for row in comparison.rows if row.is_primary):
+        values = {control.name: own[metric] for control in rivals if metric in (own := _values(control))}
+        if values:
+            best = (min if metric_named(metric).lower_is_better else max)(values.values())
+            leads[next(name for name, value in values.items() if value == best)] += 1
+    found = max(rivals, key=lambda control: leads[control.name], default=None)
+    return found if found is not None and leads[found.name] else None
+
+
+def _primary_rows(comparison: Comparison) -> list[ComparisonRow]:
+    rows = {row.metric: row for row in comparison.rows if row.is_primary}
+    if len(rows) <= MOST_PRIMARY:
+        return list(rows.values())
+    # medtune 0.1.0 tested every metric.
+    families = [metric for metric in rows if metric_named(metric).companion_of not in rows]
+    return [rows[metric] for metric in primary_metrics(families)]
+
+
+def _values(control: Control) -> dict[str, float]:
+    return {row.metric: row.baseline for row in control.against_tuned}
+
+
+def _control_line(control: Control, primary: Sequence[ComparisonRow]) -> str:
+    values = _values(control)
+    shown = [
+        f"{metric_label(row.metric)} {format_value(row.metric, values[row.metric])}"
+        for row in primary
+        if row.metric in values
+    ]
+    return f"best control, {control.name.replace('_', ' ')}: {', '.join(shown)}"
