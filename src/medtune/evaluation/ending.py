@@ -43,7 +43,7 @@ def best_control(comparison: Comparison) -> Control | None:
     rivals = [control for control in comparison.controls if control.name != CEILING]
     leads = dict.fromkeys((control.name for control in rivals), 0)
     for metric in (row.metric for row in comparison.rows if row.is_primary):
-        values = {control.name: found[metric] for control in rivals if metric in (found := _values(control))}
+        values = {control.name: own[metric] for control in rivals if metric in (own := _values(control))}
         if values:
             best = (min if metric_named(metric).lower_is_better else max)(values.values())
             leads[next(name for name, value in values.items() if value == best)] += 1
