@@ -10,8 +10,8 @@ from medtune.evaluation.significance import Subsamples, detectable_difference, g
 
 # Standard deviation of a group's difference, tuned minus baseline, in the metric's units: the standard error of the
 # difference times the root of the effective groups. From a model of 16 million weights, tuned for 40 steps, on 110
-# questions of MedQuAD that it had not seen; a larger model's answers differ by more or by less. BERTScore's is set to ROUGE-L's: in the demo the two were
-# 0.008 each.
+# questions of MedQuAD that it had not seen; a larger model's answers differ by more or by less. BERTScore's is
+# set to ROUGE-L's: in the demo the two were 0.008 each.
 MEDQUAD_DEVIATIONS: Mapping[str, float] = {
     "bleu": 7.1, "rouge1": 0.106, "rouge2": 0.100, "rougeL": 0.090, "rougeLsum": 0.104, "bertscore_f1": 0.090,
     "perplexity": 0.64, "bits_per_byte": 0.026,

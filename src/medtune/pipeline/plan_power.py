@@ -49,7 +49,8 @@ def expected_power(config: Config, rows: RowSizes, run_dir: Path | None = None) 
         found = detectable_by_pilot(
             measured, groups, splits=config.evaluation.resamples, seed=config.seed, tests=len(primary)
         )
-        origin = f"the baseline's answers in {run.path}, if those of both models correlate by {CORRELATION:g} (likelihood: {LIKELIHOOD_CORRELATION:g})"
+        supposed = f"{CORRELATION:g} (likelihood: {LIKELIHOOD_CORRELATION:g})"
+        origin = f"the baseline's answers in {run.path}, if those of both models correlate by {supposed}"
         return Power(found, len(groups), group_sizes(groups).effective, origin) if found else None
     if rows.groups is None or rows.questions is None or rows.groups <= 1:
         return None
