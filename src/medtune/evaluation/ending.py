@@ -38,7 +38,7 @@ def warning_count(comparison: Comparison) -> str:
 def best_control(comparison: Comparison) -> Control | None:
     """The control that leads by most primary metrics, the ceiling apart; None where none was measured by any.
 
-    By the controls' own values. Of several that lead by as many, the first.
+    By the controls' own values; the first where several lead by as many.
     """
     rivals = [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
     leads = dict.fromkeys((control.name for control in rivals), 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from medtune.config.schema import Config
 from medtune.evaluation.comparison import primary_metrics
 from medtune.evaluation.formatting import format_value, listed, metric_label
-from medtune.evaluation.power import CORRELATION, detectable_by_pilot, detectable_by_table
+from medtune.evaluation.power import CORRELATION, LIKELIHOOD_CORRELATION, detectable_by_pilot, detectable_by_table
 from medtune.evaluation.result_files import read_measured
 from medtune.evaluation.significance import group_sizes
 from medtune.pipeline.plan import RowSizes
@@ -49,7 +49,8 @@ def expected_power(config: Config, rows: RowSizes, run_dir: Path | None = None) 
         found = detectable_by_pilot(
             measured, groups, splits=config.evaluation.resamples, seed=config.seed, tests=len(primary)
         )
-        origin = f"the baseline's answers in {run.path}, if those of both models correlate by {CORRELATION:g}"
+        supposed = f"{CORRELATION:g} (likelihood: {LIKELIHOOD_CORRELATION:g})"
+        origin = f"the baseline's answers in {run.path}, if those of both models correlate by {supposed}"
         return Power(found, len(groups), group_sizes(groups).effective, origin) if found else None
     if rows.groups is None or rows.questions is None or rows.groups <= 1:
         return None
