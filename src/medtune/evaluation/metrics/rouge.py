@@ -3,8 +3,8 @@
 Tokens, stems and n-gram counts are rouge-score's own. Its longest common subsequences take minutes on long answers and
 are computed here instead; tests hold every value equal to its. Its tokenizer lowers the text and keeps `a-z` and `0-9`
 only. Where more than a twentieth of the references' letters are of other scripts than Latin, words of any script are
-taken instead; the `compat_` forms keep to it. With several references the best counts, as rouge-score's `score_multi`
-has it.
+taken instead; the `compat_` forms keep to it. With several references the best counts, as in rouge-score's
+`score_multi`.
 """
 
 from collections import Counter
