@@ -62,8 +62,8 @@ def test_a_simpler_way_that_does_better() -> None:
     lost = control("retrieval", row("rougeL", 3.0, 2.0, "worse"))
     on_top = control("tuned_retrieval", row("rougeL", 3.0, 2.0, "worse"))
     assert headline(of_rows(*better("rougeL"), controls=(lost, on_top))) == (
-        "Tuning helped, but less than a simpler way: the tuned model beats the baseline by ROUGE-L F1, but the untouched "
-        "model with the nearest training answers in its prompt scores higher." + ONE
+        "Tuning helped, but less than a simpler way: the tuned model beats the baseline by ROUGE-L F1, but the "
+        "untouched model with the nearest training answers in its prompt scores higher." + ONE
     )
     assert "and beats every rival" not in headline(of_rows(*better("rougeL"), controls=(on_top,)))
 
