@@ -96,7 +96,7 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(charts) == 3
     pages = "".join(output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {}))
     assert "in order" in pages  # the doctor's summary
-    assert "not distinguishable" in pages or "better" in pages or "worse" in pages
+    assert "cannot tell" in pages or "better" in pages or "worse" in pages
     told = "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
     assert "before:" in told
     assert "not published" in told

@@ -182,7 +182,7 @@ def test_nothing_of_this_machine_is_in_the_page(tmp_path: Path, own_run: RunDir)
 
 def test_ratings_and_a_merge_are_shown_where_they_are(own_run: RunDir) -> None:
     # The verdict as medtune 0.1.0 called it: what it said of an earlier run can still be shown.
-    rate = WinRate(3, 1, 0, 0.75, 0.75, 0.4, 1.0, 0.6, "not distinguishable", 4, 4, 2, 0)  # type: ignore[arg-type]
+    rate = WinRate(3, 1, 0, 0.75, 0.75, 0.4, 1.0, 0.6, "cannot tell", 4, 4, 2, 0)  # type: ignore[arg-type]
     criteria = {"clarity": CriterionScore(2, 3, 1, 0.5, 1.5, 4)}
     scores = HumanScores("bcdfghjk", 4, {"Anna Private": RaterCount(4, 4)}, rate, criteria, {}, [])
     reading = ["Raters' preferences do not tell <the two> models apart.", "odd \ud800\0"]
