@@ -1,7 +1,8 @@
 """Draws docs/report.png, the head of a report, from a stored run of the demo: `python docs/report_picture.py`.
 
-`python docs/report_picture.py runs/demo` stores that run's files first. `report.stamp` holds the fingerprint of all that
-the picture shows, by which a test sees that it is stale; pixels differ from one Chromium to the next.
+`python docs/report_picture.py runs/demo` stores that run's files first, and README.md shows how it ended.
+`report.stamp` holds the fingerprint of all that the picture shows, by which a test sees that it is stale; pixels differ
+from one Chromium to the next.
 """
 
 from __future__ import annotations
@@ -25,12 +26,9 @@ SIZE = {"width": 1120, "height": 960}
 
 def store(run: RunDir) -> None:
     """Keep what the report reads of `run` in one archive, with no date or owner."""
-    files = [
-        run.config_file, run.provenance_file, run.history_file, run.audit_file, run.comparison_file, run.controls_file,
-        run.strata_file, run.lengths_file,
-    ]  # fmt: skip
-    for model in ("baseline", "tuned"):
-        files += [run.predictions_file(model), run.scores_file(model), run.row_statistics_file(model)]
+    files = [run.config_file, run.provenance_file, run.history_file, run.audit_file]
+    for stage in ("baseline", "tuned", "compare"):
+        files += [run.path / name for name in run.stage_records[stage]["files"]]
     with tarfile.open(STORED, "w:xz") as archive:
         for file in files:
             entry = tarfile.TarInfo(str(file.relative_to(run.path)))
@@ -39,11 +37,17 @@ def store(run: RunDir) -> None:
                 archive.addfile(entry, content)
 
 
+def unpack(folder: Path) -> RunDir:
+    """The stored run, in `folder`."""
+    with tarfile.open(STORED) as archive:
+        archive.extractall(folder, filter="data")
+    return RunDir(folder)
+
+
 def render() -> str:
     """The stored run's report."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(STORED) as archive:
-        archive.extractall(folder, filter="data")
-        return render_report(read_report(RunDir(Path(folder))))
+    with tempfile.TemporaryDirectory() as folder:
+        return render_report(read_report(unpack(Path(folder))))
 
 
 def fingerprint() -> str:

@@ -1,12 +1,32 @@
-"""The best control: the strongest rival by a metric, and never the ceiling."""
+"""The headline of files that nobody tuned; the best control: the strongest rival by a metric, never the ceiling."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+
+import pytest
 
 from comparisons import row
-from medtune.evaluation.headline import best_control
-from medtune.records import Comparison, Control, ControlName, Score
+from medtune.evaluation.headline import best_control, headline
+from medtune.records import Comparison, Control, ControlName, Score, Verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "of_files", "of_run"),
+    [
+        ("better", "ours beats theirs by BLEU.", "Tuning helped: the tuned model beats the baseline by BLEU."),
+        (
+            "worse",
+            "ours is worse than theirs by BLEU.",
+            "Tuning hurt: the tuned model is worse than the baseline by BLEU.",
+        ),
+    ],
+)
+def test_answers_that_nobody_tuned_are_not_said_to_be_tuned(verdict: Verdict, of_files: str, of_run: str) -> None:
+    run = Comparison((row("bleu", 1.0, 2.0, verdict),), {}, {})
+    assert headline(run).startswith(of_run)
+    assert headline(replace(run, names=("theirs", "ours"))) == of_files
 
 
 def with_controls(metric: str, values: dict[ControlName, float]) -> Comparison:

@@ -67,7 +67,8 @@ def _verdict_sentence(comparison: Comparison, rows: Sequence[ComparisonRow]) -> 
     if by["better"] and by["worse"]:
         return f"Mixed: {after} is better than {before} by {listed(by['better'])}, and worse by {listed(by['worse'])}."
     if by["worse"]:
-        return f"Tuning hurt: {after} is worse than {before} by {listed(by['worse'])}."
+        worse = f"{after} is worse than {before} by {listed(by['worse'])}."
+        return f"Tuning hurt: {worse}" if _is_of_run(comparison) else worse
     if by["better"]:
         return _improved(comparison, rows, by["better"], (before, after))
     if len(by["equivalent"]) == len(rows):
@@ -98,7 +99,8 @@ def _improved(
         if control.name in _RIVALS and _by(control, "cannot tell", "equivalent")
     ]
     every = "all" if len(metrics) == len(rows) else f"{len(metrics)} of {len(rows)}"
-    helped = f"Tuning helped: {beats}" + (f" ({every} primary metrics)" if len(rows) > 1 else "")
+    helped = f"Tuning helped: {beats}" if _is_of_run(comparison) else beats
+    helped += f" ({every} primary metrics)" if len(rows) > 1 else ""
     if unclear:
         return f"{helped}, but is not shown to beat {unclear[0]}."
     has_rivals = any(control.name in _RIVALS for control in comparison.controls)
@@ -122,6 +124,10 @@ def _detectable(rows: Sequence[ComparisonRow]) -> str:
 def _limits(comparison: Comparison) -> str:
     share = comparison.lengths["tuned"].share_at_cap if "tuned" in comparison.lengths else None
     cut = f" The cap cut {share:.0%} of its answers." if share is not None and share > CUT_SHARE_WARNING else ""
-    # Two files of answers may come from anywhere; a run is one training.
-    one = " One training: another seed may score differently." if comparison.names[1] == "tuned model" else ""
+    one = " One training: another seed may score differently." if _is_of_run(comparison) else ""
     return cut + one
+
+
+def _is_of_run(comparison: Comparison) -> bool:
+    """Whether it is one training's before and after; two files of answers may come from anywhere."""
+    return comparison.names[1] == "tuned model"
