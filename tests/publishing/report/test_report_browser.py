@@ -357,11 +357,11 @@ def test_the_keyboard_reaches_everything(session: OpenSession, written: Path) ->
 def test_inside_a_notebook_its_contents_lead_to_its_own_parts(session: OpenSession, page: str, tmp_path: Path) -> None:
     notebook = tmp_path / "notebook.html"
     notebook.write_text(f'<!doctype html><iframe srcdoc="{escape(page)}" height="400"></iframe>', encoding="utf-8")
-    opened = session(viewport={"width": 1000, "height": 600}).open(notebook)
+    opened = session(viewport={"width": 1000, "height": 600}, reduced_motion="reduce").open(notebook)
     frame = opened.frames[1]
     frame.click("nav a[href='#provenance']")
     assert frame.evaluate("document.URL") == "about:srcdoc"
-    frame.wait_for_function("document.getElementById('provenance').getBoundingClientRect().top < 400")
+    assert frame.evaluate("document.getElementById('provenance').getBoundingClientRect().top") < 400
 
 
 def test_without_javascript_all_but_the_browser_of_answers_is_there(browser: Any, written: Path) -> None:
