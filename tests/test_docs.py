@@ -15,6 +15,7 @@ from medtune.cli.scores import show_ending
 from medtune.config.recipes import load_recipe, shipped_recipes
 from medtune.config.schema import Config
 from medtune.evaluation.result_files import read_comparison
+from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.runtime.interruption import INTERRUPTED_STATUS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,6 +144,7 @@ def test_readme_speaks_of_a_model_that_babbles_and_of_other_processors():
     between = " ".join(README.split("\nmake demo\n")[1].split(ASK)[0].split())
     assert "another processor rounds differently" in between
     assert "babbles by design" in between
+    assert shown(ASK)[:2] == [NO_ADVICE, DEMO_BABBLES]
 
 
 def test_the_picture_shows_the_report_of_today():
