@@ -7,15 +7,12 @@ FinishReason = Literal["stop", "length"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
 # Other answers to the same rows: without tuning, which tuning has to beat, and `tuned_retrieval`.
-ControlName = Literal[
-    "few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"
-]  # fmt: skip
+ControlName = Literal["few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"]
 SystemName = ModelName | ControlName
 # The metrics of the contract, and the forms that public write-ups use.
 MetricTable = Literal["standard", "compat"]
 # `descriptive`: no primary metric of the run, so not tested. `undefined`: a value or its test is no number.
 Verdict = Literal["better", "worse", "equivalent", "cannot tell", "too few groups", "descriptive", "undefined"]
-
 
 # The label of a token that the loss does not look at; torch's own default.
 IGNORED = -100
@@ -74,13 +71,6 @@ class Answer:
     text: str
     new_tokens: int
     finish_reason: FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerTokens:
-    """The token ids of one generated answer, its end token included where it has one."""
-
-    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +248,3 @@ class Comparison:
     leaking_rows: dict[str, int] = field(default_factory=dict)
     groups: GroupSizes | None = None
     names: tuple[str, str] = ("baseline", "tuned model")
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """What tells a file from another of its name."""
-
-    bytes: int
-    sha256: str

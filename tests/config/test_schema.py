@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from medtune.config.schema import Config, EvaluationSection, SplitSection, parse_config
+from medtune.config.schema import Config, SplitSection, parse_config
 from medtune.config.section import Section
 from medtune.errors import ConfigError, MedtuneError
 
@@ -209,21 +209,3 @@ def test_memory_limits_need_a_device_map(limits: dict[int | str, str]) -> None:
     assert parse(device_map="auto").model.max_memory == limits
     with pytest.raises(ConfigError, match=r"model: max_memory limits a device_map; set model\.device_map too"):
         parse()
-
-
-@pytest.mark.parametrize(
-    ("metrics", "primary"),
-    [
-        (["bleu", "rougeL", "perplexity"], ("perplexity", "rougeL")),
-        (["bleu", "rouge1", "rouge2", "exact_match"], ("bleu", "rouge1", "rouge2")),
-        (["exact_match"], ("exact_match",)),
-    ],
-)
-def test_a_configuration_states_its_primary_metrics(metrics: list[str], primary: tuple[str, ...]) -> None:
-    assert EvaluationSection(metrics=metrics).primary == primary  # type: ignore[arg-type]
-    # Written and read back, it is the same.
-    stated = EvaluationSection(metrics=metrics)  # type: ignore[arg-type]
-    assert EvaluationSection.model_validate(stated.model_dump(mode="json")) == stated
-    assert EvaluationSection().primary == ("perplexity", "rougeL", "bertscore_f1")
-    named = EvaluationSection(metrics=metrics, primary=[metrics[-1]])  # type: ignore[arg-type]
-    assert named.primary == (metrics[-1],)

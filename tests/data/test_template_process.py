@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import resource
 import sys
+from datetime import date
 
 import pytest
 
 from medtune.data import chat_template, template_process
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
+from medtune.model.demo_model import CHAT_TEMPLATE
+from medtune.records import QAPair
 from tiny_model import build_tokenizer
 
 MESSAGES = [{"role": "user", "content": "Why ?"}, {"role": "assistant", "content": "So <é>."}]
@@ -28,6 +31,25 @@ def test_texts_are_those_of_transformers(template: str) -> None:
     tokenizer = build_tokenizer(chat_template=template)
     expected = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
     assert chat_template._render(tokenizer, (MESSAGES, True)) == [expected]
+
+
+def test_a_date_that_is_given_is_the_day_that_a_template_prints() -> None:
+    """LLaMA 3.2's template prints the day, so that prompts of tomorrow would be others."""
+    tokenizer = build_tokenizer(chat_template="{{ strftime_now('%d %b %Y %H:%M') }}")
+    assert chat_template._render(tokenizer, (MESSAGES, True), today=date(2024, 7, 26)) == ["26 Jul 2024 00:00"]
+
+
+def test_a_renderer_has_one_date_for_rows_prompts_and_examples() -> None:
+    template = CHAT_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}{{ strftime_now('%d %b') }} ", 1)
+    assert template != CHAT_TEMPLATE
+    tokenizer = build_tokenizer(chat_template=template)
+    row = QAPair("1", "", "Why ?", "So.")
+    for today in (date(2024, 7, 26), date(2024, 7, 27)):
+        renderer = PromptRenderer(tokenizer, today=today)
+        prompt = renderer.prompt_ids("Why ?")
+        assert f"{today.day} Jul " in tokenizer.decode(prompt)
+        assert f"{today.day} Jul " in tokenizer.decode(renderer.prompt_ids("Why ?", [row]))
+        assert renderer.encode_pairs([row])[0].input_ids[: len(prompt)] == prompt
 
 
 def test_a_template_finds_the_names_that_transformers_gives_it() -> None:

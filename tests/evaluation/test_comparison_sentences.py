@@ -229,9 +229,9 @@ def test_few_groups() -> None:
     sizes = GroupSizes(groups=60, effective=9.6, largest="asthma", largest_share=0.3)
     (warning,) = warnings(of_rows(*rows, groups=sizes))
     assert warning == (
-        "Warning: 60 groups of rows count as 10 of equal size; the largest, asthma, holds 30% of the rows. The verdict "
-        "holds its level, but where differences are skewed, intervals of so few groups cover 92 to 95 % and not 95 %; "
-        "test on more topics."
+        "Warning: the rows fall into 60 groups, which count as 10 of equal size: the largest (that of row asthma) "
+        "holds 30% of the rows. The verdict holds its level, but where differences are skewed, intervals of so few "
+        "groups cover 92 to 95 % and not 95 %; test on more topics."
     )
     assert warnings(of_rows(*rows, groups=replace(sizes, effective=30.0))) == []
     few = replace(sizes, groups=6, effective=6.0)
@@ -239,7 +239,7 @@ def test_few_groups() -> None:
     assert warning == (
         "Warning: 6 independent groups of rows cannot carry a verdict on 3 primary metrics; test on at least 7 topics."
     )
-    assert "count as 6 of equal size" in warnings(of_rows(rows[0], groups=few))[0]
+    assert "Warning: the rows fall into 6 groups. The verdict" in warnings(of_rows(rows[0], groups=few))[0]
     assert warnings(of_rows(*rows)) == []  # a comparison of an earlier version
 
 

@@ -14,9 +14,10 @@ import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medtune.config.schema import EvaluationSection
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.encoder import Encoder
-from medtune.evaluation.measurement import answer_lengths, measure_rows, reference_lengths, score_rows
+from medtune.evaluation.measurement import TextSettings, answer_lengths, measure_rows, reference_lengths, score_rows
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, bertscore
 from medtune.evaluation.significance import Subsamples
 from medtune.records import Lengths, Prediction, ReferenceLengths, Score
@@ -280,3 +281,47 @@ def test_references_longer_than_the_cap(make_prediction: Callable[..., Predictio
 @pytest.mark.parametrize("rows", [0, 2])
 def test_references_that_were_not_measured(make_prediction: Callable[..., Prediction], rows: int) -> None:
     assert reference_lengths([make_prediction(), make_prediction(reference_tokens=None)][:rows], 20) is None
+
+
+# Texts as they come ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_the_answer_is_left_out_and_counted(
+    make_predictions: MakePredictions, references: list[str]
+) -> None:
+    """Perplexity is of the whole reference, and its bytes too."""
+    whole = by_metric(make_predictions(references))
+    thinking = by_metric(make_predictions([f"<think>\n\n</think>\n\n{text}<|im_end|>" for text in references]))
+    for name, rows in thinking.items():
+        assert rows.value() == whole[name].value()
+        assert rows.signature == whole[name].signature  # the baseline may have thoughts, and the tuned model none
+        assert ("not_answer" in rows.details) == rows.metric.reads_answers
+        assert "not_answer" not in whole[name].details
+    assert thinking["bleu"].details["not_answer"] == {"answers": {"reasoning": 4, "end token": 4}, "references": {}}
+
+
+def test_raw_texts_are_another_way_to_measure(make_predictions: MakePredictions, references: list[str]) -> None:
+    rows = make_predictions([f"<think>\n\n</think>\n\n{text}" for text in references])
+    raw = by_metric(rows, texts=TextSettings(answers="raw"))
+    assert raw["bleu"].value() < 90
+    assert raw["bleu"].signature.endswith(f"|{CAPS}|answers:raw")
+    assert raw["exact_match"].details == {}
+    assert raw["perplexity"].signature == by_metric(rows)["perplexity"].signature
+
+
+def test_likelihood_is_of_the_first_reference_and_all_of_it(make_prediction: Callable[..., Prediction]) -> None:
+    text = "Answer: Gout hurts."
+    row = make_prediction(reference=text, references=(text, "Pain."))
+    assert by_metric([row])["bits_per_byte"].rows[0, 1] == len(text)
+
+
+def test_settings_of_a_recipe() -> None:
+    section = EvaluationSection(bleu_tokenizer="zh", rouge_tokenizer="unicode-words", answers="raw")
+    assert TextSettings.of(section) == TextSettings("zh", "unicode-words", "raw")
+    assert TextSettings.of(EvaluationSection()) == TextSettings()
+
+
+def test_lengths_are_counted_in_words_that_the_tokenizer_finds(make_prediction: Callable[..., Prediction]) -> None:
+    rows = [make_prediction("<think></think>\u75db\u98ce", "\u75db\u98ce\u5f88\u75db")]
+    assert answer_lengths(rows).length_ratio == 0.5
+    assert answer_lengths(rows, TextSettings(bleu_tokenizer="13a")).length_ratio == 1.0

@@ -113,6 +113,33 @@ def test_gzip(tmp_path: Path) -> None:
     assert len(read_predictions(path)) == 1
 
 
+@pytest.mark.parametrize(
+    ("fields", "references"),
+    [
+        ({"references": ["Gout.", "Podagra."]}, ("Gout.", "Podagra.")),
+        ({"reference": "Ache.", "references": ["Gout.", "Podagra."]}, ("Ache.", "Gout.", "Podagra.")),
+        ({"reference": "Podagra.", "references": ["Gout.", "Podagra."]}, ("Podagra.", "Gout.")),
+        ({"references": ["Gout."]}, ()),
+        ({"reference": "Gout.", "references": []}, ()),
+        ({"reference": "Gout.", "references": None}, ()),
+    ],
+)
+def test_several_references(file: Path, fields: dict[str, Any], references: tuple[str, ...]) -> None:
+    (row,) = read_predictions(write_jsonl(file, {"id": "a", "prediction": "Flu.", **fields}))
+    assert row.references == references
+    assert row.all_references == (references or ("Gout.",))
+    assert row.reference == row.all_references[0]
+    assert read_predictions(write_jsonl(file, asdict(row))) == [row]
+
+
+def test_several_references_in_a_file_of_their_own(file: Path, tmp_path: Path) -> None:
+    rows = [{"id": 1, "prediction": "a", "references": ["what it had"]}, {"id": 2, "prediction": "b"}]
+    given = tmp_path / "references.parquet"
+    pq.write_table(pa.table({"id": [1, 2], "references": [["Gout.", "Podagra."], ["Flu."]]}), given)
+    found = read_predictions(write_jsonl(file, *rows), given)
+    assert [row.all_references for row in found] == [("Gout.", "Podagra."), ("Flu.",)]
+
+
 # What is refused ----------------------------------------------------------------------------------------------------
 
 
@@ -131,8 +158,19 @@ def test_a_missing_field(file: Path, name: str) -> None:
         ({"id": 1.5}, "row 1: id is 1.5"),
         ({"reference": " \n"}, "row 1: reference is ' \\n', and must be text that is not empty"),
         ({"reference": None}, "row 1: reference is None"),
-        ({"prediction": None}, "row 1: prediction is None"),
+        (
+            {"prediction": None},
+            "row 1: prediction is None, and must be text, which may be empty; fix ",
+        ),
         ({"prediction": ["Flu."]}, "row 1: prediction is ['Flu.']"),
+        ({"references": "Gout."}, "row 1: references is 'Gout.', and must be a list of texts"),
+        ({"references": ["Gout.", " "]}, "row 1: reference is ' ', and must be text that is not empty"),
+        ({"references": [None]}, "row 1: reference is None"),
+        ({"references": {"a": "b"}}, "row 1: references is {'a': 'b'}, and must be a list of texts"),
+        ({"reference": "\ud83d"}, "reference holds half of a surrogate pair ('\\ud83d'), which is no character"),
+        ({"prediction": "a\udc00b"}, "prediction holds half of a surrogate pair ('\\udc00'), which is no character"),
+        ({"group": "\ud83d"}, "group holds half of a surrogate pair"),
+        ({"id": "\ud83d"}, "id holds half of a surrogate pair"),
         ({"group": ["x"]}, "row 1: group is ['x'], neither text nor a whole number"),
         ({"new_tokens": "many"}, "row 1: new_tokens is 'many', not a number; fix it or leave it out"),
         ({"new_tokens": [7]}, "row 1: new_tokens is [7], not a number"),
@@ -226,6 +264,11 @@ def test_different_ids(make_prediction: MakePrediction) -> None:
 def test_different_references(make_prediction: MakePrediction) -> None:
     message = refusal_of([make_prediction(reference="Gout.")], [make_prediction(reference="Flu.")])
     assert "row 'row-0' has one reference in first.jsonl and another in second.jsonl; give both the same" in message
+
+
+def test_different_further_references(make_prediction: MakePrediction) -> None:
+    sides = [[make_prediction(reference="Gout.", references=("Gout.", other))] for other in ("Podagra.", "Flu.")]
+    assert "has one reference in first.jsonl and another in second.jsonl" in refusal_of(*sides)
 
 
 def test_different_groups_and_groups_that_one_file_lacks(make_prediction: MakePrediction) -> None:

@@ -55,6 +55,21 @@ def test_score(medtune: Medtune, tmp_path: Path) -> None:
     assert {"bleu", "compat_bleu", "rougeLsum", "compat_rougeLsum", "exact_match"} <= set(scores)
 
 
+def test_score_takes_the_file_by_itself(medtune: Medtune) -> None:
+    by_option = medtune("score", "--predictions", "after.jsonl", "--metric", "bleu")
+    assert medtune("score", "after.jsonl", "--metric", "bleu") == by_option
+
+
+def test_score_tells_what_its_texts_are(medtune: Medtune, tmp_path: Path) -> None:
+    row = {"id": 1, "references": ["\u75db\u98ce", "\u75db"], "prediction": "<think></think>\u75db"}
+    write(tmp_path / "zh.jsonl", row)
+    result = medtune("score", "zh.jsonl", "--metric", "bleu")
+    assert (result.status, result.err) == (0, "")
+    assert "bleu: nrefs:2|case:mixed|eff:no|tok:zh|" in result.out
+    assert "Warning: do not go by compat_bleu: 100% of the letters" in result.out
+    assert "Warning: text that is not the answer was left out before scoring: reasoning in 1 answer." in result.out
+
+
 def test_score_with_references_of_their_own(medtune: Medtune) -> None:
     whole = medtune("score", "--predictions", "after.jsonl", "--metric", "bleu")
     joined = medtune("score", "--predictions", "after-bare.jsonl", "--references", "before.jsonl", "--metric", "bleu")
@@ -100,6 +115,8 @@ BAD_INPUT = [
     (["compare", "folder", "before.jsonl"], "folder and before.jsonl: a run and a file of predictions do not compare"),
     (["compare", "folder", "folder"], "folder: not a medtune run (no config.yaml)"),
     (["compare", "folder"], "folder: not a medtune run (no config.yaml)"),
+    (["score"], "medtune score: a file of predictions is missing; give one: medtune score FILE"),
+    (["score", "before.jsonl", "--predictions", "after.jsonl"], "two files of predictions are given; give one"),
     (["compare", "x" * 300], "not a medtune run"),
 ]
 

@@ -42,6 +42,8 @@ FIELDS: list[tuple[str, str, str]] = [
       for name in ("question", "answer", "qtype", "id", "document_id", "focus", "source", "split")],
     ("data.system_prompt", "1", f"{TEXT}, got 1"),
     ("data.system_prompt", '"a \\ud800"', f"{HALF_A_PAIR}, got 'a \\ud800'"),
+    ("data.prompt_date", "soon", "input should be a valid date or datetime, input is too short, got 'soon'"),
+    ("data.prompt_date", "true", "input should be a valid date, got True"),
     ("data.test_source", "1", f"{TEXT}, got 1"),
     ("data.train_limit", "0", f"{AT_LEAST_1}, got 0"),
     ("data.split", "random", f"{SECTION}, got 'random'"),
@@ -107,6 +109,10 @@ FIELDS: list[tuple[str, str, str]] = [
     ("evaluation.retrieved", "0", f"{AT_LEAST_1}, got 0"),
     ("evaluation.retrieved", "9", "input should be less than or equal to 8, got 9"),
     ("evaluation.resamples", "100001", "input should be less than or equal to 100000, got 100001"),
+    ("evaluation.bleu_tokenizer", "spm",
+     "must be 'auto', '13a', 'zh', 'intl', 'char', 'ja-mecab' or 'ko-mecab', got 'spm'"),
+    ("evaluation.rouge_tokenizer", "13a", "must be 'auto', 'a-z0-9' or 'unicode-words', got '13a'"),
+    ("evaluation.answers", "stripped", "must be 'separated' or 'raw', got 'stripped'"),
     ("evaluation.bertscore_model", "''", f"{NO_TEXT}, got ''"),
 ]  # fmt: skip
 # What several keys make together, and what a list or a section holds; then all lines.

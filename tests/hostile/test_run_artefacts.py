@@ -146,8 +146,8 @@ COMPARISON = [
     _file("a comparison nested 100,000 deep", "comparison.json", DEEP, f"damaged, {NOT_JSON}; {RESTORE}", COMPARE),
     refused("a verdict of no kind",
             inputs.edit_json("run/comparison.json", lambda rows: rows[0].update(verdict="best")), COMPARE,
-            f"{BESIDE} (rows.0.verdict: input should be 'better', 'worse', 'not distinguishable' or 'undefined'); "
-            + REPEAT),
+            f"{BESIDE} (rows.0.verdict: input should be 'better', 'worse', 'equivalent', 'cannot tell', "
+            "'too few groups', 'descriptive' or 'undefined'); " + REPEAT),
     refused("a difference in words",
             inputs.edit_json("run/comparison.json", lambda rows: rows[0].update(difference="big")), COMPARE,
             f"{BESIDE} (rows.0.difference: input should be a valid number, unable to parse string as a number); "

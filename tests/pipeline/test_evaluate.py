@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from medtune.config.recipes import load_recipe
+from medtune.data.prompts import PromptRenderer
 from medtune.errors import RunDirError
 from medtune.inference import fused_model, generation, predictions, scoring
+from medtune.model.loaded import renderer_of
+from medtune.model.packing import prompts_checksum
 from medtune.pipeline import evaluate
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.evaluate import load_run_model
@@ -363,6 +366,53 @@ def test_another_base_of_the_same_name_is_told_by_every_later_stage(uninterrupte
     # Versions that recorded nothing of it go on.
     run_dir.provenance_file.write_text(run_dir.provenance_file.read_text().replace("base_identity", "older"))
     load_run_model(RunDir(run_dir.path), {}, for_training=False)
+
+
+def test_both_models_see_the_same_prompts(uninterrupted, tmp_path, monkeypatch):
+    """A template that prints the date has that of the run's start, whenever a stage runs."""
+    records = uninterrupted.stage_records
+    checksum = records["baseline"]["prompts_sha256"]
+    assert records["controls"]["prompts_sha256"] == checksum
+    prompts = uninterrupted_prompts(uninterrupted)
+    assert checksum == prompts_checksum(prompts)
+    run_dir = RunDir(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    monkeypatch.setattr(PromptRenderer, "prompts", lambda self, questions: [[*ids, 1] for ids in prompts])
+    expected = (
+        f"{run_dir.path}: the prompts of the test rows are not those of the controls stage: the tokenizer or chat "
+        f"template of {run_dir.config.model.base} has changed, or the template prints a date or anything else that "
+        "changes; restore its files, or start a new run in another --run-dir"
+    )
+    with pytest.raises(RunDirError, match="not those of the baseline stage"):
+        perform("controls", run_dir, again=True)
+    with pytest.raises(RunDirError) as error:
+        perform("baseline", run_dir, again=True)
+    assert str(error.value) == expected
+    # Versions that recorded none go on.
+    provenance = run_dir.provenance_file.read_text()
+    run_dir.provenance_file.write_text(provenance.replace("prompts_sha256", "older"))
+    perform("baseline", RunDir(run_dir.path), again=True)
+
+
+def uninterrupted_prompts(run_dir: RunDir) -> list[list[int]]:
+    renderer = renderer_of(run_dir.pinned_config)
+    return [renderer.prompt_ids(row.question) for row in run_dir.read_split("test")]
+
+
+def test_text_that_is_no_answer_is_counted_and_told(run_dir, monkeypatch, capfd):
+    answer = generation._answer
+
+    def thinking(*arguments):
+        found = answer(*arguments)
+        return replace(found, text=f"<think>\n\n</think>\n\n{found.text}")
+
+    monkeypatch.setattr(generation, "_answer", thinking)
+    perform("baseline", run_dir)
+    assert run_dir.stage_records["baseline"]["not_answer"] == {
+        "baseline": {"answers": {"reasoning": ROWS}, "references": {}}
+    }
+    told = f"text that is not the answer was left out before scoring: reasoning in {ROWS} answers of baseline."
+    assert told in capfd.readouterr().err
+    assert all("<think>" in row.prediction for row in run_dir.read_predictions("baseline"))
 
 
 def test_a_file_left_behind_by_a_complete_stage_is_taken_away(uninterrupted):

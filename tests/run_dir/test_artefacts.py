@@ -80,6 +80,14 @@ def test_predictions_come_back_as_they_were_written(text: str, tmp_path_factory:
     assert run.predictions_file("tuned").read_bytes().count(b"\n") == 2
 
 
+def test_several_references_come_back_and_one_takes_no_field_more(run: RunDir) -> None:
+    several = replace(prediction("b", "x"), reference="r", references=("r", "s"))
+    run.write_predictions("tuned", [prediction("a", "x"), several])
+    assert run.read_predictions("tuned")[1] == several
+    lines = run.predictions_file("tuned").read_text(encoding="utf-8").splitlines()
+    assert ["references" in json.loads(line) for line in lines] == [False, True]
+
+
 def test_predictions_are_readable_utf8(run: RunDir) -> None:
     run.write_predictions("baseline", [prediction("a", "naïve")])
     assert '"prediction": "naïve"' in run.predictions_file("baseline").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable
+from datetime import date, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,20 @@ def test_the_environment_names_versions_and_hardware() -> None:
 def test_a_package_that_is_missing_is_recorded_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "LIBRARIES", ("medtune-has-no-such-package",))
     assert environment()["versions"]["medtune-has-no-such-package"] == "not installed"
+
+
+def test_the_date_in_prompts_is_that_of_the_runs_start(run: RunDir) -> None:
+    run.update_provenance(prompt_date=None)  # as an older version left it
+    assert run.pinned_config.data.prompt_date is None
+    run.record_start(**environment())
+    assert run.pinned_config.data.prompt_date == date.fromisoformat(run.provenance["prompt_date"])
+    assert date.today() - run.pinned_config.data.prompt_date <= timedelta(days=1)
+    run.update_provenance(prompt_date="2024-07-26")
+    run.record_start(**environment())
+    assert run.pinned_config.data.prompt_date == date(2024, 7, 26)
+    run.update_provenance(prompt_date="soon")
+    with pytest.raises(RunDirError, match=r"provenance\.json: damaged, prompt_date: "):
+        _ = run.pinned_config
 
 
 def test_a_record_is_read_and_written_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

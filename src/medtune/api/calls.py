@@ -167,11 +167,13 @@ def doctor(
 
 
 @spelled_as_calls()
-def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrides = ()) -> Plan:
+def plan(
+    recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrides = (), run_dir: StrPath | None = None
+) -> Plan:
     """Memory, plan and time of a recipe on a GPU that need not be here; times are estimates, and no weights are read.
 
     `gpu` is a name such as "t4" or a number of GiB as text; without it the GPU that is here, or else several side by
-    side. Raises MedtuneError.
+    side. The baseline of a run at `run_dir` tells what the test set can show. Raises MedtuneError.
 
     >>> plan = medtune.plan("demo", "t4")
     >>> plan.forecasts["t4"].step.plan.peak_bytes > 0
@@ -180,8 +182,10 @@ def plan(recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrid
     config = override(recipe, overrides) if isinstance(recipe, Config) else load_recipe(recipe, overrides)
     with working():
         from medtune.pipeline.plan import forecasts
+        from medtune.pipeline.plan_power import expected_power
 
-        return Plan(*forecasts(config, gpu))
+        found, rows = forecasts(config, gpu)
+        return Plan(found, rows, expected_power(config, rows, None if run_dir is None else Path(run_dir)))
 
 
 @spelled_as_calls()

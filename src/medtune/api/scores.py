@@ -70,7 +70,7 @@ def compare(
     are_runs = [_is_run(given) for given in (target, other) if given is not None]
     if other is not None and not any(are_runs):
         with working(progress):
-            return _compare_rows(target, other, metrics, bertscore_model, resamples, names)  # type: ignore[arg-type]
+            return _compare_rows(target, other, metrics, bertscore_model, resamples, names)
     if other is not None and not all(are_runs):
         fix = "give two of a kind; run.predictions() are a run's answers"
         raise ConfigError("compare", "a run and predictions do not compare", fix)

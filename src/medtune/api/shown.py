@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from medtune.pipeline.plan import Forecast, RowSizes
+    from medtune.pipeline.plan_power import Power
 
 _WIDTH = 100
 _PAGE = '<pre style="white-space: pre-wrap; line-height: 1.3">{code}</pre>'
@@ -107,12 +108,16 @@ class Findings(Shown, tuple[Finding, ...]):
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
-    """What a recipe would take: a forecast for each GPU, or the reason why training would not fit there."""
+    """What a recipe would take: a forecast for each GPU, or the reason why training would not fit there.
+
+    `power` is what its test set can show, None where nothing is known of the test rows.
+    """
 
     forecasts: dict[str, Forecast | str]
     rows: RowSizes
+    power: Power | None = None
 
     def _print(self, console: Console) -> None:
         from medtune.pipeline.plan_tables import print_plan
 
-        print_plan(self.forecasts, self.rows, console)
+        print_plan(self.forecasts, self.rows, console, self.power)

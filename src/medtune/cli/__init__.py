@@ -32,7 +32,8 @@ app = typer.Typer(
     name="medtune",
     help="""Fine-tune a chat model for medical question answering with QLoRA, and prove what that changed.
 
-    Begin with `medtune run demo`: a tiny model, minutes on any CPU. `medtune COMMAND --help` tells more.""",
+    Begin with `medtune run demo`: a tiny model, minutes on any CPU. `medtune COMMAND --help` tells more, and
+    `medtune --install-completion` lets your shell complete commands and recipes.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},  # of every command

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Overrides, Recipe, RunDirOption, complete_recipe
+from medtune.cli.options import Overrides, Recipe, RunDirOption, complete_recipe, folder_option
 from medtune.runtime.process import prepare_process
 
 
@@ -51,11 +52,18 @@ def plan(
             "of these side by side.",
         ),
     ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--run-dir", help="A run whose baseline tells what the test set can show.", callback=folder_option
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Predict memory and time of a recipe on a GPU.
+    """Predict memory and time of a recipe on a GPU, and the smallest difference that its test set can show.
 
-    The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows.
+    The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows. For
+    the shipped recipes both come with the package, so that nothing is downloaded.
     """
     from medtune.config.recipes import load_recipe
     from medtune.runtime.gpus import described_gpu
@@ -67,6 +75,8 @@ def plan(
     from rich.console import Console
 
     from medtune.pipeline.plan import forecasts
+    from medtune.pipeline.plan_power import expected_power
     from medtune.pipeline.plan_tables import print_plan
 
-    print_plan(*forecasts(config, gpu), Console())
+    found, rows = forecasts(config, gpu)
+    print_plan(found, rows, Console(), expected_power(config, rows, run_dir))

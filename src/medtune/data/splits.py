@@ -121,8 +121,8 @@ def split_grouped(pairs: Sequence[QAPair], *, validation: float, test: float, se
 def _largest_for_test(groups: Mapping[str, Sequence[QAPair]], room: float) -> float:
     """The largest group, in rows, that a test set of `room` rows may take.
 
-    Of groups of at most a thirtieth of it, there are at least `ENOUGH_GROUPS` effective ones in it; twice as many and
-    so on where those could not fill it twice.
+    If none has more than a thirtieth of the rows, they count as at least `ENOUGH_GROUPS` groups of equal size. Where
+    groups that small could not fill it twice, the limit doubles until they can.
     """
     largest = max(1.0, room / ENOUGH_GROUPS)
     sizes = [len(rows) for rows in groups.values()]

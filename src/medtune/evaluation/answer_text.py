@@ -67,7 +67,8 @@ def _shorter(text: str, question: str) -> Iterator[tuple[Kind, str]]:
 
 def _without_prompt(text: str, question: str) -> str:
     """A chat from its beginning to the assistant's turn, or the question at the start of the answer."""
-    if _CHAT.match(text) and not _ASSISTANT_TURN.match(_LEADING.sub("", text, count=1)):
+    leading = _LEADING.match(text)
+    if _CHAT.match(text) and not _ASSISTANT_TURN.match(text, leading.end() if leading else 0):
         turn = _ASSISTANT_TURN.search(text, max(0, text.find(question)))
         return text[turn.end() :] if turn else text
     if not question or question not in text:

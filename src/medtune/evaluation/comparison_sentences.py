@@ -201,11 +201,16 @@ def _group_warnings(comparison: Comparison) -> list[str]:
         ]
     if groups.effective >= FEW_GROUPS:
         return []
-    largest = f"; the largest, {groups.largest}, holds {groups.largest_share:.0%} of the rows" if groups.largest else ""
+    counted = f"the rows fall into {format_count(groups.groups, 'group')}"
+    if groups.effective < 0.9 * groups.groups:
+        whose = f" (that of row {groups.largest})" if groups.largest else ""
+        counted += (
+            f", which count as {groups.effective:.0f} of equal size: the largest{whose} holds "
+            f"{groups.largest_share:.0%} of the rows"
+        )
     return [
-        f"Warning: {format_count(groups.groups, 'group')} of rows count as {groups.effective:.0f} of equal size"
-        f"{largest}. The verdict holds its level, but where differences are skewed, intervals of so few groups cover "
-        "92 to 95 % and not 95 %; test on more topics."
+        f"Warning: {counted}. The verdict holds its level, but where differences are skewed, intervals of so few "
+        "groups cover 92 to 95 % and not 95 %; test on more topics."
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from medtune.evaluation.comparison import MOST_PRIMARY, primary_metrics
 from medtune.evaluation.comparison_sentences import reading_of
-from medtune.evaluation.control_answers import CEILING
+from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import format_count, format_value, metric_label
 from medtune.evaluation.headline import headline
 from medtune.evaluation.metrics import metric_named
@@ -38,12 +38,12 @@ def warning_count(comparison: Comparison) -> str:
 def best_control(comparison: Comparison) -> Control | None:
     """The control that leads by most primary metrics, the ceiling apart; None where none was measured by any.
 
-    By the controls' own values. Of several that lead by as many, the first.
+    By the controls' own values; the first where several lead by as many.
     """
-    rivals = [control for control in comparison.controls if control.name != CEILING]
+    rivals = [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
     leads = dict.fromkeys((control.name for control in rivals), 0)
     for metric in (row.metric for row in comparison.rows if row.is_primary):
-        values = {control.name: found[metric] for control in rivals if metric in (found := _values(control))}
+        values = {control.name: own[metric] for control in rivals if metric in (own := _values(control))}
         if values:
             best = (min if metric_named(metric).lower_is_better else max)(values.values())
             leads[next(name for name, value in values.items() if value == best)] += 1

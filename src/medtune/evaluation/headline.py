@@ -67,8 +67,8 @@ def _verdict_sentence(comparison: Comparison, rows: Sequence[ComparisonRow]) -> 
     if by["better"] and by["worse"]:
         return f"Mixed: {after} is better than {before} by {listed(by['better'])}, and worse by {listed(by['worse'])}."
     if by["worse"]:
-        worse = f"{after} is worse than {before} by {listed(by['worse'])}."
-        return f"Tuning hurt: {worse}" if _is_of_run(comparison) else worse
+        is_worse = f"{after} is worse than {before} by {listed(by['worse'])}."
+        return f"Tuning hurt: {is_worse}" if _is_run(comparison) else _capital(is_worse)
     if by["better"]:
         return _improved(comparison, rows, by["better"], (before, after))
     if len(by["equivalent"]) == len(rows):
@@ -87,10 +87,14 @@ def _improved(
     comparison: Comparison, rows: Sequence[ComparisonRow], metrics: Sequence[str], names: tuple[str, str]
 ) -> str:
     before, after = names
+    every = "all" if len(metrics) == len(rows) else f"{len(metrics)} of {len(rows)}"
+    beats = f"{after} beats {before} by {listed(metrics)}"
+    counted = f" ({every} primary metrics)" if len(rows) > 1 else ""
+    if not _is_run(comparison):
+        return f"{_capital(beats)}{counted}."
     ahead = rivals_ahead(comparison)
     if style := next((_RIVALS[name] for name in _STYLE if name in ahead), None):
         return f"It learned the style, not the content: it beats {before}, but {style} scores higher."
-    beats = f"{after} beats {before} by {listed(metrics)}"
     if rival := next((_RIVALS[name] for name in _NO_USE if name in ahead), None):
         return f"Tuning helped, but less than a simpler way: {beats}, but {rival} scores higher."
     unclear = [
@@ -98,13 +102,20 @@ def _improved(
         for control in comparison.controls
         if control.name in _RIVALS and _by(control, "cannot tell", "equivalent")
     ]
-    every = "all" if len(metrics) == len(rows) else f"{len(metrics)} of {len(rows)}"
-    helped = f"Tuning helped: {beats}" if _is_of_run(comparison) else beats
-    helped += f" ({every} primary metrics)" if len(rows) > 1 else ""
+    helped = f"Tuning helped: {beats}{counted}"
     if unclear:
         return f"{helped}, but is not shown to beat {unclear[0]}."
     has_rivals = any(control.name in _RIVALS for control in comparison.controls)
     return f"{helped}" + (", and beats every rival." if has_rivals else ".")
+
+
+def _is_run(comparison: Comparison) -> bool:
+    """Whether a model and its tuning are compared; files and two runs may hold answers from anywhere."""
+    return comparison.names[1] == "tuned model"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _by(control: Control, *verdicts: Verdict) -> list[ComparisonRow]:
@@ -124,10 +135,5 @@ def _detectable(rows: Sequence[ComparisonRow]) -> str:
 def _limits(comparison: Comparison) -> str:
     share = comparison.lengths["tuned"].share_at_cap if "tuned" in comparison.lengths else None
     cut = f" The cap cut {share:.0%} of its answers." if share is not None and share > CUT_SHARE_WARNING else ""
-    one = " One training: another seed may score differently." if _is_of_run(comparison) else ""
+    one = " One training: another seed may score differently." if _is_run(comparison) else ""
     return cut + one
-
-
-def _is_of_run(comparison: Comparison) -> bool:
-    """Whether it is one training's before and after; two files of answers may come from anywhere."""
-    return comparison.names[1] == "tuned model"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import Literal
 
-from medtune.config.schema import EvaluationSection
+from medtune.config.evaluation import EvaluationSection
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.answer_text import Separated, separate_rows
 from medtune.evaluation.encoder import Encoder

@@ -22,7 +22,7 @@ class NearestQuestions:
     def ranked(self, row: QAPair) -> Iterator[QAPair]:
         """Training rows of the type of `row`, or of any where there is none, from the nearest to the farthest.
 
-        Of several as near, the order depends on their ids alone. Raises DataError where no question has a word.
+        The ids alone decide the order of those as near. Raises DataError where no question has a word.
         """
         kind = row.qtype if row.qtype in self._by_type else ""
         similarity = (self._vectors[kind] @ self._vectorizer.transform([row.question]).T).toarray().ravel()

@@ -84,7 +84,7 @@ class Subsamples:
 
         None where the groups are too few for that confidence, or where a value is no finite number.
         """
-        # Of the 1 + s ways to flip signs as many may lie beyond an end as the error allows; no flip is one of them.
+        # As many of the 1 + s ways to flip signs may lie beyond an end as the error allows; no flip is one of them.
         beyond = math.floor((1 - confidence) * (1 + self.splits) + _TOLERANCE)
         if beyond < 1 or not np.isfinite(values).all():
             return None

@@ -10,8 +10,8 @@ from medtune.errors import ModelError
 from medtune.inference.batch_size import answer_sizes, batch_that_fits
 from medtune.inference.decoders.greedy import Decoder, DynamicDecoder, Greedy
 from medtune.inference.decoders.static import StaticDecoder, static_cache_obstacle
-from medtune.records import Answer, AnswerTokens
-from medtune.run_dir.partial_results import BatchWork, Result
+from medtune.records import Answer
+from medtune.run_dir.partial_results import AnswerTokens, BatchWork, Result
 from medtune.runtime.hardware import free_bytes, input_device, release_memory
 from medtune.runtime.progress import say
 

@@ -20,9 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from medtune.errors import ModelError, first_line
-from medtune.records import FileRecord
 from medtune.runtime.terminal import one_line
-from medtune.storage.reading import DamagedError, check_type, read_mapping
+from medtune.storage.reading import DamagedError, FileRecord, check_type, read_mapping
 
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
 _DTYPES: dict[str, torch.dtype] = {

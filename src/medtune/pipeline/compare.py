@@ -149,15 +149,16 @@ def compare_runs(first: RunDir, second: RunDir) -> Comparison:
         run.require("tuned")
     before, after = first.read_predictions("tuned"), second.read_predictions("tuned")
     require_same_rows(before, after, names)
-    measured = [read_measured(run, "tuned") for run in (first, second)]
+    of_first, of_second = read_measured(first, "tuned"), read_measured(second, "tuned")
     if any(one.reference_tokens != other.reference_tokens for one, other in zip(before, after, strict=True)):
         # Perplexities of different tokenizers never compare; bits per byte do.
-        measured = [[rows for rows in system if not rows.metric.counts_tokens] for system in measured]
+        of_first = [rows for rows in of_first if not rows.metric.counts_tokens]
+        of_second = [rows for rows in of_second if not rows.metric.counts_tokens]
     config = second.config
     groups = [row.group or other.group for row, other in zip(before, after, strict=True)]
     subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
     rows = compare_measured(
-        *measured, subsamples, names, primary=config.evaluation.primary, margins=config.evaluation.margins
+        of_first, of_second, subsamples, names, primary=config.evaluation.primary, margins=config.evaluation.margins
     )
     compared = {row.metric for row in rows}
     scores: dict[ModelName, dict[str, Score]] = {

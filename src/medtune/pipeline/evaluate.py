@@ -23,7 +23,7 @@ from medtune.model.loaded import LoadedModel, load_model, renderer_of
 from medtune.model.packing import prompts_checksum
 from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
-from medtune.run_dir.layout import controls_of
+from medtune.run_dir.layout import StageName, controls_of
 from medtune.run_dir.partial_results import PartialResults
 from medtune.runtime.distributed import is_main
 from medtune.runtime.hardware import Choice, choose_device, release_memory
@@ -108,15 +108,17 @@ def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
     return [pair for pair in test if pair.id in chosen]
 
 
-def _require_same_prompts(run_dir: RunDir, record: dict[str, Any], renderer: PromptRenderer) -> None:
+def _require_same_prompts(run_dir: RunDir, stage: StageName, record: dict[str, Any], renderer: PromptRenderer) -> None:
     """Record a checksum of the prompts of the test rows. Raises RunDirError if another stage had other prompts."""
     checksum = prompts_checksum(renderer.prompts([pair.question for pair in _rows_to_test(run_dir)]))
     record["prompts_sha256"] = checksum
-    for stage, other in run_dir.stage_records.items():
-        if other.get("prompts_sha256", checksum) != checksum and run_dir.is_complete(stage):  # type: ignore[arg-type]
+    stages: tuple[StageName, ...] = ("baseline", "controls", "tuned")
+    for other in stages:
+        known = run_dir.stage_records.get(other, {}).get("prompts_sha256", checksum)
+        if other != stage and known != checksum and run_dir.is_complete(other):
             raise RunDirError(
                 run_dir.path,
-                f"the prompts of the test rows are not those of the {stage} stage: the tokenizer or chat template of "
+                f"the prompts of the test rows are not those of the {other} stage: the tokenizer or chat template of "
                 f"{run_dir.config.model.base} has changed, or the template prints a date or anything else that changes",
                 ("restore its files, or start a new run in another ", Option("run_dir")),
             )
@@ -127,7 +129,7 @@ def _answer(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[
 
     config, test = run_dir.config, _rows_to_test(run_dir)
     loaded, origin = load_run_model(run_dir, record, for_training=False), {}
-    _require_same_prompts(run_dir, record, loaded.renderer)
+    _require_same_prompts(run_dir, which, record, loaded.renderer)
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
@@ -168,7 +170,7 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     systems: _Systems = {}
     if written := [name for name in names if name in control_answers.WRITTEN]:
         loaded = load_run_model(run_dir, record, for_training=False)
-        _require_same_prompts(run_dir, record, loaded.renderer)
+        _require_same_prompts(run_dir, "controls", record, loaded.renderer)
         systems |= _after_examples(run_dir, loaded, record, written, nearest)
         del loaded
         release_memory()

@@ -16,13 +16,12 @@ from medtune.model.merging.planning import plan_merge
 from medtune.model.merging.record import MergeRecord
 from medtune.model.merging.weights import write_merge
 from medtune.model.tensor_files import stored_tensors
-from medtune.records import FileRecord
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import stage_named
 from medtune.runtime.hardware import PeakMemory, release_memory
 from medtune.runtime.progress import progress_bar, say
 from medtune.storage.disk_errors import writing
-from medtune.storage.reading import describe_file
+from medtune.storage.reading import FileRecord, describe_file
 from medtune.storage.writing import clear_abandoned, replacing_folder, require_room
 from medtune.training.checkpoints.sealing import last_checkpoint
 

@@ -1,17 +1,22 @@
 """`medtune plan`: what a recipe would take on a GPU that need not be here, from config.json and without weights."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medtune.config.schema import Config
+from medtune.data import medquad_lengths as medquad
 from medtune.data.preparation import prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.sources import DEMO_SOURCE
+from medtune.data.splits import sample_rows
 from medtune.data.training_rows import encode_for_training
 from medtune.errors import MedtuneError, ModelError
 from medtune.evaluation.control_answers import WRITTEN
+from medtune.evaluation.power import sampled_groups
+from medtune.evaluation.significance import group_sizes
 from medtune.inference.batch_size import AnswersForecast, forecast_answers, seconds_to_answer
+from medtune.model.known import known_model
 from medtune.model.loaded import renderer_of
 from medtune.model.loading import resolve_base
 from medtune.model.quantization import check_quantization
@@ -30,8 +35,9 @@ ASSUMED_PROMPT = 256
 class RowSizes:
     """What a plan needs to know of the rows, in tokens, and where that is from.
 
-    `tokens` are those of the whole training; that and `questions` are None where the rows were not read. Besides, the
-    questions are answered so many times `after_examples`, as the controls that a model writes.
+    `tokens` are those of the whole training, `questions` the test rows that are answered, and `groups` what these count
+    as in groups of equal size; None where nothing is known of the rows. Besides, the questions are answered so many
+    times `after_examples`, as the controls that a model writes.
     """
 
     largest_step: int
@@ -41,6 +47,7 @@ class RowSizes:
     tokens: int | None = None
     questions: int | None = None
     after_examples: int = 0
+    groups: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +70,17 @@ def forecasts(config: Config, gpu: str | None) -> tuple[dict[str, Forecast | str
     """
     chosen = gpus.described_gpu(gpu) if gpu is not None else gpus.this_gpu()
     path, rows = base_folder(config), row_sizes(config)
+    if known_model(config.model):
+        rows = replace(rows, origin=f"{rows.origin}; sizes of {config.model.base} as they come with the package")
     if chosen is not None:
         return {gpu or chosen.name: forecast(config, path, chosen, rows)}, rows
     return {name: forecast_or_reason(config, path, one, rows) for name, one in gpus.GPUS.items()}, rows
 
 
 def base_folder(config: Config) -> Path:
-    """The folder of the recipe's model, with config.json at least. Raises ModelError."""
+    """A folder with config.json of the recipe's model: the package's own where it has one. Raises ModelError."""
+    if known := known_model(config.model):
+        return known.folder
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     check_quantization(path, config.model)
     return path
@@ -90,13 +101,19 @@ def row_sizes(config: Config) -> RowSizes:
 def assumed_sizes(config: Config) -> RowSizes:
     """Bounds from the recipe alone, whether its rows are here or not."""
     training = config.training
-    return RowSizes(
+    bounds = RowSizes(
         largest_step=training.max_length * training.effective_batch_rows,
         longest_row=training.max_length,
         longest_prompt=ASSUMED_PROMPT,
         origin=f"rows not read: every row taken to be of {training.max_length:,} tokens, which is an upper bound, and "
         f"prompts of {ASSUMED_PROMPT}",
     )
+    if config.data.source != medquad.SOURCE or config.data.test_source is not None:
+        return bounds
+    tokens, questions = medquad.training_tokens(config), medquad.tested(config)
+    about = f"time by MedQuAD's lengths as they come with the package, about {tokens / 1e6:.1f} million tokens"
+    groups = sampled_groups(medquad.TEST_GROUPS, medquad.TEST_ROWS, questions)
+    return replace(bounds, origin=f"{bounds.origin}; {about}", tokens=tokens, questions=questions, groups=groups)
 
 
 def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
@@ -106,14 +123,16 @@ def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes
     training = config.training
     rows = encode_for_training(renderer, split.train, max_length=training.max_length, overlong=training.overlong).rows
     lengths = [len(row.input_ids) for row in rows]
+    tested = sample_rows(split.test, config.evaluation.max_examples, config.seed)
     return RowSizes(
         largest_step=largest_step(lengths, training, config.seed),
         longest_row=max(lengths),
         longest_prompt=max(len(renderer.prompt_ids(pair.question)) for pair in split.test),
         origin=f"from {len(rows):,} training rows of {config.data.source}",
         tokens=sum(lengths[i] for step in steps_of(len(rows), training, config.seed) for i in step),
-        questions=min(len(split.test), config.evaluation.max_examples or len(split.test)),
+        questions=len(tested),
         after_examples=len(WRITTEN.intersection(config.evaluation.controls)),
+        groups=group_sizes([pair.group for pair in tested]).effective,
     )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from medtune.errors import Option
 from medtune.model.quantization import DEQUANTIZED
 from medtune.pipeline.plan import Forecast, RowSizes
+from medtune.pipeline.plan_power import Power
 from medtune.runtime.terminal import print_text
 from medtune.training.plan.forecast import REACHED_BY_STEPS
 from medtune.training.plan.peaks import GIB
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 EXAMPLE_TOKENS, EXAMPLE = 4_078_356, "4.08 million tokens, such as an epoch of MedQuAD"
 
 
-def print_plan(forecasts: Mapping[str, Forecast | str], rows: RowSizes, console: Console) -> None:
-    """One GPU in detail, or a line for each of several."""
+def print_plan(
+    forecasts: Mapping[str, Forecast | str], rows: RowSizes, console: Console, power: Power | None = None
+) -> None:
+    """One GPU in detail, or a line for each of several; then what the test set can show."""
     match list(forecasts.values()):
         case [Forecast() as only]:
             _print_forecast(only, rows, console)
         case _:
             _print_comparison(forecasts, rows, console)
+    if power is not None:
+        print_text(power.sentence, console)
 
 
 def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:

@@ -82,7 +82,7 @@ def compute_dtype(recorded: _Recorded) -> str:
 
 
 def primary_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
-    """Of each metric on which the verdict rests: its name, baseline, tuned, the best control, and the verdict."""
+    """Name, baseline, tuned, best control and verdict of each metric on which the verdict rests."""
     rows: list[tuple[str, str, str, str, str]] = []
     for row in comparison.rows:
         if row.table == "standard" and row.is_primary:

@@ -49,8 +49,11 @@ class RunArtefacts(RunFiles):
         self._write_lines(self.dropped_file, rows)
 
     def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
-        """Write one JSON line a row."""
-        self._write_lines(self.predictions_file(system), map(asdict, predictions))
+        """Write one JSON line a row; `references` where a row has several."""
+        rows = (
+            {name: value for name, value in asdict(row).items() if name != "references" or value} for row in predictions
+        )
+        self._write_lines(self.predictions_file(system), rows)
 
     def read_predictions(self, system: SystemName) -> list[Prediction]:
         """Rows of `predictions.jsonl`. The error names the line too."""

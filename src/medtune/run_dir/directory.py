@@ -14,13 +14,13 @@ from medtune.config.recipes import changed_keys, continued, read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text
-from medtune.records import FileRecord, QAPair, Score, SplitName, SystemName
+from medtune.records import QAPair, Score, SplitName, SystemName
 from medtune.run_dir.artefacts import RunArtefacts
 from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
 from medtune.run_dir.provenance import add_record, changed_texts, check_records, find_damage, is_cut_off
 from medtune.runtime.progress import say
-from medtune.storage.reading import check_type, describe_file
+from medtune.storage.reading import FileRecord, check_type, describe_file
 from medtune.storage.writing import clear_leftovers, is_leftover
 
 _T = TypeVar("_T")
@@ -88,10 +88,8 @@ class RunDir(RunArtefacts):
         """Whether there is nothing here, or only what a run wrote that failed before its first artefact."""
         files = list(self.path.iterdir()) if os.path.isdir(self.path) else []
         names = {file.name for file in files if not is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
-        if not names:
-            return True
         # The provenance tells a failed run's config.yaml from a user's own file of that name.
-        return names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages")
+        return not names or (names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages"))
 
     @classmethod
     def open(cls, path: Path) -> RunDir:

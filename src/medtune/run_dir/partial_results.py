@@ -10,17 +10,25 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple, dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from medtune.errors import RunDirError
-from medtune.records import Answer, AnswerLoss, AnswerTokens
+from medtune.records import Answer, AnswerLoss
 from medtune.runtime.progress import say
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json
 from medtune.storage.writing import replacing_file
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTokens:
+    """The token ids of one generated answer, its end token included where it has one."""
+
+    ids: tuple[int, ...]
+
 
 Result = TypeVar("Result", Answer, AnswerLoss, AnswerTokens)
 # A line is in the operating system's hands at once, where the end of this process cannot harm it; for the end of the

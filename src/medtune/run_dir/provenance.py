@@ -9,10 +9,9 @@ from typing import Any
 from medtune.config.recipes import read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.errors import ConfigError
-from medtune.records import FileRecord
 from medtune.run_dir.layout import StageName, made_from
 from medtune.runtime.hardware import describe_hardware
-from medtune.storage.reading import DamagedError, check_type, describe_file, difference
+from medtune.storage.reading import DamagedError, FileRecord, check_type, describe_file, difference
 
 LIBRARIES = (
     "medtune", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers",

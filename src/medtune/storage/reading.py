@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,14 @@ from medtune.errors import MedtuneError, first_line
 _T = TypeVar("_T")
 # Settings of an adapter, a seal, a trainer's state: kilobytes, or a few megabytes after a million steps.
 MAX_SETTINGS_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What tells a file from another of its name."""
+
+    bytes: int
+    sha256: str
 
 
 class DamagedError(MedtuneError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medtune.config.schema import EvaluationSection
+from medtune.config.evaluation import EvaluationSection
 from medtune.evaluation.metrics import METRIC_NAMES, METRICS, Metric, metric_named, needs_encoder
 
 

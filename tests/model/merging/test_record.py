@@ -6,8 +6,7 @@ from dataclasses import FrozenInstanceError, asdict
 import pytest
 
 from medtune.model.merging.record import Divergence, MergeMeasurement, MergeRecord
-from medtune.records import FileRecord
-from medtune.storage.reading import check_type
+from medtune.storage.reading import FileRecord, check_type
 
 MEASURED = MergeMeasurement(
     64, 6194, Divergence(0.005, 0.013, 0.11), 0.95, None, Divergence(1.2, 3.0, 9.0), 160, 0.5, 8, "nf4", "float32", 0.1,

@@ -37,7 +37,7 @@ def test_a_run_writes_checkpoints_adapter_rows_and_answers(tmp_path):
     # Two are kept, and the third is written before one goes; LLaMA-3-8B's adapter of rank 16 is 160 MiB in float32.
     assert checkpoints == 3 * (CHECKPOINT_BYTES * 41_943_040 + TOKENIZER)
     assert adapter == 160 * 2**20 + TOKENIZER
-    assert rows == 3 * 20_000_000 + 6 * 200 * (5 * 512 + 4000)
+    assert rows == 3 * 20_000_000 + 8 * 200 * (5 * 512 + 4000)
     one = load_recipe("llama3-8b-t4", ["training.keep_checkpoints=1"])
     assert run_needs(one, tmp_path, 10, 1, 1)[0].bytes == run_needs(config, tmp_path, 10, 1, 1)[0].bytes
     many = load_recipe("llama3-8b-t4", ["training.keep_checkpoints=5"])

@@ -48,6 +48,11 @@ def test_only_primary_metrics_have_a_verdict() -> None:
     assert [cell.text for cell in cells][-3:] == ["0.040", "-", ""]
 
 
+def test_no_power_is_told_where_all_answers_score_alike() -> None:
+    cells = score_table([row("exact_match", 0.0, 0.0, "cannot tell", detectable=0.0)], "Both").rows[0]
+    assert cells[-2].text == "-"
+
+
 def test_the_caption_tells_the_confidence_of_the_intervals() -> None:
     rows = [row("bleu", 1.0, 2.0, confidence=confidence) for confidence in (0.975, 0.95, 1 - 0.05 / 3)]
     assert score_table(rows[:1], "Scores").caption == "Scores, with 97.5 % intervals"
@@ -76,8 +81,8 @@ def test_the_ceiling_is_no_rival(data: ReportData) -> None:
     assert any("tuned " in cell.text for cell in rows[2][1:])
     assert not any("tuned " in cell.text or cell.verdict for cell in rows[3][1:])
     with_it = replace(control, name="tuned_retrieval", description="the tuned model with more in its prompt")
-    (*_, row) = control_table(replace(data.comparison, controls=(with_it,))).rows
-    assert row[0].text == "on top of tuning: the tuned model with more in its prompt"
+    (*_, last) = control_table(replace(data.comparison, controls=(with_it,))).rows
+    assert last[0].text == "tuned retrieval (on top of tuning)"
     # No model wrote the control's answers, so it has no perplexity.
     assert rows[2][-1].text == "-"
 

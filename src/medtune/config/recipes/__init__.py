@@ -7,8 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medtune.config.evaluation import EvaluationSection
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
-from medtune.config.schema import Config, EvaluationSection, parse_config
+from medtune.config.schema import Config, parse_config
 from medtune.errors import ConfigError, Option, Problem, show_value
 from medtune.records import ControlName
 

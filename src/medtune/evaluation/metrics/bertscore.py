@@ -2,7 +2,7 @@
 
 Raw values are cosines that crowd near 1; where bert-score ships a baseline for encoder and layer, they can be rescaled
 with it. An encoder reads as many tokens as it has positions, mostly 512; the rest of a longer answer does not count.
-Of several references the best counts, as in bert-score.
+With several references the best counts, as in bert-score.
 """
 
 from collections.abc import Sequence

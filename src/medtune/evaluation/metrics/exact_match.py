@@ -1,7 +1,7 @@
 """Exact match after SQuAD's normalisation: the share of answers that equal their reference, 0 to 1.
 
 Written here because transformers 5 dropped `squad_metrics` and no other dependency has it. Source: `normalize_answer`
-and `exact_match_score` of SQuAD's official `evaluate-v1.1.py` (Rajpurkar et al. 2016, arXiv:1606.05250). Of several
+and `exact_match_score` of SQuAD's official `evaluate-v1.1.py` (Rajpurkar et al. 2016, arXiv:1606.05250). With several
 references the best counts, as there. No letter of any script is lost: punctuation and articles are ASCII.
 """
 

@@ -3,8 +3,8 @@
 Tokens, stems and n-gram counts are rouge-score's own. Its longest common subsequences take minutes on long answers and
 are computed here instead; tests hold every value equal to its. Its tokenizer lowers the text and keeps `a-z` and `0-9`
 only. Where more than a twentieth of the references' letters are of other scripts than Latin, words of any script are
-taken instead; the `compat_` forms keep to it. Of several references the best counts, as rouge-score's `score_multi` has
-it.
+taken instead; the `compat_` forms keep to it. With several references the best counts, as in rouge-score's
+`score_multi`.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ def rouge_f1(
     """
     if unknown := set(metrics) - set(ROUGE_NAMES):
         raise ValueError(f"unknown ROUGE metrics: {sorted(unknown)}")
-    tokenize = _tokenize(stemmer, tokenizer)
+    tokenize = _tokenizer(stemmer, tokenizer)
     values: dict[str, list[float]] = {metric: [] for metric in metrics}
     for prediction, reference in zip(predictions, references, strict=True):
         tokens = tokenize(prediction), tokenize(reference)
@@ -92,7 +92,7 @@ def _is_read_officially(letter: str) -> bool:
     return "a" <= letter.lower()[0] <= "z"
 
 
-def _tokenize(stemmer: bool, tokenizer: str) -> Callable[[str], list[str]]:
+def _tokenizer(stemmer: bool, tokenizer: str) -> Callable[[str], list[str]]:
     from nltk.stem.porter import PorterStemmer
     from rouge_score.tokenize import tokenize  # nltk comes with it: two seconds
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from medtune.records import FileRecord
+from medtune.storage.reading import FileRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import torch
 from medtune.errors import ModelError, Option
 from medtune.model.merging.planning import MergedTensor, MergePlan, dtype_name
 from medtune.model.tensor_files import INDEX_NAME, TensorFileWriter, blocks
-from medtune.records import FileRecord
 from medtune.runtime.terminal import one_line
+from medtune.storage.reading import FileRecord
 
 # How much of a tensor, in float32, is in memory at once. LLaMA-3's head takes 2.1 GB, its block some copies of this.
 BLOCK_BYTES = 2**25

@@ -71,7 +71,7 @@ class Panel:
         """The axis: both models, the interval and the smallest detectable difference, and the controls near these."""
         row = self.row
         core = [row.baseline, row.tuned, *(row.baseline + end for end in row.interval or ())]
-        core += [row.baseline + sign * row.detectable for sign in (-1, 1) if row.detectable is not None]
+        core += [row.baseline + sign * row.detectable for sign in (-1, 1) if row.detectable]
         reach = _REACH * (max(core) - min(core))
         near = [value for _, value in self.controls if min(core) - reach <= value <= max(core) + reach]
         low, high = min(core + near), max(core + near)
@@ -157,7 +157,7 @@ def _draw(figure: Figure, panel: Panel, top: float) -> None:
         weight = "bold" if lane == 1 else "normal"
         write(0, y, name, va="center", weight=weight)
         write(width, y, value, va="center", ha="right", weight=weight)
-    if panel.row.detectable is not None:
+    if panel.row.detectable:  # zero where all answers score alike, which says nothing of what would be missed
         note = f"shaded: ± {format_value(metric, panel.row.detectable)}, which this test would miss"
         write(0, panel.height - 8, note, color=COLOURS["muted"])
     _mark_values(axes, panel)
@@ -172,7 +172,7 @@ def _line_styles(row: ComparisonRow) -> tuple[dict[str, Any], ...]:
 def _mark_values(axes: Axes, panel: Panel) -> None:
     row, (low, high) = panel.row, panel.limits
     tuned = COLOURS["worse" if row.verdict == "worse" else "tuned"]
-    if row.detectable is not None:
+    if row.detectable:
         axes.axvspan(row.baseline - row.detectable, row.baseline + row.detectable, color=COLOURS["band"], linewidth=0)
     axes.axvline(row.baseline, color=COLOURS["muted"], linewidth=1)
     if row.interval:

@@ -86,7 +86,7 @@ def _score_cells(row: ComparisonRow, *, tested: bool) -> list[str | Cell]:
         format_difference(row.metric, row.difference),
         format_interval(row.metric, row.interval),
     ]
-    detectable = "-" if row.detectable is None else f"± {format_value(row.metric, row.detectable)}"
+    detectable = f"± {format_value(row.metric, row.detectable)}" if row.detectable else "-"
     return [*cells, format_p(row.p_adjusted), detectable, verdict_cell(row.verdict)] if tested else cells
 
 

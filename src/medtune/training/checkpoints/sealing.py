@@ -19,11 +19,11 @@ from medtune.config.recipes import MAY_CHANGE
 from medtune.config.schema import Config
 from medtune.errors import DiskError, Option, RunDirError
 from medtune.model.packing import rows_checksum
-from medtune.records import EncodedRow, FileRecord
+from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import say
 from medtune.storage.disk_errors import writing
-from medtune.storage.reading import DamagedError, check_type, describe_file, difference, read_mapping
+from medtune.storage.reading import DamagedError, FileRecord, check_type, describe_file, difference, read_mapping
 from medtune.storage.writing import flush
 
 SEAL_NAME = "sealed.json"
