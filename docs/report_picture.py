@@ -20,8 +20,9 @@ from medtune.run_dir.directory import RunDir
 
 DOCS = Path(__file__).resolve().parent
 STORED, PICTURE, STAMP = DOCS / "report_run.tar.xz", DOCS / "report.png", DOCS / "report.stamp"
-# As wide as a README on GitHub shows it without shrinking much, and high enough for the cards and the first panels.
-SIZE = {"width": 1120, "height": 960}
+# As wide as GitHub shows a README without shrinking it much.
+WIDTH = 1120
+MARGIN = 24
 
 
 def store(run: RunDir) -> None:
@@ -72,9 +73,13 @@ def draw() -> None:
         file = Path(folder) / "report.html"
         file.write_text(render(), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE, color_scheme="light")
+        page = browser.new_page(viewport={"width": WIDTH, "height": 1200}, color_scheme="light")
         page.goto(file.as_uri())
-        page.screenshot(path=PICTURE)
+        # Down to the end of the warnings, so that no line is cut in two.
+        box = page.locator(".warnings").bounding_box()
+        page.screenshot(
+            path=PICTURE, clip={"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + MARGIN}
+        )
         browser.close()
     STAMP.write_text(fingerprint() + "\n", encoding="utf-8")
 
