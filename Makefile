@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	rm -rf runs/demo
 	$(BIN)/medtune run demo
+	@echo 'medtune is in $(BIN): ". $(BIN)/activate" puts it on the PATH'
 
 PYTEST := $(BIN)/python -m pytest -rs
 # Two processes, each with whole files: what a file's tests share is made once.

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import reference
+import report_picture
 import typer
 
-from medtune.cli import app
+from medtune.cli import app, recipes
+from medtune.cli.scores import show_ending
 from medtune.config.recipes import load_recipe, shipped_recipes
 from medtune.config.schema import Config
+from medtune.evaluation.result_files import read_comparison
+from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.runtime.interruption import INTERRUPTED_STATUS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +62,12 @@ def test_yaml_examples_resolve(page, tmp_path):
         assert isinstance(load_recipe(str(recipe)), Config)
 
 
+def test_the_index_leads_to_every_page():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"}
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)", index))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
@@ -91,24 +101,66 @@ def test_contributing_names_files_that_exist():
         assert (ROOT / name).is_file() or (reference.PACKAGE / name).is_file(), name
 
 
-def test_readme_lists_every_recipe_and_make_target():
-    text = (ROOT / "README.md").read_text()
-    assert set(re.findall(r"^\| `([\w.-]+)` \|", text, re.M)) == set(shipped_recipes())
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ASK = 'medtune ask runs/demo "What are the symptoms of gout ?"'
+
+
+def shown(command):
+    """What README says that a command prints, line by line: the first text behind it."""
+    return re.findall(r"^```text\n(.*?)^```", README.split(f"\n{command}\n```\n")[1], re.M | re.S)[0].splitlines()
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 110
+    for command in ("make demo", ASK, "medtune recipes"):
+        assert 1 <= len(shown(command)) <= 10, command
+
+
+def test_docs_list_every_recipe_and_readme_the_make_targets():
+    table = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([\w.-]+)` \|", table, re.M)) == set(shipped_recipes())
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     used = {line.split()[1] for block in blocks(ROOT / "README.md", "console") for line in block.splitlines()
-            if line.startswith("make ")}  # fmt: skip
+            if line.startswith("make ")} | set(re.findall(r"`make ([a-z-]+)`", README))  # fmt: skip
     assert {"demo", "test", "test-all"} <= used <= targets
 
 
-def test_readme_shows_a_demo_table_of_this_recipe():
-    text, behind = (ROOT / "README.md").read_text().split("<!-- demo -->")[1].split("<!-- /demo -->")
-    metrics = [*load_recipe("demo").evaluation.metrics, "bits_per_byte"]
-    table = text.split("95 % interval")[1].split("unclear:")[0]
-    assert [line.split()[0] for line in table.splitlines() if line[:1].isalpha()] == metrics
-    # The counts that the text states, and the first lines that it speaks of.
-    assert "on the same 56 rows" in text
-    assert "Tuning does not beat a random training answer" in text
-    assert behind.startswith("\n\nAnother processor gives other digits")
+def test_readme_shows_what_recipes_prints(capsys):
+    recipes()
+    assert shown("medtune recipes") == capsys.readouterr().out.splitlines()
+
+
+def test_readme_shows_how_the_demo_of_the_picture_ended(capsys, monkeypatch, tmp_path):
+    """In the words of today; the digits are those of the stored run, so that they are the same on every machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    run = report_picture.unpack(Path("runs/demo"))
+    assert run.config == load_recipe("demo")
+    show_ending(read_comparison(run), run)
+    assert shown("make demo") == capsys.readouterr().out.splitlines()
+
+
+def test_readme_speaks_of_a_model_that_babbles_and_of_other_processors():
+    between = " ".join(README.split("\nmake demo\n")[1].split(ASK)[0].split())
+    assert "another processor rounds differently" in between
+    assert "babbles by design" in between
+    assert shown(ASK)[:2] == [NO_ADVICE, DEMO_BABBLES]
+
+
+def test_the_picture_shows_the_report_of_today():
+    """By what it is made from, and never by pixels, which differ from one browser to the next."""
+    assert report_picture.STAMP.read_text() == report_picture.fingerprint() + "\n", (
+        "docs/report.png is stale: run `python docs/report_picture.py`, look at it, and commit it with its stamp"
+    )
+    assert report_picture.PICTURE.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert report_picture.PICTURE.stat().st_size < 200_000
+    assert report_picture.STORED.stat().st_size < 100_000
+
+
+def test_the_stored_run_names_no_place_and_nobody(tmp_path):
+    run = report_picture.unpack(tmp_path)
+    for file in (run.config_file, run.provenance_file):
+        assert not re.search(r"/(?:home|root|tmp|work|Users)\b|@", file.read_text(encoding="utf-8")), file.name
 
 
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")

@@ -14,7 +14,8 @@ import pytest
 import medtune
 from medtune.api.runs import Run
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "python-api.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "python-api.md"
 # What one makes is there for the next.
 FUNCTIONS = ["load_recipe", "run", "load_run", "prepare", "train", "evaluate", "compare", "score", "doctor", "plan"]
 MEMBERS = sorted(name for name in vars(Run) if not name.startswith("_") and name != "path")
@@ -50,6 +51,12 @@ def test_the_page_runs_from_top_to_bottom(finished: Run):
     names: dict[str, Any] = {}
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
+
+
+def test_readmes_example_works_right_after_the_demo(finished: Run, capsys: pytest.CaptureFixture[str]):
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    exec(compile(block, "README.md", "exec"), {})
+    assert "Baseline and tuned on the same" in capsys.readouterr().out
 
 
 def test_the_page_names_everything():

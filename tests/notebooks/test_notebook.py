@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import io
 import os
 import re
+from html import unescape
+from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -54,14 +59,80 @@ def test_it_uses_the_public_interface_alone():
             assert node.attr in (*medtune.__all__, "__version__")
 
 
-def test_every_recipe_has_a_folder_of_its_own():
+def choices(recipe: str | None = None) -> dict[str, Any]:
+    """The values of the cell of choices, with another recipe written into it or as it is kept."""
     cell = next(cell for cell in code_cells(read()) if "parameters" in cell.metadata.get("tags", []))
-    folders = set()
-    for recipe in ("demo", "llama3-8b-t4"):
-        values: dict[str, object] = {}
-        exec(re.sub(r"^RECIPE = .*$", f"RECIPE = {recipe!r}", cell.source, flags=re.M), values)
-        folders.add(values["RUN_DIR"])
+    values: dict[str, Any] = {}
+    exec(re.sub(r'(?<=^RECIPE = )"[^"]*"', repr(recipe), cell.source, flags=re.M) if recipe else cell.source, values)
+    return values
+
+
+def test_it_is_a_rehearsal_until_one_cell_is_changed():
+    assert choices()["RECIPE"] == "demo"
+    text = "\n".join(cell.source for cell in read().cells)
+    assert '# or "llama3-8b-t4"' in text
+    assert len(re.findall(r"^RECIPE = ", text, re.M)) == 1
+
+
+def test_every_recipe_has_a_folder_of_its_own():
+    folders = {choices(recipe)["RUN_DIR"] for recipe in ("demo", "llama3-8b-t4")}
     assert folders == {"runs/demo", "runs/llama3-8b-t4"}
+
+
+def finders() -> dict[str, Any]:
+    """What the cell that installs defines, without the installing."""
+    cell = next(cell for cell in code_cells(read()) if "%pip" in cell.source)
+    values: dict[str, Any] = {}
+    exec(cell.source.partition("\nif not is_installed()")[0], values)
+    return values
+
+
+def test_it_installs_the_copy_that_it_lies_in_or_that_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    find = finders()["copy_of_medtune"]
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert find() == str(ROOT)
+    clone = tmp_path / "work" / "medtune"
+    (clone / "src" / "medtune").mkdir(parents=True)
+    monkeypatch.chdir(clone.parent)
+    assert find() is None  # no project
+    (clone / "pyproject.toml").touch()
+    assert find() == str(clone)
+    monkeypatch.chdir(tmp_path)
+    assert find() is None
+
+
+def test_a_folder_called_medtune_is_not_an_installed_medtune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    is_installed = finders()["is_installed"]
+    assert is_installed()
+    (tmp_path / "medtune").mkdir()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: PathFinder.find_spec(name, [str(tmp_path)]))
+    assert not is_installed()
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (
+            "fileId=https%3A%2F%2Fgithub.com%2Fowner%2Fmed-tune%2Fblob%2Fmain%2Fnotebooks%2Fx.ipynb",
+            "git+https://github.com/owner/med-tune@main",
+        ),
+        ("fileId=1AbC", None),
+    ],
+)
+def test_it_installs_what_colab_opened_on_github(path: str, source: str | None):
+    values = finders()
+    values["urlopen"] = lambda url, timeout: io.BytesIO(f'[{{"path": "{path}"}}]'.encode())
+    values["gethostbyname"] = lambda name: "172.28.0.12"
+    assert values["opened_on_github"]() == source
+
+
+def test_colab_that_does_not_say_is_no_error():
+    def refuse(url: str, timeout: float) -> None:
+        raise OSError
+
+    values = finders()
+    values["urlopen"] = refuse
+    assert values["opened_on_github"]() is None
 
 
 def test_the_pages_that_it_names_exist():
@@ -96,7 +167,9 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(charts) == 3
     pages = "".join(output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {}))
     assert "in order" in pages  # the doctor's summary
-    assert "cannot tell" in pages or "better" in pages or "worse" in pages
+    assert any(word in pages for word in ("better", "worse", "equivalent", "cannot tell", "too few groups"))
+    inline = next(re.findall(r'<iframe srcdoc="([^"]*)"', page) for page in pages.split("<div>") if "srcdoc" in page)
+    assert [unescape(page) for page in inline] == [run.report.read_text(encoding="utf-8")]
     told = "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
     assert "before:" in told
     assert "not published" in told

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -351,6 +352,16 @@ def test_the_keyboard_reaches_everything(session: OpenSession, written: Path) ->
         "[...document.querySelectorAll('input, select')].map(box => box.labels[0].innerText.split('\\n')[0])"
     )
     assert labels == ["Search", "Question type", "Tuned against baseline", "Cut at the cap", "Order"]
+
+
+def test_inside_a_notebook_its_contents_lead_to_its_own_parts(session: OpenSession, page: str, tmp_path: Path) -> None:
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f'<!doctype html><iframe srcdoc="{escape(page)}" height="400"></iframe>', encoding="utf-8")
+    opened = session(viewport={"width": 1000, "height": 600}, reduced_motion="reduce").open(notebook)
+    frame = opened.frames[1]
+    frame.click("nav a[href='#provenance']")
+    assert frame.evaluate("document.URL") == "about:srcdoc"
+    assert frame.evaluate("document.getElementById('provenance').getBoundingClientRect().top") < 400
 
 
 def test_without_javascript_all_but_the_browser_of_answers_is_there(browser: Any, written: Path) -> None:

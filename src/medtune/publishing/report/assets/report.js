@@ -156,5 +156,15 @@
   }, { rootMargin: "-20% 0px -75% 0px" });
   for (const section of document.querySelectorAll("main > section")) watcher.observe(section);
 
+  // Inside a notebook the page is a frame's text, whose links to its own parts would lead to the notebook's address.
+  if (document.URL === "about:srcdoc") {
+    document.addEventListener("click", (event) => {
+      const link = event.target.closest("a[href^='#']");
+      if (!link) return;
+      event.preventDefault();
+      byId(link.hash.slice(1)).scrollIntoView();
+    });
+  }
+
   start();
 })();
