@@ -128,7 +128,7 @@ PREDICTIONS = [
             "score --predictions hostile.jsonl", "hostile.jsonl: row 2: id '1' is in two rows; ids must be unique"),
     refused("a prediction that is a list", inputs.json_rows({"id": 1, "reference": "r", "prediction": ["p"]}),
             "score --predictions hostile.jsonl",
-            "hostile.jsonl: row 1: prediction is ['p'], and must be text that is not empty; fix the row or drop it"),
+            "hostile.jsonl: row 1: prediction is ['p'], and must be text, which may be empty; fix the row or drop it"),
     refused("tokens that are no count", inputs.json_rows({"id": 1, "reference": "r", "prediction": "p",
             "new_tokens": -1}), "score --predictions hostile.jsonl",
             "hostile.jsonl: row 1: new_tokens is -1, not a count of tokens; fix it or leave it out"),

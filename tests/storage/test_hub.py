@@ -214,7 +214,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         )
         # Served while it is checked and first loaded (9 requests), then gone.
         server.add("models", "owner/leaving", server.repos["models", "owner/tiny"].commits[commits["model"]])
-        server.fail("/api/models/owner/leaving", 503, after=9)
+        server.fail("/api/models/owner/leaving", 503, after=11)
         # What huggingface_hub's own retries get over.
         server.fail("/owner/leaving/resolve/", 500, times=1)
         server.fail("owner/broken", 500)

@@ -60,7 +60,9 @@ def plan(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Predict memory and time of a recipe on a GPU, and the smallest difference that its test set can show.
+    """Predict memory, time and power of a recipe on a GPU.
+
+    Power is the smallest difference that its test set can show.
 
     The GPU need not be here, and no weights are read: of the model its configuration and tokenizer, and the rows. For
     the shipped recipes both come with the package, so that nothing is downloaded.
