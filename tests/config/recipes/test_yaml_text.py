@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtune.config.recipes import changed_keys, load_recipe, read_config
-from medtune.config.recipes.yaml_text import dump_config
+from medtune.config.recipes.yaml_text import dump_config, load_yaml
 from medtune.config.schema import parse_config
 from medtune.errors import ConfigError
 
@@ -82,6 +82,11 @@ def test_a_tag_runs_nothing(tmp_path: Path, recipe: Path) -> None:
     recipe.write_text(f"{BASE}seed: !!python/object/apply:os.system ['touch {mark}']\n", encoding="utf-8")
     assert "YAML tags are not allowed" in refused(recipe)
     assert not mark.exists()
+
+
+def test_an_anchor_may_be_given_twice() -> None:
+    """YAML 1.2 lets the later one count; ruamel.yaml warns of it on a terminal unless told not to."""
+    assert load_yaml("a: &x 1\nb: &x 2\nc: *x\n", "here") == {"a": 1, "b": 2, "c": 2}
 
 
 def test_aliases_that_multiply_are_refused_at_once(recipe: Path) -> None:

@@ -57,6 +57,7 @@ def load_yaml(text: str, origin: Text) -> Any:
         yaml = YAML(typ="safe", pure=True)
         yaml.Scanner = _TaglessScanner
         yaml.Constructor = _BoundedConstructor
+        yaml.composer.warn_double_anchors = False  # which YAML 1.2 allows
         return yaml.load(text)
     except DuplicateKeyError as error:
         problem = str(error.problem or "a key is given twice").split(" with")[0]
