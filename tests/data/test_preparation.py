@@ -14,9 +14,8 @@ from medtune.config.schema import Config, parse_config
 from medtune.data.cleaning import normalize_question
 from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.sources import DEMO_SOURCE
-from medtune.data.splits import sample_rows
+from medtune.data.splits import ENOUGH_GROUPS, sample_rows
 from medtune.errors import DataError
-from medtune.evaluation.significance import FEW_GROUPS
 from medtune.records import QAPair
 
 PARTS = ("train", "validation", "test")
@@ -74,7 +73,7 @@ def test_the_demo_tests_on_topics_enough_for_a_bootstrap(seed: int) -> None:
     assert len({row.group for row in prepared.rows}) == len({row.focus for row in prepared.rows}) == 102
     assert not any(row.template for row in prepared.rows)
     rows = Counter(row.group for row in prepared.split.test).values()
-    assert len(rows) >= FEW_GROUPS
+    assert len(rows) >= ENOUGH_GROUPS
     # Rows that share a topic say less than as many of their own: what they amount to is Kish's effective number.
     assert sum(rows) ** 2 / sum(n * n for n in rows) >= 25
 

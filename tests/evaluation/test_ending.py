@@ -5,7 +5,7 @@ from dataclasses import replace
 from comparisons import control, of_rows, row
 from medtune.data.leakage import KINDS
 from medtune.evaluation.control_answers import CEILING
-from medtune.evaluation.ending import best_control, ending, warning_count
+from medtune.evaluation.ending import ending, leading_control, warning_count
 from medtune.evaluation.headline import headline
 
 PRIMARY = (
@@ -32,14 +32,14 @@ def test_the_headline_and_four_lines_in_columns():
 
 def test_without_controls_nothing_is_said_of_them():
     assert len(ending(of_rows(*PRIMARY))) == 4
-    assert best_control(of_rows(*PRIMARY, controls=(WHOLE,))) is None
+    assert leading_control(of_rows(*PRIMARY, controls=(WHOLE,))) is None
 
 
 def test_the_best_control_leads_by_most_metrics_and_lower_perplexity_is_better():
     few_shot = control("few_shot", row("perplexity", 60.0, 70.05, "worse"), row("rougeL", 0.3, 0.2, "worse"))
     untuned = control("random_answer", row("perplexity", 80.0, 70.05), row("rougeL", 0.25, 0.2, "worse"))
     compared = of_rows(*PRIMARY, controls=(untuned, few_shot))
-    assert best_control(compared) is few_shot
+    assert leading_control(compared) is few_shot
 
 
 def test_a_run_that_tested_every_metric_has_no_more_lines():

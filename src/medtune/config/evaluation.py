@@ -27,6 +27,7 @@ MetricName = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$")]
 
 # One metric of likelihood, one of words, one of meaning.
 USUAL_PRIMARY = ("perplexity", "rougeL", "bertscore_f1")
+MOST_PRIMARY = 3
 
 
 class EvaluationSection(Section):
@@ -46,7 +47,9 @@ class EvaluationSection(Section):
     cap, and the untouched base and the tuned model, each with the nearest training answers in its prompt."""
     retrieved: Annotated[int, Field(ge=1, le=8)] = 3
     """How many of the nearest training questions, with their answers, `retrieval` and `tuned_retrieval` get."""
-    primary: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1, max_length=3)] = USUAL_PRIMARY
+    primary: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1, max_length=MOST_PRIMARY)] = (
+        USUAL_PRIMARY
+    )
     """The metrics, three at most, on which the verdict rests: Holm's correction goes over these, and all others are
     descriptive. Unless named, those of perplexity, rougeL and bertscore_f1 that are measured, or else the first three
     of `metrics`."""
@@ -77,7 +80,7 @@ class EvaluationSection(Section):
         metrics = values.get("metrics") if isinstance(values, dict) and values.get("primary") is None else None
         if not (isinstance(metrics, list | tuple) and metrics and all(str(name).isidentifier() for name in metrics)):
             return values  # the default will do, or the metrics are refused
-        return {**values, "primary": [name for name in USUAL_PRIMARY if name in metrics] or metrics[:3]}
+        return {**values, "primary": [name for name in USUAL_PRIMARY if name in metrics] or metrics[:MOST_PRIMARY]}
 
     @model_validator(mode="after")
     def _measure_what_is_primary(self) -> EvaluationSection:

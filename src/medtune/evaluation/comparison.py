@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from medtune.config.evaluation import MOST_PRIMARY, USUAL_PRIMARY
 from medtune.data.leakage import KIND_NAMES
 from medtune.errors import DataError, Problem
 from medtune.evaluation.metrics import MetricRows
@@ -18,7 +19,6 @@ from medtune.evaluation.significance import (
     SIGNIFICANCE_LEVEL,
     Subsamples,
     detectable_difference,
-    effective_groups,
     fewest_groups,
     holm,
     holm_levels,
@@ -27,13 +27,12 @@ from medtune.evaluation.significance import (
 from medtune.records import ComparisonRow, Prediction, QAPair, Score, Stratum, StratumMetric, Verdict
 
 # Where a recipe names no primary metrics: one of likelihood, one of words, one of meaning.
-_USUAL_PRIMARY = ("perplexity", "bits_per_byte", "rougeL", "bertscore_f1")
-MOST_PRIMARY = 3
+_USUAL = (*USUAL_PRIMARY, "bits_per_byte")
 
 
 def primary_metrics(metrics: Sequence[str], named: Sequence[str] | None = None) -> tuple[str, ...]:
     """Those of `metrics` on which a verdict rests: the ones `named`, else the usual ones, else the first three."""
-    found = tuple(name for name in (_USUAL_PRIMARY if named is None else named) if name in metrics)
+    found = tuple(name for name in (_USUAL if named is None else named) if name in metrics)
     return found or tuple(metrics[:MOST_PRIMARY])
 
 
@@ -85,15 +84,15 @@ class _Pair:
     def described(self, tests: int = 1) -> ComparisonRow:
         """The row of a metric that is not tested."""
         rows, subsamples = self._rows, self._subsamples
-        effective = effective_groups(np.bincount(subsamples.group_of_row))
         error = subsamples.standard_error(self._differences)
-        detectable = detectable_difference(error, effective, tests=tests)
+        detectable = detectable_difference(error, subsamples.effective_groups, tests=tests)
+        ci95 = subsamples.interval(self._differences)
         return ComparisonRow(
             metric=self.name,
             baseline=self._baseline,
             tuned=self._tuned,
             difference=self._observed,
-            ci95=subsamples.interval(self._differences),
+            ci95=ci95,
             p_value=None if math.isnan(self.p_value) else self.p_value,
             p_adjusted=None,
             verdict="descriptive",
@@ -102,7 +101,7 @@ class _Pair:
             groups=subsamples.group_count,
             signature=rows.signature,
             table=rows.metric.table,
-            interval=subsamples.interval(self._differences),
+            interval=ci95,
             detectable=detectable,
             margin=self._margin,
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medtune.data.leakage import KIND_NAMES
+from medtune.data.splits import ENOUGH_GROUPS
 from medtune.evaluation.analysis import analyse
 from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
@@ -17,7 +18,7 @@ from medtune.evaluation.formatting import (
     metric_label,
 )
 from medtune.evaluation.headline import CUT_SHARE_WARNING, headline
-from medtune.evaluation.significance import FEW_GROUPS, fewest_groups
+from medtune.evaluation.significance import fewest_groups
 from medtune.evaluation.text_warnings import text_warnings
 from medtune.records import Comparison, ComparisonRow, Control, Score, Verdict
 
@@ -199,7 +200,7 @@ def _group_warnings(comparison: Comparison) -> list[str]:
             f"Warning: {format_count(groups.groups, 'independent group')} of rows cannot carry a verdict on "
             f"{format_count(len(primary), 'primary metric')}; test on at least {fewest_groups(len(primary))} topics."
         ]
-    if groups.effective >= FEW_GROUPS:
+    if groups.effective >= ENOUGH_GROUPS:
         return []
     counted = f"the rows fall into {format_count(groups.groups, 'group')}"
     if groups.effective < 0.9 * groups.groups:

@@ -1,14 +1,15 @@
 """How a run ends in a terminal: the headline, primary metrics, the best control, and how many warnings there are."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from medtune.evaluation.comparison import MOST_PRIMARY, primary_metrics
+from medtune.config.evaluation import MOST_PRIMARY
+from medtune.evaluation.comparison import primary_metrics
 from medtune.evaluation.comparison_sentences import reading_of
-from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import format_count, format_value, metric_label
-from medtune.evaluation.headline import headline
+from medtune.evaluation.headline import best_named, headline, rivals
 from medtune.evaluation.metrics import metric_named
-from medtune.records import Comparison, ComparisonRow, Control
+from medtune.records import Comparison, ComparisonRow, Control, ControlName
 
 
 def ending(comparison: Comparison) -> list[str]:
@@ -24,7 +25,7 @@ def ending(comparison: Comparison) -> list[str]:
     ]
     width, values = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
     lines = [f"{label:<{width}}  {value:<{values}}  {verdict}" for label, value, verdict in rows]
-    if best := best_control(comparison):
+    if best := leading_control(comparison):
         lines.append(_control_line(best, primary))
     return [headline(comparison), *lines]
 
@@ -35,19 +36,17 @@ def warning_count(comparison: Comparison) -> str:
     return format_count(len(warnings), "warning") if warnings else "No warnings"
 
 
-def best_control(comparison: Comparison) -> Control | None:
+def leading_control(comparison: Comparison) -> Control | None:
     """The control that leads by most primary metrics, the ceiling apart; None where none was measured by any.
 
     By the controls' own values; the first where several lead by as many.
     """
-    rivals = [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
-    leads = dict.fromkeys((control.name for control in rivals), 0)
+    controls, leads = rivals(comparison), Counter[ControlName]()
     for metric in (row.metric for row in comparison.rows if row.is_primary):
-        values = {control.name: own[metric] for control in rivals if metric in (own := _values(control))}
-        if values:
-            best = (min if metric_named(metric).lower_is_better else max)(values.values())
-            leads[next(name for name, value in values.items() if value == best)] += 1
-    found = max(rivals, key=lambda control: leads[control.name], default=None)
+        values = {control.name: own[metric] for control in controls if metric in (own := _values(control))}
+        if (best := best_named(values, metric)) is not None:
+            leads[best] += 1
+    found = max(controls, key=lambda control: leads[control.name], default=None)
     return found if found is not None and leads[found.name] else None
 
 

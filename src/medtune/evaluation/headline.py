@@ -1,7 +1,7 @@
 """The sentence that a hurried reader takes home, from baseline, controls, cap, power and the number of trainings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import format_value, listed, metric_label
@@ -31,27 +31,29 @@ def headline(comparison: Comparison) -> str:
     return sentence
 
 
+def rivals(comparison: Comparison) -> list[Control]:
+    """The controls that tuning has to beat: neither the ceiling nor the tuned model with more in its prompt."""
+    return [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
+
+
 def rivals_ahead(comparison: Comparison) -> dict[ControlName, list[ComparisonRow]]:
     """The controls that beat the tuned model by a primary metric, with these rows; ceiling and tuned model are none."""
-    rivals = [control for control in comparison.controls if control.name not in (CEILING, ON_TOP)]
-    ahead = {control.name: _by(control, "worse") for control in rivals}
+    ahead = {control.name: _by(control, "worse") for control in rivals(comparison)}
     return {name: rows for name, rows in ahead.items() if rows}
 
 
 def best_control(comparison: Comparison, metric: str) -> tuple[ControlName, float] | None:
     """The control that scores best by `metric` without any tuning, and its value; None where none has one."""
-    values = {
-        control.name: control.scores[metric].value
-        for control in comparison.controls
-        if control.name not in (CEILING, ON_TOP) and metric in control.scores
-    }
-    known = {name: value for name, value in values.items() if not math.isnan(value)}
-    if not known:
-        return None
-    best = (
-        min(known, key=known.__getitem__) if metric_named(metric).lower_is_better else max(known, key=known.__getitem__)
-    )
-    return best, known[best]
+    values = {control.name: control.scores[metric].value for control in rivals(comparison) if metric in control.scores}
+    best = best_named(values, metric)
+    return None if best is None else (best, values[best])
+
+
+def best_named(values: Mapping[ControlName, float], metric: str) -> ControlName | None:
+    """Whose value of `metric` is best, the first where several are; None where none is a number."""
+    known = [name for name, value in values.items() if not math.isnan(value)]
+    choose = min if metric_named(metric).lower_is_better else max
+    return choose(known, key=values.__getitem__, default=None)
 
 
 def _verdict_sentence(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:

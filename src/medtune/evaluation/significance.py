@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +25,13 @@ from medtune.records import GroupSizes
 
 SIGNIFICANCE_LEVEL = 0.05
 POWER = 0.8
-# With fewer effective groups, skewed differences make intervals narrower than they should be (tests/evaluation).
-FEW_GROUPS = 30
 # Rounding: values that differ by less than this share of the observed one are equal.
 _TOLERANCE = 1e-9
 
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subsamples:
     """Random splits of the groups into two parts. `first` says which groups are in the first part, shape (s, g).
 
@@ -65,6 +64,11 @@ class Subsamples:
     def group_count(self) -> int:
         """Number of groups."""
         return int(self.first.shape[1])
+
+    @cached_property
+    def effective_groups(self) -> float:
+        """`effective_groups` of the rows' groups."""
+        return effective_groups(np.bincount(self.group_of_row))
 
     @property
     def splits(self) -> int:

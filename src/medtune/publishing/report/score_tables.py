@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from medtune.evaluation.comparison import MOST_PRIMARY
+from medtune.config.evaluation import MOST_PRIMARY
 from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
