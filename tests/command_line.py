@@ -37,3 +37,12 @@ def command_runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         return Result(code if isinstance(code, int) else 0 if code is None else 1, out, err)
 
     return run
+
+
+def medtune(*arguments: object, status: int = 0) -> None:
+    """Run one command line: what it prints is for capsys or capfd, and it must end with `status`, as in a shell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["medtune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert (stopped.value.code or 0) == status

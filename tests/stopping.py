@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from forked import Forked, fork
 from tiny_model import Tiny, write_rows
@@ -23,6 +24,21 @@ def write_recipe(tiny: Tiny, folder: Path, *, steps: int = 60, controls: Sequenc
     }
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
+    return path
+
+
+def small_recipe(folder: Path, model: Path, **sections: Any) -> Path:
+    """A recipe of one step that measures perplexity alone, with other values in `sections`."""
+    values: dict[str, Any] = {
+        "model": {"base": str(model)},
+        "data": {"source": str(write_rows(folder / "rows.csv"))},
+        "training": {"max_length": 256, "max_steps": 1},
+        "evaluation": {"metrics": ["perplexity"]},
+    }
+    for name, section in sections.items():
+        values[name] |= section
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(values), encoding="utf-8")
     return path
 
 

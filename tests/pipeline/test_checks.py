@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
+from command_line import medtune
 from hardware_facts import T4
-from medtune.__main__ import main
 from medtune.config.recipes import load_recipe
 from medtune.errors import ModelError
 from medtune.model.demo_model import CHAT_TEMPLATE
@@ -29,15 +28,6 @@ def recipe(folder: Path, base: Path, **sections) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
     return path
-
-
-def medtune(*arguments, status=0):
-    """Run the command in this process: what it prints is for capsys, a failure exits as it would in a shell."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["medtune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    assert (stopped.value.code or 0) == status
 
 
 @pytest.mark.parametrize(

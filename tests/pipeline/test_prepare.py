@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from medtune.__main__ import main
-from tiny_model import Tiny, write_rows
-
-
-def medtune(*arguments: str | Path, status: int = 0) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["medtune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    assert (stopped.value.code or 0) == status
-
-
-def recipe(folder: Path, model: Path, **sections: Any) -> Path:
-    values: dict[str, Any] = {
-        "model": {"base": str(model)},
-        "data": {"source": str(write_rows(folder / "rows.csv"))},
-        "training": {"max_length": 256, "max_steps": 1},
-        "evaluation": {"metrics": ["perplexity"]},
-    }
-    for name, section in sections.items():
-        values[name] |= section
-    path = folder / "recipe.yaml"
-    path.write_text(json.dumps(values), encoding="utf-8")
-    return path
+from command_line import medtune
+from stopping import small_recipe as recipe
+from tiny_model import Tiny
 
 
 def test_a_run_holds_its_audit_and_what_was_dropped(

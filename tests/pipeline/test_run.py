@@ -14,7 +14,7 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 
-from medtune.__main__ import main
+from command_line import medtune
 from medtune.evaluation.ending import ending
 from medtune.evaluation.result_files import read_comparison
 from medtune.run_dir.directory import RunDir
@@ -54,15 +54,6 @@ def recipe(tiny, folder: Path, **sections) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
     return path
-
-
-def medtune(*arguments, status=0):
-    """Run the command in this process: what it prints is for capsys, a failure exits as it would in a shell."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["medtune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    assert (stopped.value.code or 0) == status
 
 
 @pytest.fixture(scope="module")
