@@ -1,6 +1,7 @@
 """`python -m medtune` and the `medtune` command."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import NoReturn, TextIO
 
 from medtune.errors import DiskError, MedtuneError
 from medtune.runtime import interruption
-from medtune.runtime.distributed import is_main
+from medtune.runtime.distributed import PeerEnded
+from medtune.runtime.launch import is_main, wait_for_words
 
 
 def main() -> None:
@@ -19,6 +21,10 @@ def main() -> None:
             _run()
     except interruption.Interrupted as stopped:
         _exit_interrupted(stopped)
+    except PeerEnded as ended:
+        if ended.status == interruption.INTERRUPTED_STATUS:
+            _exit_interrupted(interruption.Interrupted(signal.SIGTERM))
+        _fail(*_lines(ended.line), status=ended.status)
 
 
 def _open_what_is_closed() -> None:
@@ -47,8 +53,7 @@ def _run() -> None:
     except DiskError as error:
         _fail_on_disk(error)
     except MedtuneError as error:
-        # Not splitlines: a name in a message may hold what only looks like the end of a line.
-        _fail(*(f"medtune: {harmless(line)}" for line in str(error).split("\n") if line))
+        _fail(*_lines(str(error)))
     except (KeyboardInterrupt, Abort):
         print("medtune: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -60,11 +65,19 @@ def _run() -> None:
         _fail(message if "\n" in message else f"medtune: {harmless(message)}{end} see `{command} --help`")
 
 
+def _lines(text: str) -> list[str]:
+    from medtune.runtime.terminal import harmless
+
+    # Not splitlines: a name in a message may hold what only looks like the end of a line.
+    return [f"medtune: {harmless(line)}" for line in text.split("\n") if line]
+
+
 def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     """Exit with status 75 and the command that resumes, or with a shell's status for a signal if none does."""
     command = _continuing_command()
     if is_main():
         print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
+    wait_for_words()
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 
 
@@ -79,14 +92,16 @@ def _fail_on_disk(problem: DiskError) -> None:
     _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
 
 
-def _fail(*lines: str) -> NoReturn:
-    with suppress(OSError):  # where stderr goes to the full disk
-        print(*lines, sep="\n", file=sys.stderr)
+def _fail(*lines: str, status: int = 2) -> NoReturn:
+    if is_main():
+        with suppress(OSError):  # where stderr goes to the full disk
+            print(*lines, sep="\n", file=sys.stderr)
+    wait_for_words()
     for stream in (sys.stdout, sys.stderr):
         if _is_stuck(stream):
             # Its content would fail again as Python ends, and change the exit status.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(2)
+    sys.exit(status)
 
 
 def _is_stuck(stream: TextIO) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 from medtune.errors import Command, DiskError, MedtuneError, Option, RunDirError, show_value
 from medtune.pipeline.edge import process_edge
 from medtune.runtime import interruption
-from medtune.runtime.distributed import require_single_process
+from medtune.runtime.launch import require_single_process
 from medtune.runtime.process import prepare_process
 from medtune.runtime.progress import Listener, listening
 

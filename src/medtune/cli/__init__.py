@@ -13,19 +13,22 @@ from medtune.cli.data import data_app
 from medtune.cli.human import human_app
 from medtune.cli.models import merge, publish
 from medtune.cli.options import (
+    Gpus,
     OnCpu,
     Overrides,
     Recipe,
     Resume,
     Run,
     RunDirOption,
+    launch_again,
     open_run,
     perform_stage,
+    print_once,
     resolve_recipe,
     say_next,
 )
 from medtune.cli.outlook import doctor, plan
-from medtune.runtime.distributed import require_single_process
+from medtune.runtime.launch import is_main, require_single_process, world_size
 from medtune.runtime.process import prepare_process
 
 app = typer.Typer(
@@ -47,6 +50,7 @@ def run(
     overrides: Overrides = None,
     resume: Resume = False,
     on_cpu: OnCpu = False,
+    gpus: Gpus = None,
     details: Annotated[
         bool, typer.Option("--details", help="Print all tables and the reading, as `medtune compare RUN` does.")
     ] = False,
@@ -55,12 +59,16 @@ def run(
 
     It ends with the verdict in a few lines and the report's path.
     """
+    if gpus is not None and world_size() == 1:
+        launch_again(gpus, on_cpu=on_cpu)
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
     from medtune.evaluation.result_files import read_comparison
     from medtune.pipeline.run import run as run_all
 
     finished = run_all(config, path, resume=resume, on_cpu=on_cpu)
+    if not is_main():
+        return
     comparison = read_comparison(finished)
     if details:
         scores.show_comparison(comparison)
@@ -68,15 +76,17 @@ def run(
     say_next(finished.path, [finished.path])
 
 
-def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False) -> None:
+def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False, gpus: Gpus = None) -> None:
     """Train the adapter of a run whose data is prepared."""
+    if gpus is not None and world_size() == 1:
+        launch_again(gpus, on_cpu=on_cpu)
     if not on_cpu:
         opened = open_run(run)
         prepare_process()
         from medtune.pipeline.checks import require_gpu
 
         require_gpu(opened.config, opened)
-    print(perform_stage("train", run, resume=resume).adapter_dir)
+    print_once(perform_stage("train", run, resume=resume).adapter_dir)
 
 
 def report(run: Run) -> None:
@@ -154,5 +164,5 @@ def _root(
         print(__version__)
         raise typer.Exit
     command = context.invoked_subcommand
-    if command not in (None, "train") and not {"-h", "--help"} & set(sys.argv):
+    if command not in (None, "run", "train", "evaluate") and not {"-h", "--help"} & set(sys.argv):
         require_single_process(f"`medtune {command}`")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from medtune.runtime.launch import is_main
 from medtune.runtime.process import prepare_process
 from medtune.runtime.progress import say
 
@@ -48,6 +50,25 @@ Overrides = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what is there: complete stages are skipped.")]
 
 OnCpu = Annotated[bool, typer.Option("--on-cpu", help="Train a large model without a GPU all the same; it takes days.")]
+
+
+Gpus = Annotated[
+    str | None,
+    typer.Option("--gpus", metavar="N|all", help="Share the work over several GPUs of this machine, a process each."),
+]
+
+
+def launch_again(gpus: str, *, on_cpu: bool) -> NoReturn:
+    """This command once more, in a process for each of the GPUs asked for; then exit with their status."""
+    from medtune.runtime.launcher import count_processes, launch
+
+    raise typer.Exit(launch(sys.argv[1:], count_processes(gpus, on_cpu=on_cpu)))
+
+
+def print_once(result: object) -> None:
+    """Print what a command has made, in the first of its processes."""
+    if is_main():
+        print(result)
 
 
 def resolve_recipe(recipe: str, overrides: list[str] | None, run_dir: Path | None) -> tuple[Config, Path]:

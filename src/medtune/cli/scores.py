@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtune.cli.options import Run, open_run, perform_stage
+from medtune.cli.options import Run, open_run, perform_stage, print_once
 from medtune.errors import Command, ConfigError
 from medtune.runtime.process import prepare_process
 from medtune.runtime.terminal import print_points, wrapped
@@ -48,7 +48,7 @@ def evaluate(
     if model not in ("baseline", "controls", "tuned"):
         raise ConfigError(f"--model {model}", "must be baseline, controls or tuned")
     opened = perform_stage(model, run)  # type: ignore[arg-type]
-    print(opened.path / "controls" if model == "controls" else opened.scores_file(model))  # type: ignore[arg-type]
+    print_once(opened.path / "controls" if model == "controls" else opened.scores_file(model))  # type: ignore[arg-type]
 
 
 def compare(

@@ -1,5 +1,6 @@
 """One model's answers and reference losses on the test rows, resumed where an earlier process was stopped."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -18,7 +19,9 @@ from medtune.model.loaded import LoadedModel
 from medtune.model.packing import rows_checksum
 from medtune.records import Answer, AnswerLoss, EncodedRow, Prediction, QAPair
 from medtune.run_dir.partial_results import PartialResults
+from medtune.runtime.distributed import from_main
 from medtune.runtime.hardware import Choice
+from medtune.runtime.launch import is_main, world_size
 from medtune.runtime.progress import progress_bar, say
 
 
@@ -71,24 +74,36 @@ def predict(
     kept = partial.plan(_origin(loaded, rows, config, batch_size))
     plan = None if kept is None else _restore_plan(kept, partial, len(rows))
     if weights is None:
-        weights = prepare_inference(loaded.model, loaded.dtype, plan.weights if plan else None)
+        weights = _prepare(loaded, plan.weights if plan else None)
     if plan is None:
-        plan = _make_plan(loaded.model, weights, rows, config, batch_size)
-        partial.begin(asdict(plan))
-    scoring = partial.work("losses", plan.passes, AnswerLoss)
+        made = from_main(lambda: asdict(_make_plan(loaded.model, weights, rows, config, batch_size)))
+        plan = _restore_plan(made, partial, len(rows))
+        partial.begin(made)
+    lengths = [len(row.input_ids) for row in rows]
+    scoring = partial.work("losses", plan.passes, AnswerLoss, cost=lambda places: sum(lengths[i] for i in places))
     answering = partial.work("answers", plan.batches, Answer)
     if scoring.done:
         say(f"resuming: {len(scoring.done)} of {len(rows)} rows are scored, {len(answering.done)} answered")
-    with progress_bar("Scoring reference answers", len(rows), len(scoring.done), unit="answers") as advance:
+    part = f", process 1 of {world_size()}" if world_size() > 1 else ""
+    with progress_bar(f"Scoring reference answers{part}", scoring.rows, len(scoring.done), unit="answers") as advance:
         score_passes(loaded.model, rows, scoring, advance)
-    with progress_bar("Answering questions", len(rows), len(answering.done), unit="questions") as advance:
+    with progress_bar(f"Answering questions{part}", answering.rows, len(answering.done), unit="questions") as advance:
         answer_batches(loaded.model, loaded.renderer.tokenizer, prompts, greedy, answering, advance)
+    scoring.gather()
+    answering.gather()
     return Predicted(
         [_prediction(*row) for row in zip(pairs, answering.in_order(), scoring.in_order(), strict=True)],
         plan.weights,
         max(map(len, answering.planned)) if answering.times_out_of_memory else plan.batch_size,
         scoring.times_out_of_memory + answering.times_out_of_memory,
     )
+
+
+def _prepare(loaded: LoadedModel, wanted: Choice | None) -> Choice:
+    """Make the model ready in the form that `wanted` says, or the first process's memory: all have the same."""
+    chosen = prepare_inference(loaded.model, loaded.dtype, wanted) if is_main() else None
+    told = Choice(**from_main(lambda: asdict(chosen)))  # type: ignore[arg-type]
+    return chosen or prepare_inference(loaded.model, loaded.dtype, told)
 
 
 def _origin(loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None) -> dict[str, Any]:
@@ -114,6 +129,11 @@ def _make_plan(
     prompts = [row.input_ids[: row.prompt_length] for row in rows]
     if batch_size is None:
         batch_size = _choose_batch_size(model, prompts, config)
+        if world_size() > 1:
+            # As many batches, about as large, for each process.
+            each = math.ceil(len(rows) / (batch_size * world_size()))
+            batch_size = math.ceil(len(rows) / (each * world_size()))
+            say(f"batch size: {batch_size}, {each} batches for each of {world_size()} processes")
     else:
         say(f"batch size: {batch_size} (that of the other model)")
     tokens_per_pass = scoring_tokens(model, config.training.tokens_per_micro_batch)

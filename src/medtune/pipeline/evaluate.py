@@ -25,8 +25,8 @@ from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, S
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import StageName, controls_of
 from medtune.run_dir.partial_results import PartialResults
-from medtune.runtime.distributed import is_main
 from medtune.runtime.hardware import Choice, choose_device, release_memory
+from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub import fetch_snapshot
 
@@ -44,7 +44,8 @@ def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) ->
     systems, precision = _answer(run_dir, which, record)
     # The model is gone, but reference cycles still hold it: BERTScore's encoder wants its memory.
     release_memory()
-    _measure(run_dir, record, systems, precision)
+    if is_main():
+        _measure(run_dir, record, systems, precision)
     record["precision"] = precision
 
 
@@ -174,6 +175,8 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
         systems |= _after_examples(run_dir, loaded, record, written, nearest)
         del loaded
         release_memory()
+    if not is_main():
+        return
     systems |= _text_controls(run_dir, names, nearest)
     _measure(run_dir, record, systems, precision)
     record["rows"] = {name: len(predictions) for name, predictions in systems.items()}

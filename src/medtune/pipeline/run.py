@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from medtune.pipeline.prepare import prepare_stage
 from medtune.pipeline.train import train_stage
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGES, StageName, stage_named
+from medtune.run_dir.partial_results import partial_files
 from medtune.run_dir.provenance import environment
 from medtune.runtime import interruption
-from medtune.runtime.distributed import is_main
+from medtune.runtime.distributed import barrier, from_main
 from medtune.runtime.hardware import PeakMemory, release_memory
+from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say, stage_progress, tell_skipped
 from medtune.training.checkpoints.remote import check_repository
 
@@ -42,18 +45,23 @@ def run(config: Config, path: Path, *, resume: bool = False, on_cpu: bool = Fals
 
     A model that takes a GPU is refused without one, unless `on_cpu` insists.
     """
+    from_main(lambda: _begin(config, path, resume=resume, on_cpu=on_cpu))
+    run_dir = RunDir(path)
+    for stage in STAGES:
+        perform(stage.name, run_dir, resume=resume)
+        interruption.raise_if_requested()
+        if stage.name == "data" and config.model.base != DEMO_MODEL:
+            from_main(lambda: check_rows(config, run_dir))
+    return run_dir
+
+
+def _begin(config: Config, path: Path, *, resume: bool, on_cpu: bool) -> None:
     is_known = known_model(config.model) is not None
     if is_known and not on_cpu:  # before anything is downloaded
         require_gpu(config, RunDir(path))
     run_dir = start_run(config, path, resume=resume)
     if not (is_known or on_cpu):
         require_gpu(config, run_dir)
-    for stage in STAGES:
-        perform(stage.name, run_dir, resume=resume)
-        interruption.raise_if_requested()
-        if stage.name == "data" and config.model.base != DEMO_MODEL:
-            check_rows(config, run_dir)
-    return run_dir
 
 
 def start_run(config: Config, path: Path, *, resume: bool) -> RunDir:
@@ -72,18 +80,29 @@ def perform(name: StageName, run_dir: RunDir, *, resume: bool = False, again: bo
     `resume` lets it continue what an earlier process left unfinished. Raises MedtuneError, and RunDirError unless the
     stages that it needs are complete.
     """
-    run_dir.lock()
     stage = stage_named(name)
-    if not stage.artefacts(run_dir, run_dir.config.evaluation.controls):
-        return  # a run without controls
-    if again or not is_done(run_dir, name):
-        run_dir.require_needs(name)
-        with _recorded(run_dir, name) as record:
-            work = partial(train_stage, resume=resume) if name == "train" else _WORK[name]
-            work(run_dir, record)
+    if from_main(lambda: _is_due(run_dir, name, again=again)):
+        run_dir.read_again()
+        if stage.shared or is_main():
+            with _recorded(run_dir, name) as record:
+                work = partial(train_stage, resume=resume) if name == "train" else _WORK[name]
+                work(run_dir, record)
+        barrier()
+        run_dir.read_again()
     # Only once the stage is complete, and by the next process if this one has no time left for it.
-    for file in stage.partial(run_dir):
+    for file in chain.from_iterable(map(partial_files, stage.partial(run_dir))):
         file.unlink(missing_ok=True)
+
+
+def _is_due(run_dir: RunDir, name: StageName, *, again: bool) -> bool:
+    """Whether a stage is to be done now. Raises RunDirError unless it can be."""
+    run_dir.lock()
+    if not stage_named(name).artefacts(run_dir, run_dir.config.evaluation.controls):
+        return False  # a run without controls
+    if not again and is_done(run_dir, name):
+        return False
+    run_dir.require_needs(name)
+    return True
 
 
 def is_done(run_dir: RunDir, name: StageName) -> bool:

@@ -17,7 +17,7 @@ from medtune.model.loading import prepare_for_training
 from medtune.pipeline.evaluate import load_run_model
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.distributed import is_main
+from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub import ADAPTER_SETTINGS
 from medtune.storage.writing import replacing_folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 from medtune.config.recipes import changed_keys, continued, read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
-from medtune.errors import Command, Option, Problem, RunDirError, Text
+from medtune.errors import Command, DiskError, Option, Problem, RunDirError, Text
 from medtune.records import QAPair, Score, SplitName, SystemName
 from medtune.run_dir.artefacts import RunArtefacts
 from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
 from medtune.run_dir.provenance import add_record, changed_texts, check_records, find_damage, is_cut_off
+from medtune.runtime.distributed import when_ended
+from medtune.runtime.launch import world_size
 from medtune.runtime.progress import say
 from medtune.storage.reading import FileRecord, check_type, describe_file
 from medtune.storage.writing import clear_leftovers, is_leftover
@@ -87,7 +90,8 @@ class RunDir(RunArtefacts):
     def _is_unused(self) -> bool:
         """Whether there is nothing here, or only what a run wrote that failed before its first artefact."""
         files = list(self.path.iterdir()) if os.path.isdir(self.path) else []
-        names = {file.name for file in files if not is_leftover(file, WRITTEN_NAMES)} - {LOCK_NAME}
+        names = {file.name for file in files if not is_leftover(file, WRITTEN_NAMES)}
+        names -= {LOCK_NAME, self.launch_file.name}
         # The provenance tells a failed run's config.yaml from a user's own file of that name.
         return not names or (names == {"config.yaml", "provenance.json"} and not self.provenance.get("stages"))
 
@@ -106,9 +110,18 @@ class RunDir(RunArtefacts):
         """
         if not lock_folder(self.path):
             return
+        when_ended(self._record_end)
         for folder in self.written_folders():
             clear_leftovers(folder, WRITTEN_NAMES)
         # Another process may have written since they were read.
+        self.read_again()
+
+    def _record_end(self, status: int) -> None:
+        with suppress(DiskError):  # by which the launch may have ended
+            self.write_json(self.launch_file, {"status": status, "processes": world_size()})
+
+    def read_again(self) -> None:
+        """Forget what is known of configuration and provenance: another process has written."""
         self._forget("config", "provenance")
 
     def _forget(self, *names: str) -> None:

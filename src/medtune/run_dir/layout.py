@@ -47,6 +47,8 @@ class RunFiles:
     adapter_weights_file = _File("adapter", "adapter_model.safetensors")
     adapter_config_file = _File("adapter", "adapter_config.json")
     """The adapter's configuration, PEFT's."""
+    launch_file = _File("launch.json")
+    """The exit status of the last launch of several processes, for a job script that has only the launcher's."""
     comparison_file = _File("comparison.json")
     """The comparison as a list of rows, one a metric."""
     comparison_text_file = _File("comparison.md")
@@ -109,7 +111,8 @@ class Stage:
     It is made from the artefacts of the stages that it `needs`. `command` runs it alone, and with resume continues it
     if it `resumes`. `files` are its artefacts in a run with these controls that every version of medtune writes; `also`
     are those that only later versions write; a folder means all files in it. `partial` are files that keep its results
-    until it is complete. Later stages do without one that `is_optional` in a configuration.
+    until it is complete; all processes of a launch have a share in one that is `shared`, where the first one alone does
+    another. Later stages do without one that `is_optional` in a configuration.
     """
 
     name: StageName
@@ -118,6 +121,7 @@ class Stage:
     files: Callable[[RunFiles, Sequence[ControlName]], list[Path]]
     also: Callable[[RunFiles], list[Path]] = lambda run: []
     partial: Callable[[RunFiles], list[Path]] = lambda run: []
+    shared: bool = False
     resumes: bool = False
     is_optional: Callable[[Config], bool] = lambda config: False
 
@@ -162,6 +166,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "baseline",
+        shared=True,
         needs=("data",),
         command=Command("evaluate", options=(Option("model", "baseline"),)),
         files=lambda run, controls: _of_systems(run, ["baseline"]),
@@ -169,6 +174,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "controls",
+        shared=True,
         # Controls are compared with models, whose precision their signatures share.
         needs=("data", "baseline"),
         command=Command("evaluate", options=(Option("model", "controls"),)),
@@ -178,6 +184,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "train",
+        shared=True,
         needs=("data",),
         command=Command("train"),
         files=lambda run, controls: [run.adapter_weights_file, run.adapter_config_file],
@@ -187,6 +194,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "tuned",
+        shared=True,
         needs=("data", "train"),
         command=Command("evaluate", options=(Option("model", "tuned"),)),
         files=lambda run, controls: _of_systems(run, ["tuned", *controls_of("tuned", controls)]),
@@ -216,7 +224,13 @@ _ANY = RunFiles(Path())
 # What is written here under a temporary name first.
 WRITTEN_NAMES = frozenset(
     {file.name for stage in STAGES for file in [*stage.files(_ANY, get_args(ControlName)), *stage.also(_ANY)]}
-    | {_ANY.config_file.name, _ANY.provenance_file.name, _ANY.history_file.name, _ANY.trouble_file.name}
+    | {
+        _ANY.config_file.name,
+        _ANY.provenance_file.name,
+        _ANY.launch_file.name,
+        _ANY.history_file.name,
+        _ANY.trouble_file.name,
+    }
     | {"plan.json", "sealed.json", _ANY.partial_file("tuned").name, _ANY.merge_file.name}
 )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from medtune.errors import RunDirError
-from medtune.runtime.distributed import is_main
+from medtune.runtime.launch import is_main
 
 LOCK_NAME = ".lock"
 # Held until the command or the process ends, however it ends: the operating system lets go of it. The file itself means

@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from medtune.errors import RunDirError
 from medtune.records import Answer, AnswerLoss
+from medtune.runtime.distributed import exchange, from_main
+from medtune.runtime.launch import is_main, own_share, rank, world_size
 from medtune.runtime.progress import say
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json
@@ -40,7 +42,8 @@ class BatchWork(Generic[Result]):
     """Batches of rows to compute in order, independent of each other, and the results of rows that are done.
 
     Which rows share a batch decides the last bits of their numbers, so it is planned once. `planned` are the batches
-    since memory last ran out, `to_do` those of them that are to come.
+    since memory last ran out, `to_do` those of them that are to come. With a `cost` of a batch, the processes of a launch
+    share them out, and each has `to_do` its own.
     """
 
     def __init__(
@@ -50,8 +53,9 @@ class BatchWork(Generic[Result]):
         *,
         entries: Iterable[Mapping[str, Any]] = (),
         keep: Callable[[dict[str, Any]], None] = lambda entry: None,
+        cost: Callable[[Sequence[int]], float] | None = None,
     ) -> None:
-        names = [one.name for one in fields(result)]
+        self._result, self._names = result, [one.name for one in fields(result)]
         self.planned = [list(rows) for rows in batches]
         self.done: dict[int, Result] = {}
         self.times_out_of_memory = 0
@@ -63,12 +67,15 @@ class BatchWork(Generic[Result]):
             else:
                 rows = check_type(list[int], entry.get("rows"))
                 values = check_type(list[list[Any]], entry.get("results"))
-                named = [dict(zip(names, row, strict=True)) for row in values]
+                named = [dict(zip(self._names, row, strict=True)) for row in values]
                 self.done |= zip(rows, check_type(list[result], named), strict=True)  # type: ignore[valid-type]
-        self.to_do = deque(rows for rows in self.planned if not rows or rows[0] not in self.done)
+        left = [[row for row in rows if row not in self.done] for rows in self.planned]
+        left = [rows for rows in left if rows]
         # Every row is done or to be done, once.
-        if sorted([*self.done, *chain.from_iterable(self.to_do)]) != sorted(chain.from_iterable(batches)):
+        if sorted([*self.done, *chain.from_iterable(left)]) != sorted(chain.from_iterable(batches)):
             raise DamagedError("its batches do not hold every row once")
+        self.to_do = deque(left if cost is None else [left[i] for i in own_share([cost(rows) for rows in left])])
+        self._earlier = frozenset(self.done)
 
     def finish(self, rows: Sequence[int], results: Sequence[Result]) -> None:
         """Take and keep the results of one batch."""
@@ -82,16 +89,36 @@ class BatchWork(Generic[Result]):
         self.times_out_of_memory += 1
         self._keep({"batches": self.planned})
 
+    @property
+    def rows(self) -> int:
+        """Rows that are done, and that this process has to do."""
+        return len(self.done) + sum(map(len, self.to_do))
+
+    def gather(self) -> None:
+        """Get what the other processes have done."""
+        own = [[row, astuple(result)] for row, result in self.done.items() if row not in self._earlier]
+        told = exchange([own, self.times_out_of_memory])
+        for results, _ in told:
+            named = [dict(zip(self._names, values, strict=True)) for _, values in results]
+            done = check_type(list[self._result], named)  # type: ignore[name-defined]
+            self.done |= zip((row for row, _ in results), done, strict=True)
+        self.times_out_of_memory = sum(times for _, times in told)
+
     def in_order(self) -> list[Result]:
         """The results, row by row, once all are there."""
         return [self.done[row] for row in range(len(self.done))]
 
 
 class PartialResults:
-    """The file of one stage's results so far. `origin` is what they are made of, by the names that users know."""
+    """The results of one stage so far. `origin` is what they are made of, by the names that users know.
+
+    The first process keeps its own in `file`, and every other in one beside it. Each is read by one of the processes,
+    whichever wrote it: a run may go on with more or fewer than before, and where they share no files.
+    """
 
     def __init__(self, file: Path, origin: Mapping[str, Any]) -> None:
         self.file = file
+        self.own = file if is_main() else file.with_name(f"{file.stem}.{rank()}{file.suffix}")
         self.origin = dict(origin)
         self._entries: list[dict[str, Any]] = []
         self._flushed = -SECONDS_PER_FLUSH
@@ -103,29 +130,72 @@ class PartialResults:
         """
         # As JSON gives it back: lists for tuples.
         self.origin = json.loads(json.dumps({**self.origin, **origin}))
-        entries, size = _whole_lines(self.file)
+        plan = from_main(lambda: self._read(self.file, tell=True))
+        if plan is None:
+            return None
+        entries = []
+        for file in self._files_to_read():
+            found, _ = _whole_lines(file)
+            if found and not self._differing(found[0]) and found[0].get("plan") == plan:
+                entries.append(found[1:])
+        told = [one for several in exchange(entries) for one in several]
+        self._entries = list(chain.from_iterable(told))
+        if world_size() > 1 or len(told) > 1:
+            # Each process may have made other batches of its rows when its memory ran out.
+            self._entries = [entry for entry in self._entries if "batches" not in entry]
+        if not is_main() and self._read(self.own, tell=False) != plan:
+            self._start(plan)
+        return plan
+
+    def _read(self, file: Path, *, tell: bool) -> Any:
+        """The plan of a file of this process, which can be added to then; None if it is of other things."""
+        entries, size = _whole_lines(file)
         if not entries:
             return None
-        kept = entries[0].get("origin")
-        kept = kept if isinstance(kept, dict) else {}
-        if differing := [name for name, value in self.origin.items() if kept.get(name) != value]:
-            say(f"{self.file}: begun with another {' and '.join(differing)}, thrown away; all rows are computed again")
+        if differing := self._differing(entries[0]):
+            if tell:
+                what = " and ".join(differing)
+                say(f"{file}: begun with another {what}, thrown away; all rows are computed again")
             return None
-        os.truncate(self.file, size)
-        self._entries = entries[1:]
+        os.truncate(file, size)
         return entries[0].get("plan")
+
+    def _differing(self, entry: Mapping[str, Any]) -> list[str]:
+        """What a file is of that begins with `entry`, and that these results are not made of."""
+        kept = entry.get("origin")
+        kept = kept if isinstance(kept, dict) else {}
+        return [name for name, value in self.origin.items() if kept.get(name) != value]
+
+    def _files_to_read(self) -> list[Path]:
+        """Those of the files here that no process before this one sees."""
+        here = sorted(file.name for file in partial_files(self.file))
+        seen = exchange(here)
+        return [self.file.with_name(name) for name in here if not any(name in names for names in seen[: rank()])]
 
     def begin(self, plan: Any) -> None:
         """Start over, by `plan`."""
         self._entries = []
-        with replacing_file(self.file) as temporary:
+        self._start(plan)
+
+    def _start(self, plan: Any) -> None:
+        with replacing_file(self.own) as temporary:
             temporary.write_text(json.dumps({"origin": self.origin, "plan": plan}) + "\n", encoding="utf-8")
 
-    def work(self, name: str, batches: Sequence[Sequence[int]], result: type[Result]) -> BatchWork[Result]:
+    def work(
+        self,
+        name: str,
+        batches: Sequence[Sequence[int]],
+        result: type[Result],
+        cost: Callable[[Sequence[int]], float] = len,
+    ) -> BatchWork[Result]:
         """What is done and to do of one kind of result. Raises RunDirError if the file is damaged."""
         entries = [entry for entry in self._entries if entry.get("of") == name]
+
+        def keep(entry: dict[str, Any]) -> None:
+            self._append({"of": name, **entry})
+
         try:
-            return BatchWork(batches, result, entries=entries, keep=lambda entry: self._append({"of": name, **entry}))
+            return BatchWork(batches, result, entries=entries, keep=keep, cost=cost)
         except (DamagedError, ValueError):
             raise self.damaged() from None
 
@@ -135,13 +205,18 @@ class PartialResults:
 
     def _append(self, entry: dict[str, Any]) -> None:
         # In one piece and past Python's buffers, so that nothing but the last line can be torn.
-        with writing(self.file), self.file.open("ab", buffering=0) as file:
+        with writing(self.own), self.own.open("ab", buffering=0) as file:
             line = (json.dumps(entry) + "\n").encode("utf-8")
             while line:  # of what there is no room for the system takes a part, and says so the next time
                 line = line[file.write(line) :]
             if time.monotonic() - self._flushed >= SECONDS_PER_FLUSH:
                 os.fsync(file.fileno())
                 self._flushed = time.monotonic()
+
+
+def partial_files(file: Path) -> list[Path]:
+    """The files of results so far that are here: `file` itself, and those of other processes beside it."""
+    return [*file.parent.glob(file.name), *file.parent.glob(f"{file.stem}.*{file.suffix}")]
 
 
 def _whole_lines(file: Path) -> tuple[list[dict[str, Any]], int]:

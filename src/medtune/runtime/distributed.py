@@ -1,79 +1,234 @@
-"""The processes of one launch, as by `torchrun` or `accelerate launch`: which one this is, and what all of them know.
+"""What the processes of one launch tell each other, so that all of medtune is one code for one process and for many.
 
-A launcher tells each process its place in the environment, so that all but `gather_counts` does without torch.
+Values go as JSON through the launch's key-value store, where a process waits in Python: signals reach it, and it learns
+that another has ended. Tensors go through torch's process group.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from medtune.errors import ConfigError, RunDirError, show_value
+from medtune.errors import MedtuneError
+from medtune.runtime.launch import Launch, joined_launch, local_rank, machine_processes, rank, set_joined, world_size
 
 if TYPE_CHECKING:
     import torch
 
-# A launcher ends all processes as soon as one ends. Seconds in which the first one can print why.
-_HEAD_START = 10.0
+T = TypeVar("T")
+# What a launcher sets, hidden from libraries while this module does what they would do with it.
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
+# Seconds between looks for the end of another process, and until a process that cannot be reached in a library's
+# exchange is ended.
+_LOOK, _GRACE = 0.5, 5.0
+# Seconds from one look for a value to the next: at first, and at most.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
+# Seconds for all processes to come, and for an exchange of tensors: the first validation of one may take long.
+_PATIENCE = 3600
 
 
-def rank() -> int:
-    """This process's number among all that were launched; 0 without a launcher."""
-    return _launched("RANK", 0)
+class PeerEnded(BaseException):
+    """Another process has ended, which ends this one. Not an Exception, so that nothing handles it and continues."""
+
+    def __init__(self, line: str, status: int) -> None:
+        super().__init__(line)
+        self.line, self.status = line, status
 
 
-def local_rank() -> int:
-    """This process's number among those on its machine; 0 without a launcher."""
-    return _launched("LOCAL_RANK", 0)
+# Joining and ending ---------------------------------------------------------------------------------------------------
 
 
-def world_size() -> int:
-    """How many processes were launched; 1 without a launcher."""
-    return _launched("WORLD_SIZE", 1)
+@contextmanager
+def joined() -> Iterator[None]:
+    """Let the processes of this launch talk to each other in this block, and end together.
 
-
-def is_main() -> bool:
-    """Whether this is the process that writes files and prints."""
-    return rank() == 0
-
-
-def _launched(name: str, alone: int) -> int:
-    # Job templates set it to nothing where there is no launch.
-    given = os.environ.get(name, "").strip()
-    try:
-        return int(given or alone)
-    except ValueError:
-        raise ConfigError(f"{name}={show_value(given)} in the environment", "must be a number", "unset it") from None
-
-
-def require_single_process(command: str) -> None:
-    """Raises RunDirError in the first of several processes; the others exit with status 2 and print nothing."""
-    if world_size() == 1:
-        return
-    if not is_main():
-        try:
-            time.sleep(_HEAD_START)
-        finally:  # the launcher's signal included
-            sys.exit(2)
-    fix = "start it without the launcher: only training takes several, by `accelerate launch -m medtune train RUN`"
-    raise RunDirError(f"{command} runs as one process, and {world_size()} were launched", fix=fix)
-
-
-def gather_counts(counts: Sequence[int], *, stop: bool, device: torch.device) -> tuple[list[list[int]], bool]:
-    """`counts` of every process in order of rank, and whether any process was told to `stop`: all of them then do.
-
-    One exchange for both, which waits for `device`: training needs it at every step. Every process has to call this
-    equally often, with equally many counts.
+    What ends one with an error or a signal ends the others with PeerEnded. Each sees its own GPU alone. Libraries take
+    each for a single process. For one process, and inside such a block, it does nothing.
     """
-    if world_size() == 1:
-        return [list(counts)], stop
+    if world_size() == 1 or joined_launch() is not None:
+        yield
+        return
+    before = {name: os.environ[name] for name in (*_PLACE, "CUDA_VISIBLE_DEVICES") if name in os.environ}
+    launch = _join()
+    set_joined(launch)
+    watch = threading.Thread(target=_watch, args=(launch,), daemon=True)
+    watch.start()
+    status = 0
+    try:
+        yield
+        barrier()
+    except PeerEnded as ended:
+        status = ended.status
+        raise
+    except BaseException as error:
+        status = _tell_end(launch, error)
+        raise
+    finally:
+        launch.over.set()
+        if launch.rank == 0:
+            launch.record_end(status)
+        _leave_group()
+        watch.join()
+        set_joined(None)
+        os.environ.update(before)
+
+
+def _join() -> Launch:
     import torch
 
-    own = torch.tensor([*counts, stop], device=device)
-    everyone = [torch.empty_like(own) for _ in range(world_size())]
-    torch.distributed.all_gather(everyone, own)
-    rows: list[list[int]] = torch.stack(everyone).tolist()
-    return [row[:-1] for row in rows], any(row[-1] for row in rows)
+    place = rank(), local_rank(), world_size(), machine_processes()
+    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=_PATIENCE)))
+    own_gpu = not torch.cuda.is_initialized()
+    if own_gpu:  # before anything asks CUDA what there is
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        mine = visible[place[1]] if visible[0] and place[1] < len(visible) else str(place[1])
+        os.environ["CUDA_VISIBLE_DEVICES"] = mine
+    else:
+        torch.cuda.set_device(place[1])
+    for name in _PLACE:
+        os.environ.pop(name, None)
+    return Launch(*place, own_gpu, torch.distributed.PrefixStore("medtune", store))
+
+
+def when_ended(record: Callable[[int], None]) -> None:
+    """Have the first process call `record` with the exit status of all, once that is known."""
+    if launch := joined_launch():
+        launch.record_end = record
+
+
+def _tell_end(launch: Launch, error: BaseException) -> int:
+    """Tell the others why this process ends, and its exit status, which is returned. They hear the first one to end."""
+    status = int(getattr(error, "exit_status", 2 if isinstance(error, MedtuneError) else 1))
+    words = str(error) if isinstance(error, MedtuneError) else f"{type(error).__name__}: {error}"
+    line = words if launch.rank == 0 else f"process {launch.rank} of {launch.world_size}: {words}"
+    with suppress(RuntimeError):  # where the store's process has ended, and with it the launch
+        if launch.store.add("ends", 1) == 1:
+            launch.store.set("ended", json.dumps([line, status]))
+    return status
+
+
+def _ended(store: Any) -> PeerEnded | None:
+    """What another process has told of its end; a store that is gone means that the first process is."""
+    try:
+        if not store.check(["ended"]):
+            return None
+        line, status = json.loads(store.get("ended"))
+    except RuntimeError:
+        line, status = "the first process of the launch has ended, or its machine cannot be reached", 1
+    return PeerEnded(line, status)
+
+
+def _watch(launch: Launch) -> None:
+    """End this process when another has ended and it cannot notice, for it waits in a library's exchange."""
+    store = launch.store.clone()
+    while not launch.over.wait(_LOOK):
+        if ended := _ended(store):
+            if not launch.over.wait(_GRACE):
+                if launch.rank == 0:
+                    print(f"medtune: {ended.line}", file=sys.stderr, flush=True)
+                    launch.record_end(ended.status)
+                os._exit(ended.status)
+            return
+
+
+# Values ---------------------------------------------------------------------------------------------------------------
+
+
+def exchange(value: T) -> list[T]:
+    """`value`, which JSON can hold, of every process in order of rank. All have to call it, equally often."""
+    launch = joined_launch()
+    if launch is None:
+        return [value]
+    launch.exchanges += 1
+    number = launch.exchanges
+    if launch.rank != 0:
+        launch.store.set(f"{number}/{launch.rank}", json.dumps(value))
+        return list(json.loads(_take(launch, f"{number}/all")))
+    keys = [f"{number}/{other}" for other in range(1, launch.world_size)]
+    text = json.dumps([value, *(json.loads(_take(launch, key)) for key in keys)])
+    # All have come here, so that whatever they were told before has been read.
+    for key in [*keys, *launch.told]:
+        launch.store.delete_key(key)
+    launch.told = []
+    _tell(launch, f"{number}/all", text)
+    return list(json.loads(text))
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """What `work` returns in the first process, which alone does it; JSON can hold it. All have to call this."""
+    launch = joined_launch()
+    if launch is None:
+        return work()
+    launch.exchanges += 1
+    key = f"{launch.exchanges}/all"
+    if launch.rank == 0:
+        value = work()
+        _tell(launch, key, json.dumps(value))
+        return value
+    found: T = json.loads(_take(launch, key))
+    return found
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    exchange(None)
+
+
+def _tell(launch: Launch, key: str, text: str) -> None:
+    launch.store.set(key, text)
+    launch.told.append(key)
+
+
+def _take(launch: Launch, key: str) -> Any:
+    """A value of the store once it is there. Raises PeerEnded."""
+    pause, look = _SHORTEST_PAUSE, time.monotonic() + _LOOK
+    while True:
+        with suppress(RuntimeError):  # `_ended` says it
+            if launch.store.check([key]):
+                return launch.store.get(key)
+        if time.monotonic() >= look:
+            if ended := _ended(launch.store):
+                raise ended
+            look = time.monotonic() + _LOOK
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+# Tensors --------------------------------------------------------------------------------------------------------------
+
+
+def open_group() -> None:
+    """Let the processes exchange tensors, on GPUs by NCCL and on CPUs by Gloo."""
+    import torch
+
+    launch = joined_launch()
+    if launch is None or torch.distributed.is_initialized():
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(
+        backend,
+        store=torch.distributed.PrefixStore("tensors", launch.store.clone()),
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=timedelta(seconds=_PATIENCE),
+    )
+
+
+def add_up(tensor: torch.Tensor) -> Any:
+    """Begin to replace `tensor` by its sum over the processes; the result has `wait()`."""
+    import torch
+
+    return torch.distributed.all_reduce(tensor, async_op=True)
+
+
+def _leave_group() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtune.runtime.distributed import local_rank, world_size
+from medtune.runtime.launch import gpu_index, world_size
 
 if TYPE_CHECKING:
     import torch
@@ -31,10 +31,10 @@ def choose_device() -> Choice:
 
     if not torch.cuda.is_available():
         return Choice("cpu", "no CUDA GPU is visible")
-    index, count = local_rank(), torch.cuda.device_count()
+    index, count = gpu_index(), torch.cuda.device_count()
     name = torch.cuda.get_device_name(index)
     if count > 1 and world_size() == 1:
-        return Choice("cuda:0", f"{name}, the first of {count} GPUs; `accelerate launch` uses them all for training")
+        return Choice("cuda:0", f"{name}, the first of {count} GPUs; `medtune run … --gpus all` uses them all")
     return Choice(f"cuda:{index}", name)
 
 

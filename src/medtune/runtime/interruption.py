@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from medtune.runtime.distributed import world_size
+from medtune.runtime.launch import world_size
 
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
 INTERRUPTED_STATUS = 75
@@ -19,6 +19,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class Interrupted(BaseException):
     """The process was asked to stop. Not an Exception, so that nothing handles it as an error and continues."""
+
+    exit_status = INTERRUPTED_STATUS
 
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)

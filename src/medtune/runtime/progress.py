@@ -12,7 +12,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medtune.runtime.distributed import is_main
+from medtune.runtime.launch import is_main
 from medtune.runtime.terminal import harmless, print_text
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The training step: whole optimiser steps, within the memory that is there, and none that would spoil the weights."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -15,13 +15,14 @@ from medtune.model.adapters import lift_adapter
 from medtune.model.host_store import HostMemoryError
 from medtune.records import EncodedRow
 from medtune.runtime import interruption
-from medtune.runtime.distributed import gather_counts, is_main
+from medtune.runtime.launch import is_main, world_size
 from medtune.runtime.progress import say
 from medtune.training.arguments import build_arguments
 from medtune.training.batching import collate_step, steps_of, steps_per_epoch
 from medtune.training.checkpoints.contents import keep_plan
 from medtune.training.checkpoints.pushing import open_pusher
 from medtune.training.continuation import InterruptionCallback
+from medtune.training.gradient_exchange import GradientExchange
 from medtune.training.health import HealthWatch, StepReading, require_float32_adapter, stop_training
 from medtune.training.history import HistoryCallback
 from medtune.training.prepared_step import TrainingJob
@@ -67,11 +68,15 @@ class AnswerTrainer(ValidatingTrainer):
         # The base is loaded in evaluation mode, and PEFT's wrapper does not tell.
         self.model.train()
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # Loss, requests to stop, and times that memory ran out, of the step in hand.
+        self.exchange = GradientExchange(self.trained, counts=3) if world_size() > 1 else None
         self.pusher = open_pusher(job.run, job.training.push_checkpoints_to, job.resume_from)
 
     def close(self) -> None:
         """End the progress bar, so that no error is drawn over, and wait a while for the newest push."""
         self.history.close()
+        if self.exchange is not None:
+            self.exchange.close()
         if self.pusher is not None:
             self.pusher.close()
 
@@ -83,38 +88,50 @@ class AnswerTrainer(ValidatingTrainer):
 
     def _collate(self, rows: Sequence[EncodedRow]) -> dict[str, Any]:
         budget = self.prepared.plan.tokens_per_micro_batch
-        return {**collate_step(rows, tokens_per_micro_batch=budget, filler=self.job.train_rows[0]), "rows": list(rows)}
+        return {**collate_step(rows, tokens_per_micro_batch=budget), "rows": list(rows)}
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over every pass of a step. Returns the step's loss, a mean over its answer tokens."""
-        micro_batches = inputs["micro_batches"]
-        answer_tokens, tokens, most_passes = self._over_processes(
-            inputs["answer_tokens"], inputs["tokens"], len(micro_batches)
-        )
-        # Every pass ends in an exchange between the processes: all of them need equally many.
-        micro_batches = micro_batches + [inputs["filler"]] * (most_passes - len(micro_batches))
-        budget = inputs["tokens_per_micro_batch"]
+        times = self.times_out_of_memory
 
         def compute() -> torch.Tensor:
             # After a change of plan the step in hand is still split by the old one.
-            changed = self.prepared.plan.tokens_per_micro_batch != budget and self.accelerator.num_processes == 1
-            passes = self._collate(inputs["rows"])["micro_batches"] if changed else micro_batches
-            return self.passes(model, passes, answer_tokens)
+            changed = self.prepared.plan.tokens_per_micro_batch != inputs["tokens_per_micro_batch"]
+            passes = self._collate(inputs["rows"])["micro_batches"] if changed else inputs["micro_batches"]
+            if self.exchange is not None:
+                self.exchange.begin()
+            return self.passes(model, passes, inputs["answer_tokens"], exchange=self.exchange)
 
         total = self.within_memory(compute, where=f"at step {self.state.global_step + 1}")
-        self.history.count(tokens)
+        if self.exchange is not None:
+            total = self._add_up(self.exchange, total, self.times_out_of_memory - times)
+        self.history.count(inputs["tokens"])
         self._step_loss, self._step_rows = total, inputs["rows"]
         return total
 
-    def passes(self, model: Any, micro_batches: Sequence[dict[str, Any]], answer_tokens: int) -> torch.Tensor:
+    def passes(
+        self,
+        model: Any,
+        micro_batches: Sequence[dict[str, Any]],
+        answer_tokens: int,
+        exchange: GradientExchange | None = None,
+    ) -> torch.Tensor:
         """Forward and backward over these passes. Returns their part of the mean loss over `answer_tokens` tokens."""
         total = torch.zeros((), device=self.args.device)
         with _in_training_mode(model):
             for number, micro_batch in enumerate(micro_batches, start=1):
-                last = number == len(micro_batches)
-                with nullcontext() if last else self.accelerator.no_sync(model):
-                    total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
+                if exchange is not None and number == len(micro_batches):
+                    exchange.expect_last_pass()
+                total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
         return total
+
+    def _add_up(self, exchange: GradientExchange, loss: torch.Tensor, times_out_of_memory: int) -> torch.Tensor:
+        """Gradients and loss of all processes, which agree on whether to stop and on the plan of the next step."""
+        whole, told, out_of_memory = exchange.finish(loss, float(interruption.requested()), float(times_out_of_memory))
+        self.stopping.told = told > 0
+        if out_of_memory:
+            self.agree(keep_optimizer=True)
+        return loss.new_tensor(whole)
 
     def within_memory(self, compute: Callable[[], T], *, where: str, keep_optimizer: bool = True) -> T:
         """Return `compute()`, called again under a plan that takes less whenever memory runs out. No row is left out.
@@ -134,36 +151,31 @@ class AnswerTrainer(ValidatingTrainer):
 
     def _take_less(self, lacking: Literal["device", "host"], problem: str, where: str, keep_optimizer: bool) -> None:
         memory = "GPU" if lacking == "device" else "host"
-        # Several processes would have to begin a step again together; before the first step each is by itself.
-        alone = self.accelerator.num_processes == 1 or not keep_optimizer
-        if not alone or not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
-            why = "no other plan takes less" if alone else "several processes cannot change the plan of a step"
+        if not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             less = "lower training.max_length or lora.rank, or free memory, and go on with "
             fix = (less, Option("resume"), " or start over")
-            raise MedtuneError(f"training ran out of {memory} memory {where} ({problem}), and {why}", fix=fix)
+            problem = f"training ran out of {memory} memory {where} ({problem}), and no other plan takes less"
+            raise MedtuneError(problem, fix=fix)
         self.times_out_of_memory += 1
+        self._adopt_plan()
+        say(f"out of {memory} memory {where}; from now on {self.prepared.plan.describe()}; no row is left out")
+
+    def agree(self, *, keep_optimizer: bool) -> None:
+        """After memory ran out in one of the processes: all go on by the plan that fits where there is least."""
+        if self.prepared.agree(keep_optimizer=keep_optimizer):
+            self._adopt_plan()
+            say(f"memory ran out in another process; from now on {self.prepared.plan.describe()}")
+
+    def _adopt_plan(self) -> None:
         self.args.optim = self.prepared.plan.optimizer
         if is_main():
             keep_plan(self.job.run, self.prepared.plan)
-        say(f"out of {memory} memory {where}; from now on {self.prepared.plan.describe()}; no row is left out")
-
-    def _over_processes(self, answer_tokens: int, tokens: int, passes: int) -> tuple[int, int, int]:
-        """The sums of the first two over all processes, and the most passes that one of them makes."""
-        if self.accelerator.num_processes == 1:
-            return answer_tokens, tokens, passes  # an exchange would have to wait for the device
-        counts, self.stopping.told = gather_counts(
-            (answer_tokens, tokens, passes), stop=interruption.requested(), device=self.args.device
-        )
-        answers, all_tokens, most_passes = zip(*counts, strict=True)
-        return sum(answers), sum(all_tokens), max(most_passes)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The pass's share of the step's loss. TRL's own also computes accuracy and entropy, and waits for both."""
-        loss = model(**inputs).sum() / num_items_in_batch
-        # DDP takes the mean over processes; `num_items_in_batch` counts the tokens of all.
-        return loss * self.accelerator.num_processes
+        return model(**inputs).sum() / num_items_in_batch
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Clip the adapter's gradients alone: finding them in the whole model takes longer than clipping them.
@@ -208,7 +220,7 @@ def _callbacks(job: TrainingJob) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = []
     if job.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(job.training.early_stopping_patience))
-    if "tensorboard" in job.training.report_to:
+    if "tensorboard" in job.training.report_to and is_main():
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trl import SFTConfig
 
 from medtune.config.training import TrainingSection
+from medtune.runtime.launch import is_main
 
 if TYPE_CHECKING:
     from medtune.training.prepared_step import TrainingJob
@@ -51,11 +52,10 @@ def build_arguments(job: TrainingJob, steps: int) -> OneDeviceConfig:
         logging_steps=1,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=[name for name in training.report_to if name != "tensorboard"],
+        report_to=[name for name in training.report_to if name != "tensorboard"] if is_main() else [],
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=device != "cpu",
-        ddp_find_unused_parameters=False,
         **_validation(training, steps),
         # Fused layers compute again by themselves.
         **_checkpointing(plan.checkpointed_layers > 0 and not plan.fused),

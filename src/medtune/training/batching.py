@@ -6,7 +6,6 @@ alone and changes neither its rows nor its gradient.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.utils.data import Sampler
 from medtune.config.training import TrainingSection
 from medtune.model.packing import fill_micro_batches, pack_rows
 from medtune.records import IGNORED, EncodedRow
-from medtune.runtime.distributed import rank, world_size
+from medtune.runtime.launch import balanced_shares, own_share, world_size
 
 
 def steps_per_epoch(rows: int, rows_per_step: int) -> int:
@@ -34,23 +33,22 @@ def total_steps(training: TrainingSection, rows: int) -> int:
 class StepSampler(Sampler[list[int]]):
     """Yields the row indices of every optimiser step of a whole training, each epoch in a fresh seeded order.
 
-    It is a function of its arguments: step k holds the same rows however training was interrupted, so skipping k
-    steps resumes it. With several processes each takes its share of every step's rows.
+    It is a function of its arguments: step k holds the same rows however training was interrupted and on however many
+    processes it runs, so skipping k steps resumes it.
     """
 
-    def __init__(self, rows: int, rows_per_step: int, steps: int, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(self, rows: int, rows_per_step: int, steps: int, seed: int):
         self.rows, self.rows_per_step, self.steps, self.seed = rows, rows_per_step, steps, seed
-        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.steps):
-            yield self.step_rows(step)[self.rank :: self.world_size]
+            yield self.step_rows(step)
 
     def step_rows(self, step: int) -> list[int]:
-        """Rows of optimiser step `step`, counted from 0, over all processes."""
+        """Rows of optimiser step `step`, counted from 0, of all processes."""
         epoch, place = divmod(step, steps_per_epoch(self.rows, self.rows_per_step))
         order = _epoch_order(self.rows, self.seed, epoch)
         return order[place * self.rows_per_step : (place + 1) * self.rows_per_step]
@@ -64,29 +62,37 @@ def _epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
 
 
 def steps_of(rows: int, training: TrainingSection, seed: int, steps: int | None = None) -> StepSampler:
-    """The row indices of every optimiser step of the whole training, or of `steps`, as this process has them."""
+    """The row indices of every optimiser step of the whole training, or of `steps`."""
     steps = total_steps(training, rows) if steps is None else steps
-    return StepSampler(rows, training.effective_batch_rows, steps, seed, rank(), world_size())
+    return StepSampler(rows, training.effective_batch_rows, steps, seed)
+
+
+def shares_of_steps(lengths: Sequence[int], training: TrainingSection, seed: int) -> Iterator[list[int]]:
+    """The row indices of every optimiser step as each of the processes has them, for rows of these lengths."""
+    for step in steps_of(len(lengths), training, seed):
+        if world_size() == 1:
+            yield step
+        else:
+            for share in balanced_shares([lengths[i] for i in step], world_size()):
+                yield [step[i] for i in share]
 
 
 def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int) -> int:
-    """The most tokens that one optimiser step holds in this process, of rows of these lengths."""
-    return max(sum(lengths[i] for i in step) for step in steps_of(len(lengths), training, seed))
+    """The most tokens that one process has of one optimiser step, of rows of these lengths."""
+    return max(sum(lengths[i] for i in share) for share in shares_of_steps(lengths, training, seed))
 
 
-def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int, filler: EncodedRow) -> dict[str, Any]:
-    """One optimiser step: its padding-free passes, each a pack, and its counts of tokens.
+def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int) -> dict[str, Any]:
+    """This process's rows of one optimiser step as padding-free passes, each a pack.
 
-    `filler`, with every label masked, is for a process that has fewer passes than another: all have to take part in
-    every exchange between processes, and this one adds nothing to it.
+    `answer_tokens` and `tokens` count those of the whole step.
     """
     lengths = [len(row.input_ids) for row in rows]
-    passes = fill_micro_batches(lengths, tokens_per_micro_batch)
-    micro_batches = [pack_rows([rows[i] for i in indices]) for indices in passes]
+    own = own_share(lengths)
+    passes = fill_micro_batches([lengths[i] for i in own], tokens_per_micro_batch)
     return {
-        "filler": pack_rows([replace(filler, labels=[IGNORED] * len(filler.labels))]),
-        "micro_batches": micro_batches,
+        "micro_batches": [pack_rows([rows[own[i]] for i in indices]) for indices in passes],
         "tokens_per_micro_batch": tokens_per_micro_batch,
-        "answer_tokens": sum(len(batch["answer_labels"]) for batch in micro_batches),
+        "answer_tokens": sum(len(row.labels) - row.labels[1:].count(IGNORED) - 1 for row in rows),
         "tokens": sum(lengths),
     }

@@ -12,6 +12,8 @@ import torch
 from medtune.errors import Command, MedtuneError, Option, Text, spell_out
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.run_dir.directory import RunDir
+from medtune.runtime.distributed import exchange
+from medtune.runtime.launch import is_main
 
 # A spike is measured against the median of this many gradient norms before it, or of half as many at the start.
 NORMS = 32
@@ -92,7 +94,8 @@ def stop_training(
         name: value if value is None or math.isfinite(value) else str(value) for name, value in asdict(reading).items()
     }
     record = {"what": trouble.what, "advice": spell_out(trouble.advice), **plain, "rows": entries}
-    run.write_json(run.trouble_file, record)
+    if is_main():
+        run.write_json(run.trouble_file, record)
     named = ", ".join(suspects[:_NAMED_ROWS]) + (" …" if len(suspects) > _NAMED_ROWS else "")
     which = f"rows without a finite loss: {named}" if broken else f"its rows, the highest loss first: {named}"
     if len(broken) == len(rows):
@@ -113,6 +116,14 @@ def require_float32_adapter(model: Any) -> None:
         if parameter.requires_grad and parameter.dtype != torch.float32:
             fix = "this is a bug in medtune"
             raise MedtuneError(f"adapter weight {name} is {parameter.dtype}, not float32", fix=fix)
+
+
+def require_one_adapter(model: Any) -> None:
+    """Raises MedtuneError if the processes of a training have come to hold different weights."""
+    norm = float(torch.nn.utils.get_total_norm(p for p in model.parameters() if p.requires_grad))
+    if len(set(exchange(norm))) > 1:
+        problem = "the processes have come to hold different adapters"
+        raise MedtuneError("training stopped", problem, "this is a bug in medtune, or a GPU that miscalculates")
 
 
 def require_finite_adapter(model: Any) -> None:

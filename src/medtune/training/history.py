@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from medtune.run_dir.directory import RunDir
+from medtune.runtime.launch import is_main
 from medtune.runtime.progress import progress_bar
 
 
@@ -43,7 +44,7 @@ class HistoryCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Append what the trainer logs."""
-        if not state.is_world_process_zero:
+        if not is_main():
             return
         logs = logs or {}
         epoch = round(state.global_step / self.epoch_steps, 4)

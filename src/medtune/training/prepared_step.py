@@ -17,8 +17,9 @@ from medtune.model.host_store import HostMemoryError, HostStore, move_embeddings
 from medtune.model.quantization import AS_STORED, DEQUANTIZED
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.distributed import world_size
+from medtune.runtime.distributed import exchange
 from medtune.runtime.hardware import free_bytes, host_free_bytes, matrix_rate, release_memory, torch_dtype
+from medtune.runtime.launch import machine_processes, world_size
 from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
 from medtune.training.batching import largest_step, total_steps
@@ -53,15 +54,14 @@ class PreparedStep:
         self.model, self.device, self.dtype = model, device, torch_dtype(dtype)
         self.training = config.training
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
-        self.machine = this_machine(device, config.training)
+        self.machine = _least(this_machine(device, config.training))
         lengths = [len(row.input_ids) for row in rows]
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
-        if world_size() > 1:
-            # Each process plans by its own memory, and all have to make the same updates.
-            self.optimizers = self.optimizers[:1]
         # What a plan may choose no longer, by configuration key.
         self.settled: dict[str, Any] = {}
+        # Whether host memory was too short for what the configuration asks to be kept there.
+        self._free_host_memory = False
         if plan is not None:
             self.optimizers = (plan.optimizer,)  # whose state the checkpoint holds
         if plan is None or self._exceeds_new_limit(plan):
@@ -94,14 +94,35 @@ class PreparedStep:
             self.settled["weights"] = AS_STORED
         if self.plan.embeddings == "host":
             self.settled["embeddings"] = "host"
-        by_hand = self.training.checkpointing == "offload" and lacking == "host"
+        self._free_host_memory |= self.training.checkpointing == "offload" and lacking == "host"
+        self._plan_again()
+        return self._host_bytes() < waiting if lacking == "host" else self.plan.peak_bytes < taken
+
+    def agree(self, *, keep_optimizer: bool) -> bool:
+        """Let all processes follow the plan that fits the one with the least memory. Returns whether it is another."""
+        if world_size() == 1:
+            return False
+        known = self.plan
+        self.machine = _least(self.machine)
+        self.settled = {key: value for settled in exchange(self.settled) for key, value in settled.items()}
+        self._free_host_memory = any(exchange(self._free_host_memory))
+        if keep_optimizer:
+            self.optimizers = (known.optimizer,)
+        if any(exchange(known.describe() != self._next_plan().describe())):
+            self._release()
+            self._plan_again()
+        return self.plan != known
+
+    def _plan_again(self) -> None:
+        self.plan = self._next_plan()
+        self._follow()
+
+    def _next_plan(self) -> TrainingPlan:
         try:
-            self.plan = self._planned(_freed(self.training) if by_hand else self.training)
+            return self._planned(_freed(self.training) if self._free_host_memory else self.training)
         except ModelError:
             # Perhaps no plan is predicted to fit, but one takes less than this one did.
-            self.plan = self._planned(_freed(self.training), must_fit=False)
-        self._follow()
-        return self._host_bytes() < waiting if lacking == "host" else self.plan.peak_bytes < taken
+            return self._planned(_freed(self.training), must_fit=False)
 
     def _exceeds_new_limit(self, plan: TrainingPlan) -> bool:
         """Whether `training.memory_gib` was set lower than the plan takes since it was made."""
@@ -167,6 +188,10 @@ class PreparedStep:
         """Release all that is left of a pass that will not be finished."""
         for parameter in self.model.parameters():
             parameter.grad = None
+        self._release()
+
+    def _release(self) -> None:
+        """Give back what layers keep between passes."""
         for store in {layer.store for layer in self.layers if layer.store is not None}:
             store.forget()
         for layer in self.layers:
@@ -188,12 +213,20 @@ def _freed(training: TrainingSection) -> TrainingSection:
 def this_machine(device: str, training: TrainingSection) -> Machine:
     """What training may take on `device` and of the host: what is free, less a margin, or what `training` says."""
     limit_gib, host_gib = training.memory_gib, training.host_memory_gib
-    host = int(host_free_bytes() * HOST_SHARE if host_gib is None else host_gib * GIB)
+    host = int(host_free_bytes() * HOST_SHARE / machine_processes() if host_gib is None else host_gib * GIB)
     allocated = 0 if device == "cpu" else int(torch.cuda.memory_allocated(device))
     limit = allocated + int(free_bytes(device) * MARGIN)
     if limit_gib is not None and device != "cpu":
         limit = min(limit, int(limit_gib * GIB))
     return Machine(allocated, limit, host, matrix_rate(device), offloads=device != "cpu")
+
+
+def _least(machine: Machine) -> Machine:
+    """What every process of a training has: all plan alike."""
+    found = exchange([machine.allocated, machine.limit, machine.host, machine.operations])
+    allocated, limit, host, rates = zip(*found, strict=True)
+    rate = None if None in rates else min(rates)
+    return replace(machine, allocated=max(allocated), limit=min(limit), host=min(host), operations=rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ It leaves nothing behind: no gradient, no changed weight, no random number drawn
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from medtune.model.packing import fill_micro_batches
+from medtune.model.packing import fill_micro_batches, pack_rows
 from medtune.records import EncodedRow
 from medtune.runtime.progress import say
-from medtune.training.batching import collate_step, steps_of
+from medtune.training.batching import shares_of_steps
 from medtune.training.plan.peaks import GIB, optimizer_bytes
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def rehearse(trainer: AnswerTrainer) -> None:
     device = trainer.args.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer.within_memory(lambda: _try(trainer), where="in the rehearsal", keep_optimizer=False)
+    trainer.agree(keep_optimizer=False)
     if device.type == "cuda":
         peak, plan = torch.cuda.max_memory_allocated(device), trainer.prepared.plan
         say(
@@ -61,10 +62,10 @@ def _try(trainer: AnswerTrainer) -> None:
     if prepared.largest_step > budget:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
-    longest = longest_pass(train_rows, steps_of(len(train_rows), job.training, job.seed), budget)
-    step: dict[str, Any] = collate_step(longest, tokens_per_micro_batch=budget, filler=longest[0])
+    lengths = [len(row.input_ids) for row in train_rows]
+    longest = pack_rows(longest_pass(train_rows, shares_of_steps(lengths, job.training, job.seed), budget))
     with trainer.accelerator.autocast():
-        trainer.passes(trainer.model, step["micro_batches"], step["answer_tokens"])
+        trainer.passes(trainer.model, [longest], len(longest["answer_labels"]))
     for parameter in parameters:
         parameter.grad = None
     widest = longest_pass(validation_rows, [range(len(validation_rows))], budget)

@@ -9,7 +9,7 @@ import torch
 from medtune.errors import MedtuneError, Option, first_line
 from medtune.model.answer_loss import add_answer_loss
 from medtune.runtime import interruption
-from medtune.runtime.distributed import is_main
+from medtune.runtime.launch import is_main
 from medtune.training.answer_trainer import AnswerTrainer
 from medtune.training.checkpoints.contents import keep_plan, read_state, require_known_files
 from medtune.training.checkpoints.sealing import step_of

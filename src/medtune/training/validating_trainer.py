@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ import torch
 from medtune.inference.scoring import answer_losses, sums_if_they_fit
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.runtime import interruption
+from medtune.runtime.distributed import exchange
+from medtune.runtime.launch import own_share, world_size
 from medtune.training.checkpoints.checked_trainer import CheckedTrainer
 from medtune.training.continuation import ValidationStoppedError
 from medtune.training.prepared_step import PreparedStep
@@ -35,12 +38,17 @@ class ValidatingTrainer(CheckedTrainer):
     ) -> list[AnswerLoss]:
         """The loss of each row's answer, as validation measures it; `on_rows` is told of rows that are done."""
         budget = self.prepared.plan.tokens_per_micro_batch
+        own = own_share([len(row.input_ids) for row in rows])
         with self._in_evaluation_mode():
-            return answer_losses(self.model, rows, tokens_per_batch=budget, on_rows=on_rows)
+            losses = answer_losses(self.model, [rows[i] for i in own], tokens_per_batch=budget, on_rows=on_rows)
+        if world_size() == 1:
+            return losses
+        told = exchange([(i, loss.nll, loss.tokens) for i, loss in zip(own, losses, strict=True)])
+        return [AnswerLoss(nll, tokens) for _, nll, tokens in sorted(chain.from_iterable(told))]
 
     def _stop_validation(self, rows: int) -> None:
         # Several processes would all have to stop at the same pass.
-        if interruption.requested() and self.accelerator.num_processes == 1:
+        if interruption.requested() and world_size() == 1:
             raise ValidationStoppedError
 
     def try_validation(self, rows: Sequence[EncodedRow]) -> None:

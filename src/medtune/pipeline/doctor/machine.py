@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from medtune.pipeline.doctor.findings import Finding, amount
 from medtune.runtime import hardware
-from medtune.runtime.distributed import world_size
 from medtune.runtime.hardware import choose_device, choose_dtype
+from medtune.runtime.launch import world_size
 
 _NO_GPU = "no CUDA GPU is visible; models compute on the CPU"
 

@@ -7,11 +7,13 @@ from trl import SFTTrainer
 
 from medtune.errors import ModelError
 from medtune.model.adapter_files import WEIGHTS_NAME, weight_problem
+from medtune.runtime.distributed import barrier
+from medtune.runtime.launch import is_main
 from medtune.training.checkpoints.contents import best_step, checkpoint_error, reading, require_fitting_moments
 from medtune.training.checkpoints.pushing import CheckpointPusher
 from medtune.training.checkpoints.sealing import prune_checkpoints, seal_checkpoint, writing_checkpoint
 from medtune.training.continuation import require_best
-from medtune.training.health import require_finite_adapter
+from medtune.training.health import require_finite_adapter, require_one_adapter
 from medtune.training.prepared_step import TrainingJob
 
 
@@ -29,6 +31,8 @@ class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
+        if not is_main():  # which saves the adapter
+            return
         folder = Path(self.state.best_model_checkpoint)
         require_best(folder, {"best_global_step": self.state.best_global_step})
         self._require_whole_weights(folder)
@@ -70,19 +74,19 @@ class CheckedTrainer(SFTTrainer):  # type: ignore[misc]
         self._save_checkpoint(self.model, None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As the trainer does; sealed once every process has written its part, and only then are older ones deleted."""
+        """As the trainer does, in the first process; sealed, and only then are older ones deleted."""
         require_finite_adapter(self.model)
+        require_one_adapter(self.model)
         run = self.job.run
         folder = run.checkpoints_dir / f"checkpoint-{self.state.global_step}"
-        with writing_checkpoint(folder):
-            super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.state.is_world_process_zero:
+        if is_main():
             with writing_checkpoint(folder):
+                super()._save_checkpoint(model, trial)
                 seal_checkpoint(run, folder, self.job.origin)
             if self.pusher is not None:
                 self.pusher.push(folder)
             prune_checkpoints(run, self.job.training.keep_checkpoints, best_step)
+        barrier()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None for checkpoints."""

@@ -20,7 +20,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from medtune.errors import HubError, HubUnavailableError
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.distributed import is_main
+from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub_repositories import commit_files, open_private_repository, squash_history
 from medtune.training.checkpoints.remote import SUFFIXES, names_in_repository, remote_steps

@@ -18,7 +18,7 @@ from medtune.config.recipes import changed_keys, read_config
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, HubError, HubUnavailableError, Option, Problem
 from medtune.run_dir.directory import RunDir
-from medtune.runtime.distributed import is_main
+from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub import NEVER
 from medtune.storage.hub_repositories import RepositoryState, fetch_files, open_private_repository, require_write_token

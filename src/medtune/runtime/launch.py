@@ -1,0 +1,127 @@
+"""Which process of a launch this is, as by `medtune run --gpus`, `torchrun` or `accelerate launch`; one is usual.
+
+A launcher tells each process its place in the environment, so that torch is not needed to know it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from medtune.errors import ConfigError, RunDirError, show_value
+
+# A launcher ends all processes as soon as one ends. Seconds in which the first one can say why.
+_HEAD_START = 10.0
+
+
+@dataclass
+class Launch:
+    """This process's place in a launch, and what it needs to talk to the others."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    machine_processes: int
+    own_gpu: bool  # the only one that it sees
+    store: Any
+    exchanges: int = 0
+    told: list[str] = field(default_factory=list)  # keys that the others may not have read yet
+    record_end: Callable[[int], None] = lambda status: None
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+# Set while the processes are joined.
+_joined: Launch | None = None
+
+
+def joined_launch() -> Launch | None:
+    """The launch whose processes can talk to each other now."""
+    return _joined
+
+
+def set_joined(launch: Launch | None) -> None:
+    """Say which that is."""
+    global _joined
+    _joined = launch
+
+
+def rank() -> int:
+    """This process's number among all that were launched; 0 without a launcher."""
+    return _joined.rank if _joined else _launched("RANK", 0)
+
+
+def local_rank() -> int:
+    """This process's number among those on its machine; 0 without a launcher."""
+    return _joined.local_rank if _joined else _launched("LOCAL_RANK", 0)
+
+
+def world_size() -> int:
+    """How many processes were launched; 1 without a launcher."""
+    return _joined.world_size if _joined else _launched("WORLD_SIZE", 1)
+
+
+def machine_processes() -> int:
+    """How many of the launched processes are on this machine."""
+    return _joined.machine_processes if _joined else _launched("LOCAL_WORLD_SIZE", world_size())
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and prints."""
+    return rank() == 0
+
+
+def gpu_index() -> int:
+    """Which of the GPUs that this process sees is its own."""
+    return 0 if _joined and _joined.own_gpu else local_rank()
+
+
+def _launched(name: str, alone: int) -> int:
+    # Job templates set it to nothing where there is no launch.
+    given = os.environ.get(name, "").strip()
+    try:
+        return int(given or alone)
+    except ValueError:
+        raise ConfigError(f"{name}={show_value(given)} in the environment", "must be a number", "unset it") from None
+
+
+def require_single_process(command: str) -> None:
+    """Raises RunDirError in the first of several processes; the others exit with status 2 and print nothing."""
+    if world_size() == 1:
+        return
+    if not is_main():
+        try:
+            time.sleep(_HEAD_START)
+        finally:  # the launcher's signal included
+            sys.exit(2)
+    fix = "start it without the launcher: `run`, `train` and `evaluate` take several"
+    raise RunDirError(f"{command} runs as one process, and {world_size()} were launched", fix=fix)
+
+
+def balanced_shares(costs: Sequence[float], parts: int) -> list[list[int]]:
+    """Share out `costs` over `parts` so that the sums are about equal: each, the largest first, to the least so far.
+
+    Returns sorted indices into `costs` for every part. The result depends on the costs alone.
+    """
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    loads = [0.0] * parts
+    for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        place = loads.index(min(loads))
+        shares[place].append(index)
+        loads[place] += costs[index]
+    return [sorted(indices) for indices in shares]
+
+
+def own_share(costs: Sequence[float]) -> list[int]:
+    """The indices into `costs` that are this process's, where all share them out; all of them for one."""
+    return balanced_shares(costs, world_size())[rank()]
+
+
+def wait_for_words() -> None:
+    """Give the first process the time to say why all of them end: as soon as one has ended the launcher kills it."""
+    if not is_main():
+        time.sleep(_HEAD_START)
