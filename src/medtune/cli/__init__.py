@@ -20,7 +20,7 @@ from medtune.cli.options import (
     Resume,
     Run,
     RunDirOption,
-    launch_again,
+    launch_several,
     open_run,
     perform_stage,
     print_once,
@@ -28,7 +28,7 @@ from medtune.cli.options import (
     say_next,
 )
 from medtune.cli.outlook import doctor, plan
-from medtune.runtime.launch import is_main, require_single_process, world_size
+from medtune.runtime.launch import is_main, require_single_process
 from medtune.runtime.process import prepare_process
 
 app = typer.Typer(
@@ -59,8 +59,7 @@ def run(
 
     It ends with the verdict in a few lines and the report's path.
     """
-    if gpus is not None and world_size() == 1:
-        launch_again(gpus, on_cpu=on_cpu)
+    launch_several(gpus, on_cpu=on_cpu)
     config, path = resolve_recipe(recipe, overrides, run_dir)
     prepare_process()
     from medtune.evaluation.result_files import read_comparison
@@ -78,8 +77,7 @@ def run(
 
 def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False, gpus: Gpus = None) -> None:
     """Train the adapter of a run whose data is prepared."""
-    if gpus is not None and world_size() == 1:
-        launch_again(gpus, on_cpu=on_cpu)
+    launch_several(gpus, on_cpu=on_cpu)
     if not on_cpu:
         opened = open_run(run)
         prepare_process()

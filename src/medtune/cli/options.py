@@ -6,11 +6,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medtune.runtime.launch import is_main
+from medtune.runtime.launch import is_launched, is_main
 from medtune.runtime.process import prepare_process
 from medtune.runtime.progress import say
 
@@ -58,11 +58,15 @@ Gpus = Annotated[
 ]
 
 
-def launch_again(gpus: str, *, on_cpu: bool) -> NoReturn:
-    """This command once more, in a process for each of the GPUs asked for; then exit with their status."""
+def launch_several(gpus: str | None, *, on_cpu: bool) -> None:
+    """Do this command in a process for each of the GPUs asked for, and exit with their status.
+
+    Returns for a single one, and in a process that was launched.
+    """
     from medtune.runtime.launcher import count_processes, launch
 
-    raise typer.Exit(launch(sys.argv[1:], count_processes(gpus, on_cpu=on_cpu)))
+    if gpus is not None and not is_launched() and (count := count_processes(gpus, on_cpu=on_cpu)) > 1:
+        raise typer.Exit(launch(sys.argv[1:], count))
 
 
 def print_once(result: object) -> None:

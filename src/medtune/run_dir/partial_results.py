@@ -42,8 +42,8 @@ class BatchWork(Generic[Result]):
     """Batches of rows to compute in order, independent of each other, and the results of rows that are done.
 
     Which rows share a batch decides the last bits of their numbers, so it is planned once. `planned` are the batches
-    since memory last ran out, `to_do` those of them that are to come. With a `cost` of a batch, the processes of a launch
-    share them out, and each has `to_do` its own.
+    since memory last ran out, `to_do` those of them that are to come. With the `cost` of a batch the processes
+    of a launch share them out, and each has `to_do` its own.
     """
 
     def __init__(

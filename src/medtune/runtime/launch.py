@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +36,11 @@ class Launch:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-# Set while the processes are joined.
+# Seconds from one look whether it has to the next.
+_LOOK = 0.1
+# Set while the processes are joined; the store stays.
 _joined: Launch | None = None
+_store: Any = None
 
 
 def joined_launch() -> Launch | None:
@@ -46,8 +50,9 @@ def joined_launch() -> Launch | None:
 
 def set_joined(launch: Launch | None) -> None:
     """Say which that is."""
-    global _joined
+    global _joined, _store
     _joined = launch
+    _store = _store if launch is None else launch.store
 
 
 def rank() -> int:
@@ -63,6 +68,11 @@ def local_rank() -> int:
 def world_size() -> int:
     """How many processes were launched; 1 without a launcher."""
     return _joined.world_size if _joined else _launched("WORLD_SIZE", 1)
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process, be it the only one."""
+    return _joined is not None or bool(os.environ.get("RANK", "").strip())
 
 
 def machine_processes() -> int:
@@ -122,6 +132,15 @@ def own_share(costs: Sequence[float]) -> list[int]:
 
 
 def wait_for_words() -> None:
-    """Give the first process the time to say why all of them end: as soon as one has ended the launcher kills it."""
-    if not is_main():
-        time.sleep(_HEAD_START)
+    """Give the first process the time to say why all of them end: as soon as one has ended the launcher kills it.
+
+    It says that it has by calling this.
+    """
+    if is_main():
+        with suppress(RuntimeError, AttributeError):  # without a store there is nobody to tell
+            _store.set("said", "")
+        return
+    deadline = time.monotonic() + _HEAD_START
+    with suppress(RuntimeError, AttributeError):  # the store ends with the launch
+        while time.monotonic() < deadline and not _store.check(["said"]):
+            time.sleep(_LOOK)

@@ -40,8 +40,6 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # its report of a failure, which is said here in one line
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     config = LaunchConfig(
@@ -54,6 +52,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
     )
+    logging.disable()  # its report of a failure, which is said here in one line
     try:
         elastic_launch(config, sys.executable)("-m", "medtune", *arguments)
     except ChildFailedError as error:
@@ -65,4 +64,6 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         return int(first.exitcode)
     except SignalException:
         return INTERRUPTED_STATUS
+    finally:
+        logging.disable(logging.NOTSET)
     return 0
