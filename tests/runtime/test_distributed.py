@@ -1,125 +1,128 @@
-"""The processes of one launch: what the environment says of them, and what they tell each other."""
+"""What the processes of a launch tell each other, in processes of their own; and how they end."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+import time
 from pathlib import Path
 
 import pytest
-import torch
 
-import medtune
-from medtune.errors import ConfigError, RunDirError
-from medtune.runtime import distributed
-from medtune.runtime.distributed import gather_counts, is_main, local_rank, rank, require_single_process, world_size
-from tiny_model import Tiny, write_rows
+from launches import finish, start
+from medtune.runtime.distributed import barrier, exchange, from_main, joined, when_ended
 
 
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Sets what a launcher would set."""
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(distributed, "_HEAD_START", 0)
-    return monkeypatch
+def test_one_process_talks_to_itself() -> None:
+    before = dict(os.environ)
+    with joined():
+        assert exchange({"a": 1}) == [{"a": 1}]
+        assert from_main(lambda: 3) == 3
+        barrier()
+        when_ended(lambda status: pytest.fail("there is no launch that could end"))
+    assert dict(os.environ) == before
 
 
-def test_ranks_come_from_the_launcher(launched: pytest.MonkeyPatch) -> None:
-    assert (rank(), local_rank(), world_size(), is_main()) == (0, 0, 1, True)
-    launched.setenv("RANK", "3")
-    launched.setenv("LOCAL_RANK", "1")
-    launched.setenv("WORLD_SIZE", "4")
-    assert (rank(), local_rank(), world_size(), is_main()) == (3, 1, 4, False)
+TELLING = """
+import json, os, sys, torch
+from medtune.runtime.distributed import add_up, barrier, exchange, from_main, joined, open_group, when_ended
+from medtune.runtime.launch import is_main, rank, world_size
 
-
-@pytest.mark.parametrize("nothing", ["", " "])
-def test_an_empty_rank_is_none(launched: pytest.MonkeyPatch, nothing: str) -> None:
-    launched.setenv("RANK", nothing)
-    launched.setenv("WORLD_SIZE", nothing)
-    assert (rank(), world_size()) == (0, 1)
-
-
-def test_a_rank_that_is_no_number_is_named(launched: pytest.MonkeyPatch) -> None:
-    launched.setenv("WORLD_SIZE", "abc")
-    with pytest.raises(ConfigError, match=r"^WORLD_SIZE='abc' in the environment: must be a number; unset it$"):
-        world_size()
-
-
-def test_one_process_may_do_anything(launched: pytest.MonkeyPatch) -> None:
-    require_single_process("`medtune run`")
-    launched.setenv("WORLD_SIZE", "1")
-    require_single_process("`medtune run`")
-
-
-def test_of_several_processes_the_first_says_why_and_the_others_end(
-    launched: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    launched.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunDirError, match=r"^`medtune run` runs as one process, and 2 were launched; start it without"):
-        require_single_process("`medtune run`")
-    launched.setenv("RANK", "1")
-    with pytest.raises(SystemExit) as ended:
-        require_single_process("`medtune run`")
-    assert ended.value.code == 2
-    assert capfd.readouterr() == ("", "")
-
-
-def test_functions_refuse_as_commands_do(launched: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    launched.setenv("WORLD_SIZE", "2")
-    rows = [{"id": "1", "reference": "Gout hurts.", "prediction": "Gout hurts."}]
-    with pytest.raises(RunDirError, match=r"^this call runs as one process, and 2 were launched"):
-        medtune.score(rows, metrics=["exact_match"])
-    with pytest.raises(RunDirError, match="this call runs as one process"):
-        medtune.run("demo", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_one_process_gathers_its_own(launched: pytest.MonkeyPatch) -> None:
-    assert gather_counts((3, 4), stop=True, device=torch.device("cpu")) == ([[3, 4]], True)
-    assert gather_counts((3, 4), stop=False, device=torch.device("cpu")) == ([[3, 4]], False)
-
-
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-GATHERING = """
-import json, sys, torch
-from medtune.runtime.distributed import gather_counts, rank
-torch.distributed.init_process_group("gloo")
-told = [gather_counts((7 * rank(), step), stop=rank() == step, device=torch.device("cpu")) for step in range(3)]
-torch.distributed.destroy_process_group()
-open(f"{sys.argv[1]}/{rank()}.json", "w").write(json.dumps(told))
+with joined():
+    told = [exchange([rank(), number]) for number in range(3)]
+    asked = [from_main(lambda: number * 10 + rank()) for number in range(20)]
+    open_group()
+    sums = torch.arange(4.0) * (rank() + 1)
+    add_up(sums).wait()
+    with joined():  # one inside another changes nothing
+        hidden = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in os.environ]
+    barrier()
+    when_ended(lambda status: print("status", status))
+    print(json.dumps([told, asked, sums.tolist(), world_size(), hidden]))
+print(json.dumps(os.environ["RANK"]))
 """
 
 
-@pytest.mark.slow
-def test_every_process_learns_the_same(tmp_path: Path) -> None:
-    """Counts in order of rank; all stop once one of them is told to."""
-    (tmp_path / "script.py").write_text(GATHERING)
-    subprocess.run([*LAUNCH, tmp_path / "script.py", tmp_path], check=True, timeout=300, capture_output=True)
-    for number in (0, 1):
-        gathered = json.loads((tmp_path / f"{number}.json").read_text())
-        assert gathered == [[[[0, step], [7, step]], step < 2] for step in range(3)]
+@pytest.mark.parametrize("processes", [2, 3])
+def test_every_process_is_told_the_same(tmp_path: Path, processes: int) -> None:
+    (tmp_path / "script.py").write_text(TELLING)
+    for rank, done in enumerate(finish(start(processes, tmp_path / "script.py"))):
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines.pop(1) == "status 0" if rank == 0 else len(lines) == 2
+        told, asked, sums, size, hidden = json.loads(lines[0])
+        assert told == [[[other, number] for other in range(processes)] for number in range(3)]
+        assert asked == [number * 10 for number in range(20)]
+        assert sums == [number * sum(range(1, processes + 1)) for number in (0.0, 1.0, 2.0, 3.0)]
+        assert size == processes
+        assert hidden == []
+        assert json.loads(lines[1]) == str(rank)
 
 
-@pytest.mark.slow
-def test_a_launcher_gets_one_line_and_status_2(tiny: Tiny, tmp_path: Path) -> None:
-    """Of `torchrun -m medtune evaluate`, on a run that could be evaluated."""
-    recipe = {
-        "model": {"base": str(tiny.path)},
-        "data": {"source": str(write_rows(tmp_path / "rows.csv"))},
-        "training": {"max_length": 256},
-        "evaluation": {"metrics": ["bleu"]},
-    }
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
-    run = medtune.prepare(tmp_path / "recipe.yaml", tmp_path / "run").path
-    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    done = subprocess.run(
-        [*LAUNCH, "-m", "medtune", "evaluate", run, "--model", "baseline"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 1  # the launcher's own
-    ours = [line for line in done.stderr.splitlines() if line.startswith("medtune: ")]
-    assert len(ours) == 1
-    assert ours[0].startswith("medtune: `medtune evaluate` runs as one process, and 2 were launched; ")
-    assert "exitcode  : 2 " in done.stderr
-    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+def ended(tmp_path: Path, how: str, who: int) -> tuple[list[int], list[str], str]:
+    """Statuses and last lines of two processes of which `who` ends, and the status that was recorded."""
+    script = """
+import signal, sys, time
+from medtune.__main__ import _exit_interrupted, _fail, _lines
+from medtune.errors import ConfigError, MedtuneError
+from medtune.runtime import interruption
+from medtune.runtime.distributed import PeerEnded, exchange, joined, when_ended
+from medtune.runtime.launch import rank
+
+how, who, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+sys.argv[1:] = ["run", "demo"]
+try:
+    with joined():
+        when_ended(lambda status: open(file, "w").write(str(status)))
+        exchange(1)
+        if rank() == who:
+            if how == "signal":
+                raise interruption.Interrupted(signal.SIGTERM)
+            if how == "bug":
+                raise ZeroDivisionError("by zero")
+            raise ConfigError("row 7", "holds no answer", "leave it out")
+        if how == "deaf":  # as in a library that waits for what never comes
+            time.sleep(100)
+        exchange(2)
+except interruption.Interrupted as stopped:
+    _exit_interrupted(stopped)
+except PeerEnded as ended:
+    if ended.status == interruption.INTERRUPTED_STATUS:
+        _exit_interrupted(interruption.Interrupted(signal.SIGTERM))
+    _fail(*_lines(ended.line), status=ended.status)
+except MedtuneError as error:
+    _fail(*_lines(str(error)))
+"""
+    (tmp_path / "script.py").write_text(script)
+    done = finish(start(2, tmp_path / "script.py", how, who, tmp_path / "status"), 60)
+    lines = [one.stderr.splitlines()[-1] if one.stderr else "" for one in done]
+    return [one.returncode for one in done], lines, (tmp_path / "status").read_text()
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_an_error_of_one_ends_all_and_is_said_once(tmp_path: Path, who: int) -> None:
+    began = time.monotonic()
+    said = "row 7: holds no answer; leave it out"
+    line = f"medtune: {said}" if who == 0 else f"medtune: process 1 of 2: {said}"
+    assert ended(tmp_path, "error", who) == ([2, 2], [line, ""], "2")
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_signal_to_one_ends_all_with_status_75(tmp_path: Path, who: int) -> None:
+    statuses, lines, recorded = ended(tmp_path, "signal", who)
+    assert (statuses, recorded) == ([75, 75], "75")
+    assert lines == ["medtune: interrupted (SIGTERM); go on with `medtune run demo --resume`", ""]
+
+
+def test_a_bug_in_one_shows_its_traceback_and_ends_all(tmp_path: Path) -> None:
+    statuses, lines, recorded = ended(tmp_path, "bug", 1)
+    assert (statuses, recorded) == ([1, 1], "1")
+    assert lines == ["medtune: process 1 of 2: ZeroDivisionError: by zero", "ZeroDivisionError: by zero"]
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_process_that_cannot_notice_is_ended(tmp_path: Path, who: int) -> None:
+    statuses, lines, recorded = ended(tmp_path, "deaf", who)
+    assert (statuses, recorded) == ([2, 2], "2")
+    assert lines[0].endswith("row 7: holds no answer; leave it out")

@@ -45,7 +45,7 @@ def run(
     ('data', 1, 1)
     """
     config, path = _resolve(recipe, overrides, run_dir)
-    with working(progress):
+    with working(progress, processes="all"):
         from medtune.pipeline.run import run as run_all
 
         run_all(config, path, resume=resume, on_cpu=on_cpu)
@@ -122,7 +122,7 @@ def evaluate(
         raise ConfigError("evaluate", f"{model!r} must be baseline, controls or tuned")
     opened = reopen(run)
     directory = RunDir(opened.path)
-    with working(progress):
+    with working(progress, processes="all"):
         from medtune.pipeline.run import perform
 
         perform(model, directory)

@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 from medtune.errors import Command, DiskError, MedtuneError, Option, RunDirError, show_value
 from medtune.pipeline.edge import process_edge
 from medtune.runtime import interruption
+from medtune.runtime.distributed import joined
 from medtune.runtime.launch import require_single_process
 from medtune.runtime.process import prepare_process
 from medtune.runtime.progress import Listener, listening
@@ -42,7 +43,8 @@ def working(progress: Listener | None = None, *, processes: Literal["one", "all"
     if not _at_work.acquire(blocking=False):
         raise RunDirError("medtune is at work in another thread of this process", fix="wait for it to end")
     try:
-        with spelled_as_calls(), _errors_of_a_call(), process_edge(), listening(progress):
+        together = joined() if processes == "all" else nullcontext()
+        with spelled_as_calls(), _errors_of_a_call(), process_edge(), together, listening(progress):
             prepare_process()
             yield
     finally:

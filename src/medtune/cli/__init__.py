@@ -28,6 +28,7 @@ from medtune.cli.options import (
     say_next,
 )
 from medtune.cli.outlook import doctor, plan
+from medtune.runtime.distributed import joined
 from medtune.runtime.launch import is_main, require_single_process
 from medtune.runtime.process import prepare_process
 
@@ -61,30 +62,31 @@ def run(
     """
     launch_several(gpus, on_cpu=on_cpu)
     config, path = resolve_recipe(recipe, overrides, run_dir)
-    prepare_process()
-    from medtune.evaluation.result_files import read_comparison
-    from medtune.pipeline.run import run as run_all
+    with joined():
+        prepare_process()
+        from medtune.evaluation.result_files import read_comparison
+        from medtune.pipeline.run import run as run_all
 
-    finished = run_all(config, path, resume=resume, on_cpu=on_cpu)
-    if not is_main():
-        return
-    comparison = read_comparison(finished)
-    if details:
-        scores.show_comparison(comparison)
-    scores.show_ending(comparison, finished)
-    say_next(finished.path, [finished.path])
+        finished = run_all(config, path, resume=resume, on_cpu=on_cpu)
+        if is_main():
+            comparison = read_comparison(finished)
+            if details:
+                scores.show_comparison(comparison)
+            scores.show_ending(comparison, finished)
+            say_next(finished.path, [finished.path])
 
 
 def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False, gpus: Gpus = None) -> None:
     """Train the adapter of a run whose data is prepared."""
     launch_several(gpus, on_cpu=on_cpu)
-    if not on_cpu:
-        opened = open_run(run)
-        prepare_process()
-        from medtune.pipeline.checks import require_gpu
+    opened = open_run(run)
+    with joined():
+        if not on_cpu:
+            prepare_process()
+            from medtune.pipeline.checks import require_gpu
 
-        require_gpu(opened.config, opened)
-    print_once(perform_stage("train", run, resume=resume).adapter_dir)
+            require_gpu(opened.config, opened)
+        print_once(perform_stage("train", run, resume=resume).adapter_dir)
 
 
 def report(run: Run) -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from medtune.errors import MedtuneError
 from medtune.run_dir.lock import locked_folders, release_locks
 from medtune.runtime import interruption
-from medtune.runtime.distributed import joined
 from medtune.runtime.hardware import release_memory
 from medtune.runtime.process import keep_freed_memory, settings_given_back
 from medtune.runtime.progress import lines_on_terminal
@@ -17,7 +16,7 @@ from medtune.storage.disk_errors import describe_disk_error, quiet_threads
 
 @contextmanager
 def process_edge(*, own_process: bool = False) -> Iterator[None]:
-    """Signals interrupt this block, and a launch's processes are joined; locks, settings, log lines and models end.
+    """Signals interrupt this block; locks, settings, log lines and the memory of models end with it.
 
     In medtune's `own_process` a second signal kills, and freed memory is kept for the next step, which glibc cannot be
     told to end. Raises Interrupted where a signal came, and DiskError for an error of any library that a disk caused.
@@ -30,7 +29,6 @@ def process_edge(*, own_process: bool = False) -> Iterator[None]:
             settings_given_back(),
             lines_on_terminal(),
             quiet_threads(),
-            joined(),
         ):
             try:
                 yield

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -111,15 +111,22 @@ def _tell_end(launch: Launch, error: BaseException) -> int:
     with suppress(RuntimeError):  # where the store's process has ended, and with it the launch
         if launch.store.add("ends", 1) == 1:
             launch.store.set("ended", json.dumps([line, status]))
+        if launch.rank == 0:  # with which the store may end
+            deadline = time.monotonic() + _GRACE
+            while launch.store.add("heard", 0) < launch.world_size - 1 and time.monotonic() < deadline:
+                time.sleep(_LONGEST_PAUSE)
     return status
 
 
-def _ended(store: Any) -> PeerEnded | None:
+def _ended(launch: Launch, store: Any) -> PeerEnded | None:
     """What another process has told of its end; a store that is gone means that the first process is."""
     try:
         if not store.check(["ended"]):
             return None
         line, status = json.loads(store.get("ended"))
+        if not launch.heard:
+            launch.heard = True
+            store.add("heard", 1)
     except RuntimeError:
         line, status = "the first process of the launch has ended, or its machine cannot be reached", 1
     return PeerEnded(line, status)
@@ -129,7 +136,7 @@ def _watch(launch: Launch) -> None:
     """End this process when another has ended and it cannot notice, for it waits in a library's exchange."""
     store = launch.store.clone()
     while not launch.over.wait(_LOOK):
-        if ended := _ended(store):
+        if ended := _ended(launch, store):
             if not launch.over.wait(_GRACE):
                 if launch.rank == 0:
                     print(f"medtune: {ended.line}", file=sys.stderr, flush=True)
@@ -194,7 +201,7 @@ def _take(launch: Launch, key: str) -> Any:
             if launch.store.check([key]):
                 return launch.store.get(key)
         if time.monotonic() >= look:
-            if ended := _ended(launch.store):
+            if ended := _ended(launch, launch.store):
                 raise ended
             look = time.monotonic() + _LOOK
         time.sleep(pause)
@@ -222,10 +229,23 @@ def open_group() -> None:
 
 
 def add_up(tensor: torch.Tensor) -> Any:
-    """Begin to replace `tensor` by its sum over the processes; the result has `wait()`."""
+    """Begin to replace `tensor` by its sum over the processes; `wait_for_sums` takes the result."""
     import torch
 
     return torch.distributed.all_reduce(tensor, async_op=True)
+
+
+def wait_for_sums(begun: Iterable[Any]) -> None:
+    """Wait until the sums are there. Raises PeerEnded if a process has ended that should have taken part."""
+    try:
+        for work in begun:
+            work.wait()
+    except RuntimeError:
+        launch = joined_launch()
+        if launch is None:
+            raise
+        time.sleep(2 * _LOOK)  # it may have told why
+        raise _ended(launch, launch.store) or PeerEnded("another process of the launch has ended", 1) from None
 
 
 def _leave_group() -> None:

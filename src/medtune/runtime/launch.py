@@ -33,6 +33,7 @@ class Launch:
     exchanges: int = 0
     told: list[str] = field(default_factory=list)  # keys that the others may not have read yet
     record_end: Callable[[int], None] = lambda status: None
+    heard: bool = False  # of the end of another process
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -108,7 +109,7 @@ def require_single_process(command: str) -> None:
             time.sleep(_HEAD_START)
         finally:  # the launcher's signal included
             sys.exit(2)
-    fix = "start it without the launcher: `run`, `train` and `evaluate` take several"
+    fix = "start it without the launcher: only `run`, `train` and `evaluate` take several"
     raise RunDirError(f"{command} runs as one process, and {world_size()} were launched", fix=fix)
 
 

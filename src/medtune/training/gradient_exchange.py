@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from medtune.runtime.distributed import add_up, open_group
+from medtune.runtime.distributed import add_up, open_group, wait_for_sums
 
 # Bytes of one buffer: large enough for the full rate of a link, small enough that most are under way before the last
 # layer is done. Distributed data parallel training has the same by default.
@@ -71,8 +71,7 @@ class GradientExchange:
             self.counts[place] = count
         while len(self._under_way) < len(self._buffers):
             self._send()
-        for work in self._under_way:
-            work.wait()
+        wait_for_sums(self._under_way)
         self._under_way = []
         for group, views in zip(self._groups, self._views, strict=True):
             for parameter, view in zip(group, views, strict=True):
