@@ -94,6 +94,18 @@ def test_compare(medtune: Medtune, tmp_path: Path) -> None:
     assert bleu["ci95"][0] < bleu["difference"] < bleu["ci95"][1]
 
 
+def test_files_without_groups_are_told_once_that_rows_count_as_independent(medtune: Medtune, tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        write(tmp_path / f"{name}-alone.jsonl", *({**row, "group": None} for row in rows))
+    texts = [
+        " ".join(medtune("compare", *files).out.split())
+        for files in (("before.jsonl", "after.jsonl"), ("before-alone.jsonl", "after-alone.jsonl"))
+    ]
+    assert [text.count("all rows count as independent of each other") for text in texts] == [0, 1]
+    assert "in a field or column `group` of either file" in texts[1]
+
+
 BAD_INPUT = [
     (["score", "--predictions", "absent.jsonl"], "absent.jsonl: no such file"),
     (["score", "--predictions", "x" * 300], "no such file"),

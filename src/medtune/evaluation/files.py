@@ -58,13 +58,14 @@ def compare_predictions(
     after = align(before, after, names)
     first_measured, second_measured = _measure([before, after], metrics, encoder)
     # Either file may bring the groups.
-    groups = [row.group or other.group for row, other in zip(before, after, strict=True)]
+    pairs = list(zip(before, after, strict=True))
+    groups = [row.group or other.group for row, other in pairs]
     drawn = Subsamples.draw(groups, splits=checked, seed=SEED)
     comparison = Comparison(
         rows=tuple(compare_measured(first_measured, second_measured, drawn, names)),
         scores={"baseline": score_rows(first_measured, drawn), "tuned": score_rows(second_measured, drawn)},
         lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
-        groups=group_sizes(groups),
+        groups=group_sizes(groups, [row.question or other.question for row, other in pairs]),
         names=names,
     )
     _write(out, [asdict(row) for row in comparison.rows])

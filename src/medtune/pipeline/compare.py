@@ -87,7 +87,7 @@ def _compare(run_dir: RunDir) -> Comparison:
         controls=tuple(controls),
         strata=tuple(strata),
         leaking_rows={kind: len(ids) for kind, ids in leaks.items()},
-        groups=group_sizes(groups),
+        groups=group_sizes(groups),  # without questions: what is written of them may be published
     )
 
 
@@ -170,7 +170,7 @@ def compare_runs(first: RunDir, second: RunDir) -> Comparison:
         scores=scores,
         lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
         references=reference_lengths(before, config.generation.max_new_tokens),
-        groups=group_sizes(groups),
+        groups=group_sizes(groups, [row.question for row in before]),
         names=names,
     )
 

@@ -13,7 +13,7 @@ from medtune.evaluation.comparison_tables import comparison_markdown
 from medtune.evaluation.formatting import escape_markdown, metric_label, read_template
 from medtune.evaluation.headline import best_control
 from medtune.evaluation.metrics import metric_named
-from medtune.evaluation.result_files import read_comparison
+from medtune.evaluation.result_files import read_comparison, without_question
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import FORMATS
@@ -54,7 +54,7 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
 
     names = public_names(run, request.base_model)
     licence = base_licence(run, names)
-    comparison = read_comparison(run) if run.is_complete("compare") else None
+    comparison = without_question(read_comparison(run)) if run.is_complete("compare") else None
     # Nobody should find the scores by the name of a merged model that differs from the one measured.
     indexed = comparison if not request.merged or is_within_bound(request.merge) else None
     title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
