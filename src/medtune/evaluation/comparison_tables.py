@@ -1,5 +1,6 @@
 """The comparison as Markdown for a report, and as tables for a terminal of 80 columns."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from textwrap import wrap
@@ -7,6 +8,7 @@ from textwrap import wrap
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -28,7 +30,9 @@ _STYLES: dict[Verdict, str] = {
     "better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "dim", "too few groups": "yellow",
     "descriptive": "dim", "undefined": "yellow",
 }  # fmt: skip
-_NAME_WIDTH = 9  # columns that carry a file's name must leave room for the others
+# Columns that carry a file's name must leave room for the others, and are wider only where there is some.
+_NAME_WIDTH = 9
+_UNBOUNDED = 10_000
 
 
 def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str:
@@ -66,14 +70,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     rows = [row for row in comparison.rows if row.table == "standard"]
     before, after = (name.removesuffix(" model") for name in comparison.names)
     title = f"{before} and {after} on the same {format_count(rows[0].n, 'row')}" if rows else "no rows"
-    systems = [Text("\n".join(wrap(name, _NAME_WIDTH))) for name in (before, after)]
-    table = _new_table(title[0].upper() + title[1:], "metric", *systems, "difference")
-    # The one column that may take two lines: with perplexities of many digits eighty columns are not enough.
-    table.add_column("interval", justify="right")
-    table.add_column("", max_width=len("down, better" if console.options.ascii_only else "equivalent"))
-    for row in rows:
-        table.add_row(*_cells(row), Text(_word(row, console), style=_STYLES[row.verdict]))
-    console.print(table)
+    width = _name_width((before, after), rows, console)
+    systems = [Text(_broken(name, width)) for name in (before, after)]
+    console.print(_score_table(title[0].upper() + title[1:], systems, rows, console))
     tested = [row for row in rows if row.is_primary]
     if tested:
         widest = format_confidence(max(row.confidence for row in tested))
@@ -85,6 +84,47 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(f"{note} The others are descriptive, at 95 %.", style="dim", highlight=False)
     if comparison.controls:
         _print_systems(comparison, console)
+
+
+def _score_table(title: str, systems: Sequence[str | Text], rows: Sequence[ComparisonRow], console: Console) -> Table:
+    table = _new_table(title, "metric", *systems, "difference")
+    # The one column that may take two lines: with perplexities of many digits eighty columns are not enough.
+    table.add_column("interval", justify="right")
+    table.add_column("", max_width=len("down, better" if console.options.ascii_only else "equivalent"))
+    for row in rows:
+        table.add_row(*_cells(row), Text(_word(row, console), style=_STYLES[row.verdict]))
+    return table
+
+
+def _name_width(names: Sequence[str], rows: Sequence[ComparisonRow], console: Console) -> int:
+    """How wide the names of two systems may be: enough for their longest word, if the rest of the table leaves that."""
+    longest = max(len(word.rstrip()) for name in names for word in _words(name))
+    if longest <= _NAME_WIDTH:
+        return _NAME_WIDTH
+    table = _score_table("", ("", ""), rows, console)
+    others = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum
+    _, before, after, _, intervals = (
+        ([*column] for column in zip(*map(_cells, rows), strict=True)) if rows else [[""]] * 5
+    )
+    room = console.width - others + max(map(len, before)) + max(map(len, after))
+    if room // 2 < _NAME_WIDTH:  # intervals take two lines only where even short names do not fit beside them
+        room += max(map(len, intervals)) - max(len(end) for interval in intervals for end in interval.split(" "))
+    return max(_NAME_WIDTH, min(longest, room // 2))
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, each with the space or sign at which a line may end."""
+    return re.split(r"(?<=[\s_./\\-])(?=[^\s_./\\-])", name)
+
+
+def _broken(name: str, width: int) -> str:
+    """`name` in lines of at most `width` that end at words, except where a word is longer."""
+    lines = [""]
+    for word in _words(name):
+        if lines[-1] and len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(part for line in lines for part in wrap(line, width, break_on_hyphens=False))
 
 
 def print_scores(scores: Mapping[str, Score], console: Console) -> None:
