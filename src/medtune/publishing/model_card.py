@@ -19,7 +19,7 @@ from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import FORMATS
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
-from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
+from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code, printed_dates
 from medtune.publishing.merge_record import is_within_bound, merged_notes
 from medtune.publishing.public_names import PublicNames, public_name, public_names
 from medtune.records import Comparison, ComparisonRow
@@ -94,7 +94,7 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
         storage=FORMATS[config.model.quantization],
         dtype=request.merge.dtype if request.merge else card_sections.compute_dtype(card_sections.read_recorded(run)),
     )
-    return loading_code(target, example_messages(run), config.generation.max_new_tokens)
+    return loading_code(target, example_messages(run), config.generation.max_new_tokens, printed_dates(run))
 
 
 def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:
