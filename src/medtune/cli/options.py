@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def spread(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with an option for each field of those parameters that are dataclasses, which typer does not know."""
     taken = inspect.signature(command, eval_str=True).parameters
-    records = {name: one.annotation for name, one in taken.items() if is_dataclass(one.annotation)}
+    kinds = {name: one.annotation for name, one in taken.items()}
+    records = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and is_dataclass(kind)}
     fields = {name: list(inspect.signature(kind, eval_str=True).parameters.values()) for name, kind in records.items()}
 
     @wraps(command)

@@ -69,8 +69,8 @@ def _require_measured(primary: object, metrics: object) -> None:
                 raise ConfigError(Option("primary", name), "not measured", ("add ", Option("metric", name)))
 
 
-def _checked_resamples(resamples: object) -> int:
-    if not isinstance(resamples, Integral) or not _FEWEST_RESAMPLES <= resamples <= _MOST_RESAMPLES:
+def _checked_resamples(resamples: Any) -> int:
+    if not isinstance(resamples, Integral) or not _FEWEST_RESAMPLES <= int(resamples) <= _MOST_RESAMPLES:
         raise ConfigError(
             Option("resamples", show_value(resamples)),
             f"must be a whole number from {_FEWEST_RESAMPLES} to {_MOST_RESAMPLES:,}",

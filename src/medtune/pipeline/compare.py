@@ -151,8 +151,8 @@ def compare_runs(first: RunDir, second: RunDir) -> Comparison:
         run.require("tuned")
     before, after = first.read_predictions("tuned"), second.read_predictions("tuned")
     require_same_rows(before, after, names)
-    for run, rows in ((first, before), (second, after)):
-        if is_outdated(run, "tuned", rows):
+    for run, predictions in ((first, before), (second, after)):
+        if is_outdated(run, "tuned", predictions):
             problem = "an older version scored its answers together with text that is not the answer"
             fix = (f"delete {run.comparison_file.name} there and run ", Command("compare", run.path))
             raise RunDirError(run.path, problem, fix)
