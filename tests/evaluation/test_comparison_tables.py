@@ -219,6 +219,10 @@ def test_names_of_files_are_broken_inside_a_word_only_where_there_is_no_room() -
     for word in ("predictions_", "of_monday", "llama3-8b/", "predictions"):
         assert re.search(rf"(^|\s){word}(\s|$)", text, re.M), word
     assert "[+13.90, +15.40]" in text
+    # Where a word lacks room, what is left of it begins the next line.
+    crowded = printed(replace(COMPARISON, controls=(), names=("predictions_of_monday", "x" * 30)))
+    assert max(map(len, crowded.splitlines())) <= 80
+    assert not re.search(r"\s_\s", crowded)
     longer = printed(replace(comparison, names=("a" * 70, "b")))
     assert max(map(len, longer.splitlines())) <= 80
     # Words of usual length cost the other columns nothing.

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
-from textwrap import wrap
 
 from rich import box
 from rich.console import Console
@@ -70,8 +69,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     rows = [row for row in comparison.rows if row.table == "standard"]
     before, after = (name.removesuffix(" model") for name in comparison.names)
     title = f"{before} and {after} on the same {format_count(rows[0].n, 'row')}" if rows else "no rows"
-    width = _name_width((before, after), rows, console)
-    systems = [Text(_broken(name, width)) for name in (before, after)]
+    widths = _name_widths((before, after), rows, console)
+    systems = [Text(_broken(name, width)) for name, width in zip((before, after), widths, strict=True)]
     console.print(_score_table(title[0].upper() + title[1:], systems, rows, console))
     tested = [row for row in rows if row.is_primary]
     if tested:
@@ -96,20 +95,20 @@ def _score_table(title: str, systems: Sequence[str | Text], rows: Sequence[Compa
     return table
 
 
-def _name_width(names: Sequence[str], rows: Sequence[ComparisonRow], console: Console) -> int:
-    """How wide the names of two systems may be: enough for their longest word, if the rest of the table leaves that."""
-    longest = max(len(word.rstrip()) for name in names for word in _words(name))
-    if longest <= _NAME_WIDTH:
-        return _NAME_WIDTH
+def _name_widths(names: Sequence[str], rows: Sequence[ComparisonRow], console: Console) -> list[int]:
+    """How wide each system's name may be: enough for its longest word, if the rest of the table leaves that."""
+    longest = [max(_NAME_WIDTH, *(len(word.rstrip()) for word in _words(name))) for name in names]
     table = _score_table("", ("", ""), rows, console)
     others = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum
-    _, before, after, _, intervals = (
-        ([*column] for column in zip(*map(_cells, rows), strict=True)) if rows else [[""]] * 5
-    )
-    room = console.width - others + max(map(len, before)) + max(map(len, after))
-    if room // 2 < _NAME_WIDTH:  # intervals take two lines only where even short names do not fit beside them
-        room += max(map(len, intervals)) - max(len(end) for interval in intervals for end in interval.split(" "))
-    return max(_NAME_WIDTH, min(longest, room // 2))
+    cells = [_cells(row) for row in rows]
+    before, after = (max((len(row[column]) for row in cells), default=0) for column in (1, 2))
+    room = console.width - others + before + after
+    if room < 2 * _NAME_WIDTH:  # intervals take two lines only where even short names do not fit beside them
+        ends = [end for row in cells for end in row[4].split(" ")]
+        room += max(len(row[4]) for row in cells) - max(map(len, ends))
+    if sum(longest) <= room:
+        return longest
+    return [max(_NAME_WIDTH, min(width, room // 2)) for width in longest]
 
 
 def _words(name: str) -> list[str]:
@@ -124,7 +123,9 @@ def _broken(name: str, width: int) -> str:
         if lines[-1] and len(lines[-1] + word.rstrip()) > width:
             lines.append("")
         lines[-1] += word
-    return "\n".join(part for line in lines for part in wrap(line, width, break_on_hyphens=False))
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return "\n".join(line.strip() for line in lines)
 
 
 def print_scores(scores: Mapping[str, Score], console: Console) -> None:
