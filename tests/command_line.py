@@ -46,3 +46,8 @@ def medtune(*arguments: object, status: int = 0) -> None:
         with pytest.raises(SystemExit) as stopped:
             main()
     assert (stopped.value.code or 0) == status
+
+
+def lines_on(text: str, subject: str) -> list[str]:
+    """The lines of `medtune doctor` on one subject."""
+    return [line for line in text.splitlines() if line.split(": ")[1:2] == [subject]]

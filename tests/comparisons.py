@@ -73,3 +73,7 @@ def of_rows(*rows: ComparisonRow, **changes: object) -> Comparison:
 
 def control(name: ControlName, *rows: ComparisonRow) -> Control:
     return Control(name, DESCRIPTIONS[name], {}, rows)
+
+
+def cut_lengths(before: float, after: float) -> dict[str, Lengths]:
+    return {"baseline": Lengths(10, 10, 1, 1 - before, before), "tuned": Lengths(10, 10, 1, 1 - after, after)}

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from browser_sessions import browser, session
 from hardware_facts import facts, native_dtype, plain_machine, pytest_sessionstart
 from llama_8b import llama_config, llama_folder, llama_on_h200
+from recipe_files import own
 from skips import pytest_sessionfinish
 from tiny_model import tiny
 
@@ -28,7 +29,7 @@ settings.register_profile("medtune", deadline=None, max_examples=60, suppress_he
 settings.load_profile("medtune")
 
 __all__ = [
-    "browser", "cache_folder", "facts", "llama_config", "llama_folder", "llama_on_h200", "native_dtype",
+    "browser", "cache_folder", "facts", "llama_config", "llama_folder", "llama_on_h200", "native_dtype", "own",
     "plain_machine", "pytest_sessionfinish", "pytest_sessionstart", "session", "shared_data", "tiny",
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from command_line import command_runner
 from medtune.__main__ import main
 
 HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft", "datasketch")
@@ -103,3 +104,19 @@ def test_output_to_a_full_disk(tmp_path: Path, redirected: str) -> None:
         assert line == (
             "medtune: the disk, or where output goes: no space left on the device; make room, then try again"
         )
+
+
+def test_only_a_terminal_gets_errors_in_lines_that_end_at_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    medtune = command_runner(monkeypatch, capsys)
+    monkeypatch.setenv("COLUMNS", "30")
+    whole = medtune("config", "demo", "--set", "lora.rnak=1", "--set", "seed=-1").err
+    assert len(whole.splitlines()) == 2
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = medtune("config", "demo", "--set", "lora.rnak=1", "--set", "seed=-1").err
+    assert max(map(len, shown.splitlines())) <= 30
+    assert shown.split() == whole.split()
+    assert "\nmedtune: demo: lora.rnak:" in shown  # each error begins a line
+    unknown = medtune("nosuch").err
+    assert "\n`medtune --help`\n" in unknown or unknown.endswith("`medtune --help`\n")

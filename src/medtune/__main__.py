@@ -1,6 +1,7 @@
 """`python -m medtune` and the `medtune` command."""
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -76,7 +77,10 @@ def _exit_interrupted(stopped: interruption.Interrupted) -> None:
     """Exit with status 75 and the command that resumes, or with a shell's status for a signal if none does."""
     command = _continuing_command()
     if is_main():
-        print(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else ""), file=sys.stderr)
+        print(
+            _shown(f"medtune: interrupted ({stopped})" + (f"; go on with `{command}`" if command else "")),
+            file=sys.stderr,
+        )
     wait_for_words()
     sys.exit(interruption.INTERRUPTED_STATUS if command else 128 + stopped.signal_number)
 
@@ -92,10 +96,17 @@ def _fail_on_disk(problem: DiskError) -> None:
     _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
 
 
+def _shown(line: str) -> str:
+    """`line`, wrapped at words in a terminal; a file or a pipe gets it whole, for searches, and help has its lines."""
+    from medtune.runtime.terminal import wrapped
+
+    return line if "\n" in line or not sys.stderr.isatty() else wrapped(line, shutil.get_terminal_size().columns)
+
+
 def _fail(*lines: str, status: int = 2) -> NoReturn:
     if is_main():
         with suppress(OSError):  # where stderr goes to the full disk
-            print(*lines, sep="\n", file=sys.stderr)
+            print(*map(_shown, lines), sep="\n", file=sys.stderr)
     wait_for_words()
     for stream in (sys.stdout, sys.stderr):
         if _is_stuck(stream):

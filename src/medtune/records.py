@@ -162,16 +162,17 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupSizes:
-    """How the scored rows fall into groups.
+    """How the scored rows fall into groups: as many as `effective`, (Σ n)² / Σ n², of equal size would say as much.
 
-    `effective` is (Σ n)² / Σ n² over the sizes n: as many groups of equal size would say as much. `largest` names the
-    group with most rows; it is empty where every row is a group of its own.
+    `largest` names the group with most rows, and is empty where every row is a group of its own. `largest_question` is
+    that group's first; no file of the comparison has it, as those go on the Hub.
     """
 
     groups: int
     effective: float
     largest: str
     largest_share: float
+    largest_question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +235,7 @@ class Stratum:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that is known of two models on the same rows.
-
-    `leaking_rows` counts test rows by the kind of thing that they share with training rows.
-    """
+    """All that is known of two models on the same rows; `leaking_rows` counts what they share with training rows."""
 
     rows: tuple[ComparisonRow, ...]
     scores: dict[ModelName, dict[str, Score]]

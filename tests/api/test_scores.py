@@ -26,3 +26,24 @@ def test_two_runs_are_compared_by_their_tuned_answers(finished: medtune.Run):
         medtune.compare(finished, finished.predictions("tuned"))
     with pytest.raises(medtune.MedtuneError, match="go with two sets of predictions"):
         medtune.compare(finished, finished, metrics=["bleu"])
+
+
+def test_predictions_are_measured_as_a_recipe_would_say():
+    rows = [
+        {"id": number, "reference": "Gout hurts.", "prediction": "<think></think>Gout hurts."} for number in range(9)
+    ]
+    separated, raw = (medtune.score(rows, metrics=["exact_match"], answers=answers) for answers in ("separated", "raw"))
+    assert (separated["exact_match"].value, raw["exact_match"].value) == (1.0, 0.0)
+    compared = medtune.compare(rows, rows, bleu_tokenizer="char", rouge_tokenizer="unicode-words", primary=["bleu"])
+    assert [row.metric for row in compared.rows if row.is_primary] == ["bleu"]
+    assert "tok:char" in compared.rows[0].signature
+    for given, expected in (
+        ({"answers": "all"}, "^answers 'all': must be"),
+        ({"metrics": ["rouge"]}, "^metrics rouge: unknown"),
+    ):
+        with pytest.raises(medtune.MedtuneError, match=expected):
+            medtune.score(rows, **given)
+    with pytest.raises(medtune.MedtuneError, match=r"^primary rouge: unknown"):
+        medtune.compare(rows, rows, primary=["rouge"])
+    with pytest.raises(TypeError, match="unknown settings: metric"):
+        medtune.score(rows, metric=["bleu"])

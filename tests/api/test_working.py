@@ -15,6 +15,7 @@ import pytest
 import medtune
 from medtune.api.runs import Run
 from medtune.api.working import RunInterrupted, as_call, spelled_as_calls, working
+from medtune.config.evaluation import FileSettings
 from medtune.errors import Command, DiskError, MedtuneError, Option, RunDirError, spell_out
 
 ROW = {"id": 1, "reference": "Gout hurts.", "prediction": "Gout hurts."}
@@ -110,9 +111,10 @@ def test_how_a_call_spells_it(part: object, text: str):
 
 def test_what_is_spelled_is_an_argument_of_a_function():
     taken = {name for call in (medtune.run, medtune.compare, medtune.plan, Run.merge, Run.publish, Run.ask)
-             for name in inspect.signature(call).parameters}  # fmt: skip
-    options = ("run_dir", "resume", "set", "metric", "bertscore_model", "resamples", "gpu", "to", "dtype", "measure",
-               "base", "base_model", "merged", "private", "overwrite", "without_evaluation", "repo")  # fmt: skip
+             for name in inspect.signature(call).parameters} | FileSettings.__annotations__.keys()  # fmt: skip
+    options = ("run_dir", "resume", "set", "metric", "primary", *FileSettings.__annotations__, "gpu", "to", "dtype",
+               "measure", "base", "base_model", "merged", "private", "overwrite", "without_evaluation",
+               "repo")  # fmt: skip
     assert {as_call(Option(name)).partition("=")[0] for name in options} <= taken
 
 

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
 
 from command_line import Medtune, command_runner
-from medtune.cli.options import folder_option, open_run, resolve_recipe, say_next
+from medtune.cli.options import folder_option, open_run, resolve_recipe, say_next, spread
 from medtune.errors import ConfigError, RunDirError
 from medtune.runtime.progress import lines_on_terminal
+
+
+@dataclass(frozen=True)
+class Tone:
+    """What a test's command says how."""
+
+    loud: Annotated[bool, typer.Option("--loud", help="Louder.")] = False
+    names: Annotated[list[str] | None, typer.Option("--name", help="To whom.")] = None
+
+
+def test_a_record_is_an_option_for_each_of_its_fields() -> None:
+    got: list[tuple[int, Tone, str]] = []
+
+    def command(times: int, tone: Tone = Tone(), end: str = "!") -> None:
+        """Say something."""
+        got.append((times, tone, end))
+
+    spread_out = spread(command)
+    assert list(inspect.signature(spread_out).parameters) == ["times", "loud", "names", "end"]
+    assert spread_out.__doc__ == "Say something."
+    app = typer.Typer()
+    app.command()(spread_out)
+    for arguments in (["3"], ["2", "--loud", "--name", "a", "--name", "b", "--end", "?"]):
+        app(arguments, standalone_mode=False)
+    assert got == [(3, Tone(), "!"), (2, Tone(True, ["a", "b"]), "?")]
 
 
 @pytest.mark.parametrize("option", ["--resume", "--set"])

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Medtune, command_runner
-from tiny_model import Tiny, write_rows
+from command_line import Medtune, command_runner, lines_on
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +28,6 @@ def test_bad_gpus_and_what_does_not_fit(folder, medtune):
         assert text in result.err
 
 
-@pytest.fixture
-def own(tiny: Tiny, tmp_path: Path) -> list[str]:
-    """Overrides for a model and rows on this disk."""
-    rows = write_rows(tmp_path / "rows.csv")
-    given = [f"model.base={tiny.path}", f"data.source={rows}", "training.max_length=256"]
-    return [part for one in given for part in ("--set", one)]
-
-
-def lines(text: str, subject: str) -> list[str]:
-    return [line for line in text.splitlines() if line.split(": ")[1:2] == [subject]]
-
-
 def test_overrides_need_a_recipe(medtune):
     for option in (("--set", "seed=1"), ("--run-dir", "x")):
         result = medtune("doctor", *option)
@@ -53,5 +40,5 @@ def test_a_token_is_never_shown(medtune, own, monkeypatch):
     # A user may have put it where it will be quoted.
     result = medtune("doctor", "demo", *own, "--set", "evaluation.bertscore_model=./hf_verySecret")
     assert result.status == 2
-    assert "***" in lines(result.out, "BERTScore")[0]
+    assert "***" in lines_on(result.out, "BERTScore")[0]
     assert "hf_verySecret" not in result.out + result.err

@@ -8,19 +8,7 @@ import pytest
 from medtune.config.schema import Config, SplitSection, parse_config
 from medtune.config.section import Section
 from medtune.errors import ConfigError, MedtuneError
-
-MINIMAL: dict[str, Any] = {"model": {"base": "owner/model"}, "data": {"source": "rows.csv"}}
-
-
-def with_key(path: str, value: Any) -> dict[str, Any]:
-    """MINIMAL with one dotted key set."""
-    values: dict[str, Any] = {key: dict(section) for key, section in MINIMAL.items()}
-    *parents, last = path.split(".")
-    node = values
-    for parent in parents:
-        node = node.setdefault(parent, {})
-    node[last] = value
-    return values
+from recipe_files import MINIMAL, with_key
 
 
 def problems(values: dict[str, Any]) -> list[str]:

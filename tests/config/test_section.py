@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from medtune.config.schema import parse_config
 from medtune.errors import ConfigError
-
-MINIMAL: dict[str, Any] = {"model": {"base": "owner/model"}, "data": {"source": "rows.csv"}}
+from recipe_files import MINIMAL
 
 
 def test_a_config_is_frozen_at_every_level() -> None:

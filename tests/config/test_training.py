@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
 from medtune.config.schema import parse_config
 from medtune.config.training import LoraSection
 from medtune.errors import ConfigError
-
-MINIMAL: dict[str, Any] = {"model": {"base": "owner/model"}, "data": {"source": "rows.csv"}}
-
-
-def with_key(path: str, value: Any) -> dict[str, Any]:
-    """MINIMAL with one dotted key set."""
-    values: dict[str, Any] = {key: dict(section) for key, section in MINIMAL.items()}
-    *parents, last = path.split(".")
-    node = values
-    for parent in parents:
-        node = node.setdefault(parent, {})
-    node[last] = value
-    return values
+from recipe_files import with_key
 
 
 def test_a_list_is_taken_for_a_tuple() -> None:

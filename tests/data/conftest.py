@@ -17,6 +17,14 @@ from medtune.data.preparation import Prepared, prepare_data
 from medtune.data.sources import SourceRows, read_source
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of what half a minute's work makes of MedQuAD are slow."""
+    for item in items:
+        if "once" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def medquad(shared_data: Path) -> SourceRows:
     return read_source(str(shared_data / "medquad.parquet"), ColumnsSection())

@@ -16,6 +16,8 @@ Numbers = NDArray[np.float64]
 WORLDS = 1000
 # By chance one or two of sixty cells lie over two standard errors: a seed at which none does.
 SEED = 1
+# The more groups, the longer a simulation takes.
+FEW_FIRST = [pytest.param(groups, marks=[pytest.mark.slow] if groups > 30 else []) for groups in GROUPS]
 
 
 def highest_level(worlds: int) -> float:
@@ -25,7 +27,7 @@ def highest_level(worlds: int) -> float:
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("scores", EXCHANGEABLE)
-@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("groups", FEW_FIRST)
 def test_the_level_holds_and_intervals_cover(sizes: str, scores: str, groups: int) -> None:
     found = rates(Worlds.draw(sizes, scores, groups, WORLDS, SEED), decide_by_subsamples)
     assert found.rejected <= highest_level(WORLDS)
@@ -35,7 +37,7 @@ def test_the_level_holds_and_intervals_cover(sizes: str, scores: str, groups: in
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("groups", FEW_FIRST)
 def test_intervals_of_skewed_differences_cover_nearly_as_often(sizes: str, groups: int) -> None:
     """No two systems that could be swapped: the level is not exact here, and the report says where that matters."""
     found = rates(Worlds.draw(sizes, "skewed differences", groups, WORLDS, SEED), decide_by_subsamples)

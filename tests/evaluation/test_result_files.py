@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,19 @@ import pytest
 from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
 from medtune.evaluation.measurement import measure_rows, score_rows
-from medtune.evaluation.result_files import read_comparison, read_measured, write_comparison, write_system
+from medtune.evaluation.result_files import (
+    read_comparison,
+    read_measured,
+    without_question,
+    write_comparison,
+    write_system,
+)
 from medtune.evaluation.significance import Subsamples
 from medtune.records import (
     Comparison,
     ComparisonRow,
     Control,
+    GroupSizes,
     Lengths,
     ModelName,
     Prediction,
@@ -220,3 +228,16 @@ def test_a_comparison_of_another_version(run: RunDir, text: str) -> None:
         message = refusal(lambda: read_comparison(run))
         assert message.startswith(f"{run.comparison_file}: it or a file beside it is damaged, or from another version")
         assert message.endswith(f"delete it and run `medtune compare {run.path}`")
+
+
+def test_the_largest_group_has_its_question_from_the_predictions_and_not_from_files_that_are_published(
+    run: RunDir, make_predictions: MakePredictions
+) -> None:
+    rows = make_predictions(group="asthma")
+    run.write_predictions("baseline", [replace(row, question=f"Which {number} ?") for number, row in enumerate(rows)])
+    run.complete("baseline", {})
+    finish(run, comparison_of(run, groups=GroupSizes(1, 1.0, "asthma", 1.0, "Which 0 ?")))
+    assert "Which" not in run.strata_file.read_text(encoding="utf-8")
+    found = read_comparison(run)
+    assert found.groups == GroupSizes(1, 1.0, "asthma", 1.0, "Which 0 ?")
+    assert without_question(found).groups == GroupSizes(1, 1.0, "asthma", 1.0)

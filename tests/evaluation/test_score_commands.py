@@ -94,6 +94,42 @@ def test_compare(medtune: Medtune, tmp_path: Path) -> None:
     assert bleu["ci95"][0] < bleu["difference"] < bleu["ci95"][1]
 
 
+def test_files_without_groups_are_told_once_that_rows_count_as_independent(medtune: Medtune, tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        write(tmp_path / f"{name}-alone.jsonl", *({**row, "group": None} for row in rows))
+    texts = [
+        " ".join(medtune("compare", *files).out.split())
+        for files in (("before.jsonl", "after.jsonl"), ("before-alone.jsonl", "after-alone.jsonl"))
+    ]
+    assert [text.count("all rows count as independent of each other") for text in texts] == [0, 1]
+    assert "in a field or column `group` of either file" in texts[1]
+
+
+def test_texts_and_primary_metrics_have_options(medtune: Medtune, tmp_path: Path) -> None:
+    options = ["--bleu-tokenizer", "char", "--rouge-tokenizer", "unicode-words", "--answers", "raw"]
+    result = medtune("score", "before.jsonl", *options, "--metric", "bleu", "--metric", "rougeL")
+    assert (result.status, result.err) == (0, "")
+    lines = [line for line in result.out.splitlines() if line.startswith(("bleu: ", "rougeL: "))]
+    assert [("tok:char" in line, "tok:unicode-words" in line) for line in lines] == [(True, False), (False, True)]
+    assert all(line.endswith("|answers:raw") for line in lines)
+    result = medtune(
+        "compare",
+        "before.jsonl",
+        "after.jsonl",
+        *options,
+        "--primary",
+        "bleu",
+        "--primary",
+        "rouge1",
+        "--out",
+        "x.json",
+    )
+    assert (result.status, result.err) == (0, "")
+    rows = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert [row["metric"] for row in rows if row["verdict"] != "descriptive"] == ["bleu", "rouge1"]
+
+
 BAD_INPUT = [
     (["score", "--predictions", "absent.jsonl"], "absent.jsonl: no such file"),
     (["score", "--predictions", "x" * 300], "no such file"),
@@ -107,6 +143,12 @@ BAD_INPUT = [
     (["score", "--predictions", "before.jsonl", "--metric", "bertscore_f1"], "needs an encoder"),
     (["score", "--predictions", "other.jsonl", "--out", "other.jsonl/x.json"], "other.jsonl/x.json: cannot be written"),
     (["score", "--predictions", "before.jsonl", "--resamples", "0"], "--resamples 0: must be a whole number from 200"),
+    (["score", "before.jsonl", "--answers", "all"], "--answers 'all': must be 'separated' or 'raw'"),
+    (["compare", "before.jsonl", "after.jsonl", "--primary", "rouge"], "--primary rouge: unknown"),
+    (
+        ["compare", "folder", "--primary", "bleu"],
+        "medtune: --primary, --bleu-tokenizer, --rouge-tokenizer, --answers, ",
+    ),
     (["compare", "folder", "--resamples", "1000"], "--resamples and --out go with two files"),
     (["compare", "before.jsonl", "other.jsonl"], "before and other answer different rows: 79 ids in one of them alone"),
     (["compare", "before.jsonl", "absent.jsonl"], "absent.jsonl: no such file"),

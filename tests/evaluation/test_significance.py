@@ -233,6 +233,8 @@ def test_effective_groups() -> None:
     assert (uneven.groups, uneven.largest, uneven.largest_share) == (3, "a", 0.8)
     assert uneven.effective == pytest.approx(100 / 66)
     alone = group_sizes([""] * 5)
+    assert group_sizes(["b", "a", "a"], ["first", "second", "third"]).largest_question == "second"
+    assert alone.largest_question == group_sizes([""], ["only"]).largest_question == ""
     assert (alone.groups, alone.effective, alone.largest, alone.largest_share) == (5, 5, "", 0.2)
 
 

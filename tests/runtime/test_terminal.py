@@ -56,6 +56,13 @@ def test_lines_break_between_words_alone(width):
     assert all(len(line) <= width for line in lines if line != PATH)
 
 
+def test_a_command_is_not_broken():
+    text = "delete it and run `medtune compare runs/mine` or `pip install medtune` first"
+    assert wrapped(text, 20).split("\n") == [
+        "delete it and run", "`medtune compare runs/mine`", "or `pip install", "medtune` first",
+    ]  # fmt: skip
+
+
 def test_lines_of_a_text_stay_lines():
     assert wrapped("one\n\n  two", 80) == "one\n\n  two"
 

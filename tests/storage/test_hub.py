@@ -26,6 +26,8 @@ from medtune.run_dir.layout import STAGE_NAMES
 from medtune.storage import hub
 from tiny_model import build_tiny_model, write_rows
 
+pytestmark = pytest.mark.slow  # several processes, each with an environment of its own
+
 TOKEN = "hf_loopback"
 RECIPE = """
 model:

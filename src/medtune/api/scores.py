@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
 from medtune.api.calls import StrPath, reopen
 from medtune.api.runs import Run
 from medtune.api.shown import ShownComparison
 from medtune.api.working import working
+from medtune.config.evaluation import FileSettings
 from medtune.errors import ConfigError, DataError, show_value
 from medtune.records import Prediction, Score
 from medtune.run_dir.directory import RunDir
@@ -35,11 +36,10 @@ def compare(
     target: Predictions,
     other: Predictions,
     *,
-    metrics: Sequence[str] | None = None,
-    bertscore_model: str | None = None,
-    resamples: int | None = None,
     names: tuple[str, str] | None = None,
+    primary: Sequence[str] | None = None,
     progress: Listener | None = None,
+    **settings: Unpack[FileSettings],
 ) -> ShownComparison: ...
 
 
@@ -47,16 +47,17 @@ def compare(
     target: Run | Predictions,
     other: Run | Predictions | None = None,
     *,
-    metrics: Sequence[str] | None = None,
-    bertscore_model: str | None = None,
-    resamples: int | None = None,
     names: tuple[str, str] | None = None,
+    primary: Sequence[str] | None = None,
     progress: Listener | None = None,
+    **settings: Unpack[FileSettings],
 ) -> ShownComparison:
     """Baseline and tuned of a run; or the second against the first of two runs' tuned answers or of any predictions.
 
-    Predictions are files, as for `medtune score`, or rows: `Prediction`s, mappings or a DataFrame. `resamples` are 1000
-    unless given, 500 to 100,000. Raises MedtuneError.
+    Predictions are files, as for `medtune score`, or rows: `Prediction`s, mappings or a DataFrame. They are measured as
+    the `settings` say, with names and values of `evaluation` in a recipe: `metrics`, `bleu_tokenizer`,
+    `rouge_tokenizer`, `answers`, `bertscore_model` and `resamples`. The verdict rests on the metrics in `primary`,
+    three at most. Raises MedtuneError.
 
     >>> comparison = medtune.compare("runs/by-hand")
     >>> [row.metric for row in comparison.rows if row.verdict == "better"]
@@ -70,15 +71,15 @@ def compare(
     are_runs = [_is_run(given) for given in (target, other) if given is not None]
     if other is not None and not any(are_runs):
         with working(progress):
-            return _compare_rows(target, other, metrics, bertscore_model, resamples, names)
+            return _compare_rows(target, other, names, primary, settings)
     if other is not None and not all(are_runs):
         fix = "give two of a kind; run.predictions() are a run's answers"
         raise ConfigError("compare", "a run and predictions do not compare", fix)
     if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
         raise ConfigError("compare", "one set of predictions has nothing to be compared with", "give a second")
-    if metrics or bertscore_model or names or resamples is not None:
-        problem = "metrics, bertscore_model, resamples and names go with two sets of predictions, and a run alone"
-        raise ConfigError("compare", problem)
+    if settings or primary or names:
+        given = f"primary, {', '.join(FileSettings.__annotations__)} and names"
+        raise ConfigError("compare", f"{given} go with two sets of predictions, and a run alone")
     opened = reopen(target)
     if other is not None:
         second = reopen(other)  # type: ignore[arg-type]
@@ -97,15 +98,13 @@ def score(
     predictions: Predictions,
     *,
     references: StrPath | None = None,
-    metrics: Sequence[str] | None = None,
-    bertscore_model: str | None = None,
-    resamples: int = 1000,
     progress: Listener | None = None,
+    **settings: Unpack[FileSettings],
 ) -> dict[str, Score]:
     """Score any tool's predictions: metric → value, 95 % interval, n and signature. Raises MedtuneError.
 
-    `predictions` are a file or rows, as for `compare`; `references` is a file with id and reference, where the
-    predictions have none. Without `metrics`, all that can be had.
+    `predictions` are a file or rows, and `settings` say how they are measured, as for `compare`; `references` is a file
+    with id and reference, where the predictions have none. Without `metrics`, all that can be had.
 
     >>> rows = [{"id": "1", "reference": "Gout hurts.", "prediction": "Gout hurts."}]
     >>> medtune.score(rows, metrics=["exact_match"])["exact_match"].value
@@ -115,7 +114,7 @@ def score(
         from medtune.evaluation.files import score_predictions
 
         rows = _read(predictions, "predictions", None if references is None else Path(references))
-        return score_predictions(rows, metrics=metrics, encoder=bertscore_model, resamples=resamples)
+        return score_predictions(rows, **settings)
 
 
 def _is_run(given: object) -> bool:
@@ -125,10 +124,9 @@ def _is_run(given: object) -> bool:
 def _compare_rows(
     first: Predictions,
     second: Predictions,
-    metrics: Sequence[str] | None,
-    encoder: str | None,
-    resamples: int | None,
     names: tuple[str, str] | None,
+    primary: Sequence[str] | None,
+    settings: FileSettings,
 ) -> ShownComparison:
     from medtune.evaluation import files
 
@@ -138,10 +136,8 @@ def _compare_rows(
     before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
     if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
         names = files.short_names(Path(first), Path(second))
-    compared = files.compare_predictions(
-        before, after, names or ("first", "second"), metrics=metrics, encoder=encoder, resamples=resamples
-    )
-    return ShownComparison.of(compared)
+    shown = names or ("first", "second")
+    return ShownComparison.of(files.compare_predictions(before, after, shown, primary=primary, **settings))
 
 
 def _read(given: Predictions, origin: str, references: Path | None = None) -> list[Prediction]:

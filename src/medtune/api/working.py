@@ -16,7 +16,7 @@ from medtune.runtime.progress import Listener, listening
 # Signals, settings and the memory that a plan counts on are the process's: one call works at a time.
 _at_work = threading.Lock()
 # Options whose argument has another name, or is a list.
-_LISTS = {"set": "overrides", "metric": "metrics"}
+_LISTS = {"set": "overrides", "metric": "metrics", "primary": "primary"}
 _SWITCHES = {
     **{name: f"{name}=True" for name in ("base", "measure", "on_cpu", "private", "resume")},
     **{name.replace("-", "_"): f"options=['{name}']" for name in ("overwrite", "without-evaluation")},

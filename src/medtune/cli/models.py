@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Run, folder_option, open_run, say_next
+from medtune.cli.options import Run, folder_option, open_run, say_next, spread
 from medtune.runtime.process import prepare_process
 
 Repo = Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="The Hub's repository; made if need be.")]
@@ -19,11 +20,17 @@ BaseModel = Annotated[str | None, typer.Option("--base-model", metavar="OWNER/NA
 _DRY_RUN_HELP = "Only show what would go up; needs no token, and writes nothing."
 DryRun = Annotated[bool, typer.Option("--dry-run", help=_DRY_RUN_HELP)]
 _EVALUATION_HELP = "Publish a model that was not evaluated."
-WithoutEvaluation = Annotated[bool, typer.Option("--without-evaluation", help=_EVALUATION_HELP)]
 _REPORT_HELP = "Leave out report.html, which holds test rows and answers."
-WithoutReport = Annotated[bool, typer.Option("--without-report", help=_REPORT_HELP)]
 _OVERWRITE_HELP = "Replace files that were edited there, or are not medtune's."
-Overwrite = Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE_HELP)]
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What `medtune publish` does only when it is told to."""
+
+    without_evaluation: Annotated[bool, typer.Option("--without-evaluation", help=_EVALUATION_HELP)] = False
+    without_report: Annotated[bool, typer.Option("--without-report", help=_REPORT_HELP)] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE_HELP)] = False
 
 
 def merge(
@@ -65,6 +72,7 @@ def merge(
     print(to)
 
 
+@spread
 def publish(
     run: Run,
     repo: Repo,
@@ -72,9 +80,7 @@ def publish(
     merged: Merged = None,
     base_model: BaseModel = None,
     dry_run: DryRun = False,
-    without_evaluation: WithoutEvaluation = False,
-    without_report: WithoutReport = False,
-    overwrite: Overwrite = False,
+    switches: Switches = Switches(),
 ) -> None:
     """Put the adapter, its card, scores and report on the Hub.
 
@@ -88,13 +94,13 @@ def publish(
     from medtune.runtime.progress import say
 
     wanted: dict[publishing.PublishOption, bool] = {
-        "without-evaluation": without_evaluation,
-        "without-report": without_report,
-        "overwrite": overwrite,
+        "without-evaluation": switches.without_evaluation,
+        "without-report": switches.without_report,
+        "overwrite": switches.overwrite,
     }
     if not dry_run:
         refresh_report(opened, again=False)
-    elif opened.is_complete("compare") and not opened.is_complete("report") and not without_report:
+    elif opened.is_complete("compare") and not opened.is_complete("report") and not switches.without_report:
         say(
             "report.html is not there yet, or outdated: without --dry-run it is written first and goes along, with "
             "test rows and answers, unless --without-report is given"

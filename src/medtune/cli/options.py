@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +21,25 @@ if TYPE_CHECKING:
     from medtune.config.schema import Config
     from medtune.run_dir.directory import RunDir
     from medtune.run_dir.layout import StageName
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with an option for each field of those parameters that are dataclasses, which typer does not know."""
+    taken = inspect.signature(command, eval_str=True).parameters
+    kinds = {name: one.annotation for name, one in taken.items()}
+    records = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and is_dataclass(kind)}
+    fields = {name: list(inspect.signature(kind, eval_str=True).parameters.values()) for name, kind in records.items()}
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        for name, kind in records.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields[name]})
+        command(**values)
+
+    parameters = [field for name, one in taken.items() for field in fields.get(name, [one])]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called
 
 
 def complete_recipe(incomplete: str) -> list[str]:

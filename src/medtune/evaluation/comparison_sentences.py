@@ -1,11 +1,10 @@
 """The comparison in plain sentences, each computed from the numbers; none says anything about medicine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medtune.data.leakage import KIND_NAMES
-from medtune.data.splits import ENOUGH_GROUPS
 from medtune.evaluation.analysis import analyse
+from medtune.evaluation.comparison_warnings import comparison_warnings
 from medtune.evaluation.control_answers import CEILING, ON_TOP
 from medtune.evaluation.formatting import (
     HEADLINE_METRICS,
@@ -16,11 +15,10 @@ from medtune.evaluation.formatting import (
     format_value,
     listed,
     metric_label,
+    with_article,
 )
-from medtune.evaluation.headline import CUT_SHARE_WARNING, headline
-from medtune.evaluation.significance import fewest_groups
-from medtune.evaluation.text_warnings import text_warnings
-from medtune.records import Comparison, ComparisonRow, Control, Score, Verdict
+from medtune.evaluation.headline import headline
+from medtune.records import Comparison, ComparisonRow, Control, Verdict
 
 LIMITS = (
     "These scores measure similarity to the reference answers: overlap rewards the references' register and stock "
@@ -56,13 +54,13 @@ class Reading:
 
 def reading_of(comparison: Comparison) -> Reading:
     """The reading in its parts, each entry a sentence or two."""
-    names = _with_article(comparison.names[0]), _with_article(comparison.names[1])
+    names = with_article(comparison.names[0]), with_article(comparison.names[1])
     return Reading(
         headline=headline(comparison),
         verdict=tuple(_read_verdict(comparison)),
         controls=tuple(_read_controls(comparison.controls)),
         unclear=tuple(_read_unclear(comparison.rows)),
-        warnings=tuple(_warnings(comparison)),
+        warnings=tuple(comparison_warnings(comparison)),
         analysis=tuple(analyse(comparison, names)),
         limits=LIMITS,
     )
@@ -83,7 +81,7 @@ def _read_verdict(comparison: Comparison) -> list[str]:
     rows = [row for row in comparison.rows if row.is_primary]
     if not rows:
         return []
-    before, after = map(_with_article, comparison.names)
+    before, after = map(with_article, comparison.names)
     where = f"On {format_count(rows[0].n, 'question')} in {format_count(rows[0].groups, 'group')}"
     parts = []
     for verdict, phrase in _PHRASES.items():
@@ -160,81 +158,6 @@ def _read_on_top(description: str, rows: Sequence[ComparisonRow]) -> list[str]:
     return [f"Retrieval on top of tuning adds: {description} scores {listed(gains)} without them{but}."]
 
 
-def _warnings(comparison: Comparison) -> list[str]:
-    warnings = []
-    rows = comparison.rows
-    warnings += _group_warnings(comparison)
-    references = comparison.references
-    if references is not None and references.share_over_cap > CUT_SHARE_WARNING:
-        warnings.append(
-            f"Warning: the cap of {references.cap} new tokens cuts {references.share_over_cap:.1%} of the references, "
-            "so the overlap scores measure the cap too; raise generation.max_new_tokens and evaluate again."
-        )
-    if comparison.leaking_rows and rows:
-        shares = [f"{KIND_NAMES[kind]} {count / rows[0].n:.1%}" for kind, count in comparison.leaking_rows.items()]
-        free = any(stratum.value == "does not leak" for stratum in comparison.strata)
-        where = "strata.json has the scores without them" if free else "no test row is free of them"
-        warnings.append(
-            f"Warning: test rows share things with training rows ({listed(shares)} of the test rows), so that "
-            f"remembering passes for answering; {where}."
-        )
-    return warnings + _cap_warnings(comparison) + text_warnings(_scores_by_name(comparison))
-
-
-def _scores_by_name(comparison: Comparison) -> dict[str, Mapping[str, Score]]:
-    before, after = map(_with_article, comparison.names)
-    return {
-        before: comparison.scores.get("baseline", {}),
-        after: comparison.scores.get("tuned", {}),
-        **{f"the control {control.name}": control.scores for control in comparison.controls},
-    }
-
-
-def _group_warnings(comparison: Comparison) -> list[str]:
-    """Say so where few groups, or a few large ones, carry the intervals."""
-    groups, primary = comparison.groups, [row for row in comparison.rows if row.is_primary]
-    if groups is None or not primary:
-        return []
-    if groups.groups < fewest_groups(len(primary)):
-        return [
-            f"Warning: {format_count(groups.groups, 'independent group')} of rows cannot carry a verdict on "
-            f"{format_count(len(primary), 'primary metric')}; test on at least {fewest_groups(len(primary))} topics."
-        ]
-    if groups.effective >= ENOUGH_GROUPS:
-        return []
-    counted = f"the rows fall into {format_count(groups.groups, 'group')}"
-    if groups.effective < 0.9 * groups.groups:
-        whose = f" (that of row {groups.largest})" if groups.largest else ""
-        counted += (
-            f", which count as {groups.effective:.0f} of equal size: the largest{whose} holds "
-            f"{groups.largest_share:.0%} of the rows"
-        )
-    return [
-        f"Warning: {counted}. The verdict holds its level, but where differences are skewed, intervals of so few "
-        "groups cover 92 to 95 % and not 95 %; test on more topics."
-    ]
-
-
-def _cap_warnings(comparison: Comparison) -> list[str]:
-    shares = (comparison.lengths[name].share_at_cap for name in ("baseline", "tuned"))
-    over = [
-        _with_article(name)
-        for name, share in zip(comparison.names, shares, strict=True)
-        if share is not None and share > CUT_SHARE_WARNING
-    ]
-    if not over:
-        return []
-    return [
-        f"Warning: the cap cut more than {CUT_SHARE_WARNING:.0%} of the answers of {' and '.join(over)}, "
-        "so the overlap scores measure the cap too; raise generation.max_new_tokens and evaluate again."
-    ]
-
-
 def _compared(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
     """The primary metrics, or the headline ones of a comparison that has none."""
     return [row for row in rows if row.is_primary] or [row for row in rows if row.metric in HEADLINE_METRICS]
-
-
-def _with_article(name: str) -> str:
-    """A model has one; a file, which may be called anything, has none."""
-    return f"the {name}" if name in ("baseline", "tuned model") else name

@@ -1,12 +1,13 @@
 """The comparison as Markdown for a report, and as tables for a terminal of 80 columns."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
-from textwrap import wrap
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -28,7 +29,9 @@ _STYLES: dict[Verdict, str] = {
     "better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "dim", "too few groups": "yellow",
     "descriptive": "dim", "undefined": "yellow",
 }  # fmt: skip
-_NAME_WIDTH = 9  # columns that carry a file's name must leave room for the others
+# Columns that carry a file's name must leave room for the others, and are wider only where there is some.
+_NAME_WIDTH = 9
+_UNBOUNDED = 10_000
 
 
 def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str:
@@ -66,14 +69,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     rows = [row for row in comparison.rows if row.table == "standard"]
     before, after = (name.removesuffix(" model") for name in comparison.names)
     title = f"{before} and {after} on the same {format_count(rows[0].n, 'row')}" if rows else "no rows"
-    systems = [Text("\n".join(wrap(name, _NAME_WIDTH))) for name in (before, after)]
-    table = _new_table(title[0].upper() + title[1:], "metric", *systems, "difference")
-    # The one column that may take two lines: with perplexities of many digits eighty columns are not enough.
-    table.add_column("interval", justify="right")
-    table.add_column("", max_width=len("down, better" if console.options.ascii_only else "equivalent"))
-    for row in rows:
-        table.add_row(*_cells(row), Text(_word(row, console), style=_STYLES[row.verdict]))
-    console.print(table)
+    widths = _name_widths((before, after), rows, console)
+    systems = [Text(_broken(name, width)) for name, width in zip((before, after), widths, strict=True)]
+    console.print(_score_table(title[0].upper() + title[1:], systems, rows, console))
     tested = [row for row in rows if row.is_primary]
     if tested:
         widest = format_confidence(max(row.confidence for row in tested))
@@ -85,6 +83,49 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(f"{note} The others are descriptive, at 95 %.", style="dim", highlight=False)
     if comparison.controls:
         _print_systems(comparison, console)
+
+
+def _score_table(title: str, systems: Sequence[str | Text], rows: Sequence[ComparisonRow], console: Console) -> Table:
+    table = _new_table(title, "metric", *systems, "difference")
+    # The one column that may take two lines: with perplexities of many digits eighty columns are not enough.
+    table.add_column("interval", justify="right")
+    table.add_column("", max_width=len("down, better" if console.options.ascii_only else "equivalent"))
+    for row in rows:
+        table.add_row(*_cells(row), Text(_word(row, console), style=_STYLES[row.verdict]))
+    return table
+
+
+def _name_widths(names: Sequence[str], rows: Sequence[ComparisonRow], console: Console) -> list[int]:
+    """How wide each system's name may be: enough for its longest word, if the rest of the table leaves that."""
+    longest = [max(_NAME_WIDTH, *(len(word.rstrip()) for word in _words(name))) for name in names]
+    table = _score_table("", ("", ""), rows, console)
+    others = Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum
+    cells = [_cells(row) for row in rows]
+    before, after = (max((len(row[column]) for row in cells), default=0) for column in (1, 2))
+    room = console.width - others + before + after
+    if room < 2 * _NAME_WIDTH:  # intervals take two lines only where even short names do not fit beside them
+        ends = [end for row in cells for end in row[4].split(" ")]
+        room += max(len(row[4]) for row in cells) - max(map(len, ends))
+    if sum(longest) <= room:
+        return longest
+    return [max(_NAME_WIDTH, min(width, room // 2)) for width in longest]
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, each with the space or sign at which a line may end."""
+    return re.split(r"(?<=[\s_./\\-])(?=[^\s_./\\-])", name)
+
+
+def _broken(name: str, width: int) -> str:
+    """`name` in lines of at most `width` that end at words, except where a word is longer."""
+    lines = [""]
+    for word in _words(name):
+        if lines[-1] and len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return "\n".join(line.strip() for line in lines)
 
 
 def print_scores(scores: Mapping[str, Score], console: Console) -> None:

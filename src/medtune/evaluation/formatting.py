@@ -89,3 +89,8 @@ def read_template(file: Traversable, *, autoescape: bool = False, **filters: Cal
     )  # fmt: skip
     environment.filters |= filters
     return environment.from_string(file.read_text(encoding="utf-8"))
+
+
+def with_article(name: str) -> str:
+    """A model has one; a file, which may be called anything, has none."""
+    return f"the {name}" if name in ("baseline", "tuned model") else name

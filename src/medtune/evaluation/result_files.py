@@ -1,7 +1,7 @@
 """The files of evaluation in a run directory, written and read back."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -79,9 +79,12 @@ def write_comparison(run: RunDir, comparison: Comparison, markdown: str) -> None
         },
     )
     run.write_json(run.controls_file, {control.name: _control_to_json(control) for control in comparison.controls})
+    groups = asdict(comparison.groups) if comparison.groups else None
+    if groups is not None:
+        del groups["largest_question"]
     strata = {
         "leaking_rows": comparison.leaking_rows,
-        "groups": asdict(comparison.groups) if comparison.groups else None,
+        "groups": groups,
         "strata": [asdict(stratum) for stratum in comparison.strata],
     }
     run.write_json(run.strata_file, strata)
@@ -93,11 +96,25 @@ def read_comparison(run: RunDir) -> Comparison:
     """A finished comparison. Raises RunDirError if there is none, or if this version cannot read it."""
     run.require("compare")
     try:
-        return check_type(Comparison, _comparison_from_json(run))
+        return _with_question(run, check_type(Comparison, _comparison_from_json(run)))
     except (AttributeError, KeyError, TypeError, DamagedError) as error:
         why = f" ({error})" if isinstance(error, DamagedError) else ""
         problem = f"it or a file beside it is damaged, or from another version of medtune{why}"
         raise RunDirError(run.comparison_file, problem, ("delete it and run ", Command("compare", run.path))) from None
+
+
+def _with_question(run: RunDir, comparison: Comparison) -> Comparison:
+    groups = comparison.groups
+    if groups is None or not groups.largest or not run.is_complete("baseline"):
+        return comparison
+    questions = (row.question for row in run.read_predictions("baseline") if row.group == groups.largest)
+    return replace(comparison, groups=replace(groups, largest_question=next(questions, "")))
+
+
+def without_question(comparison: Comparison) -> Comparison:
+    """The comparison for a text that may be published: no question of the test set names its largest group."""
+    groups = comparison.groups
+    return comparison if groups is None else replace(comparison, groups=replace(groups, largest_question=""))
 
 
 def _comparison_from_json(run: RunDir) -> dict[str, Any]:

@@ -119,8 +119,8 @@ def effective_groups(sizes: NDArray[np.intp]) -> float:
     return float(sizes.sum() ** 2 / max(1, (sizes**2).sum()))
 
 
-def group_sizes(groups: Sequence[str]) -> GroupSizes:
-    """Count the groups of some rows; an empty name is a group of one row."""
+def group_sizes(groups: Sequence[str], questions: Sequence[str] = ()) -> GroupSizes:
+    """Count the groups of some rows, with these `questions` if any; an empty name is a group of one row."""
     counts = Counter(group for group in groups if group)
     alone = sum(not group for group in groups)
     largest, size = counts.most_common(1)[0] if counts else ("", min(1, alone))
@@ -130,6 +130,7 @@ def group_sizes(groups: Sequence[str]) -> GroupSizes:
         effective=effective_groups(sizes),
         largest=largest,
         largest_share=size / max(1, len(groups)),
+        largest_question=questions[list(groups).index(largest)] if questions and largest else "",
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune.errors import RunDirError
+from medtune.errors import Command, RunDirError
 from medtune.evaluation.comparison import common_metrics, compare_measured, compare_strata, require_same_rows, stratify
 from medtune.evaluation.comparison_sentences import reading_of
 from medtune.evaluation.comparison_tables import comparison_markdown
@@ -13,6 +13,7 @@ from medtune.evaluation.measurement import TextSettings, answer_lengths, referen
 from medtune.evaluation.metrics import MetricRows
 from medtune.evaluation.result_files import read_measured, write_comparison
 from medtune.evaluation.significance import Subsamples, group_sizes
+from medtune.pipeline.measure import is_outdated, measure_outdated
 from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import stage_of
@@ -56,6 +57,7 @@ def _compare(run_dir: RunDir) -> Comparison:
     predictions = {name: run_dir.read_predictions(name) for name in systems}
     for name in systems[1:]:
         require_same_rows(predictions["baseline"], predictions[name], ("baseline", name))
+    measure_outdated(run_dir, predictions)
     measured = {name: read_measured(run_dir, name) for name in systems}
     groups = [row.group for row in predictions["baseline"]]
     subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
@@ -87,7 +89,7 @@ def _compare(run_dir: RunDir) -> Comparison:
         controls=tuple(controls),
         strata=tuple(strata),
         leaking_rows={kind: len(ids) for kind, ids in leaks.items()},
-        groups=group_sizes(groups),
+        groups=group_sizes(groups),  # without questions: what is written of them may be published
     )
 
 
@@ -149,6 +151,11 @@ def compare_runs(first: RunDir, second: RunDir) -> Comparison:
         run.require("tuned")
     before, after = first.read_predictions("tuned"), second.read_predictions("tuned")
     require_same_rows(before, after, names)
+    for run, predictions in ((first, before), (second, after)):
+        if is_outdated(run, "tuned", predictions):
+            problem = "an older version scored its answers together with text that is not the answer"
+            fix = (f"delete {run.comparison_file.name} there and run ", Command("compare", run.path))
+            raise RunDirError(run.path, problem, fix)
     of_first, of_second = read_measured(first, "tuned"), read_measured(second, "tuned")
     if any(one.reference_tokens != other.reference_tokens for one, other in zip(before, after, strict=True)):
         # Perplexities of different tokenizers never compare; bits per byte do.
@@ -168,9 +175,12 @@ def compare_runs(first: RunDir, second: RunDir) -> Comparison:
     return Comparison(
         rows=tuple(rows),
         scores=scores,
-        lengths={"baseline": answer_lengths(before), "tuned": answer_lengths(after)},
+        lengths={
+            "baseline": answer_lengths(before, TextSettings.of(first.config.evaluation)),
+            "tuned": answer_lengths(after, TextSettings.of(config.evaluation)),
+        },
         references=reference_lengths(before, config.generation.max_new_tokens),
-        groups=group_sizes(groups),
+        groups=group_sizes(groups, [row.question for row in before]),
         names=names,
     )
 

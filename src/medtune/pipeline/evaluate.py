@@ -11,24 +11,18 @@ from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import sample_rows
 from medtune.errors import Option, RunDirError
 from medtune.evaluation import control_answers
-from medtune.evaluation.encoder import resolve_encoder
-from medtune.evaluation.measurement import TextSettings, measure_rows, score_rows
-from medtune.evaluation.metrics import metric_named, needs_encoder
 from medtune.evaluation.nearest_questions import NearestQuestions
-from medtune.evaluation.result_files import write_system
-from medtune.evaluation.significance import Subsamples
-from medtune.evaluation.text_warnings import text_warnings
 from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter
 from medtune.model.loaded import LoadedModel, load_model, renderer_of
 from medtune.model.packing import prompts_checksum
-from medtune.records import ControlName, ModelName, Prediction, QAPair, Score, SystemName
+from medtune.pipeline.measure import measure_systems
+from medtune.records import ControlName, ModelName, Prediction, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import StageName, controls_of
 from medtune.run_dir.partial_results import PartialResults
-from medtune.runtime.hardware import Choice, choose_device, release_memory
+from medtune.runtime.hardware import Choice, release_memory
 from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say
-from medtune.storage.hub import fetch_snapshot
 
 if TYPE_CHECKING:
     from medtune.inference.predictions import Predicted
@@ -45,7 +39,7 @@ def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) ->
     # The model is gone, but reference cycles still hold it: BERTScore's encoder wants its memory.
     release_memory()
     if is_main():
-        _measure(run_dir, record, systems, precision)
+        measure_systems(run_dir, record, systems, precision)
     record["precision"] = precision
 
 
@@ -61,42 +55,6 @@ def load_run_model(run_dir: RunDir, record: dict[str, Any], *, for_training: boo
         run_dir.update_provenance(model={"base": run_dir.config.model.base, "revision": loaded.revision})
     record["choices"] = {name: asdict(choice) for name, choice in loaded.choices.items()}
     return loaded
-
-
-def _measure(
-    run_dir: RunDir, record: dict[str, Any], systems: Mapping[SystemName, Sequence[Prediction]], precision: str
-) -> None:
-    """Score the predictions of each system, and write them with their statistics and scores.
-
-    `record` gets the counts of text that is not the answer, where there is any.
-    """
-    config = run_dir.config
-    metrics = config.evaluation.metrics
-    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
-    caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
-    texts = TextSettings.of(config.evaluation)
-    scores: dict[str, dict[str, Score]] = {}
-    for name, predictions in systems.items():
-        # What no model wrote has no likelihood of the references.
-        written = all(row.reference_nll is not None for row in predictions)
-        possible = [metric for metric in metrics if written or metric_named(metric).reads_answers]
-        measured = measure_rows(
-            predictions,
-            possible,
-            encoder=encoder,
-            device=choose_device().value,
-            caps=caps,
-            precision=precision,
-            texts=texts,
-        )
-        groups = [row.group for row in predictions]
-        subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
-        scores[name] = score_rows(measured, subsamples)
-        write_system(run_dir, name, predictions, measured, scores[name])
-        if not_answer := next((rows.details["not_answer"] for rows in measured if "not_answer" in rows.details), None):
-            record.setdefault("not_answer", {})[name] = not_answer
-    for warning in text_warnings(scores):
-        say(warning)
 
 
 def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
@@ -178,7 +136,7 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     if not is_main():
         return
     systems |= _text_controls(run_dir, names, nearest)
-    _measure(run_dir, record, systems, precision)
+    measure_systems(run_dir, record, systems, precision)
     record["rows"] = {name: len(predictions) for name, predictions in systems.items()}
 
 

@@ -1,8 +1,11 @@
 """The Python that loads a published model and asks it a question, as its card shows it."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 from medtune.data.chat_template import SYSTEM_PLACE, read_chat_template
@@ -13,6 +16,8 @@ from medtune.model.quantization import StorageFormat
 from medtune.run_dir.directory import RunDir
 
 QUESTION = "What are the symptoms of gout ?"
+# transformers gives templates this function, and lets nobody set its clock.
+_TODAY = re.compile(r"""strftime_now\( *(?P<quote>['"])(?P<format>[%\w ,./:-]+)(?P=quote) *\)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +31,20 @@ class Target:
     dtype: str
 
 
-def loading_code(target: Target, messages: list[dict[str, str]], max_new_tokens: int) -> str:
-    """Python that prints the answer to one question, greedily."""
+def loading_code(
+    target: Target,
+    messages: list[dict[str, str]],
+    max_new_tokens: int,
+    dates: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Python that prints the answer to one question, greedily; `dates` as `printed_dates` finds them."""
     settings = {} if target.merged else target.storage.settings(target.dtype)
     return read_template(files("medtune.publishing") / "loading_code.py.jinja", literal=_literal).render(
         target=target,
         on_demo=target.base == DEMO_MODEL and not target.merged,
         settings={name: _argument(name, value) for name, value in settings.items()},
         messages=messages,
+        dates={repr(call): repr(text) for call, text in dates.items()},
         max_new_tokens=max_new_tokens,
     )
 
@@ -50,6 +61,17 @@ def example_messages(run: RunDir) -> list[dict[str, str]]:
     if template.system_in_question:
         return [{"role": "user", "content": template.system_in_question.replace(SYSTEM_PLACE, system) + QUESTION}]
     return [{"role": "system", "content": system}, {"role": "user", "content": QUESTION}]
+
+
+def printed_dates(run: RunDir) -> dict[str, str]:
+    """Calls in the run's chat template that print today's date, and in their place the date that the run's prompts had.
+
+    As Jinja writes them. Empty where the template prints no date, and for runs of older versions, which pinned none.
+    """
+    day, template = run.pinned_config.data.prompt_date, load_tokenizer(run.adapter_dir).chat_template
+    if day is None or not isinstance(template, str):
+        return {}
+    return {call.group(): _literal(day.strftime(call["format"])) for call in _TODAY.finditer(template)}
 
 
 def _argument(name: str, value: Any) -> str:

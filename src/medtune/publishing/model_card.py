@@ -13,13 +13,13 @@ from medtune.evaluation.comparison_tables import comparison_markdown
 from medtune.evaluation.formatting import escape_markdown, metric_label, read_template
 from medtune.evaluation.headline import best_control
 from medtune.evaluation.metrics import metric_named
-from medtune.evaluation.result_files import read_comparison
+from medtune.evaluation.result_files import read_comparison, without_question
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.record import MergeRecord
 from medtune.model.quantization import FORMATS
 from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
-from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code
+from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code, printed_dates
 from medtune.publishing.merge_record import is_within_bound, merged_notes
 from medtune.publishing.public_names import PublicNames, public_name, public_names
 from medtune.records import Comparison, ComparisonRow
@@ -54,7 +54,7 @@ def build_card(run: RunDir, request: CardRequest = CardRequest()) -> str:
 
     names = public_names(run, request.base_model)
     licence = base_licence(run, names)
-    comparison = read_comparison(run) if run.is_complete("compare") else None
+    comparison = without_question(read_comparison(run)) if run.is_complete("compare") else None
     # Nobody should find the scores by the name of a merged model that differs from the one measured.
     indexed = comparison if not request.merged or is_within_bound(request.merge) else None
     title = request.repo.rpartition("/")[2] if request.repo else _plain_title(names, licence)
@@ -94,7 +94,7 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
         storage=FORMATS[config.model.quantization],
         dtype=request.merge.dtype if request.merge else card_sections.compute_dtype(card_sections.read_recorded(run)),
     )
-    return loading_code(target, example_messages(run), config.generation.max_new_tokens)
+    return loading_code(target, example_messages(run), config.generation.max_new_tokens, printed_dates(run))
 
 
 def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:

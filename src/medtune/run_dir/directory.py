@@ -212,15 +212,16 @@ class RunDir(RunArtefacts):
         with self._checking(self.provenance_file, f"stages.{stage}.{name}: "):
             return check_type(kind, self.stage_records[stage].get(name))
 
-    def complete(self, stage: StageName, cost: Mapping[str, Any]) -> None:
+    def complete(self, stage: StageName, cost: Mapping[str, Any], *, outdates: bool = True) -> None:
         """Record that `stage` is complete, what it cost, and sizes and checksums of its artefacts.
 
         Comes last: the record is the proof that the stage ended. Stages that were made from an earlier version of its
-        artefacts are complete no longer.
+        artefacts are complete no longer, unless nothing that they read `outdates` them.
         """
         files = stage_named(stage).artefacts(self, self.config.evaluation.controls)
         self._forget("provenance")  # as in `update_provenance`
-        self._write_provenance({"stages": add_record(self.stage_records, stage, cost, self.path, files)})
+        records = add_record(self.stage_records, stage, cost, self.path, files, outdates=outdates)
+        self._write_provenance({"stages": records})
 
     def is_complete(self, stage: StageName) -> bool:
         """Whether `stage` has ended and its artefacts are still as it wrote them."""

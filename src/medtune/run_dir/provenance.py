@@ -72,14 +72,21 @@ def check_records(records: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def add_record(
-    records: Mapping[str, Any], stage: StageName, cost: Mapping[str, Any], root: Path, files: Iterable[Path]
+    records: Mapping[str, Any],
+    stage: StageName,
+    cost: Mapping[str, Any],
+    root: Path,
+    files: Iterable[Path],
+    *,
+    outdates: bool = True,
 ) -> dict[str, Any]:
     """`records` with that of `stage`: what it cost, and sizes and checksums of its `files` below `root`.
 
-    Stages that were made from an earlier version of its artefacts are left out, unless that was the same.
+    Stages that were made from an earlier version of its artefacts are left out, unless that was the same, or what
+    changed `outdates` none of them.
     """
     described = {file.relative_to(root).as_posix(): describe_file(file) for file in sorted(files) if file.is_file()}
-    same = bool(described) and records.get(stage, {}).get("files") == described
+    same = not outdates or (bool(described) and records.get(stage, {}).get("files") == described)
     kept = {name: record for name, record in records.items() if same or name not in made_from(stage)}
     return {**kept, stage: {**cost, **({"files": described} if described else {})}}
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Line breaks and tabs are layout. The rest moves cursors, rings, clears, renames windows, or cannot be written at all.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LAYOUT = re.compile(r"[\t\n]")
+_COMMAND = re.compile(r"`medtune [^`\n]+`")
+_HELD = "\0"  # which no harmless text holds
 
 
 def harmless(text: str) -> str:
@@ -28,10 +30,11 @@ def one_line(text: str) -> str:
 def wrapped(text: str, width: int) -> str:
     """`text` in lines of at most `width` columns that break between words alone: a longer word sticks out.
 
-    A terminal, and rich, break such words, and a path that is broken cannot be copied.
+    So does a command in backticks. A terminal, and rich, break such words, and a path that is broken cannot be copied.
     """
     wrapper = textwrap.TextWrapper(max(1, width), break_long_words=False, break_on_hyphens=False)
-    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
+    kept = _COMMAND.sub(lambda command: command.group().replace(" ", _HELD), text)
+    return "\n".join(wrapper.fill(line) for line in kept.split("\n")).replace(_HELD, " ")
 
 
 def print_text(text: str, console: Console, style: str | None = None) -> None:

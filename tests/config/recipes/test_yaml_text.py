@@ -13,21 +13,7 @@ from medtune.config.recipes import changed_keys, load_recipe, read_config
 from medtune.config.recipes.yaml_text import dump_config, load_yaml
 from medtune.config.schema import parse_config
 from medtune.errors import ConfigError
-
-BASE = "model: {base: owner/model}\ndata: {source: rows.csv}\n"
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    return tmp_path / "mine.yaml"
-
-
-def refused(recipe: Path | str, *overrides: str) -> str:
-    """The one line with which a recipe is refused, less its origin."""
-    with pytest.raises(ConfigError) as caught:
-        load_recipe(str(recipe), overrides)
-    (line,) = str(caught.value).splitlines()
-    return line.removeprefix(f"{recipe}: ")
+from recipe_files import BASE, refused
 
 
 @pytest.mark.parametrize(
@@ -75,6 +61,19 @@ def test_words_of_yaml_1_1_are_text(recipe: Path, word: str) -> None:
 def test_yaml_that_is_no_recipe_is_refused_in_one_line(recipe: Path, text: str, expected: str) -> None:
     recipe.write_text(text, encoding="utf-8")
     assert refused(recipe).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=[1", "--set seed=[1: not valid YAML: "),
+        ("seed=!!python/name:os.system x", "--set seed=!!python/name:os.system x: YAML tags are not allowed"),
+        (f"seed={'9' * 5000}", "--set seed=999"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_an_override_that_is_not_yaml_is_refused_in_one_line(override: str, expected: str) -> None:
+    assert refused("demo", override).startswith(expected)
 
 
 def test_a_tag_runs_nothing(tmp_path: Path, recipe: Path) -> None:

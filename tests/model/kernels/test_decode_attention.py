@@ -38,6 +38,7 @@ def test_plain_form_follows_the_definition(shape):
     torch.testing.assert_close(scaled, by_definition(query, keys, values, span, 0.3), atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernel_in_the_interpreter():
     printed = run_interpreted(INTERPRETED)

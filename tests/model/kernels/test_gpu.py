@@ -20,6 +20,7 @@ for check in CHECKS:
 """
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernels_in_the_interpreter():
     printed = run_interpreted(INTERPRETED)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Medtune, command_runner
-from tiny_model import Tiny, write_rows
+from command_line import Medtune, command_runner, lines_on
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -20,26 +19,14 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return command_runner(monkeypatch, capsys)
 
 
-@pytest.fixture
-def own(tiny: Tiny, tmp_path: Path) -> list[str]:
-    """Overrides for a model and rows on this disk."""
-    rows = write_rows(tmp_path / "rows.csv")
-    given = [f"model.base={tiny.path}", f"data.source={rows}", "training.max_length=256"]
-    return [part for one in given for part in ("--set", one)]
-
-
-def lines(text: str, subject: str) -> list[str]:
-    return [line for line in text.splitlines() if line.split(": ")[1:2] == [subject]]
-
-
 def test_a_machine_in_order(medtune):
     """Offline, as all tests are."""
     result = medtune("doctor")
     assert result.status == 0, result.out
-    assert lines(result.out, "Hub") == [
+    assert lines_on(result.out, "Hub") == [
         "ok: Hub: HF_HUB_OFFLINE is set: nothing is asked of it, and only its cache is used"
     ]
-    assert not lines(result.out, "model")
+    assert not lines_on(result.out, "model")
     assert result.out.splitlines()[-1].startswith("no failures")
 
 
@@ -54,7 +41,7 @@ def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, facts, monke
     assert result.status == 2
     failed = {line.split(": ")[1] for line in result.out.splitlines() if line.startswith("failure")}
     assert failed == {"recipe", "BERTScore", "data", "memory", "disk"}
-    assert len(lines(result.out, "recipe")) == 2
+    assert len(lines_on(result.out, "recipe")) == 2
     assert "no column 'Answer'; it has qtype, Question; name yours in data.columns.answer" in result.out
     assert result.err == ""
 
@@ -62,6 +49,6 @@ def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, facts, monke
 def test_a_bad_recipe_does_not_hide_the_machine(medtune):
     result = medtune("doctor", "nosuch")
     assert result.status == 2
-    assert lines(result.out, "recipe")[0].startswith("failure: recipe: nosuch: unknown recipe; shipped are demo, ")
-    assert lines(result.out, "GPU")
-    assert not lines(result.out, "model")
+    assert lines_on(result.out, "recipe")[0].startswith("failure: recipe: nosuch: unknown recipe; shipped are demo, ")
+    assert lines_on(result.out, "GPU")
+    assert not lines_on(result.out, "model")

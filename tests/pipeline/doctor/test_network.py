@@ -16,6 +16,8 @@ from forked import UNCONNECTED, fork
 from hub_server import HubServer
 from tiny_model import build_tiny_model, write_rows
 
+pytestmark = pytest.mark.slow  # several processes, each with an environment of its own
+
 TOKEN = "hf_loopbackSecret1234567890"
 STRANGER = "hf_strangerSecret1234567890"
 PASSWORD = "pass-Secret-word"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Medtune, command_runner
+from command_line import Medtune, command_runner, lines_on
 from hardware_facts import T4
 from medtune.config.recipes import load_recipe
 from medtune.pipeline import plan as planning
@@ -17,7 +17,6 @@ from medtune.pipeline.doctor.findings import Finding
 from medtune.pipeline.doctor.recipe import CPU_ROOM, RecipeExamination, cpu_memory
 from medtune.runtime import gpus
 from medtune.runtime.gpus import GPUS, DescribedGpu
-from tiny_model import Tiny, write_rows
 
 GIB = 2**30
 LLAMA_3_8B = {
@@ -35,14 +34,6 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.fixture
-def own(tiny: Tiny, tmp_path: Path) -> list[str]:
-    """Overrides for a model and rows on this disk."""
-    rows = write_rows(tmp_path / "rows.csv")
-    given = [f"model.base={tiny.path}", f"data.source={rows}", "training.max_length=256"]
-    return [part for one in given for part in ("--set", one)]
-
-
-@pytest.fixture
 def llama(tmp_path: Path) -> RecipeExamination:
     """LLaMA-3-8B's shape with the recipe for a T4, and its model found."""
     folder = tmp_path / "llama-3-8b"
@@ -56,10 +47,6 @@ def llama(tmp_path: Path) -> RecipeExamination:
 def only(found) -> Finding:
     (finding,) = found
     return finding
-
-
-def lines(text: str, subject: str) -> list[str]:
-    return [line for line in text.splitlines() if line.split(": ")[1:2] == [subject]]
 
 
 @pytest.mark.parametrize(
@@ -110,10 +97,10 @@ def test_a_gpu_that_others_use_is_too_small(medtune, tiny, own, monkeypatch):
     monkeypatch.setattr(gpus, "this_gpu", lambda: DescribedGpu("T4", 0.002, (7, 5)))
     result = medtune("doctor", "demo", *own)
     assert result.status == 2
-    (line,) = lines(result.out, "memory")
+    (line,) = lines_on(result.out, "memory")
     assert line.startswith("failure: memory: training does not fit: the smallest plan takes")
     assert "lower training.max_length" in line
-    assert lines(result.out, "disk")[0].startswith("ok"), "the adapter's size is known all the same"
+    assert lines_on(result.out, "disk")[0].startswith("ok"), "the adapter's size is known all the same"
 
 
 def test_answers_may_take_more_than_training(llama, monkeypatch):
@@ -128,18 +115,20 @@ def test_answers_may_take_more_than_training(llama, monkeypatch):
 def test_the_demo_needs_nothing(medtune, tmp_path):
     result = medtune("doctor", "demo")
     assert result.status == 0, result.out
-    assert lines(result.out, "data") == ["ok: data: medtune:demo: 466 rows with an answer; columns Question and Answer"]
-    assert "built on the spot" in lines(result.out, "model")[0]
+    assert lines_on(result.out, "data") == [
+        "ok: data: medtune:demo: 466 rows with an answer; columns Question and Answer"
+    ]
+    assert "built on the spot" in lines_on(result.out, "model")[0]
     assert list(tmp_path.iterdir()) == [], "the doctor makes no files"
 
 
 def test_a_model_and_rows_of_ones_own(medtune, own, tmp_path):
     result = medtune("doctor", "demo", *own, "--run-dir", tmp_path / "out")
     assert result.status == 0, result.out
-    assert "a folder with " in lines(result.out, "model")[0]
-    assert "rows.csv: 40 rows with an answer" in lines(result.out, "data")[0]
-    assert "3 checkpoints" in lines(result.out, "disk")[0]
-    assert f"{tmp_path / 'out'} can be written" in lines(result.out, "output")[0]
+    assert "a folder with " in lines_on(result.out, "model")[0]
+    assert "rows.csv: 40 rows with an answer" in lines_on(result.out, "data")[0]
+    assert "3 checkpoints" in lines_on(result.out, "disk")[0]
+    assert f"{tmp_path / 'out'} can be written" in lines_on(result.out, "output")[0]
 
 
 def test_a_folder_without_weights_is_no_model(medtune, own, tmp_path):
@@ -147,5 +136,5 @@ def test_a_folder_without_weights_is_no_model(medtune, own, tmp_path):
     (tmp_path / "empty" / "config.json").write_text("{}", encoding="utf-8")
     result = medtune("doctor", "demo", *own, "--set", f"model.base={tmp_path / 'empty'}")
     assert result.status == 2
-    assert "no .safetensors weights" in lines(result.out, "model")[0]
-    assert lines(result.out, "memory")[0].startswith("warning: memory: neither memory nor disk")
+    assert "no .safetensors weights" in lines_on(result.out, "model")[0]
+    assert lines_on(result.out, "memory")[0].startswith("warning: memory: neither memory nor disk")

@@ -1,0 +1,87 @@
+"""Predictions measured: of the systems that a stage answers as, and again of those that an older version measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medtune.evaluation.encoder import resolve_encoder
+from medtune.evaluation.formatting import listed
+from medtune.evaluation.measurement import TextSettings, measure_rows, score_rows
+from medtune.evaluation.metrics import metric_named, needs_encoder
+from medtune.evaluation.result_files import write_system
+from medtune.evaluation.significance import Subsamples
+from medtune.evaluation.text_warnings import text_warnings
+from medtune.records import Prediction, Score, SystemName
+from medtune.run_dir.directory import RunDir
+from medtune.run_dir.layout import StageName, stage_of
+from medtune.runtime.hardware import choose_device
+from medtune.runtime.progress import say
+from medtune.storage.hub import fetch_snapshot
+
+
+def measure_systems(
+    run_dir: RunDir, record: dict[str, Any], systems: Mapping[SystemName, Sequence[Prediction]], precision: str
+) -> None:
+    """Score the predictions of each system, and write them with their statistics and scores.
+
+    `record` gets how texts were read, and the counts of text that is not the answer where there is any.
+    """
+    config = run_dir.config
+    metrics = config.evaluation.metrics
+    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
+    caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
+    texts = TextSettings.of(config.evaluation)
+    record["answers"] = texts.answers
+    scores: dict[str, dict[str, Score]] = {}
+    for name, predictions in systems.items():
+        # What no model wrote has no likelihood of the references.
+        written = all(row.reference_nll is not None for row in predictions)
+        possible = [metric for metric in metrics if written or metric_named(metric).reads_answers]
+        measured = measure_rows(
+            predictions,
+            possible,
+            encoder=encoder,
+            device=choose_device().value,
+            caps=caps,
+            precision=precision,
+            texts=texts,
+        )
+        groups = [row.group for row in predictions]
+        subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
+        scores[name] = score_rows(measured, subsamples)
+        write_system(run_dir, name, predictions, measured, scores[name])
+        if not_answer := next((rows.details["not_answer"] for rows in measured if "not_answer" in rows.details), None):
+            record.setdefault("not_answer", {})[name] = not_answer
+    for warning in text_warnings(scores):
+        say(warning)
+
+
+def is_outdated(run_dir: RunDir, system: SystemName, predictions: Sequence[Prediction]) -> bool:
+    """Whether medtune 0.1.0 scored these predictions together with text that is not the answer.
+
+    Its signatures are those of scores without that text.
+    """
+    if "answers" in run_dir.stage_records.get(stage_of(system), {}):
+        return False
+    return bool(TextSettings.of(run_dir.config.evaluation).read(predictions).details)
+
+
+def measure_outdated(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Prediction]]) -> None:
+    """Score those of `systems` again whose scores are outdated, from their predictions, and say so."""
+    outdated = {name: rows for name, rows in systems.items() if is_outdated(run_dir, name, rows)}
+    if not outdated:
+        return
+    say(
+        f"{run_dir.path}: an older version scored text that is not the answer; {listed(list(outdated))} "
+        f"{'is' if len(outdated) == 1 else 'are'} scored again without it"
+    )
+    stages: dict[StageName, dict[SystemName, Sequence[Prediction]]] = {}
+    for name, rows in outdated.items():
+        stages.setdefault(stage_of(name), {})[name] = rows
+    for stage, again in stages.items():
+        record = dict(run_dir.stage_records[stage])
+        # Controls have the precision of the baseline.
+        precision = run_dir.recorded("tuned" if stage == "tuned" else "baseline", "precision", str)
+        measure_systems(run_dir, record, again, precision)
+        run_dir.complete(stage, record, outdates=False)
