@@ -172,8 +172,7 @@ def test_a_command_line_that_cannot_be_parsed(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "demo"], ["data", "prepare", "demo"], ["data", "audit", "rows.csv"],
-        ["evaluate", "r", "--model", "tuned"], ["compare", "r"], ["report", "r"],
+        ["data", "prepare", "demo"], ["data", "audit", "rows.csv"], ["compare", "r"], ["report", "r"],
         ["score", "p.jsonl"], ["human", "export", "r"], ["merge", "r"],
         ["publish", "r", "--repo", "a/b"], ["ask", "r", "why ?"], ["plan", "demo"], ["doctor"], ["config", "demo"],
         ["recipes"],
@@ -186,12 +185,12 @@ def test_commands_that_run_as_one_process_refuse_several(
     """The first says so, the others are silent; nobody reads or writes anything."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr("medtune.runtime.distributed._HEAD_START", 0)
+    monkeypatch.setattr("medtune.runtime.launch._HEAD_START", 0)
     result = medtune(*arguments)
     assert (result.status, result.out) == (2, "")
     line = (
         f"medtune: `medtune {arguments[0]}` runs as one process, and 2 were launched; start it without the launcher: "
-        "only training takes several, by `accelerate launch -m medtune train RUN`\n"
+        "only `run`, `train` and `evaluate` take several\n"
     )
     assert result.err == (line if rank == "0" else "")
     assert snapshot(tmp_path) == {}
@@ -205,14 +204,6 @@ def test_several_processes_may_ask_for_help(
     result = medtune(*arguments)
     assert (result.status, result.err) == (0, "")
     assert result.out
-
-
-def test_several_processes_may_train(medtune: Medtune, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    result = medtune("train", "begun")
-    assert result.status == 2
-    assert "data prepare" in result.err
-    assert "launched" not in result.err
 
 
 def test_a_fault_of_our_own_is_not_dressed_up(medtune: Medtune, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -536,26 +534,3 @@ def test_either_kind_of_cpu_does_the_whole_job_in_what_it_computes_in(tiny, tmp_
     assert capfd.readouterr().out.strip() == row["prediction"]
     medtune("merge", path, "--to", tmp_path / "merged")
     assert json.loads((path / "merge.json").read_text())["measured"]["compute_dtype"] == native_dtype
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tiny, tmp_path):
-    """Data parallel on two CPU processes: the same losses, and one process writes."""
-    histories = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        # 28 rows in steps of 9 leave a last step of one row: the second process has nothing to do there.
-        # The budget gives the two unlike numbers of passes.
-        steps = {"effective_batch_rows": 9, "max_steps": 4, "tokens_per_micro_batch": 100}
-        medtune("data", "prepare", job_recipe(folder, tiny.path, training=steps), "--run-dir", folder / "run")
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        done = subprocess.run(
-            [*launch, "-m", "medtune", "train", str(folder / "run")], capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        lines = (folder / "run/training/history.jsonl").read_text().splitlines()
-        histories.append([json.loads(line) for line in lines])
-    for key in ("loss", "validation_loss", "tokens"):
-        one, two = ([entry[key] for entry in history if key in entry] for history in histories)
-        assert one == pytest.approx(two, rel=1e-4)

@@ -58,7 +58,7 @@ def test_files_keep_their_names() -> None:
         "comparison_text_file": "comparison.md", "report_file": "report.html", "card_file": "README.md",
         "merge_file": "merge.json", "data_report_file": "data/report.json", "controls_file": "controls.json",
         "strata_file": "strata.json", "lengths_file": "lengths.json", "audit_file": "data/audit.json",
-        "dropped_file": "data/dropped.jsonl",
+        "dropped_file": "data/dropped.jsonl", "launch_file": "launch.json",
     }  # fmt: skip
 
 

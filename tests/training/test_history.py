@@ -22,8 +22,8 @@ def run(tmp_path):
     return RunDir(tmp_path)
 
 
-def state(step, *, first=True):
-    return SimpleNamespace(global_step=step, max_steps=6, is_world_process_zero=first)
+def state(step):
+    return SimpleNamespace(global_step=step, max_steps=6)
 
 
 def step(history, number, tokens, clock, seconds, loss=2.0):
@@ -76,7 +76,8 @@ def test_a_training_that_goes_on_counts_from_where_it_was(run, clock):
     ]  # fmt: skip
 
 
-def test_of_several_processes_the_first_writes(run, clock):
+def test_of_several_processes_the_first_writes(run, clock, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
     history = HistoryCallback(run, epoch_steps=3)
-    history.on_log(None, state(1, first=False), None, {"loss": 1.0})
+    history.on_log(None, state(1), None, {"loss": 1.0})
     assert run.read_history() == []

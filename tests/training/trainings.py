@@ -78,11 +78,11 @@ def room_for(monkeypatch, tokens):
     """A GPU on which a pass of more than `tokens` tokens runs out of memory."""
     passes, tried = answer_trainer.AnswerTrainer.passes, []
 
-    def limited(self, model, micro_batches, answer_tokens):
+    def limited(self, model, micro_batches, answer_tokens, **options):
         tried.append(max(batch["input_ids"].numel() for batch in micro_batches))
         if tried[-1] > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
-        return passes(self, model, micro_batches, answer_tokens)
+        return passes(self, model, micro_batches, answer_tokens, **options)
 
     monkeypatch.setattr(answer_trainer.AnswerTrainer, "passes", limited)
     return tried
