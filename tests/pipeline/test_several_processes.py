@@ -159,3 +159,48 @@ def test_answers_so_far_are_kept_by_whoever_wrote_them(tiny: Tiny, tmp_path: Pat
     alone = tmp_path / "alone"
     medtune(1, "run", file, "--run-dir", alone)
     assert (run / "baseline/predictions.jsonl").read_bytes() == (alone / "baseline/predictions.jsonl").read_bytes()
+
+
+HURT = """
+import os, resource, runpy, sys
+
+if os.environ["RANK"] == "1":
+    if sys.argv.pop(1) == "disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))  # as a disk that fills up
+    else:
+        from medtune.inference import scoring
+
+        def fail(model, rows):
+            raise IndexError("token 99999 of a row is not in the vocabulary")
+
+        scoring.sums_if_they_fit = fail
+else:
+    del sys.argv[1]
+runpy.run_module("medtune", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "line"),
+    [
+        ("disk", 2, "medtune: process 1 of 2: "),
+        ("row", 1, "medtune: process 1 of 2: IndexError: token 99999 of a row is not in the vocabulary"),
+    ],
+)
+def test_what_fails_in_one_process_ends_all_and_is_said_once(
+    tiny: Tiny, tmp_path: Path, how: str, status: int, line: str
+) -> None:
+    """A full disk, where the first process has room; a row that one cannot compute."""
+    (tmp_path / "hurt.py").write_text(HURT)
+    file, run = recipe(tiny, tmp_path), tmp_path / "run"
+    began = time.monotonic()
+    done = finish(start(2, tmp_path / "hurt.py", how, "run", file, "--run-dir", run))
+    assert time.monotonic() - began < 60
+    assert [one.returncode for one in done] == [status] * 2
+    said = [text for text in done[0].stderr.splitlines() if text.startswith("medtune: ")]
+    assert len(said) == 1
+    assert said[0].startswith(line)
+    if how == "disk":
+        assert "partial.1.jsonl" in said[0]
+    assert json.loads((run / "launch.json").read_text())["status"] == status
+    medtune(2, "run", file, "--run-dir", run, "--resume")
