@@ -1,6 +1,6 @@
 """The whole job on LLaMA-3-8B's shape: `medtune run` on MedQuAD, from the model on disk to the comparison.
 
-    medquad_8b.py --model DIR --data FILE [--rows N] [--questions 500] [--keep DIR] [key=value …]
+    medquad_8b.py --model DIR --data FILE [--rows N] [--questions 500] [--keep DIR] [--gpus N] [key=value …]
 
 DIR is a model in 16 bit with tokenizer and chat template (`shape_8b.py` writes one), FILE is MedQuAD as a table. One
 epoch over the training rows, and the baseline's and the tuned model's answers to the same questions with up to 512 new
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="train on a sample of so many rows")
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the run there")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="share the work over so many GPUs")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -47,7 +48,8 @@ def main() -> None:
         )
         began = time.monotonic()
         measured = folder / "figures.json"
-        medtune("run", recipe, "--run-dir", run, *set_options(arguments.settings), figures=measured)
+        options = set_options(arguments.settings)
+        medtune("run", recipe, "--run-dir", run, *options, figures=measured, gpus=arguments.gpus)
         seconds = time.monotonic() - began
         figures = run_figures(run)
         figures["device"] = json.loads(measured.read_text())["device"]
@@ -55,7 +57,7 @@ def main() -> None:
         note(f"{figures['training_rows']} training rows: the headline needs {HEADLINE_ROWS}")
     print_measurement(
         benchmark="medquad_8b", seconds=round(seconds, 1), minutes=round(seconds / 60, 2), settings=arguments.settings,
-        **figures,
+        gpus=arguments.gpus, **figures,
     )  # fmt: skip
 
 

@@ -24,20 +24,23 @@ def main() -> None:
     parser.add_argument("--figures", type=Path)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
+    from medtune.runtime.distributed import joined
+    from medtune.runtime.launch import is_main
     from medtune.runtime.process import prepare_process
 
-    prepare_process()
-    limit_gpu_memory(arguments.cap)
-    figures: dict[str, Any] = {}
-    _measure_training(figures)
-    sys.argv = ["medtune", *(word for word in arguments.command if word != "--")]
-    from medtune.__main__ import main as medtune
+    with joined():  # before anything asks CUDA
+        prepare_process()
+        limit_gpu_memory(arguments.cap)
+        figures: dict[str, Any] = {}
+        _measure_training(figures)
+        sys.argv = ["medtune", *(word for word in arguments.command if word != "--")]
+        from medtune.__main__ import main as medtune
 
-    try:
-        medtune()
-    finally:
-        if arguments.figures is not None:
-            arguments.figures.write_text(json.dumps({**figures, **machine()}))
+        try:
+            medtune()
+        finally:
+            if arguments.figures is not None and is_main():
+                arguments.figures.write_text(json.dumps({**figures, **machine()}))
 
 
 def _measure_training(figures: dict[str, Any]) -> None:

@@ -46,14 +46,19 @@ def start_from_prepared(prepared: Path, path: Path, recipe: Path, overrides: Seq
 
 
 def medtune(
-    *command: object, cap: float = 0.0, figures: Path | None = None, environment: Mapping[str, str] | None = None
+    *command: object,
+    cap: float = 0.0,
+    figures: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    gpus: int = 1,
 ) -> None:
     """Run a command of medtune; what it prints goes to standard error. Exits where it fails.
 
-    `environment` is added to this process's own.
+    `environment` is added to this process's own. On several `gpus` there is a process for each.
     """
     options = [f"--cap={cap}", *([f"--figures={figures}"] if figures is not None else [])]
-    line = [sys.executable, str(LAUNCHER), *options, "--", *map(str, command)]
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)] if gpus > 1 else []
+    line = [sys.executable, *several, str(LAUNCHER), *options, "--", *map(str, command)]
     done = subprocess.run(line, stdout=sys.stderr, check=False, env={**os.environ, **(environment or {})})
     if done.returncode:
         raise SystemExit(f"medtune {command[0]} ended with status {done.returncode}")

@@ -1,11 +1,12 @@
 """medtune's arm of the training comparison: `medtune train` itself, and one JSON line of what it reached.
 
-    train_medtune.py MODEL DATA [--cap GIB] [--positions N] [--arm NAME] [--keep DIR] [key=value …]
+    train_medtune.py MODEL DATA [--cap GIB] [--positions N] [--arm NAME] [--keep DIR] [--gpus N]
+                     [key=value …]
 
 MODEL is a model's folder. DATA is a table of questions and answers, or a run directory whose data stage is done, so
 that several arms share it. key=value sets a configuration key, such as training.max_steps=20 or
-training.effective_batch_rows=16. --cap holds the training to so many GiB of the GPU. --positions lets the model read N
-tokens, whatever its configuration says. --keep leaves the run in DIR.
+training.effective_batch_rows=16. --cap holds the training to so many GiB of each GPU, and --gpus shares it over N of
+them. --positions lets the model read N tokens, whatever its configuration says. --keep leaves the run in DIR.
 
 The speed is real tokens a second, prompts included and nothing padded, without the first three steps and without the
 validation at the end; peaks are those of the training, without loading.
@@ -46,14 +47,34 @@ def main() -> None:
         model = arguments.model
         if arguments.positions:
             model = with_positions(model, arguments.positions, folder / "model")
-        figures = train(model, arguments.data, folder, arguments.settings, cap=arguments.cap, keep=arguments.keep)
+        figures = train(
+            model,
+            arguments.data,
+            folder,
+            arguments.settings,
+            cap=arguments.cap,
+            keep=arguments.keep,
+            gpus=arguments.gpus,
+        )
     print_measurement(
-        benchmark="train", arm=arguments.arm, settings=arguments.settings, cap_gib=arguments.cap or None, **figures
+        benchmark="train",
+        arm=arguments.arm,
+        settings=arguments.settings,
+        cap_gib=arguments.cap or None,
+        gpus=arguments.gpus,
+        **figures,
     )
 
 
 def train(
-    model: Path | str, data: Path | str, folder: Path, settings: Sequence[str], *, cap: float, keep: Path | None = None
+    model: Path | str,
+    data: Path | str,
+    folder: Path,
+    settings: Sequence[str],
+    *,
+    cap: float,
+    keep: Path | None = None,
+    gpus: int = 1,
 ) -> dict[str, Any]:
     """Prepare or take over the rows, train, and hand back the figures."""
     run = keep or folder / "run"
@@ -72,7 +93,7 @@ def train(
     else:
         medtune("data", "prepare", recipe, "--run-dir", run, *set_options(settings))
     measured = folder / "figures.json"
-    medtune("train", run, cap=cap, figures=measured)
+    medtune("train", run, cap=cap, figures=measured, gpus=gpus)
     record = stage_records(run)["train"]
     return {
         **training_figures(run),
@@ -93,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--positions", type=int, metavar="N")
     parser.add_argument("--arm", default="medtune", help="name of the arm in the output")
     parser.add_argument("--keep", type=Path, metavar="DIR")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N")
     return parser
 
 

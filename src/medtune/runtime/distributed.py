@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from medtune.errors import MedtuneError
+from medtune.errors import ConfigError, MedtuneError, show_value
 from medtune.runtime.launch import Launch, joined_launch, local_rank, machine_processes, rank, set_joined, world_size
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def joined() -> Iterator[None]:
     if world_size() == 1 or joined_launch() is not None:
         yield
         return
-    before = {name: os.environ[name] for name in (*_PLACE, "CUDA_VISIBLE_DEVICES") if name in os.environ}
+    before = {name: os.environ.get(name) for name in (*_PLACE, "CUDA_VISIBLE_DEVICES")}
     launch = _join()
     set_joined(launch)
     watch = threading.Thread(target=_watch, args=(launch,), daemon=True)
@@ -77,7 +77,11 @@ def joined() -> Iterator[None]:
         _leave_group()
         watch.join()
         set_joined(None)
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _join() -> Launch:
@@ -85,16 +89,27 @@ def _join() -> Launch:
 
     place = rank(), local_rank(), world_size(), machine_processes()
     store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=_PATIENCE)))
-    own_gpu = not torch.cuda.is_initialized()
-    if own_gpu:  # before anything asks CUDA what there is
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        mine = visible[place[1]] if visible[0] and place[1] < len(visible) else str(place[1])
-        os.environ["CUDA_VISIBLE_DEVICES"] = mine
-    else:
-        torch.cuda.set_device(place[1])
+    _see_own_gpu(place[1])
+    # CUDA reads that once, when it is first asked for anything.
+    if torch.cuda.is_initialized() or (torch.cuda.is_available() and torch._C._cuda_getDeviceCount() != 1):
+        problem = "was used in this process before it joined the others, and shows it all GPUs"
+        raise ConfigError("CUDA", problem, "call medtune before anything else that uses a GPU")
     for name in _PLACE:
         os.environ.pop(name, None)
-    return Launch(*place, own_gpu, torch.distributed.PrefixStore("medtune", store))
+    return Launch(*place, torch.distributed.PrefixStore("medtune", store))
+
+
+def _see_own_gpu(number: int) -> None:
+    """Let this process see the GPU of that number alone, of those that the launch may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+    elif visible.strip():
+        gpus = visible.split(",")
+        if number >= len(gpus):
+            problem = f"names {len(gpus)} GPUs, and process {number} of this machine has none"
+            raise ConfigError(f"CUDA_VISIBLE_DEVICES={show_value(visible)}", problem, "launch fewer processes")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number]
 
 
 def when_ended(record: Callable[[int], None]) -> None:

@@ -28,7 +28,6 @@ class Launch:
     local_rank: int
     world_size: int
     machine_processes: int
-    own_gpu: bool  # the only one that it sees
     store: Any
     exchanges: int = 0
     told: list[str] = field(default_factory=list)  # keys that the others may not have read yet
@@ -88,7 +87,7 @@ def is_main() -> bool:
 
 def gpu_index() -> int:
     """Which of the GPUs that this process sees is its own."""
-    return 0 if _joined and _joined.own_gpu else local_rank()
+    return 0 if _joined else local_rank()  # each sees its own alone
 
 
 def _launched(name: str, alone: int) -> int:
