@@ -183,7 +183,8 @@ class PeakMemory:
             self._resettable = Path("/proc/self/clear_refs").write_text("5") > 0
         except OSError:
             self._resettable = False
-        if torch := _loaded_cuda():
+        # Before CUDA is initialised there is no allocator yet, whose peak could be forgotten.
+        if (torch := _loaded_cuda()) and torch.cuda.is_initialized():
             for device in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(device)
 
