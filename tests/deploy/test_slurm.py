@@ -10,25 +10,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 import deploy_files
+import pytest
 from one_node_slurm import SlurmError, missing_programs, one_node_slurm
-from stopping import small_recipe, steps_logged
+
+from stopping import steps_logged, write_recipe
 from tiny_model import Tiny
 
 SCRIPT = deploy_files.DEPLOY / "slurm.sbatch"
 # Options of sbatch in Slurm 22.05 to 25.05 that a script may set.
-OPTIONS = set(
-    "account array acctg-freq begin bb bbf chdir clusters comment constraint container contiguous core-spec "
-    "cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution error exclude "
-    "exclusive export export-file extra-node-info get-user-env gid gpu-bind gpu-freq gpus gpus-per-node "
-    "gpus-per-socket gpus-per-task gres gres-flags hint hold ignore-pbs input job-name kill-on-invalid-dep licenses "
-    "mail-type mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu mincpus network nice no-kill no-requeue "
-    "nodefile nodelist nodes ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output "
-    "overcommit oversubscribe parsable partition power prefer priority profile propagate qos quiet reboot requeue "
-    "reservation signal sockets-per-node spread-job switches test-only thread-spec threads-per-core time time-min "
-    "tmp tres-bind tres-per-task uid use-min-nodes verbose wait wait-all-nodes wckey wrap".split()
+OPTIONS = re.findall(
+    r"\S+",
+    """
+    account array acctg-freq begin bb bbf chdir clusters comment constraint container contiguous core-spec
+    cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution error exclude
+    exclusive export export-file extra-node-info get-user-env gid gpu-bind gpu-freq gpus gpus-per-node
+    gpus-per-socket gpus-per-task gres gres-flags hint hold ignore-pbs input job-name kill-on-invalid-dep licenses
+    mail-type mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu mincpus network nice no-kill no-requeue
+    nodefile nodelist nodes ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output
+    overcommit oversubscribe parsable partition power prefer priority profile propagate qos quiet reboot requeue
+    reservation signal sockets-per-node spread-job switches test-only thread-spec threads-per-core time time-min tmp
+    tres-bind tres-per-task uid use-min-nodes verbose wait wait-all-nodes wckey wrap
+    """,
 )
 DIRECTIVES = re.findall(r"^#SBATCH (.*)$", SCRIPT.read_text(), re.M)
 
@@ -181,12 +184,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_is_stopped_requeued_and_resumed(slurm, tiny: Tiny, tmp_path: Path) -> None:
-    recipe = small_recipe(
-        tmp_path,
-        tiny.path,
-        training={"max_steps": 60, "checkpoint_steps": 50, "effective_batch_rows": 4},
-        evaluation={"controls": []},
-    )
+    recipe = write_recipe(tiny, tmp_path, steps=60, controls=())
     run = tmp_path / "run"
     tools = deploy_files.tools_folder(tmp_path)
     environment = {
@@ -199,23 +197,24 @@ def test_a_run_of_two_processes_is_stopped_requeued_and_resumed(slurm, tiny: Tin
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def wait(holds: Callable[[], bool], seconds: float = 240) -> None:
+    def wait(holds: Callable[[str], bool], seconds: float = 240) -> None:
         end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, log.read_text() if log.is_file() else "no log"
+        while not holds(state := ask("scontrol", "show", "job", job)):
+            assert "JobState=FAILED" not in state, log.read_text()
+            assert time.monotonic() < end, log.read_text() if log.is_file() else state
             time.sleep(0.2)
 
     resources = ("--nodes=1", "--gpus-per-node=2", "--cpus-per-task=2", "--time=10")
     job = ask("sbatch", "--parsable", *resources, SCRIPT, recipe)
     log = tmp_path / f"medtune-{job}.log"
-    wait(lambda: steps_logged(run) >= 5)
+    wait(lambda state: steps_logged(run) >= 5)
     # As --signal does it before the time limit, which Slurm counts in minutes.
     ask("scancel", "--batch", "--signal=USR1", job)
-    wait(lambda: "Restarts=1" in ask("scontrol", "show", "job", job))
+    wait(lambda state: "Restarts=1" in state)
     seen = steps_logged(run)
     assert 5 <= seen < 60
     assert (run / "checkpoints" / f"checkpoint-{seen}" / "sealed.json").is_file()
-    wait(lambda: "JobState=COMPLETED" in ask("scontrol", "show", "job", job))
+    wait(lambda state: "JobState=COMPLETED" in state)
     assert steps_logged(run) == 60
     assert (run / "comparison.json").is_file()
     said = log.read_text()
