@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -18,12 +19,12 @@ GB = 1e9
 # Rows are cut there, as `training.max_length` does.
 LONGEST_ROW = 1024
 
-# How evenly rows are shared --------------------------------------------------------------------------------------------
+# How evenly rows are shared -------------------------------------------------------------------------------------------
 
 PROCESSES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 ROWS_A_PROCESS = (1, 2, 4, 8, 16, 32, 64)
 # At least so many rows, and so many steps, are shared out for a figure.
-_SIMULATED_ROWS, _SIMULATED_STEPS = 4096, 2
+_SIMULATED_ROWS, _SIMULATED_STEPS = 2048, 1
 
 
 def draw_lengths(rows: int, generator: np.random.Generator) -> list[int]:
@@ -39,6 +40,7 @@ def idle_share(lengths: Sequence[int], processes: int) -> float:
     return 1 - sum(loads) / (processes * max(loads))
 
 
+@cache
 def simulate_idle(processes: int, rows: int) -> float:
     """`idle_share` over steps of so many rows a process."""
     generator = np.random.default_rng([processes, rows])
@@ -165,7 +167,10 @@ REPLICATED = (
 
 @dataclass(frozen=True)
 class ReplicatedStep:
-    """Seconds of a step in which every GPU has the model, and tokens of all GPUs."""
+    """A step for which every GPU has the model.
+
+    Seconds of the exchange, those for which the step waits for it, those of the step; tokens of all GPUs; GiB of one.
+    """
 
     exchange: float
     exposed: float
@@ -226,7 +231,11 @@ SHARDED = (
 
 @dataclass(frozen=True)
 class ShardedStep:
-    """A step whose GPUs each hold a part of the packed weights: bytes of one gather, seconds, tokens of all GPUs."""
+    """A step for which every GPU holds a part of the packed weights.
+
+    Bytes that a GPU receives in one gather of all layers; tokens of a pass whose forward computation takes as long;
+    seconds of the step, and of its computation alone; tokens of all GPUs; bytes of weights that a GPU holds.
+    """
 
     gathered: float
     hiding_tokens: float
@@ -257,8 +266,8 @@ def sharded_step(card: Card, gpus: int, link: Link, pass_tokens: int) -> Sharded
 def sharded_table() -> Iterator[str]:
     """A line for each of `SHARDED`."""
     yield (
-        "| GPUs | slowest link | GB a gather | hidden from, tokens a pass | tokens a pass | step, s | tokens a second | "
-        "of a whole copy a GPU | GB of weights a GPU | GB left |"
+        "| GPUs | slowest link | GB a gather | tokens that hide it | tokens a pass | step, s | tokens a second | "
+        "of a whole copy | GB a GPU | GB left |"
     )
     yield "| --- " * 10 + "|"
     for card, gpus, link, tokens in SHARDED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,3 @@ def read_yaml(name: str) -> dict[str, Any]:
     """The one document of a file in `deploy/`."""
     values: dict[str, Any] = YAML(typ="safe").load(DEPLOY / name)
     return values
-
-
-def tools_folder(folder: Path) -> Path:
-    """A folder for the PATH with a `torchrun` of this interpreter, whatever is installed beside it."""
-    tools = folder / "tools"
-    tools.mkdir()
-    program = tools / "torchrun"
-    program.write_text(f'#!/usr/bin/env bash\nexec {sys.executable} -m torch.distributed.run "$@"\n')
-    program.chmod(0o755)
-    return tools
