@@ -198,7 +198,7 @@ def replicated_table() -> Iterator[str]:
     """A line for each of `REPLICATED`."""
     yield (
         "| GPUs | slowest link | rows a step | exchange, ms | of which waited for | step, ms | tokens a second | "
-        "of ideal | GiB a GPU |"
+        "share of ideal | GiB a GPU |"
     )
     yield "| --- " * 9 + "|"
     for card, gpus, link, rows in REPLICATED:
@@ -267,7 +267,7 @@ def sharded_table() -> Iterator[str]:
     """A line for each of `SHARDED`."""
     yield (
         "| GPUs | slowest link | GB a gather | tokens that hide it | tokens a pass | step, s | tokens a second | "
-        "of a whole copy | GB a GPU | GB left |"
+        "share of a copy's speed | GB a GPU | GB left |"
     )
     yield "| --- " * 10 + "|"
     for card, gpus, link, tokens in SHARDED:
