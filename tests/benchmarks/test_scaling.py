@@ -28,6 +28,23 @@ def test_less_than_three_per_cent_is_lost_from_8_rows_a_process_on() -> None:
     )
 
 
+def test_what_the_page_concludes_from_its_tables() -> None:
+    ethernet = scaling.replicated_step(scaling.H200, 64, scaling.ETHERNET, 64)
+    alone = scaling.replicated_step(scaling.H200, 1, scaling.NVLINK, 64)
+    assert alone.seconds / ethernet.seconds == pytest.approx(0.96, abs=0.005)
+    two = scaling.sharded_step(scaling.RTX_4090, 2, scaling.ETHERNET, 2048)
+    assert two.computed / two.seconds == pytest.approx(0.34, abs=0.005)
+    sixteen = scaling.sharded_step(scaling.H200, 16, scaling.INFINIBAND, 4096)
+    assert sixteen.hiding_tokens == pytest.approx(10_000, rel=0.02)
+    for card, gpus, link, tokens in scaling.SHARDED:
+        if link in (scaling.NVLINK, scaling.PCIE4, scaling.PCIE3):
+            assert scaling.sharded_step(card, gpus, link, tokens).hiding_tokens < 2048
+    said = " ".join(PAGE.split())
+    assert "64 GPUs keep 96 % of their speed" in said
+    assert "they keep 34 % of their speed" in said
+    assert "want passes of 10,000 tokens" in said
+
+
 def test_idle_time_is_that_of_all_who_wait_for_the_fullest() -> None:
     assert scaling.idle_share([4, 4, 4, 4], 2) == 0
     # Loads of 6 and 3: the second waits for half of the step.
