@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import row_balance
 import scaling
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -19,10 +20,10 @@ def test_the_page_has_the_table_that_the_script_prints(name: str, capsys, monkey
 
 
 def test_less_than_three_per_cent_is_lost_from_8_rows_a_process_on() -> None:
-    for processes in scaling.PROCESSES:
-        assert scaling.simulate_idle(processes, 16) < 0.004
-        assert scaling.simulate_idle(processes, 8) < 0.03
-        assert scaling.simulate_idle(processes, 4) < 0.05
+    for processes in row_balance.PROCESSES:
+        assert row_balance.simulate_idle(processes, 16) < 0.004
+        assert row_balance.simulate_idle(processes, 8) < 0.03
+        assert row_balance.simulate_idle(processes, 4) < 0.05
     assert "From 8 rows for each process on, less than 3 % is lost, up to 512 processes; with 16, 0.3 %." in " ".join(
         PAGE.split()
     )
@@ -46,9 +47,9 @@ def test_what_the_page_concludes_from_its_tables() -> None:
 
 
 def test_idle_time_is_that_of_all_who_wait_for_the_fullest() -> None:
-    assert scaling.idle_share([4, 4, 4, 4], 2) == 0
+    assert row_balance.idle_share([4, 4, 4, 4], 2) == 0
     # Loads of 6 and 3: the second waits for half of the step.
-    assert scaling.idle_share([6, 3], 2) == pytest.approx(1 - 9 / 12)
+    assert row_balance.idle_share([6, 3], 2) == pytest.approx(1 - 9 / 12)
 
 
 def test_sizes_are_those_of_the_models() -> None:
