@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # What is read.
-ROOTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks", "benchmarks", "src")
+ROOTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks", "benchmarks", "deploy", "src")
 SUFFIXES = {".md", ".ipynb", ".py", ".jinja", ".html", ".js", ".yaml"}
 _NOUNS = "caps|files|kinds|lengths|models|perplexities|rows|settings|signatures|sizes|texts|tokens|units|vocabularies"
 

@@ -26,7 +26,7 @@ from medtune.training.batching import StepSampler
 from tiny_model import write_rows
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = {"reporting", "medtune_runs", "step_clock"}
+MODULES = {"reporting", "medtune_runs", "step_clock", "row_balance"}
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.stem not in MODULES)
 SIZES = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
