@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom as a reader would run it, with the demo; and is kept without outputs."""
+"""The notebook runs from top to bottom as a reader would run it, with a tiny model; and is kept without outputs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ import nbformat
 import pytest
 
 import medtune
+from stopping import small_recipe
+from tiny_model import Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "llama3_medquad_qlora.ipynb"
-# A demo of half a minute.
-PARAMETERS = {
-    "RECIPE": "demo",
-    "RUN_DIR": "runs/notebook",
-    "OVERRIDES": {
-        "training.max_steps": 6,
-        "generation.max_new_tokens": 24,
-        "evaluation": {"max_examples": 6, "resamples": 500, "metrics": ["bleu", "rougeL", "perplexity"]},
-    },
+# A run of seconds.
+OVERRIDES = {
+    "training.max_steps": 6,
+    "generation.max_new_tokens": 24,
+    "evaluation": {"max_examples": 6, "resamples": 500, "metrics": ["bleu", "rougeL", "perplexity"]},
 }
 
 
@@ -143,12 +141,14 @@ def test_the_pages_that_it_names_exist():
 
 
 @pytest.mark.slow
-def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path):
+def test_it_runs_from_top_to_bottom(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path):
     from nbclient import NotebookClient
 
     notebook = read()
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    values = "\n".join(f"{name} = {value!r}" for name, value in PARAMETERS.items())
+    recipe = small_recipe(tmp_path, tiny.path)
+    parameters = {"RECIPE": str(recipe), "RUN_DIR": "runs/notebook", "OVERRIDES": OVERRIDES}
+    values = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(values))
     for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
