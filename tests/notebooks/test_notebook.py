@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom as a reader would run it, with a tiny model; and is kept without outputs."""
+"""The notebook runs from top to bottom, with the demo on a tiny model; and is kept without outputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ import nbformat
 import pytest
 
 import medtune
-from stopping import small_recipe
-from tiny_model import Tiny
+from tiny_model import Tiny, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "llama3_medquad_qlora.ipynb"
-# A run of seconds.
+# A demo of seconds, whose model and rows are tiny too.
 OVERRIDES = {
     "training.max_steps": 6,
     "generation.max_new_tokens": 24,
@@ -146,8 +145,8 @@ def test_it_runs_from_top_to_bottom(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
 
     notebook = read()
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    recipe = small_recipe(tmp_path, tiny.path)
-    parameters = {"RECIPE": str(recipe), "RUN_DIR": "runs/notebook", "OVERRIDES": OVERRIDES}
+    smaller = {"model.base": str(tiny.path), "data.source": str(write_rows(tmp_path / "rows.csv")), **OVERRIDES}
+    parameters = {"RECIPE": "demo", "RUN_DIR": "runs/notebook", "OVERRIDES": smaller}
     values = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(values))
     for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
