@@ -153,6 +153,7 @@ def test_it_runs_from_top_to_bottom(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")  # or it asks for one: the model is not built in
     assert os.environ["MEDTUNE_CACHE"] == str(cache_folder)
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
