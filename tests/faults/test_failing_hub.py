@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from command_line import Medtune, Result, command_runner
-from forked import UNCONNECTED, fork
+from forked import fork
 from hub_uploads import UploadServer, ask_this_hub
 from medtune.__main__ import main
 from medtune.run_dir.directory import RunDir
@@ -26,9 +26,17 @@ SHORT = ("--set", "training.max_steps=20", "--set", "training.checkpoint_steps=3
 PUSHING = ("--set", f"training.push_checkpoints_to={REPO}")
 # The command, at the end of its patience sooner.
 IMPATIENT = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import pytest
+
+sys.path.append({tests!r})
+from hub_uploads import ask_this_hub
 import medtune.training.checkpoints.pushing as pusher
 from medtune.__main__ import main
 
+ask_this_hub(pytest.MonkeyPatch(), SimpleNamespace(url={url!r}), Path({home!r}), {token!r})
 pusher.CLOSING_SECONDS = 2.0
 main()
 """
@@ -168,11 +176,9 @@ def test_a_hub_that_hangs_does_not_keep_a_stopped_run(medtune, hub, recipe, tmp_
     run = tmp_path / "run"
     assert medtune("data", "prepare", recipe, "--run-dir", run, *PUSHING).status == 0
     hub.fail("/lfs/", "hang")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    script = tmp_path / "impatient.py"
-    script.write_text(IMPATIENT)
-    process = fork(script, "train", run, environment={**environment, "HF_TOKEN": TOKEN}, imported=UNCONNECTED)
+    script, tests = tmp_path / "impatient.py", str(Path(__file__).parents[1])
+    script.write_text(IMPATIENT.format(tests=tests, url=hub.url, home=str(tmp_path / "home"), token=TOKEN))
+    process = fork(script, "train", run)
     wait_for(process, lambda: steps_logged(run) >= 10)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
