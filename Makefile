@@ -4,6 +4,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
+# The tests start hundreds of processes, none of which is to compile medtune again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all kill-test disk-test browser-test lint docs clean
 demo: $(VENV)/.installed
 	rm -rf runs/demo
@@ -31,7 +34,7 @@ disk-test: $(VENV)/.installed
 
 # Needs Chromium on the PATH; without it the tests say so and are skipped.
 browser-test: $(VENV)/.installed
-	$(PYTEST) -m browser
+	$(PYTEST) -m browser $$(grep -rl "mark\.browser" tests --include "test_*.py")
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

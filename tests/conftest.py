@@ -42,11 +42,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # after the other; then those that take longest.
 FIRST = (
     "data/test_audit.py", "data/test_preparation.py", "pipeline/test_run.py", "faults/test_full_disk.py",
-    "pipeline/test_stopping.py", "benchmarks/test_scripts.py", "faults/test_failing_hub.py", "faults/test_kill.py",
-    "notebooks/test_notebook.py", "pipeline/doctor/test_network.py", "storage/test_hub.py",
-    "pipeline/test_evaluate.py", "hostile/test_checkpoints.py", "training/test_sft.py",
-    "model/test_architectures.py", "publishing/test_publish.py", "model/kernels/test_gpu.py", "data/test_prompts.py",
-    "api/test_calls.py", "api/test_api.py",
+    "model/test_stand_in.py", "pipeline/test_stopping.py", "benchmarks/test_scripts.py", "hostile/test_readers.py",
+    "pipeline/test_evaluate.py", "notebooks/test_notebook.py", "pipeline/doctor/test_network.py",
+    "storage/test_hub.py", "faults/test_failing_hub.py", "evaluation/test_calibration.py", "faults/test_kill.py",
+    "training/test_sft.py", "data/test_prompts.py", "hostile/test_checkpoints.py", "publishing/test_publish.py",
+    "model/kernels/test_gpu.py", "model/test_architectures.py", "evaluation/test_speed.py",
+    "model/merging/test_weights.py", "api/test_calls.py", "api/test_api.py",
 )  # fmt: skip
 
 

@@ -33,7 +33,9 @@ UNCONNECTED = (
     "matplotlib.pyplot", "rouge_score.rouge_scorer", "sacrebleu", "datasketch", "rich.progress", "multiprocess",
 )  # fmt: skip
 EVERYTHING = (
-    *UNCONNECTED, "medtune.api", "medtune.cli", "medtune.pipeline.run", "medtune.training.sft",
+    *UNCONNECTED, "medtune.api", "medtune.cli", "medtune.evaluation.ending", "medtune.inference.predictions",
+    "medtune.inference.decoders.static", "medtune.pipeline.run", "medtune.publishing.report.page",
+    "medtune.training.sft", "peft.tuners.lora.bnb", "transformers.integrations.bitsandbytes",
     "transformers.models.llama.modeling_llama",
 )  # fmt: skip
 

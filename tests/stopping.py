@@ -12,7 +12,7 @@ from forked import Forked, fork
 from tiny_model import Tiny, write_rows
 
 
-def write_recipe(tiny: Tiny, folder: Path, *, steps: int = 60, controls: Sequence[str] = ("cut_reference",)) -> Path:
+def write_recipe(tiny: Tiny, folder: Path, *, steps: int = 30, controls: Sequence[str] = ("cut_reference",)) -> Path:
     """A run of seconds with a training long enough to be stopped in."""
     values = {
         "model": {"base": str(tiny.path), "dtype": "float32"},

@@ -1,8 +1,10 @@
 """Every benchmark answers --help, and what needs no GPU runs on a tiny model and prints JSON lines alone."""
 
+import io
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,24 @@ def run(script, *arguments):
     done = fork(BENCHMARKS / script, *arguments).finish()
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def run_here(script, *arguments):
+    """The same in this process, with the commands of medtune that the script starts forked."""
+
+    def start(line, env, **options):
+        done = fork(*line[1:], environment=env).finish()
+        sys.stderr.write(done.stderr[-3000:])
+        return done
+
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medtune_runs.subprocess, "run", start)
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        for name in ("stdout", "__stdout__"):  # a measurement goes to the second, whatever the first is
+            patch.setattr(sys, name, printed)
+        import_module(Path(script).stem).main()
+    return [json.loads(line) for line in printed.getvalue().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +285,9 @@ def test_sft_trainer_as_it_comes(tiny, rows_file):
 def test_the_headline_on_a_tiny_model(tiny, table):
     settings = ["training.max_steps=5", "training.effective_batch_rows=4", "training.max_length=256"]
     settings += ["generation.max_new_tokens=8", "evaluation.resamples=500"]
-    [figures] = run("medquad_8b.py", "--model", tiny.path, "--data", table, "--rows", 40, "--questions", 4, *settings)
+    [figures] = run_here(
+        "medquad_8b.py", "--model", tiny.path, "--data", table, "--rows", 40, "--questions", 4, *settings
+    )
     assert set(figures["stage_seconds"]) == set(STAGE_NAMES)
     assert sum(figures["stage_seconds"].values()) < figures["seconds"]
     assert figures["training_rows"] == 40
@@ -276,7 +298,7 @@ def test_the_headline_on_a_tiny_model(tiny, table):
 
 @pytest.mark.slow
 def test_a_merge_of_a_tiny_model(tiny, table):
-    [figures] = run("merge_8b.py", "--model", tiny.path, "--data", table, "training.max_length=256")
+    [figures] = run_here("merge_8b.py", "--model", tiny.path, "--data", table, "training.max_length=256")
     assert figures["changed_tensors"] == 2 * 7
     assert figures["shards"] == 1
     assert figures["merge_seconds"] > 0

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,13 +11,13 @@ import pytest
 import torch
 
 from command_line import Medtune, Result, command_runner
-from forked import SOURCES
+from forked import fork
 from hub_uploads import UploadServer, ask_this_hub
 from medtune.__main__ import main
 from medtune.run_dir.directory import RunDir
 from medtune.training.checkpoints import pushing
 from medtune.training.checkpoints.sealing import SEAL_NAME, seal_checkpoint
-from stopping import steps_logged, wait_for, write_recipe
+from stopping import finish, steps_logged, wait_for, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -26,10 +25,21 @@ TOKEN, REPO = "hf_secretofmine", "owner/run"
 SHORT = ("--set", "training.max_steps=20", "--set", "training.checkpoint_steps=3")
 PUSHING = ("--set", f"training.push_checkpoints_to={REPO}")
 # The command, at the end of its patience sooner.
-IMPATIENT = (
-    "import medtune.training.checkpoints.pushing as pusher; pusher.CLOSING_SECONDS = 2.0; "
-    "from medtune.__main__ import main; main()"
-)
+IMPATIENT = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import pytest
+
+sys.path.append({tests!r})
+from hub_uploads import ask_this_hub
+import medtune.training.checkpoints.pushing as pusher
+from medtune.__main__ import main
+
+ask_this_hub(pytest.MonkeyPatch(), SimpleNamespace(url={url!r}), Path({home!r}), {token!r})
+pusher.CLOSING_SECONDS = 2.0
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -166,22 +176,15 @@ def test_a_hub_that_hangs_does_not_keep_a_stopped_run(medtune, hub, recipe, tmp_
     run = tmp_path / "run"
     assert medtune("data", "prepare", recipe, "--run-dir", run, *PUSHING).status == 0
     hub.fail("/lfs/", "hang")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-c", IMPATIENT, "train", run]
-    process = subprocess.Popen(
-        [*map(str, command)],
-        env={**environment, "PYTHONPATH": str(SOURCES), "HF_TOKEN": TOKEN},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    script, tests = tmp_path / "impatient.py", str(Path(__file__).parents[1])
+    script.write_text(IMPATIENT.format(tests=tests, url=hub.url, home=str(tmp_path / "home"), token=TOKEN))
+    process = fork(script, "train", run)
     wait_for(process, lambda: steps_logged(run) >= 10)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    _, errors = process.communicate(timeout=30)
+    status, errors = finish(process, 30)
     assert 2 <= time.monotonic() - began < 15
-    assert process.returncode == 75, errors
+    assert status == 75, errors
     said = errors.splitlines()
     assert said[-2].startswith(f"repository {REPO}: the checkpoint of step {steps_logged(run)} has not arrived; ")
     assert said[-1] == f"medtune: interrupted (SIGTERM); go on with `medtune train {run} --resume`"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from command_line import Medtune, command_runner
-from forked import SOURCES
+from forked import fork
 from medtune.__main__ import main
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGE_NAMES
@@ -61,13 +61,11 @@ def expected(recipe: Path) -> dict[str, object]:
     return results(run)
 
 
-def take_steps(folder: Path, steps: list[dict[str, Any]], *before: str) -> list[tuple[int, str]]:
-    """Steps of `disk_steps` in a process of their own, which the command `before` starts: statuses and errors."""
+def take_steps(folder: Path, steps: list[dict[str, Any]], *options: str) -> list[tuple[int, str]]:
+    """Steps of `disk_steps` in a process of their own: statuses and errors."""
     file = folder / "steps.json"
     file.write_text(json.dumps(steps))
-    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
-    command = [*before, sys.executable, str(Path(__file__).with_name("disk_steps.py")), str(file)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = fork(Path(__file__).with_name("disk_steps.py"), file, *options).finish(240)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return [(step["status"], step["errors"]) for step in json.loads(file.read_text())]
@@ -144,8 +142,7 @@ def test_a_full_disk(recipe: Path, expected, tmp_path: Path, kilobytes: int, nam
             {"arguments": command, "shell": keep},
             {"arguments": ["--version"], "shell": f"cp -r {run} {tmp_path}/mended"},
         ],
-        "unshare",
-        "-rm",
+        "--mounting",
     )
     require_clear_stop(*full, run / named, FULL, command)
     require_nothing_torn(RunDir(tmp_path / "stopped"))

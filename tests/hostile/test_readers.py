@@ -1,6 +1,6 @@
 """Every reader of files on arbitrary bytes and on sound files with bytes changed: it reads, or it says what is wrong.
 
-`pytest tests/hostile/test_readers.py -s` prints how many were read and refused. With `-m slow` there are 600 contents a
+`pytest tests/hostile/test_readers.py -s` prints how many were read and refused. With `-m slow` there are 300 contents a
 reader, or MEDTUNE_CONTENTS of them.
 """
 
@@ -38,7 +38,8 @@ from medtune.training.checkpoints.contents import read_state
 from medtune.training.checkpoints.sealing import last_checkpoint
 
 EXAMPLES, MOST_SECONDS = 60, 5.0
-MANY_EXAMPLES = int(os.environ.get("MEDTUNE_CONTENTS", "600"))
+# Of 32 tokens each of which makes a reader fail, 60 contents find about 17, 150 up to 30 and 300 all but one at most.
+MANY_EXAMPLES = int(os.environ.get("MEDTUNE_CONTENTS", "300"))
 CSV = b'id,qtype,Question,Answer,reference,prediction\n1,causes,"What, ""really"" ?",Uric acid.,r,p\n2,a,b,c,d,e\n'
 JSONL = b'{"id": "1", "Question": "Q ?", "Answer": "A.", "reference": "r", "prediction": "p", "new_tokens": 3}\n'
 XML = (

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def recipe(tiny, tmp_path_factory) -> Path:
-    return write_recipe(tiny, tmp_path_factory.mktemp("job"), steps=30)
+    return write_recipe(tiny, tmp_path_factory.mktemp("job"), steps=16)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def uninterrupted(recipe: Path) -> dict[str, object]:
 def test_a_training_told_to_stop_goes_on_as_if_it_had_not(recipe: Path, uninterrupted, tmp_path: Path, number) -> None:
     run = tmp_path / "run"
     process = start("run", recipe, "--run-dir", run)
-    wait_for(process, lambda: steps_logged(run) >= 10)
+    wait_for(process, lambda: steps_logged(run) >= 4)
     process.send_signal(number)
     began = time.monotonic()
     status, errors = finish(process)
@@ -81,7 +81,7 @@ def test_answers_that_were_written_are_not_written_again(recipe: Path, uninterru
 def test_a_second_process_is_refused_and_a_stale_lock_is_not(recipe: Path, uninterrupted, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start("run", recipe, "--run-dir", run)
-    wait_for(process, lambda: steps_logged(run) >= 10)
+    wait_for(process, lambda: steps_logged(run) >= 4)
     process.send_signal(signal.SIGSTOP)  # it would be done before the others have started
     for command in (("run", recipe, "--run-dir", run), ("train", run), ("evaluate", run, "--model", "tuned")):
         resume = () if command[0] == "evaluate" else ("--resume",)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from merge_checks import SEVEN, assert_same, by_peft, edited, load, merge, refused
 from safetensors.torch import load_file, save_file
 
+from forked import fork
 from medtune.model.merging.planning import plan_merge
 from medtune.model.merging.weights import BLOCK_BYTES, write_merge
 from medtune.model.tensor_files import TensorFileWriter
@@ -108,8 +108,9 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
     (tmp_path / "merged").mkdir()
     wrapped.peft_config["default"].save_pretrained(tmp_path)
     save_file(weights, tmp_path / "adapter_model.safetensors")
-    command = [sys.executable, "-c", CHILD, base, tmp_path, tmp_path / "merged"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    done = fork(script, base, tmp_path, tmp_path / "merged").finish()
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found["bytes"] > 350e6
