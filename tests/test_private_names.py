@@ -133,6 +133,7 @@ SUBCLASSES = {
 # Names of libraries that begin with an underscore, and are read or called.
 PRIVATE = {
     "_attn_implementation", "_determine_best_metric", "_keep_in_fp32_modules", "_keep_in_fp32_modules_strict",
+    "_exit",  # of `os`, documented
     "_metrics", "_name_or_path",
 }  # fmt: skip
 

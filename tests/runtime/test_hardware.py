@@ -42,7 +42,7 @@ def test_one_process_takes_the_first_of_several_gpus_and_says_how_to_use_all(two
     choice = choose_device()
     assert choice.value == "cuda:0"
     assert "Tesla T4, the first of 2 GPUs" in choice.reason
-    assert "`medtune run … --gpus all` uses them all" in choice.reason
+    assert "with the option gpus=all a run uses them all" in choice.reason
 
 
 def test_a_launched_process_takes_the_gpu_of_its_local_rank(two_t4: None, monkeypatch: pytest.MonkeyPatch) -> None:

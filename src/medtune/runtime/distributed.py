@@ -91,7 +91,7 @@ def _join() -> Launch:
     store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=_PATIENCE)))
     _see_own_gpu(place[1])
     # CUDA reads that once, when it is first asked for anything.
-    if torch.cuda.is_initialized() or (torch.cuda.is_available() and torch._C._cuda_getDeviceCount() != 1):
+    if torch.cuda.is_initialized() or (torch.cuda.is_available() and torch.accelerator.device_count() != 1):
         problem = "was used in this process before it joined the others, and shows it all GPUs"
         raise ConfigError("CUDA", problem, "call medtune before anything else that uses a GPU")
     for name in _PLACE:

@@ -34,7 +34,7 @@ def choose_device() -> Choice:
     index, count = gpu_index(), torch.cuda.device_count()
     name = torch.cuda.get_device_name(index)
     if count > 1 and world_size() == 1:
-        return Choice("cuda:0", f"{name}, the first of {count} GPUs; `medtune run … --gpus all` uses them all")
+        return Choice("cuda:0", f"{name}, the first of {count} GPUs; with the option gpus=all a run uses them all")
     return Choice(f"cuda:{index}", name)
 
 

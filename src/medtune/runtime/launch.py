@@ -1,4 +1,4 @@
-"""Which process of a launch this is, as by `medtune run --gpus`, `torchrun` or `accelerate launch`; one is usual.
+"""Which process of a launch this is, as by `medtune run` with GPUs named, `torchrun` or `accelerate launch`; one is usual.
 
 A launcher tells each process its place in the environment, so that torch is not needed to know it.
 """
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import heapreplace
 from typing import Any
 
 from medtune.errors import ConfigError, RunDirError, show_value
@@ -118,11 +119,11 @@ def balanced_shares(costs: Sequence[float], parts: int) -> list[list[int]]:
     Returns sorted indices into `costs` for every part. The result depends on the costs alone.
     """
     shares: list[list[int]] = [[] for _ in range(parts)]
-    loads = [0.0] * parts
+    loads = [(0.0, part) for part in range(parts)]  # a heap
     for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        place = loads.index(min(loads))
-        shares[place].append(index)
-        loads[place] += costs[index]
+        load, part = loads[0]
+        shares[part].append(index)
+        heapreplace(loads, (load + costs[index], part))
     return [sorted(indices) for indices in shares]
 
 

@@ -14,7 +14,7 @@ from medtune.runtime.interruption import INTERRUPTED_STATUS
 
 
 def count_processes(wanted: str, *, on_cpu: bool) -> int:
-    """How many processes `--gpus` asks for: a number, or all the GPUs here. `on_cpu` takes any number without GPUs.
+    """How many processes are asked for: a number, or all the GPUs here. `on_cpu` takes any number without GPUs.
 
     Raises ConfigError. Nothing is allocated on a GPU.
     """
