@@ -64,17 +64,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "folders",
-    [
-        pytest.param(("one", "one"), id="shared"),
-        pytest.param(
-            ("first", "second"),
-            id="separate",
-            marks=pytest.mark.xfail(strict=True, reason="other hosts do not get copies of the first one's run yet"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("folders", [("one", "one"), ("first", "second")], ids=["shared", "separate"])
 def test_two_hosts_finish_the_run_that_the_page_starts(hosts, folders, tiny: Tiny, tmp_path: Path) -> None:
     recipe = write_recipe(tiny, tmp_path, steps=8, controls=())
     environment = {

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, overload
 
+from medtune.api.launched import run_launched
 from medtune.api.runs import Run
 from medtune.api.shown import Findings, Plan
 from medtune.api.working import as_call, spelled_as_calls, working
@@ -14,6 +15,7 @@ from medtune.errors import ConfigError
 from medtune.records import ModelName, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import controls_of
+from medtune.runtime.launch import is_launched
 from medtune.runtime.progress import Listener
 
 StrPath = str | os.PathLike[str]
@@ -26,14 +28,15 @@ def run(
     overrides: Overrides = (),
     resume: bool = False,
     on_cpu: bool = False,
+    gpus: int | Literal["all"] | None = None,
     progress: Listener | None = None,
 ) -> Run:
     """The whole job: data, baseline, controls, training, tuned, comparison. Complete stages are skipped.
 
     `recipe` is a shipped recipe's name, a YAML file or a `Config`; the run goes to `run_dir`, or to `runs/NAME`. With
     `resume` a run that is there continues. A model of over a billion parameters is refused without a GPU, unless
-    `on_cpu` insists. Raises MedtuneError before any long work, and RunInterrupted where it was
-    stopped.
+    `on_cpu` insists. With `gpus` the work is shared over so many GPUs, in a process for each: this one holds none.
+    Raises MedtuneError before any long work, and RunInterrupted where it was stopped.
 
     >>> run = medtune.run("demo", overrides={"training.max_steps": 3})
     >>> print(run.comparison.reading[1])
@@ -45,6 +48,11 @@ def run(
     ('data', 1, 1)
     """
     config, path = _resolve(recipe, overrides, run_dir)
+    if gpus is not None and not is_launched():
+        options = [option for option, given in (("--resume", resume), ("--on-cpu", on_cpu)) if given]
+        with spelled_as_calls():
+            run_launched(config, path, gpus, options=options, listener=progress)
+        return Run(path)
     with working(progress, processes="all"):
         from medtune.pipeline.run import run as run_all
 

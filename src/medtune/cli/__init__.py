@@ -31,6 +31,7 @@ from medtune.cli.outlook import doctor, plan
 from medtune.runtime.distributed import joined
 from medtune.runtime.launch import is_main, require_single_process
 from medtune.runtime.process import prepare_process
+from medtune.runtime.progress import listened_to_by_file
 
 app = typer.Typer(
     name="medtune",
@@ -62,7 +63,7 @@ def run(
     """
     launch_several(gpus, on_cpu=on_cpu)
     config, path = resolve_recipe(recipe, overrides, run_dir)
-    with joined():
+    with joined(), listened_to_by_file():
         prepare_process()
         from medtune.evaluation.result_files import read_comparison
         from medtune.pipeline.run import run as run_all
@@ -79,12 +80,14 @@ def run(
 def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False, gpus: Gpus = None) -> None:
     """Train the adapter of a run whose data is prepared."""
     launch_several(gpus, on_cpu=on_cpu)
-    opened = open_run(run)
+    if is_main():  # where others share no files
+        open_run(run)
     with joined():
-        if not on_cpu:
+        if not on_cpu and is_main():
             prepare_process()
             from medtune.pipeline.checks import require_gpu
 
+            opened = open_run(run)
             require_gpu(opened.config, opened)
         print_once(perform_stage("train", run, resume=resume).adapter_dir)
 

@@ -113,7 +113,10 @@ def open_run(path: Path) -> RunDir:
 
 def perform_stage(name: StageName, path: Path, *, resume: bool = False, again: bool = False) -> RunDir:
     """One stage of the run at `path`, which is returned. Raises MedtuneError."""
-    opened = open_run(path)
+    from medtune.run_dir.directory import RunDir
+
+    # Where the processes of a launch share no files the others get theirs from the first.
+    opened = open_run(path) if is_main() else RunDir(path)
     prepare_process()
     from medtune.pipeline.run import perform
 

@@ -18,6 +18,7 @@ from medtune.pipeline.compare import compare_stage, report_stage
 from medtune.pipeline.evaluate import controls_stage, evaluate_stage
 from medtune.pipeline.prepare import prepare_stage
 from medtune.pipeline.train import train_stage
+from medtune.run_dir.copies import copy_to_other_machines
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import STAGES, StageName, stage_named
 from medtune.run_dir.partial_results import partial_files
@@ -82,6 +83,8 @@ def perform(name: StageName, run_dir: RunDir, *, resume: bool = False, again: bo
     """
     stage = stage_named(name)
     if from_main(lambda: _is_due(run_dir, name, again=again)):
+        if stage.shared:
+            copy_to_other_machines(run_dir, _read_by_all(run_dir, name))
         run_dir.read_again()
         if stage.shared or is_main():
             with _recorded(run_dir, name) as record:
@@ -92,6 +95,13 @@ def perform(name: StageName, run_dir: RunDir, *, resume: bool = False, again: bo
     # Only once the stage is complete, and by the next process if this one has no time left for it.
     for file in chain.from_iterable(map(partial_files, stage.partial(run_dir))):
         file.unlink(missing_ok=True)
+
+
+def _read_by_all(run_dir: RunDir, name: StageName) -> Iterator[Path]:
+    """The files of a run that every process of a shared stage reads."""
+    yield from (run_dir.config_file, run_dir.provenance_file)
+    for earlier in stage_named(name).needs:
+        yield from stage_named(earlier).artefacts(run_dir, run_dir.config.evaluation.controls)
 
 
 def _is_due(run_dir: RunDir, name: StageName, *, again: bool) -> bool:

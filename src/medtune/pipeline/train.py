@@ -16,13 +16,15 @@ from medtune.model.loaded import LoadedModel
 from medtune.model.loading import prepare_for_training
 from medtune.pipeline.evaluate import load_run_model
 from medtune.records import QAPair
+from medtune.run_dir.copies import copy_to_other_machines
 from medtune.run_dir.directory import RunDir
+from medtune.runtime.distributed import from_main
 from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say
 from medtune.storage.hub import ADAPTER_SETTINGS
 from medtune.storage.writing import replacing_folder
 from medtune.training.checkpoints.remote import check_repository, newest_checkpoint
-from medtune.training.checkpoints.sealing import last_checkpoint, require_origin, training_origin
+from medtune.training.checkpoints.sealing import PLAN_NAME, last_checkpoint, require_origin, training_origin
 
 if TYPE_CHECKING:
     from medtune.training.prepared_step import TrainingJob
@@ -31,17 +33,13 @@ if TYPE_CHECKING:
 def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False) -> None:
     """Train on the train split, keep the adapter that the validation split chooses, and save it."""
     config = run_dir.config
-    checkpoint = _unfinished(run_dir, resume)
-    check_repository(run_dir, config, resume=resume, started=True)
+    from_main(lambda: _check_unfinished(run_dir, resume=resume))
     from medtune.training.sft import train_adapter
 
     loaded = load_run_model(run_dir, record, for_training=True)
     train, validation = _encode_rows(run_dir, loaded)
     origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)
-    if resume:
-        checkpoint = newest_checkpoint(run_dir, config, origin, checkpoint)
-    if checkpoint is not None:
-        require_origin(checkpoint, origin)
+    checkpoint = _checkpoint(run_dir, origin) if resume else None
     job = _job(run_dir, loaded, train, validation, origin, checkpoint)
     model, result = train_adapter(job)
     if is_main():
@@ -56,13 +54,29 @@ def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False
     }
 
 
-def _unfinished(run_dir: RunDir, resume: bool) -> Path | None:
-    """The newest checkpoint that is here. Raises RunDirError for one that nobody asked to `resume`."""
-    checkpoint = last_checkpoint(run_dir)
-    if checkpoint is not None and not resume:
+def _check_unfinished(run_dir: RunDir, *, resume: bool) -> None:
+    """Raises RunDirError for a checkpoint that is here and that nobody asked to `resume`."""
+    if not resume and (checkpoint := last_checkpoint(run_dir)) is not None:
         fix = ("add ", Option("resume"), f" to continue it, or delete {run_dir.checkpoints_dir} to start over")
         raise RunDirError(run_dir.path, f"holds an unfinished training ({checkpoint.name})", fix)
-    return checkpoint
+    check_repository(run_dir, run_dir.config, resume=resume, started=True)
+
+
+def _checkpoint(run_dir: RunDir, origin: dict[str, str]) -> Path | None:
+    """The newest checkpoint of this training, on every machine; None if there is none."""
+
+    def newest() -> str | None:
+        checkpoint = newest_checkpoint(run_dir, run_dir.config, origin, last_checkpoint(run_dir))
+        if checkpoint is not None:
+            require_origin(checkpoint, origin)
+        return None if checkpoint is None else checkpoint.name
+
+    if (name := from_main(newest)) is None:
+        return None
+    folder = run_dir.checkpoints_dir / name
+    kept = [run_dir.history_file, run_dir.checkpoints_dir / PLAN_NAME]
+    copy_to_other_machines(run_dir, [*kept, *(folder.iterdir() if is_main() else ())])
+    return folder
 
 
 def _encode_rows(run_dir: RunDir, loaded: LoadedModel) -> tuple[EncodedRows, EncodedRows]:

@@ -198,13 +198,27 @@ def from_main(work: Callable[[], T]) -> T:
     return found
 
 
+def bytes_from_main(work: Callable[[], bytes], *, wanted: bool) -> bytes:
+    """As `from_main`, of bytes; empty in another process that has them not `wanted`."""
+    launch = joined_launch()
+    if launch is None:
+        return work()
+    launch.exchanges += 1
+    key = f"{launch.exchanges}/all"
+    if launch.rank == 0:
+        content = work()
+        _tell(launch, key, content)
+        return content
+    return bytes(_take(launch, key)) if wanted else b""
+
+
 def barrier() -> None:
     """Wait for all processes."""
     exchange(None)
 
 
-def _tell(launch: Launch, key: str, text: str) -> None:
-    launch.store.set(key, text)
+def _tell(launch: Launch, key: str, value: str | bytes) -> None:
+    launch.store.set(key, value)
     launch.told.append(key)
 
 

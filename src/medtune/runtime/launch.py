@@ -1,4 +1,4 @@
-"""Which process of a launch this is, as by `medtune run` with GPUs named, `torchrun` or `accelerate launch`; one is usual.
+"""Which process of a launch this is, as by `torchrun` or `accelerate launch`; without one it is the only process.
 
 A launcher tells each process its place in the environment, so that torch is not needed to know it.
 """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,6 +39,8 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+# The variable that names a file for another process to read progress from.
+EVENTS = "MEDTUNE_EVENTS"
 _log = logging.getLogger("medtune")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _stage: ContextVar[str] = ContextVar("stage", default="")
@@ -50,6 +54,19 @@ def listening(listener: Listener | None) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextmanager
+def listened_to_by_file() -> Iterator[None]:
+    """In this block progress goes, as lines of JSON, to the file that the environment names, if it does."""
+    if not (name := os.environ.get(EVENTS)) or not is_main():
+        yield
+        return
+    with (
+        open(name, "a", encoding="utf-8", buffering=1) as file,
+        listening(lambda progress: print(json.dumps(asdict(progress)), file=file)),
+    ):
+        yield
 
 
 @contextmanager

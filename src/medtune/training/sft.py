@@ -65,7 +65,7 @@ def _begin(job: TrainingJob) -> int:
     if checkpoint is not None:
         require_known_files(checkpoint)
         state = read_state(checkpoint)
-        if job.training.keep == "best":
+        if job.training.keep == "best" and is_main():
             require_best(checkpoint, state)
         step = step_of(checkpoint)
         validated = is_validated(step, state["log_history"])
