@@ -25,7 +25,9 @@ from recipe_files import BASE, refused
 
 
 def test_the_recipes_that_ship() -> None:
-    assert {"demo", "smollm2-135m", "llama3-8b-t4", "llama3-8b-24gb", "llama3-8b-80gb"} <= shipped_recipes().keys()
+    assert {
+        "demo", "smollm2-135m", "llama3-8b-t4", "llama3-8b-2xt4", "llama3-8b-24gb", "llama3-8b-80gb",
+    } == shipped_recipes().keys()  # fmt: skip
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -49,6 +51,8 @@ def test_the_larger_cards_build_on_the_t4() -> None:
     assert large.model.base == t4.model.base
     assert (t4.model.dtype, large.model.dtype) == ("float16", "auto")
     assert large.training.learning_rate == t4.training.learning_rate
+    two = load_recipe("llama3-8b-2xt4").training
+    assert two.effective_batch_rows == 2 * t4.training.effective_batch_rows  # as many for each of the two
     assert large.training.checkpointing == t4.training.checkpointing == "auto"
 
 
