@@ -21,7 +21,7 @@ from medtune.data.sources import SourceRows, read_source
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of what half a minute's work makes of MedQuAD are slow."""
     for item in items:
-        if "once" in getattr(item, "fixturenames", ()):
+        if {"once", "prepared_table"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

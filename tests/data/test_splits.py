@@ -434,26 +434,26 @@ def test_an_empty_split_is_refused(empty: str) -> None:
 
 
 @pytest.fixture(params=["parquet", "hub"])
-def prepared(request: pytest.FixtureRequest) -> Prepared:
+def prepared_table(request: pytest.FixtureRequest) -> Prepared:
     """The table with documents and topics, and the one with the Hub's three columns."""
     name = "medquad_prepared" if request.param == "parquet" else "hub_prepared"
     found: Prepared = request.getfixturevalue(name)
     return found
 
 
-def test_medquad_is_split_80_10_10(prepared: Prepared) -> None:
-    assert sum(sizes(prepared.split)) == 15_598
-    for size, share in zip(sizes(prepared.split), (0.8, 0.1, 0.1), strict=True):
+def test_medquad_is_split_80_10_10(prepared_table: Prepared) -> None:
+    assert sum(sizes(prepared_table.split)) == 15_598
+    for size, share in zip(sizes(prepared_table.split), (0.8, 0.1, 0.1), strict=True):
         assert abs(size / 15_598 - share) < 0.001
-    assert len({row.id for name in PARTS for row in getattr(prepared.split, name)}) == 15_598
+    assert len({row.id for name in PARTS for row in getattr(prepared_table.split, name)}) == 15_598
 
 
-def test_every_type_of_question_has_its_share_in_every_part(prepared: Prepared) -> None:
-    totals = Counter(row.qtype for row in prepared.rows)
+def test_every_type_of_question_has_its_share_in_every_part(prepared_table: Prepared) -> None:
+    totals = Counter(row.qtype for row in prepared_table.rows)
     common = [qtype for qtype, rows in totals.items() if rows >= 200]
     assert len(common) == 12
     for name, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
-        counts = Counter(row.qtype for row in getattr(prepared.split, name))
+        counts = Counter(row.qtype for row in getattr(prepared_table.split, name))
         for qtype in common:
             assert abs(counts[qtype] / totals[qtype] - share) < 0.02, (name, qtype)
 
@@ -488,13 +488,13 @@ def test_the_hub_columns_keep_the_topics_apart_that_they_do_not_name(
         assert len(leaks) <= 5, kind
 
 
-def test_only_templates_of_medquad_resemble_training_answers(prepared: Prepared) -> None:
-    part_of = {row.id: name for name in PARTS for row in getattr(prepared.split, name)}
+def test_only_templates_of_medquad_resemble_training_answers(prepared_table: Prepared) -> None:
+    part_of = {row.id: name for name in PARTS for row in getattr(prepared_table.split, name)}
     rows_of = defaultdict(list)
-    for row, answer in zip(prepared.rows, prepared.similar.answer_of, strict=True):
+    for row, answer in zip(prepared_table.rows, prepared_table.similar.answer_of, strict=True):
         rows_of[answer].append(row)
     crossing = 0
-    edges = [*prepared.similar.edges, *((answer, answer) for answer in rows_of)]
+    edges = [*prepared_table.similar.edges, *((answer, answer) for answer in rows_of)]
     for first, second in edges:
         for one in rows_of[first]:
             for other in rows_of[second]:
@@ -503,16 +503,16 @@ def test_only_templates_of_medquad_resemble_training_answers(prepared: Prepared)
                     assert other.template
                     crossing += 1
     assert crossing > 1000
-    assert sum(row.template for row in prepared.rows) == 978
+    assert sum(row.template for row in prepared_table.rows) == 978
 
 
-def test_a_template_of_medquad_glues_no_thousand_rows(prepared: Prepared) -> None:
-    groups = Counter(row.group for row in prepared.rows)
+def test_a_template_of_medquad_glues_no_thousand_rows(prepared_table: Prepared) -> None:
+    groups = Counter(row.group for row in prepared_table.rows)
     assert len(groups) > 4_300
     assert max(groups.values()) == 189
-    shared = Counter(row.answer for row in prepared.rows).most_common(1)[0]
+    shared = Counter(row.answer for row in prepared_table.rows).most_common(1)[0]
     assert shared[1] == 337
-    assert len({row.group for row in prepared.rows if row.answer == shared[0]}) == 332
+    assert len({row.group for row in prepared_table.rows if row.answer == shared[0]}) == 332
 
 
 def test_the_split_of_medquad_does_not_depend_on_the_order_of_rows(

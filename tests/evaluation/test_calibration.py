@@ -17,7 +17,7 @@ WORLDS = 1000
 # By chance one or two of sixty cells lie over two standard errors: a seed at which none does.
 SEED = 1
 # The more groups, the longer a simulation takes.
-FEW_FIRST = [pytest.param(groups, marks=[pytest.mark.slow] if groups > 30 else []) for groups in GROUPS]
+FEW_FIRST = [pytest.param(groups, marks=[pytest.mark.slow] if groups > 15 else []) for groups in GROUPS]
 
 
 def highest_level(worlds: int) -> float:
@@ -97,7 +97,7 @@ def likelihoods(generator: np.random.Generator, sizes: Numbers) -> tuple[Numbers
     ids=["BLEU", "perplexity"],
 )
 @pytest.mark.parametrize("sizes", ["even", "dominated"])
-@pytest.mark.parametrize("groups", [8, 30])
+@pytest.mark.parametrize("groups", [8, pytest.param(30, marks=pytest.mark.slow)])
 def test_the_level_holds_for_ratios_of_sums(
     make: PairMaker, values: Callable[[Numbers], Numbers], worlds: int, splits: int, sizes: str, groups: int
 ) -> None:

@@ -205,6 +205,7 @@ def test_strata_and_lengths(finished):
     assert strata["leaking_rows"] == {}
 
 
+@pytest.mark.slow
 def test_a_random_split_says_what_it_leaks(tiny, tmp_path, capfd):
     split = {"split": {"method": "random", "test": 0.2, "validation": 0.1}}
     config = job_recipe(
@@ -347,6 +348,7 @@ def test_a_run_is_never_overwritten(finished, capfd):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_give_the_same(finished, tiny, tmp_path, capfd):
     path = tmp_path / "run"
     medtune("data", "prepare", job_recipe(tmp_path, tiny.path), "--run-dir", path)
@@ -469,6 +471,7 @@ def test_bad_input(finished, capfd, arguments, message):
     assert message in error[0]
 
 
+@pytest.mark.slow
 def test_peft_preparation_and_plain_lora_run_too(tiny, tmp_path):
     for number, model in enumerate([{"kbit_preparation": "peft"}, {"quantization": "none"}]):
         folder = tmp_path / str(number)
@@ -519,6 +522,7 @@ def test_scores_of_another_precision_never_compare(tiny, tmp_path, capfd, facts)
     assert "perplexity: measured in two ways" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_either_kind_of_cpu_does_the_whole_job_in_what_it_computes_in(tiny, tmp_path, capfd, native_dtype):
     evaluation = {"metrics": ["bleu", "perplexity"], "controls": []}
     path = tmp_path / "run"

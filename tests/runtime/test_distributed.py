@@ -25,7 +25,8 @@ def test_one_process_talks_to_itself() -> None:
 
 TELLING = """
 import json, os, sys, torch
-from medtune.runtime.distributed import add_up, barrier, exchange, from_main, joined, open_group, when_ended
+from medtune.runtime.distributed import barrier, exchange, from_main, joined, when_ended
+from medtune.runtime.tensors import add_up, open_group
 from medtune.runtime.launch import is_main, rank, world_size
 
 with joined():
@@ -121,6 +122,7 @@ def test_a_bug_in_one_shows_its_traceback_and_ends_all(tmp_path: Path) -> None:
     assert lines == ["medtune: process 1 of 2: ZeroDivisionError: by zero", "ZeroDivisionError: by zero"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_process_that_cannot_notice_is_ended(tmp_path: Path, who: int) -> None:
     statuses, lines, recorded = ended(tmp_path, "deaf", who)

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Thread, current_thread, main_thread
+from types import FrameType
 from typing import IO
 
 from medtune.api.working import RunInterrupted
@@ -48,37 +49,47 @@ def run_launched(
         )
         errors: list[str] = []
         with lines_on_terminal(), _Shown(listener) as shown, events.open(encoding="utf-8") as told:
-            reader = Thread(target=_read_log, args=(child, errors))
+            reader = Thread(target=_read_log, args=(child.stderr, errors))
             reader.start()
-            while child.poll() is None:
-                _wait(child)
+            with _handing_signals_on(child):
+                while child.poll() is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        child.wait(_MOMENT)
+                    _tell_new(told, shown)
+                reader.join()
                 _tell_new(told, shown)
-            reader.join()
-            _tell_new(told, shown)
     if child.returncode in (INTERRUPTED_STATUS, 128 + signal.SIGINT):
         raise RunInterrupted("interrupted; call it again with resume=True to go on")
     if child.returncode:
         raise MedtuneError("\n".join(errors) or f"the processes of the run ended with status {child.returncode}")
 
 
-def _read_log(child: subprocess.Popen[str], errors: list[str]) -> None:
-    """Show the child's log until its end; its lines of errors go to `errors`."""
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith(_MARK):
-            errors.append(line.removeprefix(_MARK).rstrip("\n"))
-        else:
-            say(line.rstrip("\n"), verbatim=True)
+def _read_log(log: IO[str], errors: list[str]) -> None:
+    """Show a child's log until its end; its lines of errors go to `errors`."""
+    with log:
+        for line in log:
+            if line.startswith(_MARK):
+                errors.append(line.removeprefix(_MARK).rstrip("\n"))
+            else:
+                say(line.rstrip("\n"), verbatim=True)
 
 
-def _wait(child: subprocess.Popen[str]) -> None:
-    """A moment, or until the child ends. A notebook's stop button stops the child, which ends by itself."""
+@contextmanager
+def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[None]:
+    """In this block a signal to this process, as a notebook's stop button sends it, goes to the child, which ends."""
+    if current_thread() is not main_thread():  # where Python allows no handlers
+        yield
+        return
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        child.wait(_MOMENT)
-    except subprocess.TimeoutExpired:
-        pass
-    except KeyboardInterrupt:
-        child.send_signal(signal.SIGINT)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell_new(told: IO[str], shown: _Shown) -> None:

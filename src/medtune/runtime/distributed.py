@@ -1,7 +1,7 @@
 """What the processes of one launch tell each other, so that all of medtune is one code for one process and for many.
 
 Values go as JSON through the launch's key-value store, where a process waits in Python: signals reach it, and it learns
-that another has ended. Tensors go through torch's process group.
+that another has ended. Tensors go another way, `runtime.tensors`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from medtune.errors import ConfigError, MedtuneError, show_value
 from medtune.runtime.launch import Launch, joined_launch, local_rank, machine_processes, rank, set_joined, world_size
-
-if TYPE_CHECKING:
-    import torch
 
 T = TypeVar("T")
 # What a launcher sets, hidden from libraries while this module does what they would do with it.
@@ -28,10 +25,10 @@ _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", 
 # Seconds between looks for the end of another process, and until a process that cannot be reached in a library's
 # exchange is ended.
 _LOOK, _GRACE = 0.5, 5.0
+# Seconds for all processes to come, and for an exchange of tensors: the first validation of one may take long.
+PATIENCE = 3600
 # Seconds from one look for a value to the next: at first, and at most.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
-# Seconds for all processes to come, and for an exchange of tensors: the first validation of one may take long.
-_PATIENCE = 3600
 
 
 class PeerEnded(BaseException):
@@ -88,7 +85,7 @@ def _join() -> Launch:
     import torch
 
     place = rank(), local_rank(), world_size(), machine_processes()
-    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=_PATIENCE)))
+    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=PATIENCE)))
     _see_own_gpu(place[1])
     # CUDA reads that once, when it is first asked for anything.
     if torch.cuda.is_initialized() or (torch.cuda.is_available() and torch.accelerator.device_count() != 1):
@@ -133,7 +130,7 @@ def _tell_end(launch: Launch, error: BaseException) -> int:
     return status
 
 
-def _ended(launch: Launch, store: Any) -> PeerEnded | None:
+def end_of_another(launch: Launch, store: Any) -> PeerEnded | None:
     """What another process has told of its end; a store that is gone means that the first process is."""
     try:
         if not store.check(["ended"]):
@@ -151,7 +148,7 @@ def _watch(launch: Launch) -> None:
     """End this process when another has ended and it cannot notice, for it waits in a library's exchange."""
     store = launch.store.clone()
     while not launch.over.wait(_LOOK):
-        if ended := _ended(launch, store):
+        if ended := end_of_another(launch, store):
             if not launch.over.wait(_GRACE):
                 if launch.rank == 0:
                     print(f"medtune: {ended.line}", file=sys.stderr, flush=True)
@@ -226,58 +223,19 @@ def _take(launch: Launch, key: str) -> Any:
     """A value of the store once it is there. Raises PeerEnded."""
     pause, look = _SHORTEST_PAUSE, time.monotonic() + _LOOK
     while True:
-        with suppress(RuntimeError):  # `_ended` says it
+        with suppress(RuntimeError):  # `end_of_another` says it
             if launch.store.check([key]):
                 return launch.store.get(key)
         if time.monotonic() >= look:
-            if ended := _ended(launch, launch.store):
+            if ended := end_of_another(launch, launch.store):
                 raise ended
             look = time.monotonic() + _LOOK
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-# Tensors --------------------------------------------------------------------------------------------------------------
-
-
-def open_group() -> None:
-    """Let the processes exchange tensors, on GPUs by NCCL and on CPUs by Gloo."""
-    import torch
-
-    launch = joined_launch()
-    if launch is None or torch.distributed.is_initialized():
-        return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    torch.distributed.init_process_group(
-        backend,
-        store=torch.distributed.PrefixStore("tensors", launch.store.clone()),
-        rank=launch.rank,
-        world_size=launch.world_size,
-        timeout=timedelta(seconds=_PATIENCE),
-    )
-
-
-def add_up(tensor: torch.Tensor) -> Any:
-    """Begin to replace `tensor` by its sum over the processes; `wait_for_sums` takes the result."""
-    import torch
-
-    return torch.distributed.all_reduce(tensor, async_op=True)
-
-
-def wait_for_sums(begun: Iterable[Any]) -> None:
-    """Wait until the sums are there. Raises PeerEnded if a process has ended that should have taken part."""
-    try:
-        for work in begun:
-            work.wait()
-    except RuntimeError:
-        launch = joined_launch()
-        if launch is None:
-            raise
-        time.sleep(2 * _LOOK)  # it may have told why
-        raise _ended(launch, launch.store) or PeerEnded("another process of the launch has ended", 1) from None
-
-
 def _leave_group() -> None:
+    """End the exchange of tensors, if there was any."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

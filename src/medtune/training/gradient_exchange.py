@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from medtune.runtime.distributed import add_up, open_group, wait_for_sums
+from medtune.runtime.tensors import add_up, open_group, wait_for_sums
 
 # Bytes of one buffer: large enough for the full rate of a link, small enough that most are under way before the last
 # layer is done. Distributed data parallel training has the same by default.
