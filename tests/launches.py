@@ -26,7 +26,8 @@ def start(
         "MASTER_PORT": str(port),
         **(environment or {}),
     }
-    ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    here = int(common["LOCAL_WORLD_SIZE"])  # fewer than all stand for several machines
+    ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank % here)} for rank in range(processes)]
     return [fork(program, *arguments, environment=one) for one in ranks]
 
 

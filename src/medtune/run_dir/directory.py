@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -14,28 +13,18 @@ from typing import Any, TypeVar
 from medtune.config.recipes import changed_keys, continued, read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
-from medtune.errors import Command, DiskError, Option, Problem, RunDirError, Text
+from medtune.errors import Command, Option, Problem, RunDirError, Text
 from medtune.records import QAPair, Score, SplitName, SystemName
 from medtune.run_dir.artefacts import RunArtefacts
 from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
 from medtune.run_dir.lock import LOCK_NAME, lock_folder
-from medtune.run_dir.provenance import add_record, changed_texts, check_records, find_damage, is_cut_off
-from medtune.runtime.distributed import when_ended
-from medtune.runtime.launch import world_size
+from medtune.run_dir.provenance import Decisive, add_record, changed_texts, check_records, find_damage, is_cut_off
 from medtune.runtime.progress import say
-from medtune.storage.reading import FileRecord, check_type, describe_file
+from medtune.storage.reading import check_type, describe_file
 from medtune.storage.writing import clear_leftovers, is_leftover
 
 _T = TypeVar("_T")
 _ANOTHER = ("choose another ", Option("run_dir"))
-
-
-@dataclass(frozen=True)
-class _Decisive:
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    model: dict[str, str | None] = field(default_factory=dict)
-    config: FileRecord | None = None
-    prompt_date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,15 +99,10 @@ class RunDir(RunArtefacts):
         """
         if not lock_folder(self.path):
             return
-        when_ended(self._record_end)
         for folder in self.written_folders():
             clear_leftovers(folder, WRITTEN_NAMES)
         # Another process may have written since they were read.
         self.read_again()
-
-    def _record_end(self, status: int) -> None:
-        with suppress(DiskError):  # by which the launch may have ended
-            self.write_json(self.launch_file, {"status": status, "processes": world_size()})
 
     def read_again(self) -> None:
         """Forget what is known of configuration and provenance: another process has written."""
@@ -166,7 +150,7 @@ class RunDir(RunArtefacts):
         values = self.read_as(dict[str, Any], self.provenance_file)
         # What decides which stages run again, and on which model, is checked; the rest is for people.
         with self._checking(self.provenance_file):
-            check_type(_Decisive, values)
+            check_type(Decisive, values)
             check_records(values.get("stages", {}))
         return values
 

@@ -111,8 +111,8 @@ class Stage:
     It is made from the artefacts of the stages that it `needs`. `command` runs it alone, and with resume continues it
     if it `resumes`. `files` are its artefacts in a run with these controls that every version of medtune writes; `also`
     are those that only later versions write; a folder means all files in it. `partial` are files that keep its results
-    until it is complete; all processes of a launch have a share in one that is `shared`, where the first one alone does
-    another. Later stages do without one that `is_optional` in a configuration.
+    until it is complete. A launch's processes divide one that is `shared`; the first does the others. Later stages do
+    without one that `is_optional` in a configuration.
     """
 
     name: StageName
@@ -151,8 +151,7 @@ def controls_of(stage: StageName, controls: Sequence[ControlName]) -> list[Contr
 
 
 def _of_systems(run: RunFiles, systems: Sequence[SystemName]) -> list[Path]:
-    kinds = (run.predictions_file, run.scores_file, run.row_statistics_file)
-    return [file(system) for system in systems for file in kinds]
+    return [file(name) for name in systems for file in (run.predictions_file, run.scores_file, run.row_statistics_file)]
 
 
 STAGES: tuple[Stage, ...] = (
@@ -224,14 +223,8 @@ _ANY = RunFiles(Path())
 # What is written here under a temporary name first.
 WRITTEN_NAMES = frozenset(
     {file.name for stage in STAGES for file in [*stage.files(_ANY, get_args(ControlName)), *stage.also(_ANY)]}
-    | {
-        _ANY.config_file.name,
-        _ANY.provenance_file.name,
-        _ANY.launch_file.name,
-        _ANY.history_file.name,
-        _ANY.trouble_file.name,
-    }
-    | {"plan.json", "sealed.json", _ANY.partial_file("tuned").name, _ANY.merge_file.name}
+    | {_ANY.config_file.name, _ANY.provenance_file.name, _ANY.launch_file.name, _ANY.merge_file.name}
+    | {_ANY.history_file.name, _ANY.trouble_file.name, _ANY.partial_file("tuned").name, "plan.json", "sealed.json"}
 )
 
 

@@ -1,13 +1,17 @@
 """One process at a time works in a run directory."""
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from medtune.errors import RunDirError
-from medtune.runtime.launch import is_main
+from medtune.errors import DiskError, RunDirError
+from medtune.runtime.distributed import when_ended
+from medtune.runtime.launch import is_main, world_size
+from medtune.storage.writing import replacing_file
 
-LOCK_NAME = ".lock"
+LOCK_NAME, LAUNCH_NAME = ".lock", "launch.json"
 # Held until the command or the process ends, however it ends: the operating system lets go of it. The file itself means
 # nothing.
 _held: dict[Path, FileLock] = {}
@@ -31,7 +35,14 @@ def lock_folder(folder: Path) -> bool:
         fix = "choose a folder that can be written"
         raise RunDirError(folder, f"cannot be locked ({error.strerror})", fix) from None
     _held[file] = lock
+    when_ended(lambda status: _record_end(folder, status))
     return True
+
+
+def _record_end(folder: Path, status: int) -> None:
+    """Write how a launch of several processes ended, for a job script that has only the launcher's own status."""
+    with suppress(DiskError), replacing_file(folder / LAUNCH_NAME) as temporary:  # a full disk may have ended it
+        temporary.write_text(json.dumps({"status": status, "processes": world_size()}, indent=2) + "\n")
 
 
 def locked_folders() -> list[Path]:

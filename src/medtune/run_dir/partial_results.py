@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -55,11 +56,12 @@ class BatchWork(Generic[Result]):
         keep: Callable[[dict[str, Any]], None] = lambda entry: None,
         cost: Callable[[Sequence[int]], float] | None = None,
     ) -> None:
-        self._result, self._names = result, [one.name for one in fields(result)]
-        self.planned = [list(rows) for rows in batches]
+        self._check: Callable[[list[dict[str, Any]]], list[Result]] = partial(check_type, list[result])  # type: ignore[valid-type]
+        self._names: list[str] = [one.name for one in fields(result)]
+        self.planned: list[list[int]] = [list(rows) for rows in batches]
         self.done: dict[int, Result] = {}
-        self.times_out_of_memory = 0
-        self._keep = keep
+        self.times_out_of_memory: int = 0
+        self._keep: Callable[[dict[str, Any]], None] = keep
         for entry in entries:
             if "batches" in entry:
                 self.planned = check_type(list[list[int]], entry["batches"])
@@ -68,9 +70,9 @@ class BatchWork(Generic[Result]):
                 rows = check_type(list[int], entry.get("rows"))
                 values = check_type(list[list[Any]], entry.get("results"))
                 named = [dict(zip(self._names, row, strict=True)) for row in values]
-                self.done |= zip(rows, check_type(list[result], named), strict=True)  # type: ignore[valid-type]
-        left = [[row for row in rows if row not in self.done] for rows in self.planned]
-        left = [rows for rows in left if rows]
+                self.done |= zip(rows, self._check(named), strict=True)
+        rest = [[row for row in rows if row not in self.done] for rows in self.planned]
+        left: list[list[int]] = [rows for rows in rest if rows]
         # Every row is done or to be done, once.
         if sorted([*self.done, *chain.from_iterable(left)]) != sorted(chain.from_iterable(batches)):
             raise DamagedError("its batches do not hold every row once")
@@ -97,11 +99,10 @@ class BatchWork(Generic[Result]):
     def gather(self) -> None:
         """Get what the other processes have done."""
         own = [[row, astuple(result)] for row, result in self.done.items() if row not in self._earlier]
-        told = exchange([own, self.times_out_of_memory])
+        told: list[Any] = exchange([own, self.times_out_of_memory])
         for results, _ in told:
             named = [dict(zip(self._names, values, strict=True)) for _, values in results]
-            done = check_type(list[self._result], named)  # type: ignore[name-defined]
-            self.done |= zip((row for row, _ in results), done, strict=True)
+            self.done |= zip((row for row, _ in results), self._check(named), strict=True)
         self.times_out_of_memory = sum(times for _, times in told)
 
     def in_order(self) -> list[Result]:

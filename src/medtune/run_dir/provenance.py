@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,6 +18,16 @@ LIBRARIES = (
     "medtune", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers",
     "huggingface_hub", "sacrebleu", "rouge-score", "bert-score", "sentencex", "numpy",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decisive:
+    """The entries that decide which stages run again, and on which model."""
+
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: dict[str, str | None] = field(default_factory=dict)
+    config: FileRecord | None = None
+    prompt_date: str | None = None
 
 
 def environment() -> dict[str, Any]:

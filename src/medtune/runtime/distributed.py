@@ -83,9 +83,10 @@ def joined() -> Iterator[None]:
 
 def _join() -> Launch:
     import torch
+    from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
     place = rank(), local_rank(), world_size(), machine_processes()
-    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=PATIENCE)))
+    store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=PATIENCE)))
     _see_own_gpu(place[1])
     # CUDA reads that once, when it is first asked for anything.
     if torch.cuda.is_initialized() or (torch.cuda.is_available() and torch.accelerator.device_count() != 1):
@@ -93,7 +94,7 @@ def _join() -> Launch:
         raise ConfigError("CUDA", problem, "call medtune before anything else that uses a GPU")
     for name in _PLACE:
         os.environ.pop(name, None)
-    return Launch(*place, torch.distributed.PrefixStore("medtune", store))
+    return Launch(*place, PrefixStore("medtune", store))
 
 
 def _see_own_gpu(number: int) -> None:

@@ -20,6 +20,7 @@ _TELLING = 1.0
 def open_group() -> None:
     """Let the processes exchange tensors, on GPUs by NCCL and on CPUs by Gloo."""
     import torch
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     launch = joined_launch()
     if launch is None or torch.distributed.is_initialized():
@@ -27,7 +28,7 @@ def open_group() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(
         backend,
-        store=torch.distributed.PrefixStore("tensors", launch.store.clone()),
+        store=PrefixStore("tensors", launch.store.clone()),
         rank=launch.rank,
         world_size=launch.world_size,
         timeout=timedelta(seconds=PATIENCE),

@@ -18,17 +18,16 @@ from medtune.model.quantization import AS_STORED, DEQUANTIZED
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import exchange
-from medtune.runtime.hardware import free_bytes, host_free_bytes, matrix_rate, release_memory, torch_dtype
-from medtune.runtime.launch import machine_processes, world_size
+from medtune.runtime.hardware import release_memory, torch_dtype
+from medtune.runtime.launch import world_size
 from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
 from medtune.training.batching import largest_step, total_steps
-from medtune.training.plan.choosing import MARGIN, plan_training
-from medtune.training.plan.peaks import GIB, Machine, TrainingPlan
+from medtune.training.plan.choosing import plan_training
+from medtune.training.plan.machines import least_machine, this_machine
+from medtune.training.plan.peaks import GIB, TrainingPlan
 from medtune.training.plan.shapes import model_shape
 
-# The share of the available main memory that may become page-locked.
-HOST_SHARE = 0.6
 # After memory ran out, the share of the predicted peak, or of the host memory in use, that the next plan may take.
 LESS = 0.92
 
@@ -54,7 +53,7 @@ class PreparedStep:
         self.model, self.device, self.dtype = model, device, torch_dtype(dtype)
         self.training = config.training
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
-        self.machine = _least(this_machine(device, config.training))
+        self.machine = least_machine(this_machine(device, config.training))
         lengths = [len(row.input_ids) for row in rows]
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
@@ -103,7 +102,7 @@ class PreparedStep:
         if world_size() == 1:
             return False
         known = self.plan
-        self.machine = _least(self.machine)
+        self.machine = least_machine(self.machine)
         self.settled = {key: value for settled in exchange(self.settled) for key, value in settled.items()}
         self._free_host_memory = any(exchange(self._free_host_memory))
         if keep_optimizer:
@@ -208,25 +207,6 @@ def _freed(training: TrainingSection) -> TrainingSection:
     """`training` with every choice that changes nothing but speed and memory left to the plan."""
     freed = {"tokens_per_micro_batch": "auto", "checkpointing": "auto", "weights": "auto", "embeddings": "auto"}
     return training.model_copy(update=freed)
-
-
-def this_machine(device: str, training: TrainingSection) -> Machine:
-    """What training may take on `device` and of the host: what is free, less a margin, or what `training` says."""
-    limit_gib, host_gib = training.memory_gib, training.host_memory_gib
-    host = int(host_free_bytes() * HOST_SHARE / machine_processes() if host_gib is None else host_gib * GIB)
-    allocated = 0 if device == "cpu" else int(torch.cuda.memory_allocated(device))
-    limit = allocated + int(free_bytes(device) * MARGIN)
-    if limit_gib is not None and device != "cpu":
-        limit = min(limit, int(limit_gib * GIB))
-    return Machine(allocated, limit, host, matrix_rate(device), offloads=device != "cpu")
-
-
-def _least(machine: Machine) -> Machine:
-    """What every process of a training has: all plan alike."""
-    found = exchange([machine.allocated, machine.limit, machine.host, machine.operations])
-    allocated, limit, host, rates = zip(*found, strict=True)
-    rate = None if None in rates else min(rates)
-    return replace(machine, allocated=max(allocated), limit=min(limit), host=min(host), operations=rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import torch_dtype
 from medtune.training.arguments import optimizer_names
 from medtune.training.plan.choosing import MARGIN, REACHED, plan_training, work_per_token
+from medtune.training.plan.machines import HOST_SHARE
 from medtune.training.plan.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
 from medtune.training.plan.shapes import head_size, is_base_linear, shape_of
-from medtune.training.prepared_step import HOST_SHARE
 
 # Host memory of the smallest machines that GPUs come with in notebooks.
 HOST_GIB = 12
