@@ -67,10 +67,11 @@ class TrainingSection(Section):
     """Host memory, in GiB, that waiting inputs of layers may take in training; none takes 60 % of what is free."""
     fused_adapters: bool = True
     """Compute each projection and its adapter as one operation; the mathematics is PEFT's. Needs `lora.dropout: 0`."""
-    weights: Literal["auto", "nf4", "dequantized"] = "auto"
+    weights: Literal["auto", "nf4", "dequantized", "sharded"] = "auto"
     """4-bit base weights in training: `nf4` dequantises them in every step, `dequantized` does it once and keeps them
-    in the compute dtype (the same numbers, four times the memory). `auto` takes what is fastest in the memory that is
-    there. Without `fused_adapters` it is always `nf4`."""
+    in the compute dtype (the same numbers, four times the memory). `auto` takes the faster of these in the memory that
+    is there. With `sharded` each of several processes holds a part of every layer's `nf4` weights, for models larger
+    than a GPU. Without `fused_adapters` it is always `nf4`."""
     checkpoint_steps: PositiveInt | None = None
     """Validate and save a checkpoint every so many steps; none does both about five times a run."""
     validation_limit: PositiveInt | None = 256

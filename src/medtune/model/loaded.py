@@ -9,8 +9,10 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError, first_line
-from medtune.model.loading import DEMO_MODEL, base_identity, load_base_model, resolve_base
+from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
+from medtune.model.sharding import ShardedWeights
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
+from medtune.runtime.launch import world_size
 from medtune.runtime.progress import say
 
 _RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
@@ -22,7 +24,8 @@ _NAMED = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|padding|>
 class LoadedModel:
     """A frozen base model; `model` may have an adapter. `choices` maps device, dtype and attention to choices.
 
-    `identity` tells it from any other base, also where `revision`, its commit on the Hub, is None.
+    `shards` holds its weights where processes share them out. `identity` tells it from any other base, also where
+    `revision`, its commit on the Hub, is None.
     """
 
     model: Any
@@ -31,6 +34,7 @@ class LoadedModel:
     revision: str | None
     identity: str
     choices: Mapping[str, Choice]
+    shards: ShardedWeights | None = None
 
     @property
     def device(self) -> str:
@@ -66,14 +70,26 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
         say(f"{name}: {choice.value} ({choice.reason})")
     files = resolve_base(config.model.base, config.model.revision)
     renderer = load_renderer(config, files.path)
-    model = load_base_model(files, config.model, device=device.value, dtype=dtype.value, split=not for_training)
+    model, shards = _load(config, files, device.value, dtype.value, for_training=for_training)
     ends = end_token_ids(renderer.tokenizer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=renderer.tokenizer.pad_token_id)
     if not for_training:
         add_answer_loss(model)
-    return LoadedModel(model, renderer, ends, files.revision, base_identity(config.model.base, files), choices)
+    identity = base_identity(config.model.base, files)
+    return LoadedModel(model, renderer, ends, files.revision, identity, choices, shards)
+
+
+def _load(
+    config: Config, files: ModelFiles, device: str, dtype: str, *, for_training: bool
+) -> tuple[Any, ShardedWeights | None]:
+    """The base model, whole or, for a training that shares it out, in shards."""
+    if for_training and config.training.weights == "sharded" and world_size() > 1:
+        from medtune.model.sharded_loading import load_in_shards
+
+        return load_in_shards(files, config.model, device=device, dtype=dtype)
+    return load_base_model(files, config.model, device=device, dtype=dtype, split=not for_training), None
 
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:

@@ -116,7 +116,7 @@ def _job(
     # A resumed training keeps its plan: another machine, or less free memory, would lead to another one.
     kept = restore_plan(run_dir, device) if checkpoint is not None else None
     return TrainingJob(
-        prepared=PreparedStep(model, train.rows, config, device=device, dtype=dtype, plan=kept),
+        prepared=PreparedStep(model, train.rows, config, device=device, dtype=dtype, plan=kept, shards=loaded.shards),
         tokenizer=loaded.renderer.tokenizer,
         train_rows=train.rows,
         validation_rows=validation.rows,

@@ -88,7 +88,8 @@ class AnswerTrainer(ValidatingTrainer):
 
     def _collate(self, rows: Sequence[EncodedRow]) -> dict[str, Any]:
         budget = self.prepared.plan.tokens_per_micro_batch
-        return {**collate_step(rows, tokens_per_micro_batch=budget), "rows": list(rows)}
+        lockstep = self.prepared.shards is not None
+        return {**collate_step(rows, tokens_per_micro_batch=budget, lockstep=lockstep), "rows": list(rows)}
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over every pass of a step. Returns the step's loss, a mean over its answer tokens."""
@@ -151,6 +152,11 @@ class AnswerTrainer(ValidatingTrainer):
 
     def _take_less(self, lacking: Literal["device", "host"], problem: str, where: str, keep_optimizer: bool) -> None:
         memory = "GPU" if lacking == "device" else "host"
+        if self.prepared.shards is not None:
+            # The others wait within this pass for the weights of the next layer.
+            fix = ("lower training.memory_gib, and go on with ", Option("resume"))
+            problem = f"training ran out of {memory} memory {where} ({problem}), and shared weights allow no second try"
+            raise MedtuneError(problem, fix=fix)
         if not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             less = "lower training.max_length or lora.rank, or free memory, and go on with "
             fix = (less, Option("resume"), " or start over")

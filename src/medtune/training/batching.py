@@ -6,6 +6,7 @@ alone and changes neither its rows nor its gradient.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -77,21 +78,33 @@ def shares_of_steps(lengths: Sequence[int], training: TrainingSection, seed: int
                 yield [step[i] for i in share]
 
 
+def most_passes(lengths: Sequence[int], tokens_per_micro_batch: int) -> int:
+    """How many passes the process makes that makes most of them, where all share out rows of these lengths."""
+    shares = balanced_shares(lengths, world_size())
+    return max(len(fill_micro_batches([lengths[i] for i in share], tokens_per_micro_batch)) for share in shares)
+
+
 def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int) -> int:
     """The most tokens that one process has of one optimiser step, of rows of these lengths."""
     return max(sum(lengths[i] for i in share) for share in shares_of_steps(lengths, training, seed))
 
 
-def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int) -> dict[str, Any]:
+def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int, lockstep: bool = False) -> dict[str, Any]:
     """This process's rows of one optimiser step as padding-free passes, each a pack.
 
-    `answer_tokens` and `tokens` count those of the whole step.
+    `answer_tokens` and `tokens` count those of the whole step. In `lockstep` all processes make equally many passes:
+    some of one row that counts for nothing.
     """
     lengths = [len(row.input_ids) for row in rows]
     own = own_share(lengths)
     passes = fill_micro_batches([lengths[i] for i in own], tokens_per_micro_batch)
+    micro_batches = [pack_rows([rows[own[i]] for i in indices]) for indices in passes]
+    if lockstep:
+        filler = min(rows, key=lambda row: len(row.input_ids))
+        masked = pack_rows([replace(filler, labels=[IGNORED] * len(filler.labels))])
+        micro_batches += [masked] * (most_passes(lengths, tokens_per_micro_batch) - len(passes))
     return {
-        "micro_batches": [pack_rows([rows[own[i]] for i in indices]) for indices in passes],
+        "micro_batches": micro_batches,
         "tokens_per_micro_batch": tokens_per_micro_batch,
         "answer_tokens": sum(len(row.labels) - row.labels[1:].count(IGNORED) - 1 for row in rows),
         "tokens": sum(lengths),

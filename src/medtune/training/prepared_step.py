@@ -15,6 +15,7 @@ from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.fused.lora_function import fuse_adapters
 from medtune.model.host_store import HostMemoryError, HostStore, move_embeddings_to_host
 from medtune.model.quantization import AS_STORED, DEQUANTIZED
+from medtune.model.sharding import ShardedWeights
 from medtune.records import EncodedRow
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import exchange
@@ -48,17 +49,21 @@ class PreparedStep:
         device: str,
         dtype: str,
         plan: TrainingPlan | None = None,
+        shards: ShardedWeights | None = None,
     ) -> None:
         """Plan the step, or take the `plan` of a resumed training, and say so. Raises ModelError if nothing fits."""
         self.model, self.device, self.dtype = model, device, torch_dtype(dtype)
-        self.training = config.training
+        self.shards = shards
+        # Shared out or not, a plan dequantises weights in every step; a single process has them whole.
+        stored = {"weights": AS_STORED} if config.training.weights == "sharded" else {}
+        self.training = config.training.model_copy(update=stored)
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
         self.machine = least_machine(this_machine(device, config.training))
         lengths = [len(row.input_ids) for row in rows]
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
         # What a plan may choose no longer, by configuration key.
-        self.settled: dict[str, Any] = {}
+        self.settled: dict[str, Any] = {} if shards is None else {"weights": AS_STORED}
         # Whether host memory was too short for what the configuration asks to be kept there.
         self._free_host_memory = False
         if plan is not None:
@@ -155,7 +160,12 @@ class PreparedStep:
         if self.plan.fused:
             layers = fuse_layers(self.model, keep_dequantized=keep)
             say(f"adapters: fused into {len(layers)} decoder layers")
+            for number, layer in enumerate(layers):
+                layer.shards, layer.number = self.shards, number
             return layers
+        if self.shards is not None:
+            problem = "weights are shared out of fused decoder layers alone"
+            raise ModelError(problem, fix="set lora.dropout to 0, training.fused_adapters to true, or weights to auto")
         if config.training.fused_adapters:
             count = fuse_adapters(self.model, keep_dequantized=keep)
             say(f"adapters: {count} projections fused, layer by layer as they are")

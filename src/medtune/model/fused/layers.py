@@ -21,13 +21,17 @@ from medtune.model.fused.projections import Projections
 from medtune.model.host_store import HostStore
 from medtune.model.kernels import kernels_for
 from medtune.model.packing import balanced_slices
+from medtune.model.sharding import ShardedWeights
 
 # The feed-forward part goes through long packs in pieces of this many tokens, so that its width bounds memory.
 FEED_FORWARD_TOKENS = 8192
 
 
 class FusedLayer:
-    """One decoder layer; `recompute` says whether it keeps its input alone, `store` where that is kept."""
+    """One decoder layer; `recompute` says whether it keeps its input alone, `store` where that is kept.
+
+    `shards` puts its weights together where the processes of a launch share them out, as those of layer `number`.
+    """
 
     def __init__(self, layer: Any, *, keep: torch.dtype | None = None) -> None:
         """`keep` is the dtype in which 4-bit base weights are dequantised once and kept."""
@@ -43,6 +47,8 @@ class FusedLayer:
         self.window = sliding_window(self.attention)
         self.recompute = False
         self.store: HostStore | None = None
+        self.shards: ShardedWeights | None = None
+        self.number = 0
         self.replaced: Callable[..., Any] = layer.forward
         layer.forward = self.forward
 
@@ -63,6 +69,8 @@ class FusedLayer:
     def compute(self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[Kept] | None = None) -> Tensor:
         """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
         differentiable = kept is not None and not spreads_key_heads(x.device, x.dtype, self.head_dim)
+        if self.shards is not None:
+            self.shards.require(self.number, forward=True)
         state = self._attend(x, packing, adapters, differentiable=differentiable)
         state.normed = None  # cheap to have again, and as large as the input
         output = torch.empty_like(state.middle)
@@ -130,6 +138,8 @@ class FusedLayer:
         *, wanted: bool,
     ) -> tuple[Tensor | None, list[Tensor]]:  # fmt: skip
         """Gradients of rows `x`, unless they are not `wanted`, and of the adapters, from that of the output."""
+        if self.shards is not None:
+            self.shards.require(self.number, forward=False)
         if kept is None:
             kept = self._attend(x, packing, adapters, differentiable=True)
         middle_gradient = kernels_for(x).with_room(x, x.shape[1], self.output.room)

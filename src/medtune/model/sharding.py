@@ -1,0 +1,119 @@
+"""Packed base weights shared out over the processes of a launch, for models that are larger than a GPU.
+
+Each process keeps an equal part of the bytes of every decoder layer. A layer is put together where all processes need
+it, just before, in one of two buffers, while the layer before it computes from the other. Bytes travel as they are, so
+that every process multiplies the very numbers that a whole copy would hold. PyTorch's own `fully_shard` gathers into
+memory that comes and goes; here addresses stay, which the kernels keep that read several packed weights in one launch,
+and releases before 2.12, which refuse to shard bytes, do too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medtune.errors import ModelError
+from medtune.model.quantization import packed_layers
+from medtune.runtime.launch import rank, world_size
+from medtune.runtime.tensors import gather_parts, open_group
+
+# Tensors begin at multiples of this many bytes, as the allocator's do: kernels read 16 at once.
+ALIGNMENT = 256
+# One is read while the other is filled.
+BUFFERS = 2
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where one tensor of a layer lies in a buffer."""
+
+    begin: int
+    size: int
+
+
+class ShardedWeights:
+    """The packed weights of decoder layers, each in as many parts as there are processes.
+
+    All processes have to call `require` for the same layers in the same order.
+    """
+
+    def __init__(self) -> None:
+        open_group()
+        self.parts: list[Tensor] = []
+        self.largest = 0
+        self._buffers: list[Tensor] = []
+        self._holds: list[int | None] = [None] * BUFFERS
+        self._coming: list[Any] = [None] * BUFFERS
+
+    def add(self, layer: nn.Module) -> None:
+        """Take over the next decoder layer, whose packed weights become views of a buffer.
+
+        Raises ModelError if its weights are not packed, or unlike those of the layers before.
+        """
+        tensors = _packed_tensors(layer)
+        if not tensors:
+            raise ModelError("only packed weights are shared out", fix="set model.quantization to nf4")
+        places, size = _layout(tensors, world_size() * ALIGNMENT)
+        device = tensors[0][2].device
+        if not self._buffers:
+            self.largest = size
+            self._buffers = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(BUFFERS)]
+        if size != self.largest:
+            raise ModelError("weights are shared out of models whose decoder layers are alike")
+        number = len(self.parts)
+        buffer = self._buffers[number % BUFFERS]
+        for (owner, name, tensor), place in zip(tensors, places, strict=True):
+            view = buffer[place.begin : place.begin + place.size].view(tensor.dtype).view(tensor.shape)
+            view.copy_(tensor)
+            _put(owner, name, view)
+        length = size // world_size()
+        self.parts.append(buffer[rank() * length : (rank() + 1) * length].clone())
+        self._holds[number % BUFFERS] = number
+
+    def require(self, number: int, *, forward: bool) -> None:
+        """Have the weights of layer `number` in place, and those of the next one in this direction on their way."""
+        self._fetch(number)
+        place = number % BUFFERS
+        if self._coming[place] is not None:
+            self._coming[place].wait()
+            self._coming[place] = None
+        following = number + (1 if forward else -1)
+        if 0 <= following < len(self.parts):
+            self._fetch(following)
+
+    def _fetch(self, number: int) -> None:
+        place = number % BUFFERS
+        if self._holds[place] == number:
+            return
+        if self._coming[place] is not None:  # fetched for a direction that was not taken
+            self._coming[place].wait()
+        # On a GPU this waits for the work that has been asked for so far, which reads the buffer.
+        self._coming[place] = gather_parts(self._buffers[place], self.parts[number])
+        self._holds[place] = number
+
+
+def _packed_tensors(layer: nn.Module) -> list[tuple[Any, str, Tensor]]:
+    """The packed weights of `layer` and their first scales, each with what holds it: 98 % of its bytes or more."""
+    found: list[tuple[Any, str, Tensor]] = []
+    for linear in packed_layers(layer):
+        state: Any = linear.weight.quant_state  # type: ignore[attr-defined]
+        found += [(linear.weight, "data", linear.weight.data), (state, "absmax", state.absmax)]
+    return found
+
+
+def _put(owner: Any, name: str, view: Tensor) -> None:
+    setattr(owner, name, view)
+
+
+def _layout(tensors: Sequence[tuple[Any, str, Tensor]], multiple: int) -> tuple[list[_Place], int]:
+    """Where the tensors lie, one behind the other, and how many bytes that is, filled up to a `multiple`."""
+    places, end = [], 0
+    for _, _, tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        places.append(_Place(end, size))
+        end += -(-size // ALIGNMENT) * ALIGNMENT
+    return places, -(-end // multiple) * multiple
