@@ -42,11 +42,6 @@ def test_two_processes_do_the_run_and_tell_their_progress(
     shown = capfd.readouterr()
     assert "── train" in shown.err
     assert shown.out == ""
-    before = run.path.stat().st_mtime
-    capfd.readouterr()
-    again = medtune.run(recipe, tmp_path / "run", gpus=2, on_cpu=True, resume=True)
-    assert again.path.stat().st_mtime >= before
-    assert "complete, skipped" in capfd.readouterr().err
 
 
 def test_a_problem_comes_as_an_error(recipe: Path, tmp_path: Path) -> None:

@@ -7,46 +7,17 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from launches import finish, start
-from tiny_model import Tiny, write_rows
+from pipeline_launches import history, logged, medtune, recipe, wait_for
+from tiny_model import Tiny
 
 pytestmark = pytest.mark.slow  # runs in processes of their own
 
 PREDICTIONS = ("baseline", "controls/few_shot", "controls/retrieval")
-
-
-def recipe(tiny: Tiny, folder: Path, **training: Any) -> Path:
-    """Steps of nine rows leave a last step of one row an epoch, where all processes but one have nothing to do."""
-    folder.mkdir(exist_ok=True)
-    values = {
-        "model": {"base": str(tiny.path)},
-        "data": {"source": str(write_rows(folder / "rows.csv")), "split": {"validation": 0.2, "test": 0.2}},
-        "training": {
-            "max_length": 256, "effective_batch_rows": 9, "max_steps": 6, "tokens_per_micro_batch": 100, **training,
-        },
-        "generation": {"max_new_tokens": 8, "batch_size": 3},
-        "evaluation": {"metrics": ["bleu", "rougeL", "perplexity"]},
-    }  # fmt: skip
-    file = folder / "recipe.yaml"
-    file.write_text(json.dumps(values))  # JSON is YAML
-    return file
-
-
-def medtune(processes: int, *arguments: object) -> list[CompletedProcess[str]]:
-    done = finish(start(processes, "medtune", *arguments), 300)
-    assert [one.returncode for one in done] == [0] * processes, "\n".join(one.stderr for one in done)
-    return done
-
-
-def history(run: Path) -> dict[str, list[float]]:
-    entries = [json.loads(line) for line in (run / "training/history.jsonl").read_text().splitlines()]
-    return {key: [entry[key] for entry in entries if key in entry] for key in ("loss", "validation_loss", "tokens")}
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +65,6 @@ def test_files_are_those_of_one_process(runs: dict[int, Path]) -> None:
 
     assert files(runs[4]) == files(runs[1]) | {"launch.json"}
     assert json.loads((runs[4] / "launch.json").read_text()) == {"status": 0, "processes": 4}
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def logged(run: Path) -> int:
-    file = run / "training/history.jsonl"
-    return file.read_text().count('"loss"') if file.is_file() else 0
 
 
 def test_a_signal_stops_all_and_fewer_go_on_as_if_nothing_had_been(tiny: Tiny, tmp_path: Path) -> None:

@@ -48,8 +48,11 @@ def load_in_shards(
                 _fill(layer, names[layer], stored, torch_dtype(dtype), device)
                 shards.add(layer)
                 advance(1)
-        _fill(model, "", stored, torch_dtype(dtype), device)
+        is_tied = bool(model.config.get_text_config().tie_word_embeddings)
+        _fill(model, "", stored, torch_dtype(dtype), device, is_tied=is_tied)
     model.tie_weights()
+    if lacking := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
+        raise ModelError(files.path, f"its weights lack {lacking[0]}", "give a whole model")
     model.is_loaded_in_4bit = True  # by which PEFT chooses its layers
     FORMATS[section.quantization].settle(model, torch_dtype(dtype))
     model.requires_grad_(False)
@@ -80,10 +83,11 @@ class _Stored(Mapping[str, Tensor]):
     def __init__(self, path: Path, stack: ExitStack) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self._path, self._files = path, {}
+        self._path = path
+        self._files: dict[str, Any] = {}
         try:
             for file in sorted(path.glob("*.safetensors")):
-                opened = stack.enter_context(safe_open(file, framework="pt"))  # type: ignore[no-untyped-call]
+                opened = stack.enter_context(safe_open(file, framework="pt"))
                 self._files |= dict.fromkeys(opened.keys(), opened)
         except (OSError, SafetensorError) as error:
             raise ModelError(path, f"cannot be loaded ({first_line(error)})") from None
@@ -126,19 +130,22 @@ def _pack_linear(
         setattr(layer.get_submodule(parent), own, linear)
 
 
-def _fill(module: nn.Module, name: str, stored: _Stored, dtype: torch.dtype, device: str) -> None:
-    """Give every parameter of `module` that has no memory yet its values, and compute what is not stored."""
-    tied = getattr(module, "_tied_weights_keys", None) or ()
+def _fill(
+    module: nn.Module, name: str, stored: _Stored, dtype: torch.dtype, device: str, *, is_tied: bool = False
+) -> None:
+    """Give every parameter of `module` that has no memory yet its values, and compute what is not stored.
+
+    A model whose head is tied to its embeddings need not store both.
+    """
     for place, parameter in list(module.named_parameters()):
         key = f"{name}.{place}".lstrip(".")
-        if not parameter.is_meta or (place in tied and key not in stored):
+        if not parameter.is_meta or (is_tied and key not in stored):
             continue
         parent, _, own = place.rpartition(".")
         value = nn.Parameter(stored[key].to(device, dtype), requires_grad=False)
         setattr(module.get_submodule(parent), own, value)
     for place, inner in list(module.named_modules()):
         if any(buffer.is_meta for buffer in inner.buffers(recurse=False)):
-            # Angles of positions, which follow from the configuration.
+            # Angles of positions, which follow from the configuration; computed where transformers computes them.
             parent, _, own = place.rpartition(".")
-            with torch.device(device):
-                setattr(module.get_submodule(parent), own, type(inner)(config=inner.config))
+            setattr(module.get_submodule(parent), own, type(inner)(config=inner.config).to(device))

@@ -21,6 +21,7 @@ from medtune.run_dir.directory import RunDir
 from medtune.runtime.distributed import from_main
 from medtune.runtime.launch import is_main
 from medtune.runtime.progress import say
+from medtune.runtime.tensors import open_group
 from medtune.storage.hub import ADAPTER_SETTINGS
 from medtune.storage.writing import replacing_folder
 from medtune.training.checkpoints.remote import check_repository, newest_checkpoint
@@ -36,6 +37,7 @@ def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False
     from_main(lambda: _check_unfinished(run_dir, resume=resume))
     from medtune.training.sft import train_adapter
 
+    open_group()
     loaded = load_run_model(run_dir, record, for_training=True)
     train, validation = _encode_rows(run_dir, loaded)
     origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)

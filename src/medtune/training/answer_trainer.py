@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from medtune.errors import MedtuneError, Option, first_line
+from medtune.errors import MedtuneError, Option, Text, first_line
 from medtune.model.adapters import lift_adapter
 from medtune.model.host_store import HostMemoryError
 from medtune.records import EncodedRow
@@ -154,7 +154,7 @@ class AnswerTrainer(ValidatingTrainer):
         memory = "GPU" if lacking == "device" else "host"
         if self.prepared.shards is not None:
             # The others wait within this pass for the weights of the next layer.
-            fix = ("lower training.memory_gib, and go on with ", Option("resume"))
+            fix: Text = ("lower training.memory_gib, and go on with ", Option("resume"))
             problem = f"training ran out of {memory} memory {where} ({problem}), and shared weights allow no second try"
             raise MedtuneError(problem, fix=fix)
         if not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):

@@ -59,6 +59,8 @@ class PreparedStep:
         self.training = config.training.model_copy(update=stored)
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
         self.machine = least_machine(this_machine(device, config.training))
+        if shards is not None:  # which allow no second try
+            self.machine = replace(self.machine, limit=int(self.machine.limit * LESS))
         lengths = [len(row.input_ids) for row in rows]
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)

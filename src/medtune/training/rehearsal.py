@@ -59,7 +59,9 @@ def _try(trainer: AnswerTrainer) -> None:
     # A step also holds the optimiser's state and the gradients of the passes before.
     size = int(prepared.shape.adapter_parameters * optimizer_bytes(prepared.plan.optimizer))
     state = torch.empty(size, dtype=torch.uint8, device=trainer.args.device)
-    if prepared.largest_step > budget:
+    if trainer.exchange is not None:
+        trainer.exchange.begin()
+    elif prepared.largest_step > budget:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
     lengths = [len(row.input_ids) for row in train_rows]
