@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -13,7 +13,7 @@ from launches import finish, start
 from tiny_model import Tiny, write_rows
 
 
-def recipe(tiny: Tiny, folder: Path, **training: Any) -> Path:
+def recipe(tiny: Tiny, folder: Path, *, controls: Sequence[str] = (), **training: Any) -> Path:
     """Steps of nine rows leave a last step of one row an epoch, where all processes but one have nothing to do."""
     folder.mkdir(exist_ok=True)
     values = {
@@ -23,7 +23,7 @@ def recipe(tiny: Tiny, folder: Path, **training: Any) -> Path:
             "max_length": 256, "effective_batch_rows": 9, "max_steps": 6, "tokens_per_micro_batch": 100, **training,
         },
         "generation": {"max_new_tokens": 8, "batch_size": 3},
-        "evaluation": {"metrics": ["bleu", "rougeL", "perplexity"]},
+        "evaluation": {"metrics": ["bleu", "rougeL", "perplexity"], "controls": list(controls)},
     }  # fmt: skip
     file = folder / "recipe.yaml"
     file.write_text(json.dumps(values))  # JSON is YAML

@@ -24,7 +24,7 @@ PREDICTIONS = ("baseline", "controls/few_shot", "controls/retrieval")
 def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The same run by 1, 2 and 4 processes."""
     folder = tmp_path_factory.mktemp("several")
-    file = recipe(tiny, folder)
+    file = recipe(tiny, folder, controls=("few_shot", "retrieval", "tuned_retrieval"))
     for processes in (1, 2, 4):
         done = medtune(processes, "run", file, "--run-dir", folder / str(processes))
         for other in done[1:]:
@@ -68,11 +68,11 @@ def test_files_are_those_of_one_process(runs: dict[int, Path]) -> None:
 
 
 def test_a_signal_stops_all_and_fewer_go_on_as_if_nothing_had_been(tiny: Tiny, tmp_path: Path) -> None:
-    file = recipe(tiny, tmp_path, max_steps=30, checkpoint_steps=10)
+    file = recipe(tiny, tmp_path, max_steps=20, checkpoint_steps=8)
     medtune(1, "run", file, "--run-dir", tmp_path / "whole")
     run = tmp_path / "stopped"
     started = start(4, "medtune", "run", file, "--run-dir", run)
-    wait_for(lambda: logged(run) >= 12)
+    wait_for(lambda: logged(run) >= 10)
     for process in started:
         process.send_signal(signal.SIGTERM)
     done = finish(started)
