@@ -86,7 +86,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("training.host_memory_gib", "-1", f"{ABOVE_0}, got -1"),
     ("training.host_memory_gib", "1e7", "input should be less than or equal to 1000000, got 10000000.0"),
     ("training.fused_adapters", "1", "input should be a valid boolean, got 1"),
-    ("training.weights", "int4", "must be 'auto', 'nf4' or 'dequantized', got 'int4'"),
+    ("training.weights", "int4", "must be 'auto', 'nf4', 'dequantized' or 'sharded', got 'int4'"),
     ("training.checkpoint_steps", "0", f"{AT_LEAST_1}, got 0"),
     ("training.validation_limit", "0", f"{AT_LEAST_1}, got 0"),
     ("training.keep_checkpoints", "0", f"{AT_LEAST_1}, got 0"),

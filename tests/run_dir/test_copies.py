@@ -60,6 +60,7 @@ def folders(tmp_path: Path) -> list[Path]:
 NAMES = ["config.yaml", "data/train.parquet", "empty.json", "absent.json"]
 
 
+@pytest.mark.slow
 def test_another_machine_gets_what_it_lacks(tmp_path: Path, folders: list[Path]) -> None:
     first, second = folders
     sent, received = pieces(tmp_path, folders, NAMES)
@@ -71,6 +72,7 @@ def test_another_machine_gets_what_it_lacks(tmp_path: Path, folders: list[Path])
     assert not (first / copies.MARK_NAME).exists()
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_sent_again_and_what_has_changed_is(tmp_path: Path, folders: list[Path]) -> None:
     pieces(tmp_path, folders, NAMES)
     (folders[0] / "config.yaml").write_text("seed: 1\n")  # as long as before
@@ -78,6 +80,7 @@ def test_what_is_there_is_not_sent_again_and_what_has_changed_is(tmp_path: Path,
     assert (folders[1] / "config.yaml").read_text() == "seed: 1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machines", [1, 2])
 def test_a_shared_folder_is_left_as_it_is(tmp_path: Path, folders: list[Path], machines: int) -> None:
     before = {file: file.stat().st_mtime_ns for file in folders[0].rglob("*")}

@@ -44,6 +44,7 @@ print(json.dumps(os.environ["RANK"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_every_process_is_told_the_same(tmp_path: Path, processes: int) -> None:
     (tmp_path / "script.py").write_text(TELLING)
@@ -100,6 +101,7 @@ except MedtuneError as error:
     return [one.returncode for one in done], lines, (tmp_path / "status").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", [0, 1])
 def test_an_error_of_one_ends_all_and_is_said_once(tmp_path: Path, who: int) -> None:
     began = time.monotonic()
@@ -109,6 +111,7 @@ def test_an_error_of_one_ends_all_and_is_said_once(tmp_path: Path, who: int) -> 
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_signal_to_one_ends_all_with_status_75(tmp_path: Path, who: int) -> None:
     statuses, lines, recorded = ended(tmp_path, "signal", who)
@@ -116,6 +119,7 @@ def test_a_signal_to_one_ends_all_with_status_75(tmp_path: Path, who: int) -> No
     assert lines == ["medtune: interrupted (SIGTERM); go on with `medtune run demo --resume`", ""]
 
 
+@pytest.mark.slow
 def test_a_bug_in_one_shows_its_traceback_and_ends_all(tmp_path: Path) -> None:
     statuses, lines, recorded = ended(tmp_path, "bug", 1)
     assert (statuses, recorded) == ([1, 1], "1")

@@ -55,6 +55,7 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "medtune/__main__.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "status"),
     [
@@ -73,12 +74,14 @@ def test_the_status_is_that_of_the_processes(
     assert capfd.readouterr() == ("", "")  # no report of the launcher's own
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_named(program: Path, capfd: pytest.CaptureFixture[str]) -> None:
     program.write_text("import os, time\nos.kill(os.getpid(), 9) if os.environ['RANK'] == '1' else time.sleep(30)\n")
     assert launch(["run"], 2) == 1
     assert capfd.readouterr().err == "medtune: process 1 of 2 was ended by SIGKILL\n"
 
 
+@pytest.mark.slow
 def test_cores_are_shared(program: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(launcher.os, "cpu_count", lambda: 8)

@@ -29,6 +29,7 @@ assert not torch.distributed.is_initialized()
 """
 
 
+@pytest.mark.slow
 def test_every_process_has_the_sums_and_the_parts(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     for done in finish(start(2, tmp_path / "script.py")):
