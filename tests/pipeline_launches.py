@@ -9,6 +9,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import pytest
+from safetensors.torch import load_file
+
 from launches import finish, start
 from tiny_model import Tiny, write_rows
 
@@ -51,3 +54,16 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def logged(run: Path) -> int:
     file = run / "training/history.jsonl"
     return file.read_text().count('"loss"') if file.is_file() else 0
+
+
+def assert_trained_alike(run: Path, other: Path) -> None:
+    """Two trainings on unlike numbers of processes: the same rows, and losses and adapters within rounding."""
+    one, several = history(run), history(other)
+    assert several["tokens"] == one["tokens"]
+    for key in ("loss", "validation_loss"):
+        assert several[key] == pytest.approx(one[key], rel=1e-5)
+    weights = load_file(run / "adapter/adapter_model.safetensors")
+    found = load_file(other / "adapter/adapter_model.safetensors")
+    assert found.keys() == weights.keys()
+    for name, tensor in found.items():
+        assert (tensor - weights[name]).norm() <= 1e-5 * weights[name].norm(), name

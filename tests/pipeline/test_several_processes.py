@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from launches import finish, start
-from pipeline_launches import history, logged, medtune, recipe, wait_for
+from pipeline_launches import assert_trained_alike, history, logged, medtune, recipe, wait_for
 from tiny_model import Tiny
 
 pytestmark = pytest.mark.slow  # runs in processes of their own
@@ -34,13 +33,7 @@ def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_they_train_as_one(runs: dict[int, Path], processes: int) -> None:
-    one, several = history(runs[1]), history(runs[processes])
-    assert several["tokens"] == one["tokens"]
-    assert several["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    assert several["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-5)
-    weights = load_file(runs[1] / "adapter/adapter_model.safetensors")
-    for name, tensor in load_file(runs[processes] / "adapter/adapter_model.safetensors").items():
-        assert (tensor - weights[name]).norm() <= 1e-5 * weights[name].norm(), name
+    assert_trained_alike(runs[1], runs[processes])
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from launches import finish, start
-from pipeline_launches import history, logged, medtune, recipe, wait_for
+from pipeline_launches import assert_trained_alike, history, logged, medtune, recipe, wait_for
 from tiny_model import Tiny
 
 pytestmark = pytest.mark.slow  # runs in processes of their own
@@ -30,15 +29,7 @@ def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path
 @pytest.mark.parametrize("processes", [2, 3])
 def test_losses_and_adapter_are_those_of_whole_weights(runs: dict[int, Path], processes: int) -> None:
     """Processes have unlike numbers of passes, and some steps leave one without rows."""
-    whole, sharded = history(runs[1]), history(runs[processes])
-    assert sharded["tokens"] == whole["tokens"]
-    assert sharded["loss"] == pytest.approx(whole["loss"], rel=1e-5)
-    assert sharded["validation_loss"] == pytest.approx(whole["validation_loss"], rel=1e-5)
-    weights = load_file(runs[1] / "adapter/adapter_model.safetensors")
-    found = load_file(runs[processes] / "adapter/adapter_model.safetensors")
-    assert found.keys() == weights.keys()
-    for name, tensor in found.items():
-        assert (tensor - weights[name]).norm() <= 1e-5 * weights[name].norm(), name
+    assert_trained_alike(runs[1], runs[processes])
 
 
 def test_a_stopped_training_goes_on_with_fewer(tiny: Tiny, tmp_path: Path) -> None:

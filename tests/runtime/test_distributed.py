@@ -65,15 +65,18 @@ def ended(tmp_path: Path, how: str, who: int) -> tuple[list[int], list[str], str
     """Statuses and last lines of two processes of which `who` ends, and the status that was recorded."""
     script = """
 import signal, sys, time
-from medtune.__main__ import _exit_interrupted, _fail, _lines
-from medtune.errors import ConfigError, MedtuneError
+import medtune.cli
+from medtune.__main__ import main
+from medtune.errors import ConfigError
 from medtune.runtime import interruption
-from medtune.runtime.distributed import PeerEnded, exchange, joined, when_ended
+from medtune.runtime.distributed import exchange, joined, when_ended
 from medtune.runtime.launch import rank
 
 how, who, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 sys.argv[1:] = ["run", "demo"]
-try:
+
+
+def command(**options):
     with joined():
         when_ended(lambda status: open(file, "w").write(str(status)))
         exchange(1)
@@ -86,14 +89,10 @@ try:
         if how == "deaf":  # as in a library that waits for what never comes
             time.sleep(100)
         exchange(2)
-except interruption.Interrupted as stopped:
-    _exit_interrupted(stopped)
-except PeerEnded as ended:
-    if ended.status == interruption.INTERRUPTED_STATUS:
-        _exit_interrupted(interruption.Interrupted(signal.SIGTERM))
-    _fail(*_lines(ended.line), status=ended.status)
-except MedtuneError as error:
-    _fail(*_lines(str(error)))
+
+
+medtune.cli.app = command
+main()
 """
     (tmp_path / "script.py").write_text(script)
     done = finish(start(2, tmp_path / "script.py", how, who, tmp_path / "status"), 60)

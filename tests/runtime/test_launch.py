@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from medtune.runtime.launch import (
     own_share,
     rank,
     require_single_process,
+    wait_for_words,
     world_size,
 )
 
@@ -84,6 +86,18 @@ def test_functions_refuse_as_commands_do(launched: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(RunDirError, match="this call runs as one process"):
         medtune.prepare("demo", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("rank", "seconds"), [("0", 0.0), ("1", 0.3)])
+def test_a_process_that_could_not_join_gives_the_first_time_to_speak(
+    launched: pytest.MonkeyPatch, rank: str, seconds: float
+) -> None:
+    launched.setattr(launch, "_HEAD_START", 0.3)
+    launched.setattr(launch, "_store", None)
+    launched.setenv("RANK", rank)
+    began = time.monotonic()
+    wait_for_words()
+    assert seconds <= time.monotonic() - began < seconds + 5
 
 
 COSTS = st.lists(st.integers(0, 1000), max_size=40)

@@ -80,8 +80,6 @@ def run(
 def train(run: Run, resume: Resume = False, on_cpu: OnCpu = False, gpus: Gpus = None) -> None:
     """Train the adapter of a run whose data is prepared."""
     launch_several(gpus, on_cpu=on_cpu)
-    if is_main():  # where others share no files
-        open_run(run)
     with joined():
         if not on_cpu and is_main():
             prepare_process()

@@ -13,7 +13,6 @@ import typer
 from medtune.cli.options import Run, open_run, perform_stage, print_once, spread
 from medtune.errors import Command, ConfigError
 from medtune.runtime.distributed import joined
-from medtune.runtime.launch import is_main
 from medtune.runtime.process import prepare_process
 from medtune.runtime.terminal import print_points, wrapped
 
@@ -94,8 +93,6 @@ def evaluate(
 
     if model not in ("baseline", "controls", "tuned"):
         raise ConfigError(f"--model {model}", "must be baseline, controls or tuned")
-    if is_main():  # others share no files, perhaps
-        open_run(run)
     with joined():
         opened = perform_stage(model, run)  # type: ignore[arg-type]
         print_once(opened.path / "controls" if model == "controls" else opened.scores_file(model))  # type: ignore[arg-type]

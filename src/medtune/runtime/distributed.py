@@ -183,20 +183,13 @@ def exchange(value: T) -> list[T]:
 
 def from_main(work: Callable[[], T]) -> T:
     """What `work` returns in the first process, which alone does it; JSON can hold it. All have to call this."""
-    launch = joined_launch()
-    if launch is None:
+    if joined_launch() is None:
         return work()
-    launch.exchanges += 1
-    key = f"{launch.exchanges}/all"
-    if launch.rank == 0:
-        value = work()
-        _tell(launch, key, json.dumps(value))
-        return value
-    found: T = json.loads(_take(launch, key))
+    found: T = json.loads(bytes_from_main(lambda: json.dumps(work()).encode()))
     return found
 
 
-def bytes_from_main(work: Callable[[], bytes], *, wanted: bool) -> bytes:
+def bytes_from_main(work: Callable[[], bytes], *, wanted: bool = True) -> bytes:
     """As `from_main`, of bytes; empty in another process that has them not `wanted`."""
     launch = joined_launch()
     if launch is None:

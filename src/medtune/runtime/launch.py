@@ -137,11 +137,12 @@ def wait_for_words() -> None:
 
     It says that it has by calling this.
     """
-    if is_main():
-        with suppress(RuntimeError, AttributeError):  # without a store there is nobody to tell
-            _store.set("said", "")
-        return
     deadline = time.monotonic() + _HEAD_START
-    with suppress(RuntimeError, AttributeError):  # the store ends with the launch
-        while time.monotonic() < deadline and not _store.check(["said"]):
+    with suppress(RuntimeError):  # the store ends with the launch
+        if is_main():
+            if _store is not None:
+                _store.set("said", "")
+            return
+        # Processes that have not joined the others can but give it time.
+        while time.monotonic() < deadline and not (_store is not None and _store.check(["said"])):
             time.sleep(_LOOK)

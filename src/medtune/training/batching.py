@@ -71,11 +71,8 @@ def steps_of(rows: int, training: TrainingSection, seed: int, steps: int | None 
 def shares_of_steps(lengths: Sequence[int], training: TrainingSection, seed: int) -> Iterator[list[int]]:
     """The row indices of every optimiser step as each of the processes has them, for rows of these lengths."""
     for step in steps_of(len(lengths), training, seed):
-        if world_size() == 1:
-            yield step
-        else:
-            for share in balanced_shares([lengths[i] for i in step], world_size()):
-                yield [step[i] for i in share]
+        for share in balanced_shares([lengths[i] for i in step], world_size()):
+            yield [step[i] for i in share]
 
 
 def most_passes(lengths: Sequence[int], tokens_per_micro_batch: int) -> int:

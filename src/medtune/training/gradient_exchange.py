@@ -27,15 +27,14 @@ class GradientExchange:
         """Parameters are float32 and on one device, in the order in which a forward pass uses them."""
         open_group()
         self._groups = _groups(list(reversed(parameters)), buffer_bytes // 4)
-        sizes = [sum(p.numel() for p in group) for group in self._groups]
-        sizes[-1] += counts  # known when the last gradient is
-        self._buffers = [torch.zeros(size, dtype=torch.float32, device=parameters[0].device) for size in sizes]
-        self.counts = self._buffers[-1][sizes[-1] - counts :]
+        sizes = [[p.numel() for p in group] for group in self._groups]
+        lengths = [sum(several) for several in sizes]
+        lengths[-1] += counts  # known when the last gradient is
+        self._buffers = [torch.zeros(length, dtype=torch.float32, device=parameters[0].device) for length in lengths]
+        self.counts = self._buffers[-1][lengths[-1] - counts :]
         self._views = [
-            [part.view_as(p) for part, p in zip(buffer.split([q.numel() for q in group] + rest), group, strict=False)]
-            for buffer, group, rest in zip(
-                self._buffers, self._groups, [*[[] for _ in sizes[1:]], [counts]], strict=True
-            )
+            [part.view_as(p) for part, p in zip(buffer[: sum(several)].split(several), group, strict=True)]
+            for buffer, several, group in zip(self._buffers, sizes, self._groups, strict=True)
         ]
         self._place = {p: number for number, group in enumerate(self._groups) for p in group}
         self._under_way: list[Any] = []

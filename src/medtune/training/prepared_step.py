@@ -54,9 +54,7 @@ class PreparedStep:
         """Plan the step, or take the `plan` of a resumed training, and say so. Raises ModelError if nothing fits."""
         self.model, self.device, self.dtype = model, device, torch_dtype(dtype)
         self.shards = shards
-        # Shared out or not, a plan dequantises weights in every step; a single process has them whole.
-        stored = {"weights": AS_STORED} if config.training.weights == "sharded" else {}
-        self.training = config.training.model_copy(update=stored)
+        self.training = config.training
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
         self.machine = least_machine(this_machine(device, config.training))
         if shards is not None:  # which allow no second try
@@ -65,7 +63,7 @@ class PreparedStep:
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
         # What a plan may choose no longer, by configuration key.
-        self.settled: dict[str, Any] = {} if shards is None else {"weights": AS_STORED}
+        self.settled: dict[str, Any] = {}
         # Whether host memory was too short for what the configuration asks to be kept there.
         self._free_host_memory = False
         if plan is not None:
@@ -217,7 +215,9 @@ class PreparedStep:
 
 def _freed(training: TrainingSection) -> TrainingSection:
     """`training` with every choice that changes nothing but speed and memory left to the plan."""
-    freed = {"tokens_per_micro_batch": "auto", "checkpointing": "auto", "weights": "auto", "embeddings": "auto"}
+    freed = {"tokens_per_micro_batch": "auto", "checkpointing": "auto", "embeddings": "auto"}
+    if training.weights != "sharded":  # as they have been loaded
+        freed["weights"] = "auto"
     return training.model_copy(update=freed)
 
 

@@ -150,3 +150,9 @@ def test_a_cpu_has_no_other_memory_to_put_inputs_in():
             LLAMA, alone, training, largest_step=7800, longest_row=1024, optimizers=("adamw_torch_fused",)
         )
         assert chosen.offloaded_layers == 0
+
+
+def test_weights_that_are_shared_out_are_planned_as_stored_ones():
+    shared, stored = (plan(100, weights=weights) for weights in ("sharded", "nf4"))
+    assert shared == stored
+    assert shared.weights == "nf4"

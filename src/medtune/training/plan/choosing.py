@@ -106,7 +106,9 @@ def _candidates(
 ) -> Iterator[TrainingPlan]:
     can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
-    stored = _allowed(training.weights, AS_STORED, DEQUANTIZED if can_dequantize else None)
+    # Shared out over processes or whole, they are dequantised in every step.
+    wanted = AS_STORED if training.weights == "sharded" else training.weights
+    stored = _allowed(wanted, AS_STORED, DEQUANTIZED if can_dequantize else None)
     for tokens, weights, embeddings, optimizer in product(sizes, stored, places, optimizers):
         for checkpointed, offloaded in _checkpointing(shape, machine, training):
             yield TrainingPlan(
