@@ -145,10 +145,10 @@ def assert_grammatical(text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "meaning", "conclusion"),
     [
-        ("better", "better", "came closer to the references in their words and in the encoder's sense of meaning."),
-        ("better", "worse", "more of the references' words in answers that the encoder finds further off in meaning."),
-        ("cannot tell", "better", "sense of meaning, without more of the references' words."),
-        ("undefined", "cannot tell", "neither words nor the encoder's sense of meaning moved by more than"),
+        ("better", "better", "came closer to the references in their words, and by the encoder's vectors."),
+        ("better", "worse", "more of the references' words in answers that the encoder finds further off."),
+        ("cannot tell", "better", "vectors, without more of the references' words."),
+        ("undefined", "cannot tell", "neither words nor the encoder's vectors moved by more than"),
     ],
 )
 def test_words_and_meaning_are_read_together(words: Verdict, meaning: Verdict, conclusion: str) -> None:

@@ -82,7 +82,7 @@ def test_score_with_references_of_their_own(medtune: Medtune) -> None:
 def test_compare(medtune: Medtune, tmp_path: Path) -> None:
     result = medtune("compare", "before.jsonl", "after.jsonl", "--resamples", "500", "--out", "comparison.json")
     assert (result.status, result.err) == (0, "")
-    assert "Before and after on the same 80 rows" in result.out
+    assert "before and after on the same 80 rows" in result.out
     assert "better" in result.out
     assert "On 80 questions in 40 groups after, against before, is better by" in " ".join(result.out.split())
     assert max(map(len, result.out.splitlines())) <= 80

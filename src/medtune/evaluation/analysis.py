@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from medtune.evaluation.formatting import format_count, format_value, metric_label
+from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.metrics.bleu import BleuParts
 from medtune.records import Comparison, ComparisonRow, ModelName
 
@@ -91,9 +92,9 @@ def _read_words_and_meaning(rows: Mapping[str, ComparisonRow]) -> str:
     """Set overlap of words beside similarity in an encoder's vectors: they can part."""
     words, meaning = rows[_WORDS], rows[_MEANING]
     moves = " and ".join(
-        f"{metric_label(row.metric)}{gloss} went from {format_value(row.metric, row.baseline)} to "
-        f"{format_value(row.metric, row.tuned)}"
-        for row, gloss in ((words, " (shared words in order)"), (meaning, " (words compared by an encoder's vectors)"))
+        f"{metric_label(row.metric)} ({metric_named(row.metric).gloss}) went from "
+        f"{format_value(row.metric, row.baseline)} to {format_value(row.metric, row.tuned)}"
+        for row in (words, meaning)
     )
     course = {"better": 1, "worse": -1}
     if not (words.is_primary and meaning.is_primary):
@@ -102,15 +103,15 @@ def _read_words_and_meaning(rows: Mapping[str, ComparisonRow]) -> str:
 
 
 _CONCLUSIONS = {
-    (1, 1): "the answers came closer to the references in their words and in the encoder's sense of meaning",
-    (1, 0): "more of the references' words, without answers that the encoder finds closer in meaning",
-    (1, -1): "more of the references' words in answers that the encoder finds further off in meaning",
-    (0, 1): "closer in the encoder's sense of meaning, without more of the references' words",
-    (0, 0): "neither words nor the encoder's sense of meaning moved by more than chance would",
-    (0, -1): "further off in the encoder's sense of meaning, with as many of the references' words",
-    (-1, 1): "fewer of the references' words, in answers that the encoder finds closer in meaning",
-    (-1, 0): "fewer of the references' words, in answers that the encoder finds as close in meaning",
-    (-1, -1): "the answers moved away from the references in their words and in the encoder's sense of meaning",
+    (1, 1): "the answers came closer to the references in their words, and by the encoder's vectors",
+    (1, 0): "more of the references' words, without answers that the encoder finds closer",
+    (1, -1): "more of the references' words in answers that the encoder finds further off",
+    (0, 1): "closer by the encoder's vectors, without more of the references' words",
+    (0, 0): "neither words nor the encoder's vectors moved by more than chance would",
+    (0, -1): "further off by the encoder's vectors, with as many of the references' words",
+    (-1, 1): "fewer of the references' words, in answers that the encoder finds closer",
+    (-1, 0): "fewer of the references' words, in answers that the encoder finds as close",
+    (-1, -1): "the answers moved away from the references in their words, and by the encoder's vectors",
 }
 
 

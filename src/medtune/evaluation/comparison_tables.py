@@ -71,7 +71,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     title = f"{before} and {after} on the same {format_count(rows[0].n, 'row')}" if rows else "no rows"
     widths = _name_widths((before, after), rows, console)
     systems = [Text(_broken(name, width)) for name, width in zip((before, after), widths, strict=True)]
-    console.print(_score_table(title[0].upper() + title[1:], systems, rows, console))
+    if before == "baseline":  # and no file's name
+        title = title.capitalize()
+    console.print(_score_table(title, systems, rows, console))
     tested = [row for row in rows if row.is_primary]
     if tested:
         widest = format_confidence(max(row.confidence for row in tested))

@@ -74,8 +74,8 @@ def _few_groups_warnings(groups: GroupSizes, primary: Sequence[ComparisonRow]) -
             f"{groups.largest_share:.0%} of the rows"
         )
     return [
-        f"Warning: {counted}. The verdict holds its level, but where differences are skewed, intervals of so few "
-        "groups cover 92 to 95 % and not 95 %; test on more topics."
+        f"Warning: {counted}. With so few, intervals are a little too narrow where a gain comes from a few topics "
+        "alone: they cover 92 to 95 % in place of 95 %. Test on more topics."
     ]
 
 
@@ -89,13 +89,13 @@ def _largest(groups: GroupSizes) -> str:
 def _cap_warnings(comparison: Comparison) -> list[str]:
     shares = (comparison.lengths[name].share_at_cap for name in ("baseline", "tuned"))
     over = [
-        with_article(name)
+        f"{share:.0%} of the answers of {with_article(name)}"
         for name, share in zip(comparison.names, shares, strict=True)
         if share is not None and share > CUT_SHARE_WARNING
     ]
     if not over:
         return []
     return [
-        f"Warning: the cap cut more than {CUT_SHARE_WARNING:.0%} of the answers of {' and '.join(over)}, "
+        f"Warning: the cap cut {' and '.join(over)}, "
         "so the overlap scores measure the cap too; raise generation.max_new_tokens and evaluate again."
     ]

@@ -62,10 +62,12 @@ def listed(items: Sequence[str]) -> str:
     return f"{separator.join(items[:-1])} and {items[-1]}"
 
 
-def format_p(p_value: float | None) -> str:
-    """Write a p-value; below a thousandth, as that."""
+def format_p(p_value: float | None, *, least: float = 0.0) -> str:
+    """Write a p-value; below a thousandth, as that. One at the `least` that so many splits can give may be smaller."""
     if p_value is None:
         return "-"
+    if p_value <= least and p_value >= 0.001:
+        return f"≤ {p_value:.3f}"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 

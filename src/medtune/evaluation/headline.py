@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medtune.evaluation.control_answers import CEILING, ON_TOP
-from medtune.evaluation.formatting import format_value, listed, metric_label
+from medtune.evaluation.formatting import format_count, format_value, listed, metric_label
 from medtune.evaluation.metrics import metric_named
 from medtune.evaluation.significance import fewest_groups
 from medtune.records import Comparison, ComparisonRow, Control, ControlName, Verdict
@@ -64,7 +64,7 @@ def _verdict_sentence(comparison: Comparison, rows: Sequence[ComparisonRow]) -> 
     if by["too few groups"]:
         return (
             f"No verdict: {rows[0].groups} independent groups of rows can show nothing; a test over "
-            f"{len(rows)} primary metrics takes at least {fewest_groups(len(rows))}."
+            f"{format_count(len(rows), 'primary metric')} takes at least {fewest_groups(len(rows))}."
         )
     if by["better"] and by["worse"]:
         return f"Mixed: {after} is better than {before} by {listed(by['better'])}, and worse by {listed(by['worse'])}."
@@ -95,10 +95,12 @@ def _improved(
     if not _is_run(comparison):
         return f"{_capital(beats)}{counted}."
     ahead = rivals_ahead(comparison)
-    if style := next((_RIVALS[name] for name in _STYLE if name in ahead), None):
-        return f"It learned the style, not the content: it beats {before}, but {style} scores higher."
-    if rival := next((_RIVALS[name] for name in _NO_USE if name in ahead), None):
-        return f"Tuning helped, but less than a simpler way: {beats}, but {rival} scores higher."
+    if style := next((name for name in _STYLE if name in ahead), None):
+        lost = f"{_RIVALS[style]} scores higher ({_values(ahead[style][0])})"
+        return f"It learned the style, not the content: it beats {before}, but {lost}."
+    if rival := next((name for name in _NO_USE if name in ahead), None):
+        lost = f"{_RIVALS[rival]} scores higher ({_values(ahead[rival][0])})"
+        return f"Tuning helped, but less than a simpler way: {beats}, but {lost}."
     unclear = [
         _RIVALS[control.name]
         for control in comparison.controls
@@ -111,13 +113,20 @@ def _improved(
     return f"{helped}" + (", and beats every rival." if has_rivals else ".")
 
 
+def _values(row: ComparisonRow) -> str:
+    """A control's value against the tuned model's."""
+    control, tuned = (format_value(row.metric, value) for value in (row.baseline, row.tuned))
+    return f"{metric_label(row.metric)} {control} against {tuned}"
+
+
 def _is_run(comparison: Comparison) -> bool:
     """Whether a model and its tuning are compared; files and two runs may hold answers from anywhere."""
     return comparison.names[1] == "tuned model"
 
 
 def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    """A sentence's beginning; a file's name stays as it is."""
+    return "T" + text[1:] if text.startswith("the ") else text
 
 
 def _by(control: Control, *verdicts: Verdict) -> list[ComparisonRow]:

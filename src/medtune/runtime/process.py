@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from medtune.runtime.light_imports import import_lightly
+
 # Turns of a waiting OpenMP thread before it sleeps: about as long as to the next operation. With ten times as many the
 # demo trains a twentieth faster, and beside a program that takes a core at a fifth of the speed.
 SPIN_COUNT = "8000"
@@ -61,6 +63,7 @@ def prepare_process() -> None:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
+    _undo.callback(import_lightly())
     _quieten_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning)

@@ -61,8 +61,31 @@ def test_raters_come_in_one_by_one(medtune, make_run) -> None:
     sheet, key = run.human_dir / "sheet.csv", run.human_dir / "key.json"
     first = fill_in(sheet, key, "anna.csv")
     medtune("human", "score", first)
-    assert medtune("human", "score", first, fill_in(sheet, key, "ben.csv")).status == 0
+    second = fill_in(sheet, key, "ben.csv", worse=3)
+    assert medtune("human", "score", first, second).status == 0
     assert len(json.loads((run.human_dir / "scores.json").read_text())["raters"]) == 2
+    found = medtune("human", "score", first)
+    assert "replaced, without the ratings of ben; give all files" in " ".join(found.err.split())
+
+
+def test_a_copy_of_a_file_is_no_second_rater(medtune, make_run) -> None:
+    run = make_run(24)
+    medtune("human", "export", "run", "--n", 12)
+    sheet, key = run.human_dir / "sheet.csv", run.human_dir / "key.json"
+    files = [fill_in(sheet, key, name) for name in ("anna.csv", "anna copy.csv")]
+    found = medtune("human", "score", *files)
+    assert found.status == 2
+    assert "anna and anna copy: gave the same ratings to all 12 items" in " ".join(found.err.split())
+
+
+def test_an_empty_sheet_of_another_run_is_told(medtune, make_run) -> None:
+    run, other = make_run(24), make_run(24, name="other")
+    medtune("human", "export", "run", "--n", 6)
+    medtune("human", "export", "other", "--n", 6)
+    filled = fill_in(run.human_dir / "sheet.csv", run.human_dir / "key.json", "anna.csv")
+    found = medtune("human", "score", filled, other.human_dir / "sheet.csv", "--key", "run")
+    assert found.status == 2
+    assert "belongs to sheet" in found.err
 
 
 def test_the_key_can_be_named_in_three_ways(medtune, make_run, tmp_path: Path) -> None:

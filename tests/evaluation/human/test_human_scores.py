@@ -138,7 +138,7 @@ def test_raters_are_counted(make_key) -> None:
     key = make_key("ab", identical=[2])
     full = [Judgement("ben", judgement.item, judgement.ratings, "tie") for judgement in rate_all(key, 3, 3)]
     scores = score_judgements([Judgement("anna", "1", preference="b"), *full], key)
-    assert scores.raters == {"anna": RaterCount(1, 0), "ben": RaterCount(2, 2)}
+    assert scores.raters == {"anna": RaterCount(1, 0, 0.0), "ben": RaterCount(2, 2, 0.5)}
     assert (scores.sheet, scores.sheet_items) == ("bcdfghjk", 2)
     assert scores.win_rate.identical == 1
 

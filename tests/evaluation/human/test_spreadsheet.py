@@ -22,6 +22,12 @@ def cells(text: str, delimiter: str = ",") -> list[list[str]]:
     return list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter))
 
 
+def test_a_workbook_is_told_to_be_saved_as_csv(tmp_path: Path) -> None:
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK\x03\x04rest of a zip archive")
+    with pytest.raises(DataError, match="a workbook, not CSV; save the sheet as CSV"):
+        read_spreadsheet(tmp_path / "sheet.xlsx")
+
+
 def test_a_sheet_as_it_is_written(tmp_path: Path) -> None:
     item = Item("1", 'What "is" it,\nreally ?', "It is; so.", "One, two.", "Naïve — 漢字")
     text = sheet_csv("bcdfghjk", [item])

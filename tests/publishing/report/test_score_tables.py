@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from comparisons import row
+from medtune.evaluation.human.agreement import RaterAgreement
 from medtune.evaluation.human.human_scores import CriterionScore
 from medtune.publishing.report import ReportData
 from medtune.publishing.report.reading_run import HumanRatings
@@ -34,7 +35,7 @@ def test_a_row_has_its_numbers_in_the_digits_of_its_metric() -> None:
     perplexity = row(
         "perplexity", 20.0, 12.346, p_adjusted=1e-4, interval=(-9.0, -6.0), confidence=0.983, detectable=0.456
     )
-    table = score_table([perplexity], "Both")
+    table = score_table([perplexity], "Both", splits=1000)
     assert [cell.text for cell in table.rows[0]] == [
         "perplexity (lower is better)", "20.00", "12.35", "-7.65", "[-9.00, -6.00]", "< 0.001", "± 0.46", "● better",
     ]  # fmt: skip
@@ -43,20 +44,38 @@ def test_a_row_has_its_numbers_in_the_digits_of_its_metric() -> None:
 
 def test_only_primary_metrics_have_a_verdict() -> None:
     descriptive = row("bleu", 1.0, 2.0, "descriptive", interval=(0.5, 1.5))
-    assert score_table([descriptive], "Other").head == ("Metric", "Baseline", "Tuned", "Difference", "Interval")
-    cells = score_table([row("rougeL", 0.1, 0.2), descriptive], "Both").rows[1]
+    assert score_table([descriptive], "Other", splits=1000).head == (
+        "Metric",
+        "Baseline",
+        "Tuned",
+        "Difference",
+        "Interval",
+    )
+    cells = score_table([row("rougeL", 0.1, 0.2), descriptive], "Both", splits=1000).rows[1]
     assert [cell.text for cell in cells][-3:] == ["0.040", "-", ""]
 
 
 def test_no_power_is_told_where_all_answers_score_alike() -> None:
-    cells = score_table([row("exact_match", 0.0, 0.0, "cannot tell", detectable=0.0)], "Both").rows[0]
+    cells = score_table([row("exact_match", 0.0, 0.0, "cannot tell", detectable=0.0)], "Both", splits=1000).rows[0]
     assert cells[-2].text == "-"
+
+
+def test_rows_of_unlike_confidence_tell_their_own() -> None:
+    rows = [row("bleu", 1.0, 2.0, confidence=0.975), row("rougeL", 0.1, 0.2, confidence=0.95)]
+    assert [cells[4].text.split("\n") for cells in score_table(rows, "Both", splits=1000).rows] == [
+        ["[+0.90, +1.10]", "97.5 %"], ["[0.0000, +0.2000]", "95 %"],
+    ]  # fmt: skip
+
+
+def test_the_least_p_that_the_splits_can_give_may_be_less() -> None:
+    rows = [row("bleu", 1.0, 2.0, p_value=1 / 1001, p_adjusted=3 / 1001), row("rougeL", 0.1, 0.2, p_value=0.002)]
+    assert [cells[5].text for cells in score_table(rows, "Both", splits=1000).rows] == ["≤ 0.003", "0.040"]
 
 
 def test_the_caption_tells_the_confidence_of_the_intervals() -> None:
     rows = [row("bleu", 1.0, 2.0, confidence=confidence) for confidence in (0.975, 0.95, 1 - 0.05 / 3)]
-    assert score_table(rows[:1], "Scores").caption == "Scores, with 97.5 % intervals"
-    assert score_table(rows, "Scores").caption == "Scores, with 95 to 98.3 % intervals"
+    assert score_table(rows[:1], "Scores", splits=1000).caption == "Scores, with 97.5 % intervals"
+    assert score_table(rows, "Scores", splits=1000).caption == "Scores, with 95 to 98.3 % intervals"
 
 
 def test_primary_metrics_are_shown_first_and_of_runs_that_tested_all_one_of_each_kind(data: ReportData) -> None:
@@ -115,7 +134,16 @@ def test_signatures_tell_no_path(data: ReportData) -> None:
 
 def test_ratings_have_a_row_a_criterion() -> None:
     ratings = HumanRatings([], {"clarity": CriterionScore(2, 3, 1, 0.5, 1.5, 1234)})
-    table = human_table(ratings)
+    agreement = {"clarity": RaterAgreement(0.21, 40, "ordinal")}
+    table = human_table(replace(ratings, agreement=agreement))
     assert table is not None
-    assert [cell.text for cell in table.rows[0]] == ["Clarity", "2.00", "3.00", "+1.00", "[+0.50, +1.50]", "1,234"]
+    assert [cell.text for cell in table.rows[0]] == [
+        "Clarity",
+        "2.00",
+        "3.00",
+        "+1.00",
+        "[+0.50, +1.50]",
+        "1,234",
+        "0.21",
+    ]
     assert human_table(replace(ratings, criteria={})) is None

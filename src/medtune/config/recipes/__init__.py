@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,13 @@ def recipe_name(recipe: str) -> str:
 
 def read_config(path: Path) -> Config:
     """Read back a resolved `config.yaml`."""
-    return parse_config(parse_yaml(read_recipe_text(path, str(path)), origin=str(path)), origin=str(path))
+    return _parsed(read_recipe_text(path, str(path)), str(path))
+
+
+# Every stage of a run reads the file again, in case another process has written; parsing takes longer than some stages.
+@lru_cache(maxsize=8)
+def _parsed(text: str, origin: str) -> Config:
+    return parse_config(parse_yaml(text, origin=origin), origin=origin)
 
 
 # What a run may change when it resumes: it has no part in what comes out, except for the last bits.

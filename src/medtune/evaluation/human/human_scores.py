@@ -62,10 +62,14 @@ class CriterionScore:
 
 @dataclass(frozen=True, slots=True)
 class RaterCount:
-    """How many items a rater touched, and how many of them in full."""
+    """How many items a rater touched, how many of them in full, and the rate at which the tuned model won.
+
+    `win_rate` counts a tie as half a win; None without a preference.
+    """
 
     items: int
     complete: int
+    win_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,10 @@ def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
     return HumanScores(
         sheet=key.sheet,
         sheet_items=len(key.items),
-        raters={name: RaterCount(items, complete[name]) for name, items in touched.items()},
+        raters={
+            name: RaterCount(items, complete[name], _rate(_outcomes(judgements, key, name)))
+            for name, items in touched.items()
+        },
         win_rate=_win_rate([judgement for judgement in judgements if judgement.preference], key),
         criteria={name: score for name, score in criteria.items() if score},
         agreement=measure_agreement(judgements),
@@ -119,11 +126,7 @@ def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
 def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
     if not judgements:
         return None
-    # 1 a win of the tuned model, -1 a loss, 0 a tie.
-    outcomes = [
-        0 if judgement.preference == "tie" else 1 if judgement.preference == key.items[judgement.item].tuned else -1
-        for judgement in judgements
-    ]
+    outcomes = _outcomes(judgements, key)
     wins, losses, ties = (outcomes.count(value) for value in (1, -1, 0))
     groups = _groups(judgements, key)
     low, high = mean_interval([(outcome + 1) / 2 for outcome in outcomes], groups, (0.0, 1.0))
@@ -132,7 +135,7 @@ def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
         wins=wins,
         losses=losses,
         ties=ties,
-        rate=(wins + ties / 2) / len(outcomes),
+        rate=_rate(outcomes) or 0.0,
         rate_without_ties=wins / (wins + losses) if wins + losses else None,
         low=low,
         high=high,
@@ -143,6 +146,20 @@ def _win_rate(judgements: Sequence[Judgement], key: Key) -> WinRate | None:
         preferred_a=sum(judgement.preference == "a" for judgement in judgements),
         identical=len({judgement.item for judgement in judgements if key.items[judgement.item].identical}),
     )
+
+
+def _outcomes(judgements: Sequence[Judgement], key: Key, rater: str | None = None) -> list[int]:
+    """1 for each preference of `rater`, or of all, that the tuned model won, -1 for one that it lost, 0 for a tie."""
+    return [
+        0 if judgement.preference == "tie" else 1 if judgement.preference == key.items[judgement.item].tuned else -1
+        for judgement in judgements
+        if judgement.preference and rater in (None, judgement.rater)
+    ]
+
+
+def _rate(outcomes: Sequence[int]) -> float | None:
+    """The mean with a tie as half a win; None of nothing."""
+    return sum(outcome + 1 for outcome in outcomes) / (2 * len(outcomes)) if outcomes else None
 
 
 def _verdict(low: float, high: float) -> PreferenceVerdict:

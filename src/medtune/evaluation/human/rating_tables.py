@@ -8,13 +8,17 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from medtune.evaluation.formatting import format_count, format_p
+from medtune.evaluation.formatting import format_count, format_p, listed
 from medtune.evaluation.human.human_scores import HumanScores, WinRate
 from medtune.evaluation.human.rubric import CRITERIA
 from medtune.runtime.terminal import one_line, print_points
 
 # Fewer groups than this cannot reach p < 0.05 however they fall: of five, the two extremes are 2 of 32.
 _FEWEST_GROUPS = 6
+# Krippendorff, Content Analysis (2004): tentative conclusions from 0.667 on, firm ones from 0.8.
+_TENTATIVE = 0.667
+# An answer that raters would rather give must not be wrong or dangerous.
+_CONTENT = ("accuracy", "freedom_from_harm")
 
 
 def print_scores(scores: HumanScores, console: Console) -> None:
@@ -30,6 +34,9 @@ def print_scores(scores: HumanScores, console: Console) -> None:
 def read_scores(scores: HumanScores) -> list[str]:
     """Return the reading: the verdict first, then what the numbers do and do not cover."""
     sentences = [_verdict_sentence(scores.win_rate)]
+    if scores.criteria:
+        sentences.append(_criteria_sentence(scores))
+    sentences.append(_agreement_sentence(scores))
     if scores.win_rate:
         rate = scores.win_rate
         sentences.append(_position_sentence(rate))
@@ -42,7 +49,6 @@ def read_scores(scores: HumanScores) -> list[str]:
         f"{touched:,} of {format_count(len(scores.raters) * scores.sheet_items, 'judgement')} given, {complete:,} of "
         "them in full."
     )
-    sentences.append(_agreement_sentence(scores))
     sentences.append(
         "Intervals (95 %) split groups of related questions at random: they cover the choice of questions, not that of "
         "raters."
@@ -72,6 +78,27 @@ def _verdict_sentence(rate: WinRate | None) -> str:
     return f"Raters' preferences do not tell the two models apart at this n ({evidence}).{why}"
 
 
+def _criteria_sentence(scores: HumanScores) -> str:
+    """The mean ratings, and whether those who prefer an answer also find it righter and safer."""
+    means = [
+        f"{criterion.title.lower()} {score.baseline:.2f} → {score.tuned:.2f}"
+        for criterion in CRITERIA
+        if (score := scores.criteria.get(criterion.name))
+    ]
+    shown = f"Mean ratings of 5, baseline → tuned: {', '.join(means)}."
+    sign = {"better": 1, "worse": -1}.get(scores.win_rate.verdict if scores.win_rate else "", 0)
+    lacking = [
+        criterion.title.lower()
+        for criterion in CRITERIA
+        if criterion.name in _CONTENT
+        and (score := scores.criteria.get(criterion.name))
+        and sign * score.difference <= 0
+    ]
+    if not sign or not lacking:
+        return shown
+    return f"But the preferred answers are not rated higher for {listed(lacking)}. {shown}"
+
+
 def _position_sentence(rate: WinRate) -> str:
     decided = rate.wins + rate.losses
     if not decided:
@@ -86,19 +113,20 @@ def _agreement_sentence(scores: HumanScores) -> str:
     agreement = scores.agreement["preference"]
     if agreement.alpha is not None:
         return (
-            f"Agreement on the preference: Krippendorff's alpha {agreement.alpha:.2f} over "
-            f"{format_count(agreement.units, 'item')} with two raters or more (1 is full agreement, 0 what chance "
-            "gives)."
+            f"{'Raters disagree' if agreement.alpha < _TENTATIVE else 'Agreement'} on the preference: Krippendorff's "
+            f"alpha {agreement.alpha:.2f} over {format_count(agreement.units, 'item')} with two raters or more (1 is "
+            f"full agreement, 0 what chance gives; below {_TENTATIVE} Krippendorff draws no conclusion)."
         )
     return f"Agreement on the preference has no alpha: {agreement.reason}."
 
 
 def _rater_table(scores: HumanScores) -> Table:
     title, rater = f"Ratings of sheet {one_line(scores.sheet)}", Column("rater", overflow="fold")
-    table = _table(title, rater, numbers=("items", "in full", "left"))
+    table = _table(title, rater, numbers=("items", "in full", "left", "win rate"))
     for name, count in scores.raters.items():
         counts = (count.items, count.complete, scores.sheet_items - count.items)
-        table.add_row(Text(one_line(name)), *map(str, counts))
+        rate = "-" if count.win_rate is None else f"{count.win_rate:.2f}"
+        table.add_row(Text(one_line(name)), *map(str, counts), rate)
     return table
 
 

@@ -10,6 +10,8 @@ from medtune.evaluation.human.spreadsheet import Spreadsheet, read_spreadsheet, 
 
 _MAX_PROBLEMS = 20
 _ANSWERS = ("preference", *RATING_COLUMNS)
+# So many items in full, each with nine values: two people do not rate them alike by chance.
+_FEWEST_EQUAL = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def read_judgements(files: Sequence[Path], sheet: str, items: Sequence[str]) -> 
     if not gathering.problems and not gathering.judgements:
         names = ", ".join(map(str, files))
         gathering.add(names, "nothing is rated", f"fill in ratings from {SCALE[0]} to {SCALE[-1]} first")
+    _find_copies(gathering)
     if len(gathering.problems) > _MAX_PROBLEMS:
         rest = len(gathering.problems) - _MAX_PROBLEMS
         gathering.problems[_MAX_PROBLEMS:] = [Problem(f"and {rest} further problems like these")]
@@ -69,7 +72,8 @@ def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gather
         gathering.problems.append(problem)
         return
     filled = [row for row in table.rows if any(row.get(column) for column in (*_ANSWERS, "comment"))]
-    strangers = {row.get("sheet", "") for row in filled} - {sheet}
+    strangers = {row.get("sheet", "") for row in table.rows} - {sheet, ""}
+    strangers |= {row.get("sheet", "") for row in filled} - {sheet}
     if strangers:
         other = ", ".join(repr(name) for name in sorted(strangers))
         gathering.add(path, f"belongs to sheet {other}, the key to {sheet!r}", "give the key of that sheet")
@@ -79,6 +83,23 @@ def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gather
         judgement = _judge(row, row.get("rater") or rater, items, path, gathering)
         if judgement:
             _add(judgement, path, gathering)
+
+
+def _find_copies(gathering: _Gathering) -> None:
+    """Two raters who gave the same to every item: a copy of a file under another name would count one person twice."""
+    by_rater: dict[str, dict[str, tuple[object, ...]]] = {}
+    for judgement in gathering.judgements.values():
+        given = (judgement.preference, *sorted(judgement.ratings.items()))
+        by_rater.setdefault(judgement.rater, {})[judgement.item] = given
+    seen: dict[tuple[object, ...], str] = {}
+    for rater, items in by_rater.items():
+        complete = sum(len(given) == 1 + len(RATING_COLUMNS) for given in items.values())
+        if complete < _FEWEST_EQUAL:
+            continue
+        first = seen.setdefault(tuple(sorted(items.items(), key=lambda item: item[0])), rater)
+        if first != rater:
+            problem = f"gave the same ratings to all {len(items)} items"
+            gathering.add(f"{first} and {rater}", problem, "give one person's file once")
 
 
 def _column_problem(path: Path, table: Spreadsheet) -> Problem | None:

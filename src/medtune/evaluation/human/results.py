@@ -6,12 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from medtune.errors import Command, DataError, Option, RunDirError
+from medtune.evaluation.formatting import listed
 from medtune.evaluation.human.blinding import KEY_FILE, Key, parse_key
 from medtune.evaluation.human.human_scores import HumanScores, score_judgements
 from medtune.evaluation.human.rating_tables import read_scores
 from medtune.evaluation.human.ratings import read_judgements
 from medtune.run_dir.directory import RunDir
-from medtune.storage.reading import DamagedError, read_text
+from medtune.runtime.progress import say
+from medtune.storage.reading import DamagedError, parse_json, read_text
 from medtune.storage.writing import replacing_file
 
 SCORES_FILE = "scores.json"
@@ -41,6 +43,14 @@ def score_files(files: Sequence[Path], key_file: Path) -> HumanScores:
     return score_judgements(read_judgements(files, key.sheet, list(key.items)), key)
 
 
+def _raters_in(path: Path) -> set[str]:
+    """Whose ratings an earlier file of scores holds; nobody's where there is none, or it is no such file."""
+    try:
+        return set(parse_json(read_text(path))["raters"]) if path.is_file() else set()
+    except (DamagedError, OSError, KeyError, TypeError):
+        return set()
+
+
 def read_key(path: Path) -> Key:
     """The key at `path`. Raises DataError if it is none."""
     try:
@@ -52,13 +62,15 @@ def read_key(path: Path) -> Key:
 def write_scores(scores: HumanScores, key_file: Path, out: Path | None = None) -> Path:
     """Write the scores and their reading as JSON, to `scores.json` beside the key unless `out` is named; say where.
 
-    An earlier `scores.json` is replaced: raters come in one by one. Raises RunDirError if it cannot be written, or if
-    `out` is the key itself.
+    An earlier `scores.json` is replaced: raters come in one by one. Raters who were in it and are not in `scores` are
+    said. Raises RunDirError if it cannot be written, or if `out` is the key itself.
     """
     path = out or key_file.parent / SCORES_FILE
     if path.resolve() == key_file.resolve():
         raise RunDirError(path, "is the key", ("name another file with ", Option("out")))
     values = {"reading": read_scores(scores), **asdict(scores)}
+    if gone := _raters_in(path) - scores.raters.keys():
+        say(f"{path}: replaced, without the ratings of {listed(sorted(gone))}; give all files for scores of all raters")
     try:
         with replacing_file(path) as temporary:
             temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -21,6 +21,8 @@ _BEFORE = rf'(?:[^\S\r\n]|")*[{_FORMULA}]'
 _FORMULA_START = re.compile(rf"(^|[;\t\r\n])(?={_BEFORE})|^(?=[\t\r\n])")
 _DISARMED_START = re.compile(rf"(^|[;\t\r\n])'(?={_BEFORE})|^'(?=[\t\r\n])")
 _DELIMITERS = (",", ";", "\t")
+# How Excel's, LibreOffice's and Numbers' own files begin: they are zip archives.
+_WORKBOOK = b"PK\x03\x04"
 _COLUMNS = {"sheet", "item", "rater", "preference", "comment", *RATING_COLUMNS}
 
 
@@ -71,10 +73,13 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             fix = "give a filled sheet or the page's export"
             raise DataError(path, f"larger than {MAX_SETTINGS_BYTES:,} bytes", fix)
-        text = _decode(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         fix = "give a filled sheet or the page's export"
         raise DataError(path, f"cannot be read ({error.strerror})", fix) from None
+    if data.startswith(_WORKBOOK):
+        raise DataError(path, "a workbook, not CSV", "save the sheet as CSV in the program that wrote it")
+    text = _decode(data)
     try:
         header = text.lstrip().splitlines()[:1]
         # Legends hold commas too: the delimiter is the one under which most columns are ours.

@@ -118,6 +118,7 @@ BERTSCORE = Metric(
     "bertscore_f1",
     "BERTScore F1",
     _measure,
+    gloss="words compared by an encoder's vectors",
     is_headline=True,
     hub_name="bertscore",
     needs_encoder=True,

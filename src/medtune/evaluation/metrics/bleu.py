@@ -125,6 +125,7 @@ BLEU = Metric(
     BLEU_COLUMNS,
     lambda sums: np.array([bleu_parts(row).score for row in sums]),
     digits=2,
+    gloss="shared phrases, and brevity",
     is_headline=True,
     margin=1.0,
     hub_name="bleu",

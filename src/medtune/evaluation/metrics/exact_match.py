@@ -38,4 +38,11 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     return [MetricRows.of_values(EXACT_MATCH, values, EXACT_MATCH_SIGNATURE + answers.best_of)]
 
 
-EXACT_MATCH = Metric("exact_match", "exact match", _measure, hub_name="exact_match", margin=0.01)
+EXACT_MATCH = Metric(
+    "exact_match",
+    "exact match",
+    _measure,
+    gloss="answers equal to their reference",
+    hub_name="exact_match",
+    margin=0.01,
+)

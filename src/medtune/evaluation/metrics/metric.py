@@ -91,6 +91,8 @@ class Metric:
     values: Callable[[Numbers], Numbers] = ratio
     digits: int = 4
     """Decimals shown."""
+    gloss: str = ""
+    """What it measures, in a few words for a reader who meets it for the first time."""
     lower_is_better: bool = False
     is_headline: bool = False
     """Whether verdicts and tables of many systems go by it."""

@@ -70,6 +70,7 @@ PERPLEXITY = Metric(
     PERPLEXITY_COLUMNS,
     lambda sums: np.array([perplexity_from_sums(row) for row in sums]),
     digits=2,
+    gloss="how much the references surprise the model",
     lower_is_better=True,
     is_headline=True,
     hub_name="perplexity",

@@ -215,11 +215,18 @@ def _measure(answers: Answers, wanted: Sequence[Metric]) -> list[MetricRows]:
     return measured
 
 
+_GLOSSES = {
+    "rouge1": "shared words",
+    "rouge2": "shared pairs of words",
+    "rougeL": "shared words in order",
+    "rougeLsum": "shared words in order, line by line",
+}
 ROUGE_METRICS = tuple(
     Metric(
         name,
         f"ROUGE-{name.removeprefix('rouge')} F1",
         _measure,
+        gloss=_GLOSSES[name],
         is_headline=name == "rougeL",
         hub_name="rouge",
         margin=0.01,

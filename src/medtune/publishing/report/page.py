@@ -16,7 +16,7 @@ from medtune.publishing.report.charts import draw_course
 from medtune.publishing.report.difference_charts import draw_panel, make_panels
 from medtune.publishing.report.reading_run import ReportData, read_report
 from medtune.publishing.report.svg import Chart, house_style, to_svg
-from medtune.records import Comparison
+from medtune.records import Comparison, Verdict
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.terminal import harmless
 
@@ -73,18 +73,38 @@ def _cards(comparison: Comparison) -> list[dict[str, Any]]:
     """The primary metrics, each with its verdict and the best control."""
     cards = []
     for row in score_tables.shown_rows(comparison):
-        best = best_control(comparison, row.metric)
         cards.append(
             {
                 "name": metric_label(row.metric),
+                "gloss": metric_named(row.metric).gloss,
                 "direction": "lower is better" if metric_named(row.metric).lower_is_better else "higher is better",
                 "baseline": format_value(row.metric, row.baseline),
                 "tuned": format_value(row.metric, row.tuned),
                 "verdict": score_tables.verdict_cell(row.verdict),
-                "control": f"{best[0].replace('_', ' ')} {format_value(row.metric, best[1])}" if best else None,
+                "control": _best_control(comparison, row.metric),
             }
         )
     return cards
+
+
+def _best_control(comparison: Comparison, metric: str) -> str | None:
+    """Name and value, and how the tuned model compares with it."""
+    best = best_control(comparison, metric)
+    if best is None:
+        return None
+    shown = f"{best[0].replace('_', ' ')} {format_value(metric, best[1])}"
+    (control,) = (control for control in comparison.controls if control.name == best[0])
+    verdict = next((row.verdict for row in control.against_tuned if row.metric == metric), None)
+    return f"{shown}, {_BESIDE_TUNED[verdict]}" if verdict in _BESIDE_TUNED else shown
+
+
+# What the tuned model's verdict against a control says of the control.
+_BESIDE_TUNED: dict[Verdict | None, str] = {
+    "worse": "better than the tuned model",
+    "better": "worse than the tuned model",
+    "equivalent": "as good as the tuned model",
+    "cannot tell": "not told apart from the tuned model",
+}
 
 
 def _sections(data: ReportData) -> dict[str, Any]:
@@ -93,15 +113,15 @@ def _sections(data: ReportData) -> dict[str, Any]:
     shown = score_tables.shown_rows(comparison)
     others = [row for row in standard if row not in shown]
     compat = [row for row in comparison.rows if row.table == "compat"]
-    human = data.human
+    human, splits = data.human, data.config.evaluation.resamples
     return {
         "model": public_name(data.config.model.base),
         "facts": header.header_facts(data),
         "reading": reading_of(comparison),
         "cards": _cards(comparison),
-        "scores": score_tables.score_table(shown, "Primary metrics") if shown else None,
-        "others": score_tables.score_table(others, "Other metrics") if others else None,
-        "compat": score_tables.score_table(compat, "As public write-ups score") if compat else None,
+        "scores": score_tables.score_table(shown, "Primary metrics", splits=splits) if shown else None,
+        "others": score_tables.score_table(others, "Other metrics", splits=splits) if others else None,
+        "compat": (score_tables.score_table(compat, "As public write-ups score", splits=splits) if compat else None),
         "signatures": score_tables.signature_table(comparison.rows),
         "controls": score_tables.control_table(comparison) if comparison.controls else None,
         "descriptions": [(control.name.replace("_", " "), control.description) for control in comparison.controls],

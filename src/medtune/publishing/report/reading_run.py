@@ -1,13 +1,14 @@
 """What the report is made of, read from a run directory and checked on the way in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.audit_record import Audit
 from medtune.errors import RunDirError
 from medtune.evaluation.comparison import require_same_rows
+from medtune.evaluation.human.agreement import RaterAgreement
 from medtune.evaluation.human.human_scores import CriterionScore
 from medtune.evaluation.human.results import SCORES_FILE
 from medtune.evaluation.result_files import read_comparison, read_measured
@@ -39,6 +40,7 @@ class HumanRatings:
 
     reading: list[str]
     criteria: dict[str, CriterionScore]
+    agreement: dict[str, RaterAgreement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,26 +68,34 @@ def verdict_cell(verdict: Verdict) -> Cell:
     return Cell(VERDICT_WORDS[verdict], verdict.replace(" ", "-"))
 
 
-def score_table(rows: Sequence[ComparisonRow], title: str) -> Table:
-    """Both models by metric: values, difference and interval, and of primary metrics p, power and verdict."""
+def score_table(rows: Sequence[ComparisonRow], title: str, *, splits: int) -> Table:
+    """Both models by metric: values, difference and interval, and of primary metrics p, power and verdict.
+
+    `splits` are those that p-values come from: none is below one in so many.
+    """
     tested = any(row.is_primary for row in rows)
     head = ["Metric", "Baseline", "Tuned", "Difference", "Interval"]
-    cells = [_score_cells(row, tested=tested) for row in rows]
+    confidences = {row.confidence for row in rows}
+    cells = [_score_cells(row, splits, tested=tested, own_confidence=len(confidences) > 1) for row in rows]
     if tested:
         head += ["p, Holm", "Detectable", "Verdict"]
     return make_table(f"{title}, {_confidences(rows)}", head, cells, *([7] if tested else []))
 
 
-def _score_cells(row: ComparisonRow, *, tested: bool) -> list[str | Cell]:
+def _score_cells(row: ComparisonRow, splits: int, *, tested: bool, own_confidence: bool) -> list[str | Cell]:
+    interval = format_interval(row.metric, row.interval)
     cells: list[str | Cell] = [
         metric_label(row.metric) + (" (lower is better)" if metric_named(row.metric).lower_is_better else ""),
         format_value(row.metric, row.baseline),
         format_value(row.metric, row.tuned),
         format_difference(row.metric, row.difference),
-        format_interval(row.metric, row.interval),
+        f"{interval}\n{format_confidence(row.confidence)}" if own_confidence else interval,
     ]
     detectable = f"± {format_value(row.metric, row.detectable)}" if row.detectable else "-"
-    return [*cells, format_p(row.p_adjusted), detectable, verdict_cell(row.verdict)] if tested else cells
+    # Splits that leave one part empty are not counted, so that the least is a little above one in so many.
+    is_least = row.p_value is not None and row.p_value <= 1.05 / (splits + 1)
+    p_value = format_p(row.p_adjusted, least=1.0 if is_least else 0.0)
+    return [*cells, p_value, detectable, verdict_cell(row.verdict)] if tested else cells
 
 
 def _confidences(rows: Sequence[ComparisonRow]) -> str:
@@ -188,12 +196,17 @@ def signature_table(rows: Sequence[ComparisonRow]) -> Table:
 def human_table(human: HumanRatings) -> Table | None:
     """Mean ratings of the criteria."""
     titles = {criterion.name: criterion.title for criterion in CRITERIA}
+    alphas = {name: agreement.alpha for name, agreement in human.agreement.items()}
     rows = [
         (titles.get(name, name), f"{s.baseline:.2f}", f"{s.tuned:.2f}", f"{s.difference:+.2f}",
-         f"[{s.low:+.2f}, {s.high:+.2f}]", f"{s.n:,}")
+         f"[{s.low:+.2f}, {s.high:+.2f}]", f"{s.n:,}", _alpha(alphas.get(name)))
         for name, s in human.criteria.items()
     ]  # fmt: skip
     if not rows:
         return None
-    head = ("Criterion", "Baseline", "Tuned", "Difference", "95 % interval", "Judgements")
+    head = ("Criterion", "Baseline", "Tuned", "Difference", "95 % interval", "Judgements", "Alpha")
     return make_table("Mean ratings by people, 1 to 5, higher is better", head, rows)
+
+
+def _alpha(alpha: float | None) -> str:
+    return "-" if alpha is None else f"{alpha:.2f}"
