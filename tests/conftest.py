@@ -41,8 +41,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Files that start first, in this order: the first two prepare a table of MedQuAD each, beside each other and not one
 # after the other; then those that take longest.
 FIRST = (
-    "data/test_audit.py", "data/test_preparation.py", "pipeline/test_run.py", "faults/test_full_disk.py",
-    "model/test_stand_in.py", "pipeline/test_stopping.py", "benchmarks/test_scripts.py", "hostile/test_readers.py",
+    "data/test_audit.py", "data/test_preparation.py", "deploy/test_one_node_slurm.py",
+    "pipeline/test_several_processes.py", "pipeline/test_run.py", "api/test_launched.py", "deploy/test_by_hand.py",
+    "pipeline/test_sharded_training.py", "faults/test_full_disk.py", "model/test_stand_in.py",
+    "pipeline/test_stopping.py", "benchmarks/test_scripts.py", "hostile/test_readers.py",
     "pipeline/test_evaluate.py", "notebooks/test_notebook.py", "pipeline/doctor/test_network.py",
     "storage/test_hub.py", "faults/test_failing_hub.py", "evaluation/test_calibration.py", "faults/test_kill.py",
     "training/test_sft.py", "data/test_prompts.py", "hostile/test_checkpoints.py", "publishing/test_publish.py",
@@ -71,10 +73,11 @@ def pytest_runtest_logstart() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of the tests' own: none reads or writes the user's."""
+    """A cache of the tests' own: none reads or writes the user's. CI names one that holds the demo's model already."""
     base = tmp_path_factory.getbasetemp()
     # Processes that share the tests share it too: the demo's model is built once.
     folder = base.parent / "cache" if os.environ.get("PYTEST_XDIST_WORKER") else base / "cache"
+    folder = Path(os.environ.get("MEDTUNE_TEST_CACHE", folder))
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDTUNE_CACHE", str(folder))

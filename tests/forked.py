@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -171,6 +172,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in sys.argv[1:]:
         import_module(name)
+    if "medtune.publishing.report.page" in sys.modules:  # whose template is compiled once for all
+        formatting = import_module("medtune.evaluation.formatting")
+        formatting.read_template(files("medtune.publishing.report") / "assets/report.html.jinja", autoescape=True)
     gc.collect()
     gc.freeze()  # so that no collection in a child walks through them, nor copies their pages
     _become(_serve())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ def escape_markdown(text: str) -> str:
     return one_line(" ".join(text.split())).translate(_MARKUP)
 
 
+@cache  # compiling one takes longer than filling it in
 def read_template(file: Traversable, *, autoescape: bool = False, **filters: Callable[..., str]) -> Template:
     """A template of one of the packages. A name that it is not given is an error, and a tag's own line leaves none."""
     from jinja2 import Environment, StrictUndefined
