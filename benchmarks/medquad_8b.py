@@ -1,6 +1,7 @@
 """The whole job on LLaMA-3-8B's shape: `medtune run` on MedQuAD, from the model on disk to the comparison.
 
-    medquad_8b.py --model DIR --data FILE [--rows N] [--questions 500] [--keep DIR] [--gpus N] [key=value …]
+    medquad_8b.py --model DIR --data FILE [--rows N] [--questions 500] [--keep DIR] [--gpus N] [--cap GIB]
+                  [key=value …]
 
 DIR is a model in 16 bit with tokenizer and chat template (`shape_8b.py` writes one), FILE is MedQuAD as a table. One
 epoch over the training rows, and the baseline's and the tuned model's answers to the same questions with up to 512 new
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the run there")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="share the work over so many GPUs")
+    parser.add_argument("--cap", type=float, default=0.0, metavar="GIB", help="hold each GPU to so much of its memory")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -49,7 +51,7 @@ def main() -> None:
         began = time.monotonic()
         measured = folder / "figures.json"
         options = set_options(arguments.settings)
-        medtune("run", recipe, "--run-dir", run, *options, figures=measured, gpus=arguments.gpus)
+        medtune("run", recipe, "--run-dir", run, *options, figures=measured, gpus=arguments.gpus, cap=arguments.cap)
         seconds = time.monotonic() - began
         figures = run_figures(run)
         figures["device"] = json.loads(measured.read_text())["device"]

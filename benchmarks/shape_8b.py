@@ -70,7 +70,7 @@ def write_model(out: Path, tokenizer_folder: Path, sizes: dict[str, int]) -> Non
     note(f"bfloat16 written after {written - began:.1f} s")
     write_nf4(model, out / "nf4")
     tokenizer.save_pretrained(out / "nf4")
-    stored = {name: round(_stored_bytes(out / name) / GIB, 2) for name in ("bf16", "nf4")}
+    stored = {name: round(stored_bytes(out / name) / GIB, 2) for name in ("bf16", "nf4")}
     seconds = round(time.monotonic() - began, 1)
     print_measurement(benchmark="shape_8b", parameters=parameters, stored_gib=stored, seconds=seconds, sizes=sizes)
 
@@ -100,6 +100,11 @@ def random_model(tokenizer: Any, sizes: dict[str, int], device: str) -> Any:
 
 def write_nf4(model: Any, folder: Path) -> None:
     """Quantise `model` layer by layer, where it is, and write it as transformers does."""
+    write_packed(_quantized_tensors(model), model.config, model.generation_config, folder)
+
+
+def write_packed(tensors: Iterator[tuple[str, Any]], config: Any, generation_config: Any, folder: Path) -> None:
+    """Write the tensors of a checkpoint in NF4 as they come, a file's worth at a time, with their configuration."""
     import torch
     from safetensors.torch import save_file
     from transformers import BitsAndBytesConfig
@@ -111,19 +116,19 @@ def write_nf4(model: Any, folder: Path) -> None:
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    shards = list(_shards(_quantized_tensors(model)))
-    names = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+    names: dict[str, str] = {}
+    total = 0
+    for number, shard in enumerate(_shards(tensors), start=1):
+        file = f"model-{number:05}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})
         names |= dict.fromkeys(shard, file)
-    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        total += sum(tensor.nbytes for tensor in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": names}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-    model.config.quantization_config = quantization.to_dict()
-    model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
-    del model.config.quantization_config
+    config.quantization_config = quantization.to_dict()
+    config.save_pretrained(folder)
+    generation_config.save_pretrained(folder)
+    del config.quantization_config
 
 
 def with_positions(model: Path, positions: int, folder: Path) -> Path:
@@ -139,7 +144,6 @@ def with_positions(model: Path, positions: int, folder: Path) -> Path:
 
 def _quantized_tensors(model: Any) -> Iterator[tuple[str, Any]]:
     """Names and tensors of the checkpoint: projections in 4 bit, embeddings, norms and head as they are."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
     from torch import nn
 
     projections = {
@@ -152,13 +156,19 @@ def _quantized_tensors(model: Any) -> Iterator[tuple[str, Any]]:
         if owner not in projections:
             yield name, parameter.data.cpu()
             continue
-        source = projections[owner]
-        packed = Linear4bit(source.in_features, source.out_features, bias=False, quant_type="nf4", device="meta")
         # A copy: on a CPU the packed weight would take the place of the model's own.
-        weight = Params4bit(parameter.data.clone(), requires_grad=False, quant_type="nf4", compress_statistics=True)
-        packed.weight = weight.to(parameter.device)
-        for key, tensor in packed.state_dict(prefix=f"{owner}.").items():
-            yield key, tensor.cpu()
+        yield from packed_tensors(owner, parameter.data.clone())
+
+
+def packed_tensors(owner: str, weight: Any) -> Iterator[tuple[str, Any]]:
+    """Names and tensors, on the CPU, of the layer called `owner` with this `weight`, (out, in), in 4 bit."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    packed = Linear4bit(weight.shape[1], weight.shape[0], bias=False, quant_type="nf4", device="meta")
+    held = Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True)
+    packed.weight = held.to(weight.device)
+    for key, tensor in packed.state_dict(prefix=f"{owner}.").items():
+        yield key, tensor.cpu()
 
 
 def _shards(tensors: Iterator[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -173,7 +183,8 @@ def _shards(tensors: Iterator[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
     yield shard
 
 
-def _stored_bytes(folder: Path) -> int:
+def stored_bytes(folder: Path) -> int:
+    """What the weights in `folder` take."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 

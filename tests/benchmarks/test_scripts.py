@@ -15,6 +15,7 @@ import medquad_rows
 import medtune_runs
 import reporting
 import shape_8b
+import shape_70b
 import step_clock
 from forked import fork
 from medtune.config.recipes import load_recipe
@@ -261,6 +262,19 @@ def test_the_shape_is_written_as_transformers_writes_it(tiny, tmp_path, monkeypa
     assert loaded.config.pad_token_id == tiny.tokenizer.pad_token_id
     head = loaded.lm_head.weight.float()
     assert head[len(tiny.tokenizer) :].std() < head[: len(tiny.tokenizer)].std() / 5
+
+
+def test_the_larger_shape_is_written_layer_by_layer(tiny, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    shape_70b.write_packed_model(tmp_path, tiny.path, shape_70b.SHAPE | SIZES)
+    loaded, notes = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, output_loading_info=True)
+    assert not notes["missing_keys"]
+    assert not notes["unexpected_keys"]
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.isfinite(loaded(ids).logits).all()
+    assert loaded.lm_head.weight[len(tiny.tokenizer) :].float().std() < loaded.lm_head.weight[:100].float().std() / 5
 
 
 @pytest.mark.slow
