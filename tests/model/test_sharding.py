@@ -103,6 +103,43 @@ def test_passes_without_a_way_back_begin_again_at_the_first_layer(shared: Any) -
             assert same(layers[number], before[number])
 
 
+def test_passes_of_others_are_gathered_for_and_one_that_was_broken_off_is_finished(
+    shared: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, before, shards = shared
+    count = len(layers)
+    told: list[bool] = []
+    others = iter([True, True, False])  # which make one pass more after this process's own have ended
+
+    def any_process(holds: bool) -> bool:
+        told.append(holds)
+        return holds or next(others)
+
+    monkeypatch.setattr(sharding, "any_process", any_process)
+    with shards.uneven_passes():
+        for number in range(count - 1):  # in the last layer memory runs out
+            shards.require(number, forward=True)
+        for number in range(count):
+            if number == 1:
+                line.asked.clear()
+            shards.require(number, forward=True)
+            assert same(layers[number], before[number])
+        assert line.asked == list(range(2, count))
+        line.asked.clear()
+    assert told == [True, True, False, False, False]
+    assert line.asked == [*range(count)] * 2
+    shards.require(0, forward=True)  # passes go as before
+    assert len(told) == 5
+
+
+def test_a_pass_that_fails_leaves_the_others_alone(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = shared[2]
+    monkeypatch.setattr(sharding, "any_process", lambda holds: holds)
+    with pytest.raises(ModelError, match="out of memory"), shards.uneven_passes():
+        shards.require(0, forward=True)
+        raise ModelError("out of memory")
+
+
 def test_a_process_keeps_its_part_and_two_layers(shared: Any) -> None:
     layers, before, shards = shared
     whole = sum(tensor.numel() * tensor.element_size() for tensor in before[0])

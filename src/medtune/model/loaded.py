@@ -84,8 +84,8 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
 def _load(
     config: Config, files: ModelFiles, device: str, dtype: str, *, for_training: bool
 ) -> tuple[Any, ShardedWeights | None]:
-    """The base model, whole or, for a training that shares it out, in shards."""
-    if for_training and config.training.weights == "sharded" and world_size() > 1:
+    """The base model, whole or, where processes share it out, in shards."""
+    if config.training.weights == "sharded" and world_size() > 1:
         from medtune.model.sharded_loading import load_in_shards
 
         return load_in_shards(files, config.model, device=device, dtype=dtype)

@@ -158,10 +158,8 @@ class PreparedStep:
     def _fuse(self, config: Config) -> list[FusedLayer]:
         keep = self.dtype if self.plan.weights == DEQUANTIZED else None
         if self.plan.fused:
-            layers = fuse_layers(self.model, keep_dequantized=keep)
+            layers = fuse_layers(self.model, keep_dequantized=keep, shards=self.shards)
             say(f"adapters: fused into {len(layers)} decoder layers")
-            for number, layer in enumerate(layers):
-                layer.shards, layer.number = self.shards, number
             return layers
         if self.shards is not None:
             problem = "weights are shared out of fused decoder layers alone"
