@@ -134,10 +134,17 @@ def test_passes_of_others_are_gathered_for_and_one_that_was_broken_off_is_finish
 
 def test_a_pass_that_fails_leaves_the_others_alone(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = shared[2]
-    monkeypatch.setattr(sharding, "any_process", lambda holds: holds)
-    with pytest.raises(ModelError, match="out of memory"), shards.uneven_passes():
-        shards.require(0, forward=True)
-        raise ModelError("out of memory")
+    told: list[bool] = []
+    monkeypatch.setattr(sharding, "any_process", told.append)
+
+    def fail() -> None:
+        with shards.uneven_passes():
+            shards.require(0, forward=True)
+            raise ModelError("out of memory")
+
+    with pytest.raises(ModelError, match="out of memory"):
+        fail()
+    assert told == [True]
 
 
 def test_a_process_keeps_its_part_and_two_layers(shared: Any) -> None:
