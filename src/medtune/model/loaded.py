@@ -9,10 +9,9 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError, first_line
-from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
+from medtune.model.loading import DEMO_MODEL, base_identity, load_base_model, resolve_base
 from medtune.model.sharding import ShardedWeights
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
-from medtune.runtime.launch import world_size
 from medtune.runtime.progress import say
 
 _RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
@@ -53,10 +52,11 @@ class LoadedModel:
         return self.choices["dtype"].value
 
 
-def load_model(config: Config, *, for_training: bool) -> LoadedModel:
+def load_model(config: Config, *, for_training: bool, shared: bool = False) -> LoadedModel:
     """Load the base model as `config` says, telling the user each choice and its reason. Raises ModelError.
 
-    For training it sits on one device; otherwise `model.device_map` may spread it, and it can score answers.
+    For training it sits on one device; otherwise `model.device_map` may spread it, and it can score answers. `shared`
+    has the processes of the launch share out its packed weights.
     """
     from transformers import GenerationConfig
 
@@ -70,7 +70,13 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
         say(f"{name}: {choice.value} ({choice.reason})")
     files = resolve_base(config.model.base, config.model.revision)
     renderer = load_renderer(config, files.path)
-    model, shards = _load(config, files, device.value, dtype.value, for_training=for_training)
+    if shared:
+        from medtune.model.sharded_loading import load_in_shards
+
+        model, shards = load_in_shards(files, config.model, device=device.value, dtype=dtype.value)
+    else:
+        shards, split = None, not for_training
+        model = load_base_model(files, config.model, device=device.value, dtype=dtype.value, split=split)
     ends = end_token_ids(renderer.tokenizer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
@@ -79,17 +85,6 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
         add_answer_loss(model)
     identity = base_identity(config.model.base, files)
     return LoadedModel(model, renderer, ends, files.revision, identity, choices, shards)
-
-
-def _load(
-    config: Config, files: ModelFiles, device: str, dtype: str, *, for_training: bool
-) -> tuple[Any, ShardedWeights | None]:
-    """The base model, whole or, where processes share it out, in shards."""
-    if config.training.weights == "sharded" and world_size() > 1:
-        from medtune.model.sharded_loading import load_in_shards
-
-        return load_in_shards(files, config.model, device=device, dtype=dtype)
-    return load_base_model(files, config.model, device=device, dtype=dtype, split=not for_training), None
 
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:

@@ -36,6 +36,12 @@ class _Place:
     size: int
 
 
+def shared_bytes(layer: int, layers: int, processes: int) -> int:
+    """What each of `processes` holds of so many layers of `layer` bytes: parts of them all, and the buffers."""
+    part = -(-layer // (processes * ALIGNMENT)) * ALIGNMENT
+    return part * (layers + BUFFERS * processes)
+
+
 class ShardedWeights:
     """The packed weights of decoder layers, each in as many parts as there are processes.
 

@@ -40,8 +40,9 @@ def print_plan(
 def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     """One GPU: the plan, the peak of training and of answers part by part, and the time."""
     plan, answers = found.step.plan, found.answers
-    gpu = f"{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"
-    for line in (gpu, f"training step: {plan.describe()}"):
+    each = f"each of {rows.processes} GPUs: " if rows.processes > 1 else ""
+    gpu = f"{each}{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"
+    for line in (gpu, *_sharing_lines(found), f"training step: {plan.describe()}"):
         print_text(line, console)
     console.print()
     console.print(_waterfall("Training, GiB at the peak", training_parts(found)))
@@ -55,6 +56,21 @@ def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
         print_text(line, console)
 
 
+def _sharing_lines(found: Forecast) -> list[str]:
+    """How several processes hold the model, and the host memory that loading it takes."""
+    if found.sharing is None:
+        return []
+    lines, size = [f"weights: {found.sharing.value} ({found.sharing.reason})"], found.model.size
+    if found.model.processes > 1:
+        lines += [
+            f"shared out are the packed weights of the layers: a GPU holds 1/{found.model.processes} of each, and two "
+            "layers that are put together; embeddings, head, norms and adapters are on every GPU",
+            f"host memory while the model is loaded: {size.largest_weight / GIB:.2f} GiB a process at most, one weight "
+            "at a time",
+        ]
+    return lines
+
+
 def training_parts(found: Forecast) -> dict[str, float]:
     """Bytes at the peak of training by what takes them, in the order in which they come."""
     parts, size = found.step.parts, found.model.size
@@ -62,7 +78,7 @@ def training_parts(found: Forecast) -> dict[str, float]:
     head = ", input embeddings in host memory" if on_device < size.embeddings else ""
     packed = f" ({found.model.storage.label})" if size.packed else ""
     return {
-        f"weights of the layers{packed}": size.layers,
+        f"{_held(found)}{packed}": size.layers,
         f"embeddings and head{head}": on_device,
         "adapters": size.adapters,
         "weights dequantised once, and room for adapters": parts.dequantized,
@@ -74,12 +90,16 @@ def training_parts(found: Forecast) -> dict[str, float]:
     }
 
 
+def _held(found: Forecast) -> str:
+    return "weights of the layers" if found.model.processes == 1 else "parts of all layers, and two layers"
+
+
 def answer_parts(found: Forecast) -> dict[str, float]:
     """Bytes at the peak of generation by what takes them."""
     answers, size = found.answers, found.model.size
     reading = answers.prompts >= answers.logits
     return {
-        "weights of the layers": size.layers,
+        _held(found): size.layers,
         "embeddings and head": size.embeddings,
         "adapters": size.adapters,
         "weights dequantised once": answers.dequantized,
@@ -141,14 +161,17 @@ def _training_time(found: Forecast) -> str:
     if rate is None:
         return "training time: no estimate without the GPU's rate; name the GPU"
     seconds = found.training_seconds
+    link = "gathers hidden behind the computation; " if found.model.processes > 1 else ""
     for_what = f"{duration(EXAMPLE_TOKENS / rate)} for {EXAMPLE}" if seconds is None else duration(seconds)
     return (
         f"training time, an estimate: {for_what}; {rate:,.0f} tokens a second, if steps reach {REACHED_BY_STEPS:.0%} "
-        "of the GPU's highest rate, as measured on an H200 alone; validation and start not counted"
+        f"of the GPU's highest rate, as measured on an H200 alone; {link}validation and start not counted"
     )
 
 
 def _answer_time(found: Forecast, rows: RowSizes) -> str:
+    if found.model.processes > 1:
+        return "answers' time: no estimate; every step gathers all weights, and the link between the GPUs sets the pace"
     if not found.answers.static:
         return "answers' time: no estimate; without a static cache the host sets the pace"
     if found.answer_seconds is None:

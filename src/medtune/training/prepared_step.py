@@ -25,12 +25,9 @@ from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
 from medtune.training.batching import largest_step, total_steps
 from medtune.training.plan.choosing import plan_training
-from medtune.training.plan.machines import least_machine, this_machine
+from medtune.training.plan.machines import LESS, least_machine, this_machine
 from medtune.training.plan.peaks import GIB, TrainingPlan
 from medtune.training.plan.shapes import model_shape
-
-# After memory ran out, the share of the predicted peak, or of the host memory in use, that the next plan may take.
-LESS = 0.92
 
 
 class PreparedStep:
@@ -57,13 +54,14 @@ class PreparedStep:
         self.training = config.training
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
         self.machine = least_machine(this_machine(device, config.training))
+        # What a plan may choose no longer, by configuration key.
+        self.settled: dict[str, Any] = {}
         if shards is not None:  # which allow no second try
+            self.settled["weights"] = AS_STORED
             self.machine = replace(self.machine, limit=int(self.machine.limit * LESS))
         lengths = [len(row.input_ids) for row in rows]
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
-        # What a plan may choose no longer, by configuration key.
-        self.settled: dict[str, Any] = {}
         # Whether host memory was too short for what the configuration asks to be kept there.
         self._free_host_memory = False
         if plan is not None:
@@ -213,10 +211,8 @@ class PreparedStep:
 
 def _freed(training: TrainingSection) -> TrainingSection:
     """`training` with every choice that changes nothing but speed and memory left to the plan."""
-    freed = {"tokens_per_micro_batch": "auto", "checkpointing": "auto", "embeddings": "auto"}
-    if training.weights != "sharded":  # as they have been loaded
-        freed["weights"] = "auto"
-    return training.model_copy(update=freed)
+    choices = ("tokens_per_micro_batch", "checkpointing", "embeddings", "weights")
+    return training.model_copy(update=dict.fromkeys(choices, "auto"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,19 @@ from typing import Any
 from torch import nn
 
 from medtune.config.schema import Config
+from medtune.errors import ModelError
 from medtune.model.adapter_files import read_adapter_config
 from medtune.model.adapters import attach_new_adapter, lift_adapter, resolve_adapter
 from medtune.model.attention import varlen_fits
 from medtune.model.loading import model_without_weights, prepare_for_training
 from medtune.model.packing import filled_up
 from medtune.model.quantization import FORMATS, StorageFormat
+from medtune.model.sharding import shared_bytes
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import torch_dtype
 from medtune.training.arguments import optimizer_names
 from medtune.training.plan.choosing import MARGIN, REACHED, plan_training, work_per_token
-from medtune.training.plan.machines import HOST_SHARE
+from medtune.training.plan.machines import HOST_SHARE, LESS
 from medtune.training.plan.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
 from medtune.training.plan.shapes import head_size, is_base_linear, shape_of
 
@@ -30,12 +32,16 @@ REACHED_BY_STEPS = 0.53
 
 @dataclass(frozen=True, slots=True)
 class ModelBytes:
-    """What a loaded model takes on the device, in bytes. `packed` counts the weights in it that are packed."""
+    """What a loaded model takes on the device, in bytes. `packed` counts the weights in it that are packed.
+
+    `largest_weight` are the bytes of the largest one before it is packed.
+    """
 
     layers: int
     embeddings: int
     adapters: int
     packed: int
+    largest_weight: int
 
     @property
     def total(self) -> int:
@@ -45,13 +51,17 @@ class ModelBytes:
 
 @dataclass(frozen=True, slots=True)
 class DescribedModel:
-    """A PeftModel without weights, and what it takes once it is loaded; `config` is transformers' own."""
+    """A PeftModel without weights, and what it takes once it is loaded; `config` is transformers' own.
+
+    So many `processes` share out its packed weights.
+    """
 
     config: Any
     storage: StorageFormat
     shape: ModelShape
     size: ModelBytes
     dtype: str
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +73,11 @@ class StepForecast:
     tokens_per_second: float | None
 
 
-def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) -> DescribedModel:
-    """The model of config.json in `path` with its adapter, as it would be loaded on `gpu`. Raises ModelError."""
+def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str, *, processes: int = 1) -> DescribedModel:
+    """The model of config.json in `path` with its adapter, as it would be loaded on `gpu`.
+
+    Several `processes` share out its packed weights, and this is what one of them holds. Raises ModelError.
+    """
     model = model_without_weights(path, dtype, config.model.base)
     model.requires_grad_(False)
     model = _attach(prepare_for_training(model, config.model.kbit_preparation), config)
@@ -77,7 +90,14 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) ->
     spreads = not varlen_fits(gpu.capability, wanted, head_size(model.config.get_text_config()))
     shape = shape_of(model, config, wanted, spreads=spreads, on_gpu=True, is_packed=is_packed)
     packed = [module for module in model.modules() if isinstance(module, nn.Linear) and is_packed(module)]
-    return DescribedModel(model.config, storage, shape, _bytes_of(model, packed, storage), dtype)
+    size = _bytes_of(model, packed, storage)
+    if processes > 1:
+        if not shape.fused:
+            raise ModelError(config.model.base, "its layers cannot be shared out", "set training.weights to auto")
+        whole = sum(storage.bytes_of(module.weight) for module in packed)
+        held = shared_bytes(whole // shape.layers, shape.layers, processes)
+        size = replace(size, layers=size.layers - whole + held)
+    return DescribedModel(model.config, storage, shape, size, dtype, processes)
 
 
 def _attach(model: Any, config: Config) -> Any:
@@ -103,7 +123,8 @@ def _bytes_of(model: Any, packed: list[nn.Linear], storage: StorageFormat) -> Mo
         elif id(parameter) not in ends_by_id:
             layers += size
     embeddings = sum(weight.numel() * weight.element_size() for weight in ends_by_id.values())
-    return ModelBytes(layers, embeddings, adapters, sum(module.weight.numel() for module in packed))
+    largest = max(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return ModelBytes(layers, embeddings, adapters, sum(module.weight.numel() for module in packed), largest)
 
 
 def described_machine(model: DescribedModel, gpu: DescribedGpu, config: Config) -> Machine:
@@ -112,22 +133,33 @@ def described_machine(model: DescribedModel, gpu: DescribedGpu, config: Config) 
     limit = model.size.total + max(0.0, usable - model.size.total) * MARGIN
     if training.memory_gib is not None:
         limit = min(limit, training.memory_gib * GIB)
+    if model.processes > 1:  # no second try
+        limit *= LESS
     host = training.host_memory_gib or HOST_GIB * HOST_SHARE
     return Machine(model.size.total, int(min(limit, usable)), int(host * GIB), gpu.operations)
 
 
 def forecast_step(
-    model: DescribedModel, gpu: DescribedGpu, config: Config, *, largest_step: int, longest_row: int
+    model: DescribedModel,
+    gpu: DescribedGpu,
+    config: Config,
+    *,
+    largest_step: int,
+    longest_row: int,
+    must_fit: bool = True,
 ) -> StepForecast:
-    """The plan that training would choose on `gpu`. Raises ModelError if nothing fits."""
-    machine = described_machine(model, gpu, config)
+    """The plan that training would choose on `gpu`. Raises ModelError if nothing fits and it `must_fit`."""
+    machine, training = described_machine(model, gpu, config), config.training
+    if model.processes > 1:
+        training = training.model_copy(update={"weights": "sharded"})
     plan = plan_training(
         model.shape,
         machine,
-        config.training,
+        training,
         largest_step=largest_step,
         longest_row=longest_row,
         optimizers=optimizer_names(config.training.optimizer, "cuda"),
+        must_fit=must_fit,
     )
     widest = filled_up(max(plan.tokens_per_micro_batch, longest_row))
     parts = peak_parts(model.shape, machine, replace(plan, tokens_per_micro_batch=widest))
