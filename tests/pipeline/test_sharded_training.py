@@ -61,6 +61,33 @@ def test_a_process_that_is_killed_while_it_answers_ends_the_others(tiny: Tiny, t
     assert done[0].stderr.splitlines()[-1] == "medtune: another process of the launch has ended"
 
 
+SHARE_HEAD = """
+import runpy
+
+from medtune.model import answer_loss
+
+answer_loss.LEAST_BYTES = 1
+runpy.run_module("medtune", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_head_that_is_shared_out_trains_and_answers_alike(runs: dict[int, Path], tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "share_head.py").write_text(SHARE_HEAD)
+    run = tmp_path / "run"
+    done = finish(
+        start(2, tmp_path / "share_head.py", "run", recipe(tiny, tmp_path, weights="sharded"), "--run-dir", run)
+    )
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
+    assert_trained_alike(runs[1], run)
+    mine, whole = (
+        [json.loads(line) for line in (folder / "baseline/predictions.jsonl").read_text().splitlines()]
+        for folder in (run, runs[1])
+    )
+    for one, other in zip(mine, whole, strict=True):
+        assert one.pop("reference_nll") == pytest.approx(other.pop("reference_nll"), rel=1e-5)
+        assert one == other
+
+
 def test_a_stopped_training_goes_on_with_fewer(tiny: Tiny, tmp_path: Path) -> None:
     file = recipe(tiny, tmp_path, weights="sharded", max_steps=20, checkpoint_steps=8)
     for name in ("whole", "stopped"):

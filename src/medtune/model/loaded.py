@@ -73,7 +73,10 @@ def load_model(config: Config, *, for_training: bool, shared: bool = False) -> L
     if shared:
         from medtune.model.sharded_loading import load_in_shards
 
-        model, shards = load_in_shards(files, config.model, device=device.value, dtype=dtype.value)
+        in_host = config.training.embeddings != "device"
+        model, shards = load_in_shards(
+            files, config.model, device=device.value, dtype=dtype.value, embeddings_in_host=in_host
+        )
     else:
         shards, split = None, not for_training
         model = load_base_model(files, config.model, device=device.value, dtype=dtype.value, split=split)

@@ -84,6 +84,14 @@ class ShardedWeights:
         self.parts.append(buffer[rank() * length : (rank() + 1) * length].clone())
         self._holds[number % BUFFERS] = number
 
+    def append(self, part: Tensor) -> None:
+        """Take over this process's part, in bytes, of what is gathered after all that was added before."""
+        self.parts.append(part)
+
+    def gathered(self, number: int) -> Tensor:
+        """The bytes of `number`, which is required until then, as all processes' parts make them up."""
+        return self._buffers[number % BUFFERS][: self.parts[number].numel() * world_size()]
+
     def require(self, number: int, *, forward: bool) -> None:
         """Have the weights of layer `number` in place, and those of the next one in this direction on their way.
 
@@ -131,7 +139,7 @@ class ShardedWeights:
             return
         self._arrive(place)  # where it was fetched for a direction that was not taken
         # On a GPU this waits for the work that has been asked for so far, which reads the buffer.
-        self._coming[place] = gather_parts(self._buffers[place], self.parts[number])
+        self._coming[place] = gather_parts(self.gathered(number), self.parts[number])
         self._holds[place] = number
 
     def _arrive(self, place: int) -> None:

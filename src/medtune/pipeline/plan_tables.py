@@ -62,9 +62,12 @@ def _sharing_lines(found: Forecast) -> list[str]:
         return []
     lines, size = [f"weights: {found.sharing.value} ({found.sharing.reason})"], found.model.size
     if found.model.processes > 1:
+        head = " and the head" if found.model.shape.head_slices else ""
+        whole = "" if head else "the head, "
+        table = "embeddings wait in host memory" if found.model.shape.embeddings_wait else "embeddings"
         lines += [
-            f"shared out are the packed weights of the layers: a GPU holds 1/{found.model.processes} of each, and two "
-            "layers that are put together; embeddings, head, norms and adapters are on every GPU",
+            f"shared out are the packed weights of the layers{head}: a GPU holds 1/{found.model.processes} of each, "
+            f"and two layers that are put together; {whole}norms, adapters are on every GPU, {table}",
             f"host memory while the model is loaded: {size.largest_weight / GIB:.2f} GiB a process at most, one weight "
             "at a time",
         ]
@@ -75,11 +78,12 @@ def training_parts(found: Forecast) -> dict[str, float]:
     """Bytes at the peak of training by what takes them, in the order in which they come."""
     parts, size = found.step.parts, found.model.size
     on_device = size.embeddings - (size.total - parts.model)
-    head = ", input embeddings in host memory" if on_device < size.embeddings else ""
+    head = ", input embeddings in host memory" if found.step.plan.embeddings == "host" else ""
+    part = "part of the " if found.model.shape.head_slices else ""
     packed = f" ({found.model.storage.label})" if size.packed else ""
     return {
         f"{_held(found)}{packed}": size.layers,
-        f"embeddings and head{head}": on_device,
+        f"{part}embeddings and head{head}": on_device,
         "adapters": size.adapters,
         "weights dequantised once, and room for adapters": parts.dequantized,
         "gradients": parts.gradients,
