@@ -9,7 +9,7 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError, first_line
-from medtune.model.loading import DEMO_MODEL, base_identity, load_base_model, resolve_base
+from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
 from medtune.model.sharding import ShardedWeights
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
 from medtune.runtime.progress import say
@@ -70,16 +70,8 @@ def load_model(config: Config, *, for_training: bool, shared: bool = False) -> L
         say(f"{name}: {choice.value} ({choice.reason})")
     files = resolve_base(config.model.base, config.model.revision)
     renderer = load_renderer(config, files.path)
-    if shared:
-        from medtune.model.sharded_loading import load_in_shards
-
-        in_host = config.training.embeddings != "device"
-        model, shards = load_in_shards(
-            files, config.model, device=device.value, dtype=dtype.value, embeddings_in_host=in_host
-        )
-    else:
-        shards, split = None, not for_training
-        model = load_base_model(files, config.model, device=device.value, dtype=dtype.value, split=split)
+    load = _load_shared if shared else _load_whole
+    model, shards = load(config, files, device.value, dtype.value, for_training)
     ends = end_token_ids(renderer.tokenizer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
@@ -88,6 +80,21 @@ def load_model(config: Config, *, for_training: bool, shared: bool = False) -> L
         add_answer_loss(model)
     identity = base_identity(config.model.base, files)
     return LoadedModel(model, renderer, ends, files.revision, identity, choices, shards)
+
+
+def _load_whole(
+    config: Config, files: ModelFiles, device: str, dtype: str, for_training: bool
+) -> tuple[Any, ShardedWeights | None]:
+    return load_base_model(files, config.model, device=device, dtype=dtype, split=not for_training), None
+
+
+def _load_shared(
+    config: Config, files: ModelFiles, device: str, dtype: str, for_training: bool
+) -> tuple[Any, ShardedWeights | None]:
+    from medtune.model.sharded_loading import load_in_shards
+
+    in_host = config.training.embeddings != "device"
+    return load_in_shards(files, config.model, device=device, dtype=dtype, embeddings_in_host=in_host)
 
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:

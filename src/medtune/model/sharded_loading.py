@@ -18,13 +18,13 @@ from medtune.config.schema import ModelSection
 from medtune.errors import ModelError, first_line
 from medtune.model.answer_loss import can_share_head
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers
-from medtune.model.host_store import move_embeddings_to_host
+from medtune.model.host_store import HostMemoryError, move_embeddings_to_host
 from medtune.model.loading import ModelFiles
 from medtune.model.quantization import FORMATS, check_quantization, stored_quantization
 from medtune.model.sharding import ShardedWeights
 from medtune.model.shared_head import SharedHead
 from medtune.runtime.hardware import torch_dtype
-from medtune.runtime.progress import progress_bar
+from medtune.runtime.progress import progress_bar, say
 
 
 def load_in_shards(
@@ -58,7 +58,7 @@ def load_in_shards(
         embeddings = model.get_input_embeddings()
         if embeddings_in_host and device != "cpu" and type(embeddings) is nn.Embedding and not is_tied:
             _fill(embeddings, names[embeddings], stored, torch_dtype(dtype), "cpu")
-            move_embeddings_to_host(model, device)
+            _keep_in_host(model, device)
         _fill(model, "", stored, torch_dtype(dtype), device, is_tied=is_tied)
     model.tie_weights()
     if lacking := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
@@ -67,6 +67,14 @@ def load_in_shards(
     FORMATS[section.quantization].settle(model, torch_dtype(dtype))
     model.requires_grad_(False)
     return model.eval(), shards
+
+
+def _keep_in_host(model: Any, device: str) -> None:
+    try:
+        move_embeddings_to_host(model, device)
+    except HostMemoryError as error:
+        say(f"embeddings go to the device: {first_line(error)}")
+        model.get_input_embeddings().to(device)
 
 
 def _without_weights(path: Path, dtype: str, name: str) -> Any:

@@ -149,15 +149,17 @@ def sizes_of(config: Config, renderer: PromptRenderer, split: Split, processes: 
 def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> Forecast:
     """What the recipe would take on `gpu`. Raises ModelError if training does not fit."""
     dtype = choose_dtype_for(config.model.dtype, gpu.capability).value
-    sizes = {"largest_step": rows.largest_step, "longest_row": rows.longest_row}
-    sharing = choose_sharing(config, path, gpu, dtype, **sizes, processes=rows.processes)
+    largest, longest = rows.largest_step, rows.longest_row
+    sharing = choose_sharing(
+        config, path, gpu, dtype, largest_step=largest, longest_row=longest, processes=rows.processes
+    )
     model = sharing.model
-    step = forecast_step(model, gpu, config, **sizes)
+    step = forecast_step(model, gpu, config, largest_step=largest, longest_row=longest)
     cap, wanted = config.generation.max_new_tokens, config.generation.batch_size
     answers = forecast_answers(
         model.config,
         int(gpu.memory_gib * GIB) - model.size.total,
-        packed=model.size.packed,
+        packed=model.size.packed if model.processes == 1 else 0,  # shared weights stay packed
         width=model.shape.item,
         # The kernel that reads a static cache needs Ampere.
         static=gpu.capability >= (8, 0),
@@ -168,10 +170,10 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
     if rows.tokens is not None and step.tokens_per_second is not None:
         training_seconds = rows.tokens / step.tokens_per_second / rows.processes
     # Where every step gathers all weights, the link between the GPUs sets the pace.
-    can_tell = model.processes == 1 and gpu.operations is not None and gpu.bandwidth is not None
-    if rows.questions is not None and can_tell:
+    questions = rows.questions if model.processes == 1 else None
+    if questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
         parameters = model.shape.layers * model.shape.layer_parameters + model.shape.head_parameters
-        rates, own = (gpu.operations, gpu.bandwidth), math.ceil(rows.questions / rows.processes)
+        rates, own = (gpu.operations, gpu.bandwidth), math.ceil(questions / rows.processes)
         answer_seconds = seconds_to_answer(answers, own, cap, parameters=parameters, storage=model.storage, rates=rates)
     choice = sharing.choice if rows.processes > 1 else None
     return Forecast(gpu, model, step, answers, training_seconds, answer_seconds, choice)

@@ -77,7 +77,7 @@ def sharing_of_launch(config: Config) -> Choice:
     if gpu is None:
         return Choice(WHOLE, "computed on the CPU")
     least = replace(gpu, memory_gib=min(memory for memory in memories if memory is not None))
-    found = Choice(**from_main(lambda: asdict(_by_memory(config, least))))  # type: ignore[arg-type]
+    found = Choice(**from_main(lambda: asdict(_by_memory(config, least))))
     say(f"weights: {found.value} ({found.reason})")
     return found
 
