@@ -26,7 +26,7 @@ class SharedHead(nn.Linear):
     """A frozen head without bias; its weight has no rows here, the parts are in `shards`."""
 
     def __init__(self, stored: Tensor, shards: ShardedWeights, *, dtype: torch.dtype, device: str) -> None:
-        """Of the weight `stored`, (vocabulary, width), of which this process's parts alone are read."""
+        """Read this process's parts, and no more, of the weight `stored`, (vocabulary, width)."""
         vocabulary, width = stored.shape
         super().__init__(width, vocabulary, bias=False, device="meta")
         self.weight = nn.Parameter(torch.empty((0, width), dtype=dtype, device=device), requires_grad=False)
