@@ -132,6 +132,26 @@ def test_passes_of_others_are_gathered_for_and_one_that_was_broken_off_is_finish
     assert len(told) == 5
 
 
+@pytest.mark.parametrize("done", [0, 3, 5, 7, 10, 12])
+def test_what_was_promised_is_gathered_for_wherever_memory_ran_out(shared: Any, line: Line, done: int) -> None:
+    layers, before, shards = shared
+    count = len(layers)
+    way = [*[(n, True) for n in range(count)], *[(n, False) for n in reversed(range(count))]]
+    way += [(n, True) for n in range(count)]
+    asked = []
+    for kept in (len(way), done):
+        shards.require(0, forward=True)  # whatever was before
+        shards.require(1, forward=True)
+        line.asked.clear()
+        shards.promise(True, False)
+        for number, forward in way[:kept]:
+            shards.require(number, forward=forward)
+        shards.keep_promise()
+        asked.append(line.asked[:])
+    assert asked[0] == asked[1]
+    assert same(layers[-1], before[-1])
+
+
 def test_a_pass_that_fails_leaves_the_others_alone(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = shared[2]
     told: list[bool] = []

@@ -88,6 +88,40 @@ def test_a_head_that_is_shared_out_trains_and_answers_alike(runs: dict[int, Path
         assert one == other
 
 
+RUN_OUT = """
+import os, runpy
+
+import torch
+
+from medtune.model.fused.layers import FusedLayer
+
+backward, calls, is_second = FusedLayer.backward, [], os.environ["RANK"] == "1"
+
+
+def limited(self, *args, **options):
+    calls.append(self)
+    if is_second and len(calls) in (4, 11):  # in the backward pass of the last layer, and of the first
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 228.00 MiB.")
+    return backward(self, *args, **options)
+
+
+FusedLayer.backward = limited
+runpy.run_module("medtune", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_step_for_which_the_memory_of_one_does_not_suffice_is_made_again_by_all(
+    runs: dict[int, Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    (tmp_path / "run_out.py").write_text(RUN_OUT)
+    run = tmp_path / "run"
+    medtune(1, "data", "prepare", recipe(tiny, tmp_path, weights="sharded"), "--run-dir", run)
+    done = finish(start(2, tmp_path / "run_out.py", "train", run))
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
+    assert done[0].stderr.count("memory ran out in another process; from now on ") >= 1
+    assert_trained_alike(runs[1], run)
+
+
 def test_a_stopped_training_goes_on_with_fewer(tiny: Tiny, tmp_path: Path) -> None:
     file = recipe(tiny, tmp_path, weights="sharded", max_steps=20, checkpoint_steps=8)
     for name in ("whole", "stopped"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -58,6 +59,9 @@ class ShardedWeights:
         self._coming: list[Any] = [None] * BUFFERS
         # Whether the processes agree on every pass, and the layer that the forward pass in hand comes to next.
         self._uneven, self._next = False, 0
+        # What is to be gathered for the passes that were promised, and how much of that has been.
+        self._promised: list[tuple[int, bool]] = []
+        self._kept = 0
 
     def add(self, layer: nn.Module) -> None:
         """Take over the next decoder layer, whose packed weights become views of a buffer.
@@ -102,6 +106,18 @@ class ShardedWeights:
             any_process(True)
         self._gather(number, forward=forward)
 
+    def promise(self, *passes: bool) -> None:
+        """Say which passes come next in every process; True is one that comes back for a gradient."""
+        forwards = [(number, True) for number in range(len(self.parts))]
+        backwards = [(number, False) for number in reversed(range(len(self.parts)))]
+        self._promised = [*chain.from_iterable(forwards + (backwards if back else []) for back in passes)]
+        self._kept = 0
+
+    def keep_promise(self) -> None:
+        """Take part in what is left of these passes, for the other processes, after memory ran out in one of them."""
+        for number, forward in self._promised[self._kept :]:
+            self._gather(number, forward=forward)
+
     @contextmanager
     def uneven_passes(self) -> Iterator[None]:
         """Let each process make as many forward passes in this block as it has work for, and none backwards.
@@ -126,6 +142,7 @@ class ShardedWeights:
 
     def _gather(self, number: int, *, forward: bool) -> None:
         self._next = (number + 1) % len(self.parts) if forward else 0
+        self._kept += 1
         self._fetch(number)
         place = number % BUFFERS
         self._arrive(place)

@@ -25,9 +25,12 @@ from medtune.runtime.progress import say
 from medtune.training.arguments import checkpoint_whole_layers, optimizer_names
 from medtune.training.batching import largest_step, total_steps
 from medtune.training.plan.choosing import plan_training
-from medtune.training.plan.machines import LESS, least_machine, this_machine
+from medtune.training.plan.machines import least_machine, this_machine
 from medtune.training.plan.peaks import GIB, TrainingPlan
 from medtune.training.plan.shapes import model_shape
+
+# After memory ran out, the share of the predicted peak, or of the host memory in use, that the next plan may take.
+LESS = 0.92
 
 
 class PreparedStep:
@@ -56,9 +59,8 @@ class PreparedStep:
         self.machine = least_machine(this_machine(device, config.training))
         # What a plan may choose no longer, by configuration key.
         self.settled: dict[str, Any] = {}
-        if shards is not None:  # which allow no second try
+        if shards is not None:
             self.settled["weights"] = AS_STORED
-            self.machine = replace(self.machine, limit=int(self.machine.limit * LESS))
         lengths = [len(row.input_ids) for row in rows]
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)

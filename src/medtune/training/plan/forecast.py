@@ -21,7 +21,7 @@ from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import torch_dtype
 from medtune.training.arguments import optimizer_names
 from medtune.training.plan.choosing import MARGIN, REACHED, plan_training, work_per_token
-from medtune.training.plan.machines import HOST_SHARE, LESS
+from medtune.training.plan.machines import HOST_SHARE
 from medtune.training.plan.peaks import GIB, Machine, ModelShape, PeakParts, TrainingPlan, peak_parts
 from medtune.training.plan.shapes import head_size, is_base_linear, shape_of
 
@@ -162,8 +162,6 @@ def described_machine(model: DescribedModel, gpu: DescribedGpu, config: Config) 
     limit = model.size.total + max(0.0, usable - model.size.total) * MARGIN
     if training.memory_gib is not None:
         limit = min(limit, training.memory_gib * GIB)
-    if model.processes > 1:  # no second try
-        limit *= LESS
     host = training.host_memory_gib or HOST_GIB * HOST_SHARE / model.processes
     return Machine(model.size.total, int(min(limit, usable)), int(host * GIB), gpu.operations)
 

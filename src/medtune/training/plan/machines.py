@@ -13,8 +13,6 @@ from medtune.training.plan.peaks import GIB, Machine
 
 # The share of the available main memory that may become page-locked.
 HOST_SHARE = 0.6
-# After memory ran out, the share of the predicted peak, or of the host memory in use, that the next plan may take.
-LESS = 0.92
 
 
 def this_machine(device: str, training: TrainingSection) -> Machine:
