@@ -30,7 +30,7 @@ class SharedHead(nn.Linear):
         vocabulary, width = stored.shape
         super().__init__(width, vocabulary, bias=False, device="meta")
         self.weight = nn.Parameter(torch.empty((0, width), dtype=dtype, device=device), requires_grad=False)
-        self.shards, self.first = shards, len(shards.parts)
+        self.shards, self.first, self.stored_dtype = shards, len(shards.parts), dtype
         self.own = rows_of_slice(shards.largest, width * dtype.itemsize, world_size()) // world_size()
         self.rows = self.own * world_size()
         for begin in range(rank() * self.own, filled_up(vocabulary, self.rows), self.rows):
@@ -39,20 +39,20 @@ class SharedHead(nn.Linear):
             part[: len(rows)] = rows.to(device, dtype)
             shards.append(part.view(-1).view(torch.uint8))
 
-    def slices(self, *, forward: bool) -> Iterator[tuple[int, Tensor]]:
-        """Where each slice begins in the vocabulary, and its weights, (rows, width), there until the next one is."""
+    def slices(self, dtype: torch.dtype, *, forward: bool) -> Iterator[tuple[int, Tensor]]:
+        """Where each slice begins in the vocabulary, and its weights in `dtype`, (rows, width), while it is there."""
         numbers = range(len(self.shards.parts) - self.first)
         for number in numbers if forward else reversed(numbers):
             begin = number * self.rows
             self.shards.require(self.first + number, forward=forward)
-            whole = self.shards.gathered(self.first + number).view(self.weight.dtype).view(self.rows, -1)
-            yield begin, whole[: self.out_features - begin]
+            whole = self.shards.gathered(self.first + number).view(self.stored_dtype).view(self.rows, -1)
+            yield begin, whole[: self.out_features - begin].to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of `x`, (…, width), for which no gradient can be had."""
         with torch.no_grad():
             logits = x.new_empty((*x.shape[:-1], self.out_features))
-            for begin, weight in self.slices(forward=True):
+            for begin, weight in self.slices(x.dtype, forward=True):
                 logits[..., begin : begin + len(weight)] = x @ weight.t()
         return logits
 
@@ -96,7 +96,7 @@ def _sums(rows: Tensor, labels: Tensor, pieces: list[slice], head: SharedHead) -
     """The logarithm of each row's summed exponentials, and the logit of its label; both (rows,) in float32."""
     total = torch.full((len(rows),), -torch.inf, device=rows.device)
     chosen = torch.zeros(len(rows), device=rows.device)
-    for begin, weight in head.slices(forward=True):
+    for begin, weight in head.slices(rows.dtype, forward=True):
         for piece in pieces:
             logits = (rows[piece] @ weight.t()).float()
             total[piece] = torch.logaddexp(total[piece], logits.logsumexp(1))
@@ -109,7 +109,7 @@ def _sums(rows: Tensor, labels: Tensor, pieces: list[slice], head: SharedHead) -
 def _gradient(rows: Tensor, labels: Tensor, pieces: list[slice], head: SharedHead, total: Tensor) -> Tensor:
     """The gradient of each row's loss by the row, (rows, width) in float32, in which the slices are added up."""
     result = torch.zeros(rows.shape, device=rows.device)
-    for begin, weight in head.slices(forward=False):
+    for begin, weight in head.slices(rows.dtype, forward=False):
         for piece in pieces:
             shares = (rows[piece] @ weight.t()).float().sub_(total[piece].unsqueeze(1)).exp_()
             places, is_here = _places(labels[piece], begin, len(weight))
