@@ -41,7 +41,8 @@ def test_sizes_of_a_small_model():
 
 def test_prompts_are_read_in_passes_with_a_static_cache_and_together_without():
     assert SIZES.prompts(7, static=False) == 10 * 7 * 50
-    assert SIZES.prompts(7, static=True) == 10 * PROMPT_TOKENS
+    assert SIZES.prompts(7, static=True) == 10 * 7 * 50
+    assert SIZES.prompts(PROMPT_TOKENS, static=True) == 10 * PROMPT_TOKENS
     long = AnswerSizes(cache=1, logits=1, prompt_token=10, longest_prompt=2 * PROMPT_TOKENS)
     assert long.prompts(1, static=True) == 10 * 2 * PROMPT_TOKENS
 
@@ -51,7 +52,9 @@ def test_prompts_are_read_in_passes_with_a_static_cache_and_together_without():
     [
         (2 * 5000, {"is_gpu": False, "static": False}, 5),
         (2 * 7500, {"is_gpu": True, "static": False}, 5),
-        (2 * (10 * PROMPT_TOKENS + 5999), {"is_gpu": True, "static": True}, 5),
+        # Few rows, whose prompts are one pass, and many, whose prompts are several.
+        (2 * (5 * 1500 + 1499), {"is_gpu": True, "static": True}, 5),
+        (2 * (10 * PROMPT_TOKENS + 200 * 1000 + 999), {"is_gpu": True, "static": True}, 200),
         (0, {"is_gpu": True, "static": True}, 1),
         (0, {"is_gpu": False, "static": False}, 1),
         (10**12, {"is_gpu": False, "static": False}, MAX_BATCH["cpu"]),

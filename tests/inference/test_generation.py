@@ -210,7 +210,9 @@ def test_the_user_is_told_why_a_gpu_goes_the_slow_way(model, tiny, prompts, monk
 
 
 def test_answers_that_go_on_take_the_steps_that_they_would_have_taken(model, tiny, prompts, monkeypatch):
-    monkeypatch.setattr(generation, "_choose_decoder", lambda model, greedy: StaticDecoder(model, greedy, graphs=False))
+    monkeypatch.setattr(
+        generation, "_choose_decoder", lambda model, greedy, graphs: StaticDecoder(model, greedy, graphs=False)
+    )
     greedy = Greedy.of(tiny.tokenizer, END, CAP)
     seen, work = spy_on_rows(model, monkeypatch), BatchWork(plan_batches(prompts, 4), Answer)
     answer_batches(model, tiny.tokenizer, prompts, greedy, work)

@@ -22,6 +22,15 @@ from medtune.model.host_store import HostStore, move_embeddings_to_host
 ROWS = some_rows()
 
 
+def test_a_table_that_never_was_on_the_device_stays_in_host_memory(plain_memory):
+    model, plain = base_model(FAMILIES["llama"]), base_model(FAMILIES["llama"])
+    move_embeddings_to_host(model, "cpu")
+    move_embeddings_to_host(model, "cpu")  # where it is already
+    assert len(plain_memory) == 1
+    batch, _ = pack(ROWS)
+    assert torch.equal(model(**batch, use_cache=False).logits, plain(**batch, use_cache=False).logits)
+
+
 def test_embeddings_on_the_host_give_the_same_outputs(plain_memory):
     model, plain = adapted(), adapted()
     move_embeddings_to_host(model)

@@ -159,3 +159,14 @@ def test_the_hub_and_the_demo_name_their_models(tmp_path):
     folder = tmp_path / "model"
     assert base_identity("o/m", ModelFiles(folder, "abc")) == "o/m at abc"
     assert base_identity(DEMO_MODEL, ModelFiles(folder, None)) == DEMO_MODEL
+
+
+def test_a_model_larger_than_the_gpu_is_refused_with_what_to_do(tiny, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    def run_out(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", run_out)
+    with pytest.raises(ModelError, match="is larger than the memory of the GPU; start it on several GPUs with "):
+        load(tiny.path)

@@ -103,6 +103,70 @@ def test_passes_without_a_way_back_begin_again_at_the_first_layer(shared: Any) -
             assert same(layers[number], before[number])
 
 
+def test_passes_of_others_are_gathered_for_and_one_that_was_broken_off_is_finished(
+    shared: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, before, shards = shared
+    count = len(layers)
+    told: list[bool] = []
+    others = iter([True, True, False])  # which make one pass more after this process's own have ended
+
+    def any_process(holds: bool) -> bool:
+        told.append(holds)
+        return holds or next(others)
+
+    monkeypatch.setattr(sharding, "any_process", any_process)
+    with shards.uneven_passes():
+        for number in range(count - 1):  # in the last layer memory runs out
+            shards.require(number, forward=True)
+        for number in range(count):
+            if number == 1:
+                line.asked.clear()
+            shards.require(number, forward=True)
+            assert same(layers[number], before[number])
+        assert line.asked == list(range(2, count))
+        line.asked.clear()
+    assert told == [True, True, False, False, False]
+    assert line.asked == [*range(count)] * 2
+    shards.require(0, forward=True)  # passes go as before
+    assert len(told) == 5
+
+
+@pytest.mark.parametrize("done", [0, 3, 5, 7, 10, 12])
+def test_what_was_promised_is_gathered_for_wherever_memory_ran_out(shared: Any, line: Line, done: int) -> None:
+    layers, before, shards = shared
+    count = len(layers)
+    way = [*[(n, True) for n in range(count)], *[(n, False) for n in reversed(range(count))]]
+    way += [(n, True) for n in range(count)]
+    asked = []
+    for kept in (len(way), done):
+        shards.require(0, forward=True)  # whatever was before
+        shards.require(1, forward=True)
+        line.asked.clear()
+        shards.promise(True, False)
+        for number, forward in way[:kept]:
+            shards.require(number, forward=forward)
+        shards.keep_promise()
+        asked.append(line.asked[:])
+    assert asked[0] == asked[1]
+    assert same(layers[-1], before[-1])
+
+
+def test_a_pass_that_fails_leaves_the_others_alone(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = shared[2]
+    told: list[bool] = []
+    monkeypatch.setattr(sharding, "any_process", told.append)
+
+    def fail() -> None:
+        with shards.uneven_passes():
+            shards.require(0, forward=True)
+            raise ModelError("out of memory")
+
+    with pytest.raises(ModelError, match="out of memory"):
+        fail()
+    assert told == [True]
+
+
 def test_a_process_keeps_its_part_and_two_layers(shared: Any) -> None:
     layers, before, shards = shared
     whole = sum(tensor.numel() * tensor.element_size() for tensor in before[0])

@@ -9,7 +9,7 @@ import pytest
 from command_line import Medtune, command_runner
 from medtune.config.recipes import load_recipe
 from medtune.config.schema import Config
-from medtune.pipeline.plan import forecast, row_sizes
+from medtune.pipeline.plan import forecast, forecasts, row_sizes
 from medtune.pipeline.plan_tables import answer_parts, duration, training_parts
 from medtune.runtime.gpus import GPUS
 from medtune.training.plan.peaks import GIB
@@ -43,6 +43,43 @@ def test_the_waterfall_adds_up(config, folder):
     others = config.model_copy(update={"data": config.data.model_copy(update={"source": "owner/rows"})})
     assert forecast(others, folder, GPUS["t4"], row_sizes(others)).training_seconds is None
     assert found.step.tokens_per_second == pytest.approx(1000, rel=0.3)
+
+
+def test_a_model_larger_than_a_gpu_is_shared_out_over_two(medtune):
+    result = medtune("plan", "llama3-70b-2x24gb", "--gpu", "23.5", "--gpus", "2")
+    assert result.status == 0, result.err
+    for text in (
+        "each of 2 GPUs: a GPU of 23.5 GiB",
+        "weights: shared out (as asked for, over 2 processes)",
+        "the packed weights of the layers and the head: a GPU holds 1/2 of each",
+        "embeddings wait in host memory",
+        "host memory while the model is loaded: 1.96 GiB a process at most",
+        "parts of all layers, and two layers (NF4)",
+        "part of the embeddings and head, input embeddings in host memory",
+        "answers' time: no estimate; every step gathers all weights",
+    ):
+        assert text in result.out
+    found = forecasts(load_recipe("llama3-70b-2x24gb"), "23.5", 2)[0]["23.5"]
+    assert sum(training_parts(found).values()) == pytest.approx(found.step.plan.peak_bytes, rel=1e-6)
+    assert sum(answer_parts(found).values()) < 23.5 * GIB
+    assert found.answers.batch > 4
+    # As the recipe's comment says, of both processes: embeddings, and inputs of layers.
+    plan = found.step.plan
+    waiting = plan.offloaded_layers * plan.tokens_per_micro_batch * 8192 * 2
+    assert 2 * (128_256 * 8192 * 2 + waiting) < 8.0e9
+    alone = medtune("plan", "llama3-70b-2x24gb", "--gpu", "23.5")
+    assert alone.status == 2
+    assert "training does not fit: the smallest plan takes" in alone.err
+
+
+def test_several_gpus_share_the_rows_of_a_step(config, folder):
+    one, two = (row_sizes(config, processes) for processes in (1, 2))
+    assert two.largest_step == one.largest_step / 2
+    alone, each = (forecast(config, folder, GPUS["l4"], rows) for rows in (one, two))
+    assert each.model.processes == 1
+    assert each.sharing.value == "whole"
+    assert each.training_seconds == pytest.approx(alone.training_seconds / 2, rel=0.1)
+    assert each.answer_seconds < 0.7 * alone.answer_seconds
 
 
 def test_one_gpu_is_told_part_by_part(folder, medtune):

@@ -176,12 +176,18 @@ def doctor(
 
 @spelled_as_calls()
 def plan(
-    recipe: StrPath | Config, gpu: str | None = None, *, overrides: Overrides = (), run_dir: StrPath | None = None
+    recipe: StrPath | Config,
+    gpu: str | None = None,
+    *,
+    gpus: int = 1,
+    overrides: Overrides = (),
+    run_dir: StrPath | None = None,
 ) -> Plan:
     """Memory, plan and time of a recipe on a GPU that need not be here; times are estimates, and no weights are read.
 
     `gpu` is a name such as "t4" or a number of GiB as text; without it the GPU that is here, or else several side by
-    side. The baseline of a run at `run_dir` tells what the test set can show. Raises MedtuneError.
+    side. With several `gpus` of that kind, a process each, it is for one of them. The baseline of a run at `run_dir`
+    tells what the test set can show. Raises MedtuneError.
 
     >>> plan = medtune.plan("demo", "t4")
     >>> plan.forecasts["t4"].step.plan.peak_bytes > 0
@@ -192,7 +198,7 @@ def plan(
         from medtune.pipeline.plan import forecasts
         from medtune.pipeline.plan_power import expected_power
 
-        found, rows = forecasts(config, gpu)
+        found, rows = forecasts(config, gpu, gpus)
         return Plan(found, rows, expected_power(config, rows, None if run_dir is None else Path(run_dir)))
 
 

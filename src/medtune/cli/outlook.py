@@ -52,6 +52,10 @@ def plan(
             "of these side by side.",
         ),
     ] = None,
+    gpus: Annotated[
+        int,
+        typer.Option("--gpus", metavar="N", min=1, help="So many of that GPU, a process each; the plan is for one."),
+    ] = 1,
     run_dir: Annotated[
         Path | None,
         typer.Option(
@@ -80,5 +84,5 @@ def plan(
     from medtune.pipeline.plan_power import expected_power
     from medtune.pipeline.plan_tables import print_plan
 
-    found, rows = forecasts(config, gpu)
+    found, rows = forecasts(config, gpu, gpus)
     print_plan(found, rows, Console(), expected_power(config, rows, run_dir))

@@ -60,7 +60,8 @@ class TrainingSection(Section):
     """Layers whose activations are computed again in the backward pass: none, all, or a number of them; `offload`
     is all, with their inputs in host memory. `auto` takes what is fastest in the memory that is there."""
     embeddings: Literal["auto", "device", "host"] = "auto"
-    """Where input embeddings sit in training: `host` is the host's memory, 1 GiB less on the GPU for LLaMA-3-8B."""
+    """Where input embeddings sit in training: `host` is the host's memory, 1 GiB less on the GPU for LLaMA-3-8B. Beside
+    weights that processes share out, `auto` is `host`."""
     memory_gib: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Peak of GPU memory, in GiB, that the automatic choices keep to; none takes what is free."""
     host_memory_gib: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
@@ -70,8 +71,8 @@ class TrainingSection(Section):
     weights: Literal["auto", "nf4", "dequantized", "sharded"] = "auto"
     """4-bit base weights in training: `nf4` dequantises them in every step, `dequantized` does it once and keeps them
     in the compute dtype (the same numbers, four times the memory). `auto` takes the faster of these in the memory that
-    is there. With `sharded` each of several processes holds a part of every layer's `nf4` weights, for models larger
-    than a GPU. Without `fused_adapters` it is always `nf4`."""
+    is there. With `sharded` each of several processes holds a part of every layer's `nf4` weights, for answers as well:
+    for models larger than a GPU, where `auto` chooses it. Without `fused_adapters` it is always `nf4`."""
     checkpoint_steps: PositiveInt | None = None
     """Validate and save a checkpoint every so many steps; none does both about five times a run."""
     validation_limit: PositiveInt | None = 256

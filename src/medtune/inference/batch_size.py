@@ -28,7 +28,9 @@ class AnswerSizes:
 
     def prompts(self, batch: int, *, static: bool) -> int:
         """What reading the prompts of a batch takes: in passes with a static cache, all at once without."""
-        tokens = max(PROMPT_TOKENS, self.longest_prompt) if static else batch * self.longest_prompt
+        tokens = batch * self.longest_prompt
+        if static:
+            tokens = max(min(tokens, PROMPT_TOKENS), self.longest_prompt)
         return self.prompt_token * tokens
 
 
@@ -52,11 +54,11 @@ def batch_that_fits(sizes: AnswerSizes, free: int, *, is_gpu: bool, static: bool
     row, room = sizes.cache + sizes.logits, free // 2
     if not is_gpu:
         return max(1, min(MAX_BATCH["cpu"], room // row))
+    # All prompts of few rows are read in one pass.
+    rows = room // (row + sizes.prompts(1, static=False))
     if static:
-        room -= sizes.prompts(1, static=True)
-    else:
-        row += sizes.prompts(1, static=False)
-    return max(1, min(MAX_BATCH["cuda"], room // row))
+        rows = max(rows, (room - sizes.prompts(MAX_BATCH["cuda"], static=True)) // row)
+    return max(1, min(MAX_BATCH["cuda"], rows))
 
 
 @dataclass(frozen=True, slots=True)

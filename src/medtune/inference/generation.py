@@ -21,7 +21,8 @@ def generate_tokens(
 ) -> list[list[int]]:
     """As `answer_batches`, the new tokens themselves of each prompt, an end token included."""
     work = BatchWork(plan_batches(prompts, batch_size), AnswerTokens)
-    _decode_batches(model, prompts, greedy, work, lambda tokens: AnswerTokens(tuple(tokens)), on_rows)
+    decoder = _choose_decoder(unwrapped(model), greedy, graphs=True)
+    _decode_batches(decoder, prompts, work, lambda tokens: AnswerTokens(tuple(tokens)), on_rows)
     return [list(answer.ids) for answer in work.in_order()]
 
 
@@ -40,27 +41,30 @@ def answer_batches(
     greedy: Greedy,
     work: BatchWork[Answer],
     on_rows: Callable[[int], None] = lambda rows: None,
+    *,
+    graphs: bool = True,
 ) -> None:
     """One greedy answer for each of the `prompts` of token ids in the batches that `work` has to do.
 
     An answer ends at the first end token ("stop") or after `max_new_tokens` ("length"). Rows do not see each other: in
     float32 the tokens are those of one-by-one generation. A batch for which memory does not suffice is halved, and so
-    are those after it. Raises ModelError if memory does not suffice for a prompt by itself.
+    are those after it. `graphs` lets a GPU replay steps as CUDA graphs, which weights that come and go do not allow.
+    Raises ModelError if memory does not suffice for a prompt by itself.
     """
-    _decode_batches(
-        model, prompts, greedy, work, lambda tokens: _answer(tokenizer, tokens, greedy.end_token_ids), on_rows
-    )
+
+    def result_of(tokens: list[int]) -> Answer:
+        return _answer(tokenizer, tokens, greedy.end_token_ids)
+
+    _decode_batches(_choose_decoder(unwrapped(model), greedy, graphs=graphs), prompts, work, result_of, on_rows)
 
 
 def _decode_batches(
-    model: Any,
+    decoder: Decoder,
     prompts: Sequence[list[int]],
-    greedy: Greedy,
     work: BatchWork[Result],
     result_of: Callable[[list[int]], Result],
     on_rows: Callable[[int], None],
 ) -> None:
-    decoder = _choose_decoder(unwrapped(model), greedy)
     _reserve(decoder, work, prompts)
     try:
         while work.to_do:
@@ -69,7 +73,7 @@ def _decode_batches(
             if rows is None:
                 decoder.release()
                 release_memory()
-                _halve_batches(work, chosen, greedy.max_new_tokens, len(prompts[chosen[0]]))
+                _halve_batches(work, chosen, decoder.greedy.max_new_tokens, len(prompts[chosen[0]]))
                 _reserve(decoder, work, prompts)
                 continue
             work.finish(chosen, [result_of(tokens) for tokens in rows])
@@ -109,10 +113,10 @@ def _decode_if_it_fits(decoder: Decoder, prompts: Sequence[list[int]]) -> list[l
         return None
 
 
-def _choose_decoder(model: Any, greedy: Greedy) -> Decoder:
+def _choose_decoder(model: Any, greedy: Greedy, *, graphs: bool) -> Decoder:
     obstacle = static_cache_obstacle(model)
     if obstacle is None:
-        return StaticDecoder(model, greedy, graphs=True)
+        return StaticDecoder(model, greedy, graphs=graphs)
     if input_device(model).type == "cuda":
         say(f"answers come without static cache and CUDA graphs: {obstacle}")
     return DynamicDecoder(model, greedy)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain
 from types import MappingProxyType
@@ -85,10 +86,12 @@ def predict(
     if scoring.done:
         say(f"resuming: {len(scoring.done)} of {len(rows)} rows are scored, {len(answering.done)} answered")
     part = f", process 1 of {world_size()}" if world_size() > 1 else ""
-    with progress_bar(f"Scoring reference answers{part}", scoring.rows, len(scoring.done), unit="answers") as advance:
-        score_passes(loaded.model, rows, scoring, advance)
-    with progress_bar(f"Answering questions{part}", answering.rows, len(answering.done), unit="questions") as advance:
-        answer_batches(loaded.model, loaded.renderer.tokenizer, prompts, greedy, answering, advance)
+    shards, tokenizer = loaded.shards, loaded.renderer.tokenizer
+    with nullcontext() if shards is None else shards.uneven_passes():
+        with progress_bar(f"Scoring reference answers{part}", scoring.rows, len(scoring.done), unit="answers") as bar:
+            score_passes(loaded.model, rows, scoring, bar)
+        with progress_bar(f"Answering questions{part}", answering.rows, len(answering.done), unit="questions") as bar:
+            answer_batches(loaded.model, tokenizer, prompts, greedy, answering, bar, graphs=shards is None)
     scoring.gather()
     answering.gather()
     return Predicted(
@@ -101,9 +104,13 @@ def predict(
 
 def _prepare(loaded: LoadedModel, wanted: Choice | None) -> Choice:
     """Make the model ready in the form that `wanted` says, or the first process's memory: all have the same."""
-    chosen = prepare_inference(loaded.model, loaded.dtype, wanted) if is_main() else None
+
+    def prepare(kept: Choice | None) -> Choice:
+        return prepare_inference(loaded.model, loaded.dtype, kept, shards=loaded.shards)
+
+    chosen = prepare(wanted) if is_main() else None
     told = Choice(**from_main(lambda: asdict(chosen)))  # type: ignore[arg-type]
-    return chosen or prepare_inference(loaded.model, loaded.dtype, told)
+    return chosen or prepare(told)
 
 
 def _origin(loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None) -> dict[str, Any]:

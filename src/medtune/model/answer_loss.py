@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medtune.model.kernels import kernels_for
 from medtune.model.packing import balanced_slices, filled_up
+from medtune.model.shared_head import LEAST_BYTES, SharedHead, SharedHeadLoss
 
 # Bytes of whole-vocabulary logits that exist at once: 512 tokens of LLaMA-3's 128,256 in 16 bit.
 LOGIT_BYTES = 128 * 2**20
@@ -41,6 +42,9 @@ def add_answer_loss(model: Any) -> None:
 def _token_losses(
     hidden: Tensor, positions: Tensor, labels: Tensor, head: Any, change: Callable[[Tensor], Tensor] | None
 ) -> Tensor:
+    if isinstance(head, SharedHead):
+        shared: Tensor = SharedHeadLoss.apply(hidden, positions, labels, head)  # type: ignore[no-untyped-call]
+        return shared
     if change is None and head.bias is None and not head.weight.requires_grad:
         losses: Tensor = _HeadLoss.apply(hidden, positions, labels, head.weight)  # type: ignore[no-untyped-call]
         return losses
@@ -64,6 +68,14 @@ def logit_change(config: Any) -> Callable[[Tensor], Tensor] | None:
     if cap is None:
         return None if scale == 1 else lambda logits: logits * scale
     return lambda logits: torch.tanh(logits * scale / cap) * cap
+
+
+def can_share_head(model: Any) -> bool:
+    """Whether the head of `model`, which need not have weights, is worth sharing out, and one that can be."""
+    head, text = model.get_output_embeddings(), model.config.get_text_config()
+    if type(head) is not nn.Linear or head.bias is not None or text.tie_word_embeddings:
+        return False
+    return head.weight.numel() * head.weight.element_size() >= LEAST_BYTES and logit_change(text) is None
 
 
 def _rows_at_once(weight: Tensor) -> int:

@@ -128,25 +128,26 @@ class Stored:
         return fetched
 
 
-def move_embeddings_to_host(model: Any) -> None:
-    """Keep the table of input embeddings page-locked on the host; rows travel to the GPU as they are looked up.
+def move_embeddings_to_host(model: Any, device: str | None = None) -> None:
+    """Keep the table of input embeddings page-locked on the host; rows travel to `device` as they are looked up.
 
-    For LLaMA-3-8B it takes 1 GiB; no step changes it. Does nothing where it is there already. Raises HostMemoryError.
+    Without a `device` that is where the table is. For LLaMA-3-8B it takes 1 GiB; no step changes it. Does nothing where
+    it is in host memory already. Raises HostMemoryError.
     """
     embedding = model.get_input_embeddings()
     if embedding.weight.shape[1] == 0:
         return
-    device = embedding.weight.device
+    target = embedding.weight.device if device is None else torch.device(device)
     table = page_locked(tuple(embedding.weight.shape), embedding.weight.dtype)
     table.copy_(embedding.weight.data)
     # The parameter stays, without columns: accelerate moves every parameter to the GPU once more before training.
-    embedding.weight.data = embedding.weight.data.new_empty((len(table), 0))
+    embedding.weight.data = embedding.weight.data.new_empty((len(table), 0), device=target)
 
     def forward(ids: Tensor) -> Tensor:
         if has_triton() and ids.is_cuda:
             from medtune.model.kernels.gpu import gather_rows
 
             return gather_rows(table, ids)
-        return torch.nn.functional.embedding(ids.cpu(), table).to(device, non_blocking=True)
+        return torch.nn.functional.embedding(ids.cpu(), table).to(target, non_blocking=True)
 
     embedding.forward = forward

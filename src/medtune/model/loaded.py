@@ -12,7 +12,6 @@ from medtune.errors import ModelError, first_line
 from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
 from medtune.model.sharding import ShardedWeights
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
-from medtune.runtime.launch import world_size
 from medtune.runtime.progress import say
 
 _RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
@@ -53,10 +52,11 @@ class LoadedModel:
         return self.choices["dtype"].value
 
 
-def load_model(config: Config, *, for_training: bool) -> LoadedModel:
+def load_model(config: Config, *, for_training: bool, shared: bool = False) -> LoadedModel:
     """Load the base model as `config` says, telling the user each choice and its reason. Raises ModelError.
 
-    For training it sits on one device; otherwise `model.device_map` may spread it, and it can score answers.
+    For training it sits on one device; otherwise `model.device_map` may spread it, and it can score answers. `shared`
+    has the processes of the launch share out its packed weights.
     """
     from transformers import GenerationConfig
 
@@ -70,7 +70,8 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
         say(f"{name}: {choice.value} ({choice.reason})")
     files = resolve_base(config.model.base, config.model.revision)
     renderer = load_renderer(config, files.path)
-    model, shards = _load(config, files, device.value, dtype.value, for_training=for_training)
+    load = _load_shared if shared else _load_whole
+    model, shards = load(config, files, device.value, dtype.value, for_training)
     ends = end_token_ids(renderer.tokenizer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
@@ -81,15 +82,19 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
     return LoadedModel(model, renderer, ends, files.revision, identity, choices, shards)
 
 
-def _load(
-    config: Config, files: ModelFiles, device: str, dtype: str, *, for_training: bool
+def _load_whole(
+    config: Config, files: ModelFiles, device: str, dtype: str, for_training: bool
 ) -> tuple[Any, ShardedWeights | None]:
-    """The base model, whole or, for a training that shares it out, in shards."""
-    if for_training and config.training.weights == "sharded" and world_size() > 1:
-        from medtune.model.sharded_loading import load_in_shards
-
-        return load_in_shards(files, config.model, device=device, dtype=dtype)
     return load_base_model(files, config.model, device=device, dtype=dtype, split=not for_training), None
+
+
+def _load_shared(
+    config: Config, files: ModelFiles, device: str, dtype: str, for_training: bool
+) -> tuple[Any, ShardedWeights | None]:
+    from medtune.model.sharded_loading import load_in_shards
+
+    in_host = config.training.embeddings != "device"
+    return load_in_shards(files, config.model, device=device, dtype=dtype, embeddings_in_host=in_host)
 
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:

@@ -113,6 +113,7 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
 
     It sits on `device`, or with `split` wherever `section.device_map` and `max_memory` put it. Raises ModelError.
     """
+    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -131,6 +132,10 @@ def load_base_model(files: ModelFiles, section: ModelSection, *, device: str, dt
             trust_remote_code=False,
             **options,
         )
+    except torch.OutOfMemoryError:
+        many = "start it on several GPUs with training.weights: sharded"
+        fix = f"{many}, set model.device_map to auto, or set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
+        raise ModelError(section.base, "is larger than the memory of the GPU", fix) from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(section.base, f"cannot be loaded ({first_line(error)})") from None
     FORMATS[section.quantization].settle(model, torch_dtype(dtype))

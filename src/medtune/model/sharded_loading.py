@@ -1,7 +1,7 @@
 """A base model loaded layer by layer, each process keeping its part of the packed weights of every layer.
 
 Neither a device nor host memory ever holds more than the parts and two layers: one in 16 bit, which is quantised, and
-one that is packed.
+one that is packed. A large head is shared out as well, and on a GPU the table of embeddings stays in host memory.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from torch import Tensor, nn
 
 from medtune.config.schema import ModelSection
 from medtune.errors import ModelError, first_line
+from medtune.model.answer_loss import can_share_head
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers
+from medtune.model.host_store import HostMemoryError, move_embeddings_to_host
 from medtune.model.loading import ModelFiles
 from medtune.model.quantization import FORMATS, check_quantization, stored_quantization
 from medtune.model.sharding import ShardedWeights
+from medtune.model.shared_head import SharedHead
 from medtune.runtime.hardware import torch_dtype
-from medtune.runtime.progress import progress_bar
+from medtune.runtime.progress import progress_bar, say
 
 
 def load_in_shards(
-    files: ModelFiles, section: ModelSection, *, device: str, dtype: str
+    files: ModelFiles, section: ModelSection, *, device: str, dtype: str, embeddings_in_host: bool = True
 ) -> tuple[nn.Module, ShardedWeights]:
     """The base model on `device`, frozen and in evaluation mode, and its weights that are shared out.
 
-    Embeddings, norms and head are whole in every process. Raises ModelError.
+    Norms, and a head that is small or tied to the embeddings, are whole in every process. Raises ModelError.
     """
     if not FORMATS[section.quantization].packed:
         raise ModelError("only packed weights are shared out", fix="set model.quantization to nf4")
@@ -49,6 +52,13 @@ def load_in_shards(
                 shards.add(layer)
                 advance(1)
         is_tied = bool(model.config.get_text_config().tie_word_embeddings)
+        if can_share_head(model):
+            head = stored[f"{names[model.get_output_embeddings()]}.weight"]
+            model.set_output_embeddings(SharedHead(head, shards, dtype=torch_dtype(dtype), device=device))
+        embeddings = model.get_input_embeddings()
+        if embeddings_in_host and device != "cpu" and type(embeddings) is nn.Embedding and not is_tied:
+            _fill(embeddings, names[embeddings], stored, torch_dtype(dtype), "cpu")
+            _keep_in_host(model, device)
         _fill(model, "", stored, torch_dtype(dtype), device, is_tied=is_tied)
     model.tie_weights()
     if lacking := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
@@ -57,6 +67,14 @@ def load_in_shards(
     FORMATS[section.quantization].settle(model, torch_dtype(dtype))
     model.requires_grad_(False)
     return model.eval(), shards
+
+
+def _keep_in_host(model: Any, device: str) -> None:
+    try:
+        move_embeddings_to_host(model, device)
+    except HostMemoryError as error:
+        say(f"embeddings go to the device: {first_line(error)}")
+        model.get_input_embeddings().to(device)
 
 
 def _without_weights(path: Path, dtype: str, name: str) -> Any:

@@ -16,12 +16,13 @@ from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_
 from medtune.model.loaded import LoadedModel, load_model, renderer_of
 from medtune.model.packing import prompts_checksum
 from medtune.pipeline.measure import measure_systems
+from medtune.pipeline.sharing import SHARED, sharing_of_launch
 from medtune.records import ControlName, ModelName, Prediction, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import StageName, controls_of
 from medtune.run_dir.partial_results import PartialResults
 from medtune.runtime.hardware import Choice, release_memory
-from medtune.runtime.launch import is_main
+from medtune.runtime.launch import is_main, world_size
 from medtune.runtime.progress import say
 
 if TYPE_CHECKING:
@@ -48,12 +49,14 @@ def load_run_model(run_dir: RunDir, record: dict[str, Any], *, for_training: boo
 
     Raises ModelError, and RunDirError if the model is not the one that earlier stages had.
     """
-    loaded = load_model(run_dir.pinned_config, for_training=for_training)
+    sharing = sharing_of_launch(run_dir.pinned_config)
+    loaded = load_model(run_dir.pinned_config, for_training=for_training, shared=sharing.value == SHARED)
     run_dir.require_same_base(loaded.identity)
     record["base_identity"] = loaded.identity
     if is_main():
         run_dir.update_provenance(model={"base": run_dir.config.model.base, "revision": loaded.revision})
-    record["choices"] = {name: asdict(choice) for name, choice in loaded.choices.items()}
+    choices = {**loaded.choices, "sharing": sharing} if world_size() > 1 else loaded.choices
+    record["choices"] = {name: asdict(choice) for name, choice in choices.items()}
     return loaded
 
 

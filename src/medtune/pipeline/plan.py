@@ -1,5 +1,6 @@
 """`medtune plan`: what a recipe would take on a GPU that need not be here, from config.json and without weights."""
 
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from medtune.model.known import known_model
 from medtune.model.loaded import renderer_of
 from medtune.model.loading import resolve_base
 from medtune.model.quantization import check_quantization
+from medtune.pipeline.sharing import choose_sharing
 from medtune.records import Split
 from medtune.runtime import gpus
 from medtune.runtime.gpus import DescribedGpu
-from medtune.runtime.hardware import choose_dtype_for
-from medtune.training.plan.forecast import DescribedModel, StepForecast, describe_model, forecast_step
+from medtune.runtime.hardware import Choice, choose_dtype_for
+from medtune.training.plan.forecast import DescribedModel, StepForecast, forecast_step
 from medtune.training.plan.peaks import GIB
 
 # Where rows cannot be read: longer than all but a few questions of MedQuAD with its prompt.
@@ -37,7 +39,8 @@ class RowSizes:
 
     `tokens` are those of the whole training, `questions` the test rows that are answered, and `groups` what these count
     as in groups of equal size; None where nothing is known of the rows. Besides, the questions are answered so many
-    times `after_examples`, as the controls that a model writes.
+    times `after_examples`, as the controls that a model writes. So many `processes` share the rows of a step, and the
+    questions; `largest_step` is the most that one has.
     """
 
     largest_step: int
@@ -48,11 +51,15 @@ class RowSizes:
     questions: int | None = None
     after_examples: int = 0
     groups: float | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What training and answers would take on `gpu`; seconds are estimates, None where there is no base for one."""
+    """What training and answers would take on `gpu`; seconds are estimates, None where there is no base for one.
+
+    Where several processes have a GPU each, it is what each of them takes, and `sharing` how they hold the model.
+    """
 
     gpu: DescribedGpu
     model: DescribedModel
@@ -60,16 +67,17 @@ class Forecast:
     answers: AnswersForecast
     training_seconds: float | None
     answer_seconds: float | None
+    sharing: Choice | None = None
 
 
-def forecasts(config: Config, gpu: str | None) -> tuple[dict[str, Forecast | str], RowSizes]:
+def forecasts(config: Config, gpu: str | None, processes: int = 1) -> tuple[dict[str, Forecast | str], RowSizes]:
     """A forecast by the name of each GPU, or the reason why training would not fit there; and the rows that it is for.
 
-    For `gpu`, a name or a number of GiB, or else the GPU that is here, or else several side by side. Raises
-    MedtuneError, and if training does not fit the only one.
+    For `gpu`, a name or a number of GiB, or else the GPU that is here, or else several side by side; each of so many
+    `processes` has one of its own. Raises MedtuneError, and if training does not fit the only one.
     """
     chosen = gpus.described_gpu(gpu) if gpu is not None else gpus.this_gpu()
-    path, rows = base_folder(config), row_sizes(config)
+    path, rows = base_folder(config), row_sizes(config, processes)
     if known_model(config.model):
         rows = replace(rows, origin=f"{rows.origin}; sizes of {config.model.base} as they come with the package")
     if chosen is not None:
@@ -86,7 +94,7 @@ def base_folder(config: Config) -> Path:
     return path
 
 
-def row_sizes(config: Config) -> RowSizes:
+def row_sizes(config: Config, processes: int = 1) -> RowSizes:
     """From the rows where they and the tokenizer are on this machine, else bounds from the recipe."""
     if config.data.source == DEMO_SOURCE or os.path.exists(config.data.source):
         try:
@@ -94,19 +102,20 @@ def row_sizes(config: Config) -> RowSizes:
         except ModelError:
             pass
         else:
-            return sizes_of(config, renderer, prepare_data(config).split)
-    return assumed_sizes(config)
+            return sizes_of(config, renderer, prepare_data(config).split, processes)
+    return assumed_sizes(config, processes)
 
 
-def assumed_sizes(config: Config) -> RowSizes:
+def assumed_sizes(config: Config, processes: int = 1) -> RowSizes:
     """Bounds from the recipe alone, whether its rows are here or not."""
     training = config.training
     bounds = RowSizes(
-        largest_step=training.max_length * training.effective_batch_rows,
+        largest_step=training.max_length * math.ceil(training.effective_batch_rows / processes),
         longest_row=training.max_length,
         longest_prompt=ASSUMED_PROMPT,
         origin=f"rows not read: every row taken to be of {training.max_length:,} tokens, which is an upper bound, and "
         f"prompts of {ASSUMED_PROMPT}",
+        processes=processes,
     )
     if config.data.source != medquad.SOURCE or config.data.test_source is not None:
         return bounds
@@ -116,7 +125,7 @@ def assumed_sizes(config: Config) -> RowSizes:
     return replace(bounds, origin=f"{bounds.origin}; {about}", tokens=tokens, questions=questions, groups=groups)
 
 
-def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes:
+def sizes_of(config: Config, renderer: PromptRenderer, split: Split, processes: int = 1) -> RowSizes:
     """The sizes of rows that are here."""
     from medtune.training.batching import largest_step, steps_of
 
@@ -125,7 +134,7 @@ def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes
     lengths = [len(row.input_ids) for row in rows]
     tested = sample_rows(split.test, config.evaluation.max_examples, config.seed)
     return RowSizes(
-        largest_step=largest_step(lengths, training, config.seed),
+        largest_step=largest_step(lengths, training, config.seed, processes),
         longest_row=max(lengths),
         longest_prompt=max(len(renderer.prompt_ids(pair.question)) for pair in split.test),
         origin=f"from {len(rows):,} training rows of {config.data.source}",
@@ -133,19 +142,24 @@ def sizes_of(config: Config, renderer: PromptRenderer, split: Split) -> RowSizes
         questions=len(tested),
         after_examples=len(WRITTEN.intersection(config.evaluation.controls)),
         groups=group_sizes([pair.group for pair in tested]).effective,
+        processes=processes,
     )
 
 
 def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> Forecast:
     """What the recipe would take on `gpu`. Raises ModelError if training does not fit."""
     dtype = choose_dtype_for(config.model.dtype, gpu.capability).value
-    model = describe_model(config, path, gpu, dtype)
-    step = forecast_step(model, gpu, config, largest_step=rows.largest_step, longest_row=rows.longest_row)
+    largest, longest = rows.largest_step, rows.longest_row
+    sharing = choose_sharing(
+        config, path, gpu, dtype, largest_step=largest, longest_row=longest, processes=rows.processes
+    )
+    model = sharing.model
+    step = forecast_step(model, gpu, config, largest_step=largest, longest_row=longest)
     cap, wanted = config.generation.max_new_tokens, config.generation.batch_size
     answers = forecast_answers(
         model.config,
         int(gpu.memory_gib * GIB) - model.size.total,
-        packed=model.size.packed,
+        packed=model.size.packed if model.processes == 1 else 0,  # shared weights stay packed
         width=model.shape.item,
         # The kernel that reads a static cache needs Ampere.
         static=gpu.capability >= (8, 0),
@@ -154,14 +168,15 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
     )
     training_seconds = answer_seconds = None
     if rows.tokens is not None and step.tokens_per_second is not None:
-        training_seconds = rows.tokens / step.tokens_per_second
-    if rows.questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
+        training_seconds = rows.tokens / step.tokens_per_second / rows.processes
+    # Where every step gathers all weights, the link between the GPUs sets the pace.
+    questions = rows.questions if model.processes == 1 else None
+    if questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
         parameters = model.shape.layers * model.shape.layer_parameters + model.shape.head_parameters
-        rates = (gpu.operations, gpu.bandwidth)
-        answer_seconds = seconds_to_answer(
-            answers, rows.questions, cap, parameters=parameters, storage=model.storage, rates=rates
-        )
-    return Forecast(gpu, model, step, answers, training_seconds, answer_seconds)
+        rates, own = (gpu.operations, gpu.bandwidth), math.ceil(questions / rows.processes)
+        answer_seconds = seconds_to_answer(answers, own, cap, parameters=parameters, storage=model.storage, rates=rates)
+    choice = sharing.choice if rows.processes > 1 else None
+    return Forecast(gpu, model, step, answers, training_seconds, answer_seconds, choice)
 
 
 def forecast_or_reason(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> Forecast | str:

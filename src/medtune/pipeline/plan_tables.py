@@ -40,8 +40,9 @@ def print_plan(
 def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     """One GPU: the plan, the peak of training and of answers part by part, and the time."""
     plan, answers = found.step.plan, found.answers
-    gpu = f"{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"
-    for line in (gpu, f"training step: {plan.describe()}"):
+    each = f"each of {rows.processes} GPUs: " if rows.processes > 1 else ""
+    gpu = f"{each}{found.gpu.name}, {found.gpu.memory_gib:.2f} GiB usable, {found.model.dtype}; {rows.origin}"
+    for line in (gpu, *_sharing_lines(found), f"training step: {plan.describe()}"):
         print_text(line, console)
     console.print()
     console.print(_waterfall("Training, GiB at the peak", training_parts(found)))
@@ -55,15 +56,34 @@ def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
         print_text(line, console)
 
 
+def _sharing_lines(found: Forecast) -> list[str]:
+    """How several processes hold the model, and the host memory that loading it takes."""
+    if found.sharing is None:
+        return []
+    lines, size = [f"weights: {found.sharing.value} ({found.sharing.reason})"], found.model.size
+    if found.model.processes > 1:
+        head = " and the head" if found.model.shape.head_slices else ""
+        whole = "" if head else "the head, "
+        table = "embeddings wait in host memory" if found.model.shape.embeddings_wait else "embeddings"
+        lines += [
+            f"shared out are the packed weights of the layers{head}: a GPU holds 1/{found.model.processes} of each, "
+            f"and two layers that are put together; {whole}norms, adapters are on every GPU, {table}",
+            f"host memory while the model is loaded: {size.largest_weight / GIB:.2f} GiB a process at most, one weight "
+            "at a time",
+        ]
+    return lines
+
+
 def training_parts(found: Forecast) -> dict[str, float]:
     """Bytes at the peak of training by what takes them, in the order in which they come."""
     parts, size = found.step.parts, found.model.size
     on_device = size.embeddings - (size.total - parts.model)
-    head = ", input embeddings in host memory" if on_device < size.embeddings else ""
+    head = ", input embeddings in host memory" if found.step.plan.embeddings == "host" else ""
+    part = "part of the " if found.model.shape.head_slices else ""
     packed = f" ({found.model.storage.label})" if size.packed else ""
     return {
-        f"weights of the layers{packed}": size.layers,
-        f"embeddings and head{head}": on_device,
+        f"{_held(found)}{packed}": size.layers,
+        f"{part}embeddings and head{head}": on_device,
         "adapters": size.adapters,
         "weights dequantised once, and room for adapters": parts.dequantized,
         "gradients": parts.gradients,
@@ -74,12 +94,16 @@ def training_parts(found: Forecast) -> dict[str, float]:
     }
 
 
+def _held(found: Forecast) -> str:
+    return "weights of the layers" if found.model.processes == 1 else "parts of all layers, and two layers"
+
+
 def answer_parts(found: Forecast) -> dict[str, float]:
     """Bytes at the peak of generation by what takes them."""
     answers, size = found.answers, found.model.size
     reading = answers.prompts >= answers.logits
     return {
-        "weights of the layers": size.layers,
+        _held(found): size.layers,
         "embeddings and head": size.embeddings,
         "adapters": size.adapters,
         "weights dequantised once": answers.dequantized,
@@ -141,14 +165,17 @@ def _training_time(found: Forecast) -> str:
     if rate is None:
         return "training time: no estimate without the GPU's rate; name the GPU"
     seconds = found.training_seconds
+    link = "gathers hidden behind the computation; " if found.model.processes > 1 else ""
     for_what = f"{duration(EXAMPLE_TOKENS / rate)} for {EXAMPLE}" if seconds is None else duration(seconds)
     return (
         f"training time, an estimate: {for_what}; {rate:,.0f} tokens a second, if steps reach {REACHED_BY_STEPS:.0%} "
-        "of the GPU's highest rate, as measured on an H200 alone; validation and start not counted"
+        f"of the GPU's highest rate, as measured on an H200 alone; {link}validation and start not counted"
     )
 
 
 def _answer_time(found: Forecast, rows: RowSizes) -> str:
+    if found.model.processes > 1:
+        return "answers' time: no estimate; every step gathers all weights, and the link between the GPUs sets the pace"
     if not found.answers.static:
         return "answers' time: no estimate; without a static cache the host sets the pace"
     if found.answer_seconds is None:

@@ -51,8 +51,23 @@ def gather_parts(whole: torch.Tensor, part: torch.Tensor) -> Any:
     return torch.distributed.all_gather_into_tensor(whole, part, async_op=True)
 
 
+def any_process(holds: bool) -> bool:
+    """Whether it `holds` in any process; all have to ask. The host waits for the others, and for no device.
+
+    Raises PeerEnded as `wait_for_sums` does.
+    """
+    import torch
+
+    told = torch.tensor([int(holds)])
+    wait_for_sums([add_up(told)])
+    return bool(told.item())
+
+
 def wait_for_sums(begun: Iterable[Any]) -> None:
-    """Wait until the sums are there. Raises PeerEnded if a process has ended that should have taken part."""
+    """Wait until sums, or gathered parts, are there.
+
+    Raises PeerEnded if a process has ended that should have taken part.
+    """
     try:
         for work in begun:
             work.wait()

@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from medtune.errors import MedtuneError, Option, Text, first_line
+from medtune.errors import MedtuneError, Option, first_line
 from medtune.model.adapters import lift_adapter
 from medtune.model.host_store import HostMemoryError
 from medtune.records import EncodedRow
 from medtune.runtime import interruption
 from medtune.runtime.launch import is_main, world_size
 from medtune.runtime.progress import say
+from medtune.runtime.tensors import any_process
 from medtune.training.arguments import build_arguments
 from medtune.training.batching import collate_step, steps_of, steps_per_epoch
 from medtune.training.checkpoints.contents import keep_plan
@@ -99,6 +100,8 @@ class AnswerTrainer(ValidatingTrainer):
             # After a change of plan the step in hand is still split by the old one.
             changed = self.prepared.plan.tokens_per_micro_batch != inputs["tokens_per_micro_batch"]
             passes = self._collate(inputs["rows"])["micro_batches"] if changed else inputs["micro_batches"]
+            if self.prepared.shards is not None:
+                self.prepared.shards.promise(*[True] * len(passes))
             if self.exchange is not None:
                 self.exchange.begin()
             return self.passes(model, passes, inputs["answer_tokens"], exchange=self.exchange)
@@ -121,7 +124,9 @@ class AnswerTrainer(ValidatingTrainer):
         total = torch.zeros((), device=self.args.device)
         with _in_training_mode(model):
             for number, micro_batch in enumerate(micro_batches, start=1):
-                if exchange is not None and number == len(micro_batches):
+                # Where passes gather weights, all exchanges have to come in one order, also after memory ran out.
+                alone = self.prepared.shards is None
+                if alone and exchange is not None and number == len(micro_batches):
                     exchange.expect_last_pass()
                 total += super().training_step(model, micro_batch, num_items_in_batch=answer_tokens)
         return total
@@ -137,26 +142,31 @@ class AnswerTrainer(ValidatingTrainer):
     def within_memory(self, compute: Callable[[], T], *, where: str, keep_optimizer: bool = True) -> T:
         """Return `compute()`, called again under a plan that takes less whenever memory runs out. No row is left out.
 
-        Raises MedtuneError where no plan takes less.
+        With shared weights all call it again if memory runs out in one of them. Raises MedtuneError where no plan takes
+        less.
         """
-        lacking: Literal["device", "host"]
         while True:
+            lacking: Literal["device", "host"] | None = None
+            problem = ""
             try:
-                return compute()
+                result = compute()
             except torch.OutOfMemoryError as error:
                 lacking, problem = "device", first_line(error)
             except HostMemoryError as error:
                 lacking, problem = "host", first_line(error)
+            shards = self.prepared.shards
+            if shards is not None:
+                shards.keep_promise()
+            if not (lacking is not None if shards is None else any_process(lacking is not None)):
+                return result
             # Outside the handler: the error's frames hold the step's activations.
-            self._take_less(lacking, problem, where, keep_optimizer)
+            if lacking is not None:
+                self._take_less(lacking, problem, where, keep_optimizer)
+            if shards is not None:
+                self.agree(keep_optimizer=keep_optimizer)
 
     def _take_less(self, lacking: Literal["device", "host"], problem: str, where: str, keep_optimizer: bool) -> None:
         memory = "GPU" if lacking == "device" else "host"
-        if self.prepared.shards is not None:
-            # The others wait within this pass for the weights of the next layer.
-            fix: Text = ("lower training.memory_gib, and go on with ", Option("resume"))
-            problem = f"training ran out of {memory} memory {where} ({problem}), and shared weights allow no second try"
-            raise MedtuneError(problem, fix=fix)
         if not self.prepared.take_less(lacking, keep_optimizer=keep_optimizer):
             less = "lower training.max_length or lora.rank, or free memory, and go on with "
             fix = (less, Option("resume"), " or start over")

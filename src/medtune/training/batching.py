@@ -68,10 +68,15 @@ def steps_of(rows: int, training: TrainingSection, seed: int, steps: int | None 
     return StepSampler(rows, training.effective_batch_rows, steps, seed)
 
 
-def shares_of_steps(lengths: Sequence[int], training: TrainingSection, seed: int) -> Iterator[list[int]]:
-    """The row indices of every optimiser step as each of the processes has them, for rows of these lengths."""
+def shares_of_steps(
+    lengths: Sequence[int], training: TrainingSection, seed: int, processes: int | None = None
+) -> Iterator[list[int]]:
+    """The row indices of every optimiser step as each of the processes has them, for rows of these lengths.
+
+    `processes` need not be those of this launch.
+    """
     for step in steps_of(len(lengths), training, seed):
-        for share in balanced_shares([lengths[i] for i in step], world_size()):
+        for share in balanced_shares([lengths[i] for i in step], processes or world_size()):
             yield [step[i] for i in share]
 
 
@@ -81,9 +86,9 @@ def most_passes(lengths: Sequence[int], tokens_per_micro_batch: int) -> int:
     return max(len(fill_micro_batches([lengths[i] for i in share], tokens_per_micro_batch)) for share in shares)
 
 
-def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int) -> int:
+def largest_step(lengths: Sequence[int], training: TrainingSection, seed: int, processes: int | None = None) -> int:
     """The most tokens that one process has of one optimiser step, of rows of these lengths."""
-    return max(sum(lengths[i] for i in share) for share in shares_of_steps(lengths, training, seed))
+    return max(sum(lengths[i] for i in share) for share in shares_of_steps(lengths, training, seed, processes))
 
 
 def collate_step(rows: Sequence[EncodedRow], *, tokens_per_micro_batch: int, lockstep: bool = False) -> dict[str, Any]:

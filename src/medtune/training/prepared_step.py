@@ -57,13 +57,13 @@ class PreparedStep:
         self.training = config.training
         self.shape = model_shape(model, config, torch.device(device), self.dtype)
         self.machine = least_machine(this_machine(device, config.training))
-        if shards is not None:  # which allow no second try
-            self.machine = replace(self.machine, limit=int(self.machine.limit * LESS))
+        # What a plan may choose no longer, by configuration key.
+        self.settled: dict[str, Any] = {}
+        if shards is not None:
+            self.settled["weights"] = AS_STORED
         lengths = [len(row.input_ids) for row in rows]
         self.largest_step, self.longest_row = largest_step(lengths, self.training, config.seed), max(lengths)
         self.optimizers = optimizer_names(config.training.optimizer, device)
-        # What a plan may choose no longer, by configuration key.
-        self.settled: dict[str, Any] = {}
         # Whether host memory was too short for what the configuration asks to be kept there.
         self._free_host_memory = False
         if plan is not None:
@@ -158,10 +158,8 @@ class PreparedStep:
     def _fuse(self, config: Config) -> list[FusedLayer]:
         keep = self.dtype if self.plan.weights == DEQUANTIZED else None
         if self.plan.fused:
-            layers = fuse_layers(self.model, keep_dequantized=keep)
+            layers = fuse_layers(self.model, keep_dequantized=keep, shards=self.shards)
             say(f"adapters: fused into {len(layers)} decoder layers")
-            for number, layer in enumerate(layers):
-                layer.shards, layer.number = self.shards, number
             return layers
         if self.shards is not None:
             problem = "weights are shared out of fused decoder layers alone"
@@ -215,10 +213,8 @@ class PreparedStep:
 
 def _freed(training: TrainingSection) -> TrainingSection:
     """`training` with every choice that changes nothing but speed and memory left to the plan."""
-    freed = {"tokens_per_micro_batch": "auto", "checkpointing": "auto", "embeddings": "auto"}
-    if training.weights != "sharded":  # as they have been loaded
-        freed["weights"] = "auto"
-    return training.model_copy(update=freed)
+    choices = ("tokens_per_micro_batch", "checkpointing", "embeddings", "weights")
+    return training.model_copy(update=dict.fromkeys(choices, "auto"))
 
 
 @dataclass(frozen=True, slots=True)

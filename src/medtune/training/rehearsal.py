@@ -52,6 +52,8 @@ def longest_pass(
 
 
 def _try(trainer: AnswerTrainer) -> None:
+    if trainer.prepared.shards is not None:
+        trainer.prepared.shards.promise(True, False)
     if trainer.args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.args.device)  # those of loading, and of passes that did not fit
     job, prepared, parameters = trainer.job, trainer.prepared, trainer.trained

@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
 import torch
 
 from medtune.inference.scoring import answer_losses, sums_if_they_fit
-from medtune.model.packing import fill_micro_batches
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.runtime import interruption
 from medtune.runtime.distributed import exchange
 from medtune.runtime.launch import own_share, world_size
-from medtune.training.batching import most_passes
 from medtune.training.checkpoints.checked_trainer import CheckedTrainer
 from medtune.training.continuation import ValidationStoppedError
 from medtune.training.prepared_step import PreparedStep
@@ -41,20 +39,11 @@ class ValidatingTrainer(CheckedTrainer):
         """The loss of each row's answer, as validation measures it; `on_rows` is told of rows that are done."""
         budget = self.prepared.plan.tokens_per_micro_batch
         own = own_share([len(row.input_ids) for row in rows])
-        with self._in_evaluation_mode():
+        shards = self.prepared.shards
+        with self._in_evaluation_mode(), nullcontext() if shards is None else shards.uneven_passes():
             losses = answer_losses(self.model, [rows[i] for i in own], tokens_per_batch=budget, on_rows=on_rows)
-            if self.prepared.shards is not None:
-                self._keep_in_step(rows, own, budget)
         told = exchange([(i, loss.nll, loss.tokens) for i, loss in zip(own, losses, strict=True)])
         return [AnswerLoss(nll, tokens) for _, nll, tokens in sorted(chain.from_iterable(told))]
-
-    def _keep_in_step(self, rows: Sequence[EncodedRow], own: Sequence[int], budget: int) -> None:
-        """Make as many passes as the process that makes most, which needs the weights that this one holds."""
-        lengths = [len(row.input_ids) for row in rows]
-        made = len(fill_micro_batches([lengths[i] for i in own], budget))
-        shortest = min(rows, key=lambda row: len(row.input_ids))
-        for _ in range(most_passes(lengths, budget) - made):
-            answer_losses(self.model, [shortest], tokens_per_batch=budget)
 
     def _stop_validation(self, rows: int) -> None:
         # Several processes would all have to stop at the same pass.

@@ -27,6 +27,7 @@ from recipe_files import BASE, refused
 def test_the_recipes_that_ship() -> None:
     assert {
         "demo", "smollm2-135m", "llama3-8b-t4", "llama3-8b-2xt4", "llama3-8b-24gb", "llama3-8b-80gb",
+        "llama3-70b-2x24gb",
     } == shipped_recipes().keys()  # fmt: skip
 
 

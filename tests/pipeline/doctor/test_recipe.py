@@ -93,6 +93,19 @@ def test_memory_of_a_gpu_is_the_plans(llama, facts, monkeypatch):
     assert llama.described.shape.adapter_parameters == 41_943_040
 
 
+def test_a_model_that_is_shared_out_is_for_all_gpus_together(llama, facts, monkeypatch):
+    facts.gpus(T4, T4)
+    small = DescribedGpu("half a T4", 6.0, (7, 5))
+    monkeypatch.setattr(gpus, "this_gpu", lambda: small)
+    training = llama.config.training.model_copy(update={"weights": "sharded"})
+    llama.config = llama.config.model_copy(update={"training": training})
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    found = only(llama._memory())
+    plan = planning.forecast(llama.config, llama.model_folder, small, planning.assumed_sizes(llama.config, 2)).step.plan
+    assert f"training takes {plan.peak_bytes / GIB:.1f} of {plan.limit_bytes / GIB:.1f} GiB" in found.reason
+    assert plan.peak_bytes < 6.0 * GIB
+
+
 def test_a_gpu_that_others_use_is_too_small(medtune, tiny, own, monkeypatch):
     monkeypatch.setattr(gpus, "this_gpu", lambda: DescribedGpu("T4", 0.002, (7, 5)))
     result = medtune("doctor", "demo", *own)

@@ -70,6 +70,24 @@ def test_peaks_from_a_configuration_are_those_that_were_measured(row, llama_on_h
     assert predicted > 0.98 * peak
 
 
+def test_one_of_two_processes_holds_parts_two_layers_and_half_the_head(llama_on_h200, llama_config, llama_folder):
+    shared = describe_model(llama_config, llama_folder, GPUS["h200"], "bfloat16", processes=2)
+    size, whole = shared.size, llama_on_h200.size
+    # Of 32 layers of 112,513,024 bytes half of each, and two of them.
+    assert whole.layers - size.layers == pytest.approx((32 / 2 - 2) * 112_513_024, rel=1e-4)
+    assert size.adapters == whole.adapters
+    # No embeddings; a head of 128,256 rows, filled up to 10 slices of 13,734.
+    assert size.embeddings == 10 * 13_734 * 4096 * 2 // 2
+    assert (shared.shape.embeddings_wait, shared.shape.head_slices, shared.shape.embedding_bytes) == (True, True, 0)
+    step = forecast_step(shared, GPUS["t4"], llama_config, largest_step=7800, longest_row=1024)
+    assert (step.plan.weights, step.plan.embeddings) == ("nf4", "host")
+    assert step.parts.model == size.total
+    kept = llama_config.training.model_copy(update={"embeddings": "device"})
+    kept = llama_config.model_copy(update={"training": kept})
+    on_device = describe_model(kept, llama_folder, GPUS["h200"], "bfloat16", processes=2)
+    assert on_device.size.embeddings - size.embeddings == 128_256 * 4096 * 2
+
+
 def test_estimated_rates_are_near_those_that_were_measured(llama_on_h200):
     """On an H200: 64 rows at once, and under a T4's memory."""
     roomy = TrainingPlan(18_432, 32, 0, 0, "dequantized", "device", ADAMW, True)

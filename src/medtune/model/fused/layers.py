@@ -55,6 +55,8 @@ class FusedLayer:
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the layer's own, for packed rows, hidden states (1, tokens, width)."""
         packed, cache, angles = map(kwargs.get, ("cu_seq_lens_q", "past_key_values", "position_embeddings"))
+        if self.shards is not None:
+            self.shards.require(self.number, forward=True)
         if packed is None or cache is not None or angles is None or not all(group.active for group in self.groups):
             return self.replaced(hidden_states, *args, **kwargs)
         cos, sin = (angle.squeeze(0) for angle in angles)
@@ -69,8 +71,6 @@ class FusedLayer:
     def compute(self, x: Tensor, packing: Packing, adapters: Adapters, kept: list[Kept] | None = None) -> Tensor:
         """The layer's output for rows `x`, (tokens, width); what a backward pass reads goes to `kept`."""
         differentiable = kept is not None and not spreads_key_heads(x.device, x.dtype, self.head_dim)
-        if self.shards is not None:
-            self.shards.require(self.number, forward=True)
         state = self._attend(x, packing, adapters, differentiable=differentiable)
         state.normed = None  # cheap to have again, and as large as the input
         output = torch.empty_like(state.middle)
@@ -210,17 +210,22 @@ class FusedLayer:
         return result, gradients + output_gradients
 
 
-def fuse_layers(model: nn.Module, *, keep_dequantized: torch.dtype | None = None) -> list[FusedLayer]:
+def fuse_layers(
+    model: nn.Module, *, keep_dequantized: torch.dtype | None = None, shards: ShardedWeights | None = None
+) -> list[FusedLayer]:
     """Fuse every decoder layer of `model` and its last norm; none of them if `can_fuse_layers` says no.
 
     Returns the layers in their order. `keep_dequantized` is the dtype in which 4-bit base weights are dequantised once
-    and kept.
+    and kept; `shards` holds the weights where processes share them out.
     """
     if not can_fuse_layers(model):
         return []
     for norm in (module for name, module in model.named_modules() if name.endswith("model.norm")):
         fuse_norm(norm)
-    return [FusedLayer(layer, keep=keep_dequantized) for layer in decoder_layers(model)]
+    layers = [FusedLayer(layer, keep=keep_dequantized) for layer in decoder_layers(model)]
+    for number, layer in enumerate(layers):
+        layer.shards, layer.number = shards, number
+    return layers
 
 
 def _alone(rows: Tensor | None) -> Tensor | None:

@@ -20,6 +20,7 @@ class KnownModel:
 
 _FOLDERS = {
     "meta-llama/Meta-Llama-3-8B-Instruct": ("llama-3-8b-instruct", 8_030_261_248),
+    "meta-llama/Meta-Llama-3-70B-Instruct": ("llama-3-70b-instruct", 70_553_706_496),
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("smollm2-135m-instruct", 134_515_008),
 }
 

@@ -149,6 +149,8 @@ class RecipeExamination:
             yield Finding("ok", "data", f"{data.test_source}, for the test: {self.test_rows:,} rows with an answer")
 
     def _memory(self) -> Iterator[Finding]:
+        import torch
+
         from medtune.pipeline import plan as planning
         from medtune.runtime.gpus import DescribedGpu, this_gpu
         from medtune.training.plan.forecast import describe_model
@@ -174,7 +176,9 @@ class RecipeExamination:
             return
         dtype = choose_dtype(config.model.dtype, choose_device().value).value
         self.described = describe_model(config, folder, gpu, dtype)
-        yield from gpu_memory(planning.forecast(config, folder, gpu, planning.assumed_sizes(config)))
+        # Such a model is for all GPUs together.
+        processes = torch.cuda.device_count() if config.training.weights == "sharded" else 1
+        yield from gpu_memory(planning.forecast(config, folder, gpu, planning.assumed_sizes(config, processes)))
 
     def _disk(self) -> Iterator[Finding]:
         from huggingface_hub import constants

@@ -106,6 +106,8 @@ def _candidates(
 ) -> Iterator[TrainingPlan]:
     can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
+    if shape.embeddings_wait:
+        places = ["host"]
     # Shared out over processes or whole, they are dequantised in every step.
     wanted = AS_STORED if training.weights == "sharded" else training.weights
     stored = _allowed(wanted, AS_STORED, DEQUANTIZED if can_dequantize else None)

@@ -7,12 +7,16 @@ from typing import Any
 from torch import nn
 
 from medtune.config.schema import Config
+from medtune.errors import ModelError
 from medtune.model.adapter_files import read_adapter_config
 from medtune.model.adapters import attach_new_adapter, lift_adapter, resolve_adapter
+from medtune.model.answer_loss import can_share_head
 from medtune.model.attention import varlen_fits
 from medtune.model.loading import model_without_weights, prepare_for_training
 from medtune.model.packing import filled_up
 from medtune.model.quantization import FORMATS, StorageFormat
+from medtune.model.sharding import shared_bytes
+from medtune.model.shared_head import rows_of_slice
 from medtune.runtime.gpus import DescribedGpu
 from medtune.runtime.hardware import torch_dtype
 from medtune.training.arguments import optimizer_names
@@ -30,12 +34,17 @@ REACHED_BY_STEPS = 0.53
 
 @dataclass(frozen=True, slots=True)
 class ModelBytes:
-    """What a loaded model takes on the device, in bytes. `packed` counts the weights in it that are packed."""
+    """What a loaded model takes on the device, in bytes. `packed` counts the weights in it that are packed.
+
+    `packed_bytes` are what these take, `largest_weight` the bytes of the largest one before it is packed.
+    """
 
     layers: int
     embeddings: int
     adapters: int
     packed: int
+    packed_bytes: int
+    largest_weight: int
 
     @property
     def total(self) -> int:
@@ -45,13 +54,17 @@ class ModelBytes:
 
 @dataclass(frozen=True, slots=True)
 class DescribedModel:
-    """A PeftModel without weights, and what it takes once it is loaded; `config` is transformers' own."""
+    """A PeftModel without weights, and what it takes once it is loaded; `config` is transformers' own.
+
+    So many `processes` share out its packed weights.
+    """
 
     config: Any
     storage: StorageFormat
     shape: ModelShape
     size: ModelBytes
     dtype: str
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +76,11 @@ class StepForecast:
     tokens_per_second: float | None
 
 
-def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) -> DescribedModel:
-    """The model of config.json in `path` with its adapter, as it would be loaded on `gpu`. Raises ModelError."""
+def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str, *, processes: int = 1) -> DescribedModel:
+    """The model of config.json in `path` with its adapter, as it would be loaded on `gpu`.
+
+    Several `processes` share out its packed weights, and this is what one of them holds. Raises ModelError.
+    """
     model = model_without_weights(path, dtype, config.model.base)
     model.requires_grad_(False)
     model = _attach(prepare_for_training(model, config.model.kbit_preparation), config)
@@ -77,7 +93,38 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) ->
     spreads = not varlen_fits(gpu.capability, wanted, head_size(model.config.get_text_config()))
     shape = shape_of(model, config, wanted, spreads=spreads, on_gpu=True, is_packed=is_packed)
     packed = [module for module in model.modules() if isinstance(module, nn.Linear) and is_packed(module)]
-    return DescribedModel(model.config, storage, shape, _bytes_of(model, packed, storage), dtype)
+    described = DescribedModel(model.config, storage, shape, _bytes_of(model, packed, storage), dtype)
+    if processes == 1:
+        return described
+    if not shape.fused:
+        raise ModelError(config.model.base, "its layers cannot be shared out", "set training.weights to auto")
+    in_host = config.training.embeddings != "device" and shape.embedding_bytes > 0
+    return _shared(described, processes, in_host=in_host, head_slices=can_share_head(model))
+
+
+def _shared(whole: DescribedModel, processes: int, *, in_host: bool, head_slices: bool) -> DescribedModel:
+    """The model as one of `processes` holds it: as `load_in_shards` does."""
+    size, shape = whole.size, whole.shape
+    packed = round(size.packed_bytes / shape.layers)
+    layers = size.layers - size.packed_bytes + shared_bytes(packed, shape.layers, processes)
+    embeddings = size.embeddings - (shape.embedding_bytes if in_host else 0)
+    if head_slices:
+        row = shape.hidden * shape.item
+        # Filled up to whole slices.
+        slice_bytes = rows_of_slice(packed, row, processes) * row
+        embeddings += filled_up(shape.head_parameters * shape.item, slice_bytes) // processes
+        embeddings -= shape.head_parameters * shape.item
+    return replace(
+        whole,
+        size=replace(size, layers=layers, embeddings=embeddings),
+        shape=replace(
+            shape,
+            embedding_bytes=0 if in_host else shape.embedding_bytes,
+            embeddings_wait=in_host,
+            head_slices=head_slices,
+        ),
+        processes=processes,
+    )
 
 
 def _attach(model: Any, config: Config) -> Any:
@@ -103,7 +150,10 @@ def _bytes_of(model: Any, packed: list[nn.Linear], storage: StorageFormat) -> Mo
         elif id(parameter) not in ends_by_id:
             layers += size
     embeddings = sum(weight.numel() * weight.element_size() for weight in ends_by_id.values())
-    return ModelBytes(layers, embeddings, adapters, sum(module.weight.numel() for module in packed))
+    largest = max(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    counts = [(module.weight.numel(), storage.bytes_of(module.weight)) for module in packed]
+    weights, their_bytes = (sum(numbers) for numbers in zip(*counts, strict=True)) if counts else (0, 0)
+    return ModelBytes(layers, embeddings, adapters, weights, their_bytes, largest)
 
 
 def described_machine(model: DescribedModel, gpu: DescribedGpu, config: Config) -> Machine:
@@ -112,22 +162,31 @@ def described_machine(model: DescribedModel, gpu: DescribedGpu, config: Config) 
     limit = model.size.total + max(0.0, usable - model.size.total) * MARGIN
     if training.memory_gib is not None:
         limit = min(limit, training.memory_gib * GIB)
-    host = training.host_memory_gib or HOST_GIB * HOST_SHARE
+    host = training.host_memory_gib or HOST_GIB * HOST_SHARE / model.processes
     return Machine(model.size.total, int(min(limit, usable)), int(host * GIB), gpu.operations)
 
 
 def forecast_step(
-    model: DescribedModel, gpu: DescribedGpu, config: Config, *, largest_step: int, longest_row: int
+    model: DescribedModel,
+    gpu: DescribedGpu,
+    config: Config,
+    *,
+    largest_step: int,
+    longest_row: int,
+    must_fit: bool = True,
 ) -> StepForecast:
-    """The plan that training would choose on `gpu`. Raises ModelError if nothing fits."""
-    machine = described_machine(model, gpu, config)
+    """The plan that training would choose on `gpu`. Raises ModelError if nothing fits and it `must_fit`."""
+    machine, training = described_machine(model, gpu, config), config.training
+    if model.processes > 1:
+        training = training.model_copy(update={"weights": "sharded"})
     plan = plan_training(
         model.shape,
         machine,
-        config.training,
+        training,
         largest_step=largest_step,
         longest_row=longest_row,
         optimizers=optimizer_names(config.training.optimizer, "cuda"),
+        must_fit=must_fit,
     )
     widest = filled_up(max(plan.tokens_per_micro_batch, longest_row))
     parts = peak_parts(model.shape, machine, replace(plan, tokens_per_micro_batch=widest))

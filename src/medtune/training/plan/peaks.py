@@ -19,7 +19,8 @@ class ModelShape:
 
     `spread` is what attention keeps of a token while its graph is there, beside query, key, value and result; rooms are
     what fused layers hold beside the weights of a layer and beside gate and up, for the adapters. `unpacking_bytes` are
-    read and written to dequantise one packed weight.
+    read and written to dequantise one packed weight. Where processes share out a model, `embeddings_wait` says that
+    embeddings are in host memory already, and `head_slices` that the head is gathered in slices.
     """
 
     layers: int
@@ -40,6 +41,8 @@ class ModelShape:
     embedding_bytes: int
     logit_bytes: int
     fused: bool
+    embeddings_wait: bool = False
+    head_slices: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,7 @@ def _loss_moment(shape: ModelShape, tokens: int) -> float:
     norm = 1 if shape.fused else 3
     # Forwards the norm's output and the answers' rows beside logits and their gradient; backwards, when these are gone,
     # the answers' rows, and their gradient in float32, in 16 bit and as it goes on. Every token may be an answer's.
-    forward = tokens * shape.hidden * (norm + 2) * shape.item + 1.5 * shape.logit_bytes
+    summed = 4 if shape.head_slices else 0  # the gradient in float32, to which every slice adds
+    forward = tokens * shape.hidden * ((norm + 2) * shape.item + summed) + 1.5 * shape.logit_bytes
     backward = tokens * shape.hidden * ((norm + 2) * shape.item + 4)
     return max(forward, backward)

@@ -14,6 +14,7 @@ from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, pro
 from medtune.model.fused.projections import joined_rank
 from medtune.model.packing import filled_up
 from medtune.model.quantization import FORMATS, is_packed
+from medtune.model.shared_head import SharedHead
 from medtune.training.plan.peaks import ModelShape
 
 
@@ -78,6 +79,8 @@ def shape_of(
         embedding_bytes=embedding_bytes,
         logit_bytes=LOGIT_BYTES,
         fused=fused,
+        embeddings_wait=embeddings.weight.shape[1] == 0,
+        head_slices=isinstance(head, SharedHead),
     )
 
 
