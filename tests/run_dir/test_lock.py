@@ -48,9 +48,10 @@ def test_another_process_is_kept_out_until_the_lock_is_let_go(tmp_path):
 
 @pytest.mark.parametrize("words", [["check"], ["check", "resume"]])
 def test_a_run_that_is_worked_in_is_not_called_one_to_continue(tmp_path, words):
-    (tmp_path / "data").mkdir()
     assert lock_folder(tmp_path) is True
-    assert another_process(tmp_path, *words).endswith("; wait for it to end, or stop it")
+    for name in ("data", "training"):  # from its first moment on
+        assert another_process(tmp_path, *words).endswith("; wait for it to end, or stop it")
+        (tmp_path / name).mkdir()
     release_locks()
     assert ": not empty" in another_process(tmp_path, *words)
 

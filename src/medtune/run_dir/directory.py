@@ -68,9 +68,9 @@ class RunDir(RunArtefacts):
         path = self.path
         if os.path.exists(path) and not path.is_dir():
             raise RunDirError(path, "is a file, not a directory", _ANOTHER)
+        require_unlocked(path)
         if self._is_unused():
             return
-        require_unlocked(path)
         if not resume:
             raise RunDirError(path, "not empty", ("add ", Option("resume"), " to continue that run, or ", *_ANOTHER))
         if not self.config_file.is_file():

@@ -1,6 +1,7 @@
 """One process at a time works in a run directory."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _held: dict[Path, FileLock] = {}
 def require_unlocked(folder: Path) -> None:
     """Raises RunDirError if another process works in `folder`; makes nothing there."""
     file = folder.resolve() / LOCK_NAME
-    if not is_main() or file in _held or not file.is_file():
+    if not is_main() or file in _held or not os.path.isfile(file):  # Path.is_file would raise for a name too long
         return
     lock = FileLock(file)
     try:
