@@ -3,15 +3,18 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+PATH_HINT = medtune is in $(BIN): ". $(BIN)/activate" puts it on the PATH
 
 # The tests start hundreds of processes, none of which is to compile medtune again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all kill-test disk-test browser-test lint docs clean
+# A demo that was interrupted goes on; a finished one is made again.
 demo: $(VENV)/.installed
-	rm -rf runs/demo
-	$(BIN)/medtune run demo
-	@echo 'medtune is in $(BIN): ". $(BIN)/activate" puts it on the PATH'
+	@echo '$(PATH_HINT)'
+	@test ! -f runs/demo/report.html || rm -rf runs/demo
+	$(BIN)/medtune run demo --resume
+	@echo '$(PATH_HINT)'
 
 PYTEST := $(BIN)/python -m pytest -rs
 # Two processes, each with whole files: what a file's tests share is made once.
@@ -49,6 +52,7 @@ docs: $(VENV)/.installed
 # torch comes first and by itself: the wheel that the pin selects decides between CPU and CUDA builds.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "medtune needs Python 3.11 or 3.12; name it with PYTHON=..."; exit 2; }
+	@echo 'installing the pinned packages into $(VENV): some minutes and about 3 GB, several more with a CUDA build of torch'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"

@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from medtune.errors import DiskError, MedtuneError
+from medtune.errors import DiskError, MedtuneError, Option
 from medtune.runtime import interruption
 from medtune.runtime.distributed import PeerEnded
 from medtune.runtime.launch import is_main, wait_for_words
+from medtune.runtime.progress import EVENTS
 
 
 def main() -> None:
@@ -54,16 +55,37 @@ def _run() -> None:
     except DiskError as error:
         _fail_on_disk(error)
     except MedtuneError as error:
-        _fail(*_lines(str(error)))
+        _fail(*_lines(_said(error)))
     except (KeyboardInterrupt, Abort):
         print("medtune: interrupted", file=sys.stderr)
         sys.exit(130)
     except TyperException as error:
-        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        message = _key_instead(error) or str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         command = getattr(getattr(error, "ctx", None), "command_path", "medtune")
         # Without a command, the message is the whole help.
         end = "" if message.endswith("?") else ";"
         _fail(message if "\n" in message else f"medtune: {harmless(message)}{end} see `{command} --help`")
+
+
+def _said(error: MedtuneError) -> str:
+    """Its text; in words of Python where a call has started this process, and shows what it prints."""
+    if os.environ.get(EVENTS):
+        from medtune.api.working import as_call
+
+        error.spelling = as_call
+    return str(error)
+
+
+def _key_instead(error: Exception) -> str | None:
+    """What to say of an unknown option that is a key of the configuration, to a command that takes overrides."""
+    from medtune.config.schema import Config
+    from medtune.config.suggestions import keys_for_option
+
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if option is None or context is None or all(one.name != "overrides" for one in context.command.params):
+        return None
+    keys = [str(Option("set", f"{key}=…")) for key in keys_for_option(Config, option)]
+    return f"No such option: {option}; did you mean {' or '.join(keys)}?" if keys else None
 
 
 def _lines(text: str) -> list[str]:
@@ -93,7 +115,10 @@ def _continuing_command() -> str | None:
 
 def _fail_on_disk(problem: DiskError) -> None:
     command = _continuing_command()
-    _fail(f"medtune: {problem}, then {f'go on with `{command}`' if command else 'try again'}")
+    way_on = f"go on with `{command}`" if command else "try again"
+    if os.environ.get(EVENTS):  # whose recipe was a temporary file
+        way_on = "go on with resume=True"
+    _fail(f"medtune: {_said(problem)}, then {way_on}")
 
 
 def _shown(line: str) -> str:

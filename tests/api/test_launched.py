@@ -45,8 +45,10 @@ def test_two_processes_do_the_run_and_tell_their_progress(
 
 
 def test_a_problem_comes_as_an_error(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(MedtuneError, match="no CUDA GPU is visible"):
+    with pytest.raises(MedtuneError, match=r"^gpus='all': no CUDA GPU is visible; leave gpus out$"):
         medtune.run(recipe, tmp_path / "run", gpus="all")
+    with pytest.raises(MedtuneError, match=r"^gpus=2: no CUDA GPU is visible; leave gpus out$"):
+        medtune.run(recipe, tmp_path / "run", gpus=2)
     assert not (tmp_path / "run").exists()
 
 

@@ -18,6 +18,14 @@ def test_predictions_come_as_rows_frames_and_files(finished: medtune.Run):
     assert medtune.compare(rows, file).rows[0].difference == 0
 
 
+def test_scores_are_shown_as_the_table_and_are_a_mapping(finished: medtune.Run):
+    scores = medtune.score(finished.predictions("tuned"), metrics=["exact_match"])
+    assert dict(scores) == {"exact_match": scores["exact_match"]}
+    for shown in (str(scores), scores._repr_html_(), str(finished.scores("tuned"))):
+        assert "95 % interval" in shown
+        assert scores["exact_match"].signature in shown
+
+
 def test_two_runs_are_compared_by_their_tuned_answers(finished: medtune.Run):
     compared = medtune.compare(finished, finished.path)
     assert {row.difference for row in compared.rows} == {0.0}

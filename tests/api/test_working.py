@@ -92,6 +92,8 @@ def test_messages_name_arguments_and_not_options() -> None:
         (Option("resume"), "resume=True"),
         (Option("without_evaluation"), "options=['without-evaluation']"),
         (Option("metric", "nosuch"), "metrics nosuch"),
+        (Option("gpus", "all"), "gpus='all'"),
+        (Option("gpus", 2), "gpus=2"),
         (Option("set"), "overrides"),
         (Option("set", "training.epochs=2"), "overrides=['training.epochs=2']"),
         (Command("data prepare"), "`medtune.prepare()`"),

@@ -32,6 +32,7 @@ def files(tmp_path: Path) -> Path:
         "model: {base: x, qantization: nf4}\ndata: {source: rows.csv}\nlora: {rank: 0}\nseed: one\n", encoding="utf-8"
     )
     (tmp_path / "rows.txt").write_text("question\tanswer\n", encoding="utf-8")
+    (tmp_path / "qa.csv").write_text("question,answer\n", encoding="utf-8")
     (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 ?\n")
     (tmp_path / "folder").mkdir()
@@ -47,10 +48,19 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 # Bad input ----------------------------------------------------------------------------------------------------------
 
+# The one command that every unfinished run goes on with.
+GO_ON = "`medtune run begun/config.yaml --run-dir begun --resume`"
 BAD_INPUT = [
     # Recipes
     (["config", "nosuch"], ["nosuch: unknown recipe; shipped are demo, "]),
     (["config", "absent.yaml"], ["absent.yaml: no such recipe file"]),
+    (
+        ["run", "qa.csv"],
+        [
+            "qa.csv: holds rows, and is no recipe; rehearse on them with `medtune run demo --set data.source=qa.csv "
+            "--run-dir runs/rehearsal`, or write a recipe that has them as data.source (docs/own-data.md)"
+        ],
+    ),
     (["config", "folder/"], ["folder/: no such recipe file"]),
     (["config", f"{'x' * 300}.yaml"], ["xxx"]),
     (["config", "tagged.yaml"], ["tagged.yaml: YAML tags are not allowed (line 1, column 8)"]),
@@ -102,19 +112,19 @@ BAD_INPUT = [
     (["evaluate", "absent", "--model", "tuned"], ["absent: not a medtune run"]),
     (
         ["evaluate", "begun", "--model", "tuned"],
-        ["begun: the data stage is not complete; run `medtune data prepare` first"],
+        [f"begun: the data stage is not complete; run `medtune data prepare` first, or all that is left with {GO_ON}"],
     ),
     (["evaluate", "begun", "--model", "best"], ["--model best: must be baseline, controls or tuned"]),
     (["compare", "absent"], ["absent: not a medtune run"]),
     (["report", "absent"], ["absent: not a medtune run"]),
-    (["report", "begun"], ["begun: the compare stage is not complete; run `medtune compare "]),
+    (["report", "begun"], [f"begun: the compare stage is not complete; run {GO_ON}, which does all that is left"]),
     (["compare", "damaged"], ["damaged/provenance.json: damaged, not JSON"]),
-    (["compare", "begun"], ["begun: the baseline stage is not complete; run `medtune evaluate "]),
+    (["compare", "begun"], [f"begun: the baseline stage is not complete; run {GO_ON}, which does all that is left"]),
     # Questions
     (["ask", "begun"], ["ask: give either a question or --file"]),
     (["ask", "begun", "Why ?", "--file", "empty.txt"], ["ask: give either a question or --file"]),
     (["ask", "begun", " "], ["ask: the question is empty"]),
-    (["ask", "begun", "Why ?"], ["begun: the train stage is not complete; run `medtune train begun` first"]),
+    (["ask", "begun", "Why ?"], [f"begun: the train stage is not complete; run {GO_ON}, which does all that is left"]),
     (["ask", "begun", "--file", "absent.txt"], ["absent.txt: no such file"]),
     (["ask", "begun", "--file", "empty.txt"], ["empty.txt: holds no question"]),
     (["ask", "begun", "--file", "latin.txt"], ["latin.txt: not a UTF-8 text file"]),
@@ -149,6 +159,12 @@ def test_bad_input(medtune: Medtune, files: Path, arguments: list[str], expected
         (["config"], "Missing argument 'recipe'; see `medtune config --help`"),
         (["config", "demo", "surplus"], "unexpected extra argument"),
         (["config", "demo", "--nope"], "No such option: --nope"),
+        (
+            ["run", "demo", "--lr", "1e-4"],
+            "No such option: --lr; did you mean --set training.learning_rate=…? see `medtune run --help`",
+        ),
+        (["plan", "demo", "--seed=3"], "No such option: --seed; did you mean --set seed=…? see `medtune plan --help`"),
+        (["train", "begun", "--lr", "1e-4"], "No such option: --lr"),
         (["config", "demo", "--set"], "Option '--set' requires an argument"),
         (["evaluate", "run"], "Missing option '--model'"),
         (["data", "audit"], "Missing argument 'source'; see `medtune data audit --help`"),

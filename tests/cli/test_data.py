@@ -58,3 +58,12 @@ def test_show_prints_rows_of_the_demo(medtune: Medtune) -> None:
     id = result.out.split("── train row ")[2].split()[0]
     assert medtune("data", "show", "demo", "--id", id).out.split("── train row ")[1].startswith(f"{id}\n")
     assert medtune("data", "show", "demo", "--id", "nope").err.splitlines()[-1].startswith("medtune: --id nope: no row")
+
+
+def test_resume_starts_a_run_that_was_interrupted_before_its_directory_was_made(
+    medtune: Medtune, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "rows.csv")
+    result = medtune("data", "prepare", "demo", "--set", "data.source=rows.csv", "--resume")
+    assert (result.status, result.out) == (0, "runs/demo\n"), result.err
+    assert (tmp_path / "runs" / "demo" / "config.yaml").is_file()

@@ -93,14 +93,15 @@ def test_a_key_of_any_shape_is_refused_in_one_line(section: str, key: str) -> No
     ("path", "value", "reason"),
     [
         # Types
-        ("seed", "7", "input should be a valid integer, got '7'"),
+        ("seed", "7", "input should be a valid integer, got '7'; write the number without quotes"),
         ("seed", True, "input should be a valid integer, got True"),
         ("seed", 1.0, "input should be a valid integer, got 1.0"),
         ("seed", None, "input should be a valid integer, got None"),
         ("model.base", 3, "input should be a valid string, got 3"),
         ("training.fused_adapters", "yes", "input should be a valid boolean, got 'yes'"),
         ("training.fused_adapters", 1, "input should be a valid boolean, got 1"),
-        ("training.learning_rate", "2e-4", "input should be a valid number, got '2e-4'"),
+        ("training.learning_rate", "2e-4", "a valid number, got '2e-4'; write the number without quotes"),
+        ("training.learning_rate", "low", "input should be a valid number, got 'low'"),
         ("lora", 3, "must be a section of keys, got "),
         ("lora", None, "must be a section of keys, got "),
         ("lora.targets", "q_proj", "must be a list, got 'q_proj'"),

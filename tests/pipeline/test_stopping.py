@@ -83,9 +83,9 @@ def test_a_second_process_is_refused_and_a_stale_lock_is_not(recipe: Path, unint
     process = start("run", recipe, "--run-dir", run)
     wait_for(process, lambda: steps_logged(run) >= 4)
     process.send_signal(signal.SIGSTOP)  # it would be done before the others have started
-    for command in (("run", recipe, "--run-dir", run), ("train", run), ("evaluate", run, "--model", "tuned")):
-        resume = () if command[0] == "evaluate" else ("--resume",)
-        status, errors = finish(start(*command, *resume))
+    again = ("run", recipe, "--run-dir", run)
+    for command in (again, (*again, "--resume"), ("train", run, "--resume"), ("evaluate", run, "--model", "tuned")):
+        status, errors = finish(start(*command))
         assert status == 2, errors
         assert errors == (
             f"medtune: {run}: another medtune process works in this run directory; wait for it to end, or stop it\n"

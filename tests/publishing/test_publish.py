@@ -182,7 +182,8 @@ def test_a_run_that_was_not_evaluated(medtune, hub, copied_run):
     copied_run.update_provenance(stages={name: stages[name] for name in ("data", "train")})
     refused = medtune("publish", copied_run.path, "--repo", REPO)
     assert refused.status == 2
-    assert f"run `medtune compare {copied_run.path}` first, or add --without-evaluation" in refused.err
+    command = f"`medtune run {copied_run.config_file} --run-dir {copied_run.path} --resume`"
+    assert f"run {command}, which does all that is left, or add --without-evaluation" in refused.err
     assert medtune("publish", copied_run.path, "--repo", REPO, "--without-evaluation").status == 0
     head = hub.head(REPO)
     assert b"Not evaluated" in head["README.md"]

@@ -189,7 +189,10 @@ def test_reading_a_split_before_the_data_stage(run: RunDir) -> None:
 
 @pytest.mark.parametrize("model", ["baseline", "tuned"])
 def test_scores_of_a_model_that_was_not_evaluated(run: RunDir, model: ModelName) -> None:
-    with pytest.raises(RunDirError, match=f"run `medtune evaluate .* --model {model}` first"):
+    problem = (
+        f"the {model} stage is not complete; run `medtune run .*/config.yaml --run-dir .* --resume`, which does all"
+    )
+    with pytest.raises(RunDirError, match=problem):
         run.read_scores(model)
 
 

@@ -11,9 +11,13 @@ from medtune.run_dir.lock import LOCK_NAME, lock_folder, locked_folders, release
 OTHER = """
 import sys
 from pathlib import Path
+from medtune.config.recipes import load_recipe
 from medtune.errors import RunDirError
+from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import lock_folder
 try:
+    if sys.argv[2:]:
+        RunDir(Path(sys.argv[1])).check(load_recipe("demo"), resume="resume" in sys.argv)
     print(lock_folder(Path(sys.argv[1])))
 except RunDirError as error:
     print(error)
@@ -26,8 +30,8 @@ def let_go():
     release_locks()
 
 
-def another_process(folder) -> str:
-    command = [sys.executable, "-c", OTHER, str(folder)]
+def another_process(folder, *words) -> str:
+    command = [sys.executable, "-c", OTHER, str(folder), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
@@ -40,6 +44,16 @@ def test_another_process_is_kept_out_until_the_lock_is_let_go(tmp_path):
     # What it leaves of its file means nothing.
     assert another_process(tmp_path) == "True"
     assert lock_folder(tmp_path) is True
+
+
+@pytest.mark.parametrize("words", [["check"], ["check", "resume"]])
+def test_a_run_that_is_worked_in_is_not_called_one_to_continue(tmp_path, words):
+    assert lock_folder(tmp_path) is True
+    for name in ("data", "training"):  # from its first moment on
+        assert another_process(tmp_path, *words).endswith("; wait for it to end, or stop it")
+        (tmp_path / name).mkdir()
+    release_locks()
+    assert ": not empty" in another_process(tmp_path, *words)
 
 
 def test_the_process_that_has_it_goes_in_again(tmp_path):

@@ -36,6 +36,36 @@ def test_where_no_bar_can_be_drawn_a_line_at_the_end_says_how_long_it_took(capsy
     assert err.endswith(" s 9 tok/s\n")
 
 
+def test_where_no_bar_can_be_drawn_a_line_a_minute_says_how_far_it_has_come(capsys, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with progress_bar("Training", 10, 4, unit="steps") as advance:
+        for seconds in (40, 40, 40, 100, 40):
+            clock[0] += seconds
+            advance(1, "7 tok/s, loss 2.500")
+        clock[0] += 100
+        advance(1, "7 tok/s, loss 2.400")
+    assert capsys.readouterr().err.splitlines() == [
+        "Training: 6/10 steps, 1:20 elapsed, 2:40 left; 7 tok/s, loss 2.500",
+        "Training: 8/10 steps, 3:40 elapsed, 1:50 left; 7 tok/s, loss 2.500",
+        "Training: 10/10 in 360.0 s 7 tok/s, loss 2.400",
+    ]
+
+
+def test_a_terminal_with_a_bar_gets_no_such_line(terminal, monkeypatch):
+    monkeypatch.setattr(module, "LINE_SECONDS", 0)
+    with module.lines_on_terminal(), progress_bar("Reading", 3) as advance:
+        advance(1)
+    assert "Reading: 1/3" not in terminal.getvalue()
+
+
+def test_nor_does_who_listens(capsys, monkeypatch):
+    monkeypatch.setattr(module, "LINE_SECONDS", 0)
+    with listening(lambda progress: None), progress_bar("Reading", 3) as advance:
+        advance(1)
+    assert capsys.readouterr().err == ""
+
+
 def test_work_that_breaks_off_has_no_such_line(capsys):
     def work():
         with progress_bar("Reading", 3) as advance:

@@ -7,12 +7,12 @@ from typing import Literal, overload
 
 from medtune.api.launched import run_launched
 from medtune.api.runs import Run
-from medtune.api.shown import Findings, Plan
+from medtune.api.shown import Findings, Plan, Scores
 from medtune.api.working import as_call, spelled_as_calls, working
 from medtune.config.recipes import Overrides, load_recipe, override, recipe_name
 from medtune.config.schema import Config
 from medtune.errors import ConfigError
-from medtune.records import ModelName, Score, SystemName
+from medtune.records import ModelName, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import controls_of
 from medtune.runtime.launch import is_launched
@@ -101,18 +101,18 @@ def train(run: Run | StrPath, *, resume: bool = False, on_cpu: bool = False, pro
 
 
 @overload
-def evaluate(run: Run | StrPath, model: ModelName, *, progress: Listener | None = None) -> dict[str, Score]: ...
+def evaluate(run: Run | StrPath, model: ModelName, *, progress: Listener | None = None) -> Scores: ...
 
 
 @overload
 def evaluate(
     run: Run | StrPath, model: Literal["controls"], *, progress: Listener | None = None
-) -> dict[SystemName, dict[str, Score]]: ...
+) -> dict[SystemName, Scores]: ...
 
 
 def evaluate(
     run: Run | StrPath, model: ModelName | Literal["controls"], *, progress: Listener | None = None
-) -> dict[str, Score] | dict[SystemName, dict[str, Score]]:
+) -> Scores | dict[SystemName, Scores]:
     """Answer and score the test rows with the base model, or the tuned one: metric → score.
 
     With "controls", those of every answer without tuning: control → metric → score. With "tuned", the model answers
@@ -135,9 +135,9 @@ def evaluate(
 
         perform(model, directory)
         if model != "controls":
-            return directory.read_scores(model)
+            return Scores(directory.read_scores(model))
         names: Sequence[SystemName] = controls_of("controls", directory.config.evaluation.controls)
-        return {name: directory.read_scores(name) for name in names}
+        return {name: Scores(directory.read_scores(name)) for name in names}
 
 
 @spelled_as_calls()

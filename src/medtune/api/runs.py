@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from medtune.api.shown import Figures, ShownChart, ShownComparison
+from medtune.api.shown import Figures, Scores, ShownChart, ShownComparison
 from medtune.api.working import spelled_as_calls, working
 from medtune.config.schema import Config
 from medtune.errors import ConfigError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medtune.model.merging.record import MergeRecord
     from medtune.pipeline.merge import MergedDtype
     from medtune.publishing.publish import Published, PublishOption
-    from medtune.records import Prediction, Score, SystemName
+    from medtune.records import Prediction, SystemName
     from medtune.runtime.progress import Listener
 
 
@@ -75,7 +75,7 @@ class Run:
         return ShownComparison.of(read_comparison(self._directory))
 
     @spelled_as_calls()
-    def scores(self, system: SystemName = "tuned") -> dict[str, Score]:
+    def scores(self, system: SystemName = "tuned") -> Scores:
         """Metric → value, interval, n and signature of a model or a control. Raises RunDirError without them.
 
         >>> medtune.load_run("runs/demo").scores("baseline")["perplexity"].value > 1
@@ -84,7 +84,7 @@ class Run:
         known = (*get_args(ModelName), *get_args(ControlName))
         if system not in known:
             raise ConfigError(f"{system!r}", f"must be one of {', '.join(known)}")
-        return self._directory.read_scores(system)
+        return Scores(self._directory.read_scores(system))
 
     @spelled_as_calls()
     def predictions(self, system: SystemName = "tuned") -> list[Prediction]:

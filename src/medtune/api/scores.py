@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
 from medtune.api.calls import StrPath, reopen
 from medtune.api.runs import Run
-from medtune.api.shown import ShownComparison
+from medtune.api.shown import Scores, ShownComparison
 from medtune.api.working import working
 from medtune.config.evaluation import FileSettings
 from medtune.errors import ConfigError, DataError, show_value
-from medtune.records import Prediction, Score
+from medtune.records import Prediction
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import Listener
 
@@ -100,7 +100,7 @@ def score(
     references: StrPath | None = None,
     progress: Listener | None = None,
     **settings: Unpack[FileSettings],
-) -> dict[str, Score]:
+) -> Scores:
     """Score any tool's predictions: metric → value, 95 % interval, n and signature. Raises MedtuneError.
 
     `predictions` are a file or rows, and `settings` say how they are measured, as for `compare`; `references` is a file
@@ -114,7 +114,7 @@ def score(
         from medtune.evaluation.files import score_predictions
 
         rows = _read(predictions, "predictions", None if references is None else Path(references))
-        return score_predictions(rows, **settings)
+        return Scores(score_predictions(rows, **settings))
 
 
 def _is_run(given: object) -> bool:

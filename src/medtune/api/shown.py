@@ -7,7 +7,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
 from medtune.pipeline.doctor.findings import Finding
-from medtune.records import Comparison
+from medtune.records import Comparison, Score
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,6 +86,17 @@ class ShownComparison(Shown, Comparison):
 
         print_comparison(self, console)
         print_points(self.reading, console)
+
+
+class Scores(Shown, dict[str, Score]):
+    """Metric → score; under the table, how each was measured."""
+
+    __slots__ = ()
+
+    def _print(self, console: Console) -> None:
+        from medtune.evaluation.comparison_tables import print_measured
+
+        print_measured(self, console)
 
 
 class Findings(Shown, tuple[Finding, ...]):

@@ -71,7 +71,7 @@ def as_call(part: object) -> str:
         name = _LISTS.get(part.name, part.name)
         if part.value is None or part.name in _SWITCHES:
             return _SWITCHES.get(part.name, name)
-        return _argument(part) if part.name == "set" else f"{name} {part.value}"
+        return _argument(part) if part.name in ("set", "gpus") else f"{name} {part.value}"
     if isinstance(part, Command) and part.name in _FUNCTIONS:
         target = [show_value(str(part.target))] if part.target else []
         return f"`medtune.{_FUNCTIONS[part.name]}({', '.join([*target, *map(_argument, part.options)])})`"
@@ -96,4 +96,4 @@ def _argument(option: Option) -> str:
         return _SWITCHES.get(option.name, option.name)
     if option.name in _LISTS:
         return f"{_LISTS[option.name]}=[{show_value(str(option.value))}]"
-    return f"{option.name}={show_value(str(option.value))}"
+    return f"{option.name}={show_value(option.value if isinstance(option.value, int) else str(option.value))}"

@@ -20,6 +20,7 @@ from medtune.cli.options import (
     Resume,
     Run,
     RunDirOption,
+    check_place,
     launch_several,
     open_run,
     perform_stage,
@@ -64,6 +65,7 @@ def run(
     launch_several(gpus, on_cpu=on_cpu)
     config, path = resolve_recipe(recipe, overrides, run_dir)
     with joined(), listened_to_by_file():
+        check_place(path, config, resume=resume)
         prepare_process()
         from medtune.evaluation.result_files import read_comparison
         from medtune.pipeline.run import run as run_all

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medtune.cli.options import Overrides, Recipe, Resume, RunDirOption, resolve_recipe
+from medtune.cli.options import Overrides, Recipe, Resume, RunDirOption, check_place, resolve_recipe
 from medtune.runtime.process import prepare_process
 
 data_app = typer.Typer(help="Question-answer rows.", no_args_is_help=True, rich_markup_mode=None)
@@ -19,6 +19,7 @@ def data_prepare(
 ) -> None:
     """Read, clean and split the rows of a recipe into a run directory."""
     config, path = resolve_recipe(recipe, overrides, run_dir)
+    check_place(path, config, resume=resume)
     prepare_process()
     from medtune.pipeline.run import perform, start_run
 

@@ -104,6 +104,14 @@ def resolve_recipe(recipe: str, overrides: list[str] | None, run_dir: Path | Non
     return load_recipe(recipe, overrides or []), run_dir or Path("runs") / recipe_name(recipe)
 
 
+def check_place(path: Path, config: Config, *, resume: bool) -> None:
+    """Raises RunDirError where no run can go or go on; before what takes seconds to load."""
+    from medtune.run_dir.directory import RunDir
+
+    if is_main():
+        RunDir(path).check(config, resume=resume)
+
+
 def open_run(path: Path) -> RunDir:
     """An existing run. Raises RunDirError."""
     from medtune.run_dir.directory import RunDir

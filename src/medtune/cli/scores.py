@@ -155,15 +155,17 @@ def score(
     measurement: Measurement = Measurement(),
     out: Out = None,
 ) -> None:
-    """Score any tool's predictions, with 95 % intervals."""
+    """Score any tool's predictions, with 95 % intervals.
+
+    Rows that share a `group`, such as a topic, are kept together; without that column, rows count as independent.
+    """
     prepare_process()
     from rich.console import Console
 
     from medtune.errors import ConfigError
-    from medtune.evaluation.comparison_tables import print_scores
-    from medtune.evaluation.files import score_predictions
+    from medtune.evaluation.comparison_tables import print_measured
+    from medtune.evaluation.files import INDEPENDENT, score_predictions
     from medtune.evaluation.prediction_files import read_predictions
-    from medtune.evaluation.text_warnings import text_warnings
 
     given = [path for path in (file, predictions) if path is not None]
     if len(given) != 1:
@@ -172,11 +174,9 @@ def score(
     rows = read_predictions(given[0], references)
     scores = score_predictions(rows, out=out, **measurement.given)
     console = Console()
-    print_scores(scores, console)
-    for metric, measured in scores.items():
-        console.print(f"{metric}: {measured.signature}", highlight=False, markup=False, style="dim", soft_wrap=True)
-    for warning in text_warnings({"": scores}):
-        console.print(warning, highlight=False, markup=False, soft_wrap=True)
+    print_measured(scores, console)
+    if not any(row.group for row in rows):
+        console.print(INDEPENDENT, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_comparison(comparison: Comparison) -> None:

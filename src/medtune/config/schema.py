@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -166,10 +167,18 @@ def _describe(problem: Any, origin: str) -> Problem:
     what = f"{origin}: {path}"
     if kind == "missing":
         return Problem(what, "missing", ("give it in the recipe or with ", Option("set", f"{path}=…")))
-    return Problem(what, f"{in_plain_words(problem)}, got {show_value(problem['input'])}")
+    fix = "write the number without quotes" if kind in _NUMBERS and _is_number(problem["input"]) else ""
+    return Problem(what, f"{in_plain_words(problem)}, got {show_value(problem['input'])}", fix)
 
 
 _UNION_TAGS = {"str", "int", "float", "constrained-int"}
+_NUMBERS = {"int_type", "float_type"}
+# As YAML and Python write it.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and _NUMBER.fullmatch(value) is not None
 
 
 def _dotted(parts: Iterable[int | str]) -> str:

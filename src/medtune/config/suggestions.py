@@ -10,7 +10,7 @@ from medtune.config.section import Section
 OTHER_TOOLS = {
     "base_model": "model.base", "model_name": "model.base", "model_name_or_path": "model.base",
     "load_in_4bit": "model.quantization", "torch_dtype": "model.dtype",
-    "dataset": "data.source", "dataset_name": "data.source",
+    "dataset": "data.source", "dataset_name": "data.source", "topic": "data.columns.focus",
     "r": "lora.rank", "lora_r": "lora.rank", "lora_rank": "lora.rank", "lora_alpha": "lora.alpha",
     "lora_dropout": "lora.dropout", "target_modules": "lora.targets",
     "lr": "training.learning_rate", "num_epochs": "training.epochs", "num_train_epochs": "training.epochs",
@@ -45,6 +45,15 @@ def suggest_key(schema: type[Section], path: Sequence[str]) -> str:
     if found:
         return f"did you mean {' or '.join(found)}?"
     return f"known keys here: {', '.join(section.model_fields)}"
+
+
+def keys_for_option(schema: type[Section], option: str) -> list[str]:
+    """The keys that an option such as `--lr` or `--learning-rate` was meant for; none where it was meant for none."""
+    name = option.lstrip("-").replace("-", "_")
+    known = list(_keys(schema))
+    sections = {key.rpartition(".")[0] for key in known}
+    keys = [key for key in known if key.rpartition(".")[2] == name and key not in sections]
+    return list(dict.fromkeys([*([OTHER_TOOLS[name]] if name in OTHER_TOOLS else []), *keys]))
 
 
 def _keys(section: type[Section], prefix: str = "") -> Iterator[str]:

@@ -23,6 +23,7 @@ from medtune.evaluation.formatting import (
     read_template,
 )
 from medtune.evaluation.metrics import metric_named
+from medtune.evaluation.text_warnings import text_warnings
 from medtune.records import Comparison, ComparisonRow, Score, StratumMetric, Verdict
 
 _STYLES: dict[Verdict, str] = {
@@ -139,6 +140,15 @@ def print_scores(scores: Mapping[str, Score], console: Console) -> None:
         interval = format_interval(metric, score.ci95, signed=False)
         table.add_row(metric, format_value(metric, score.value), interval)
     console.print(table)
+
+
+def print_measured(scores: Mapping[str, Score], console: Console) -> None:
+    """Print one system's scores, how each was measured, and what readers have to know of the texts."""
+    print_scores(scores, console)
+    for metric, score in scores.items():
+        console.print(f"{metric}: {score.signature}", highlight=False, markup=False, style="dim", soft_wrap=True)
+    for warning in text_warnings({"": scores}):
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
 
 
 def _new_table(title: str, first: str, *numbers: str | Text) -> Table:

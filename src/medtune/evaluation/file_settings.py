@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from medtune.config.evaluation import EvaluationSection, FileSettings
 from medtune.config.section import in_plain_words
 from medtune.errors import ConfigError, Option, Problem, show_value
-from medtune.evaluation.metrics import METRIC_NAMES, metric_named
+from medtune.evaluation.metrics import METRIC_NAMES, known_instead, metric_named
 
 # As for `evaluation.resamples` of a recipe.
 _FEWEST_RESAMPLES, _MOST_RESAMPLES = 200, 100_000
@@ -58,7 +58,7 @@ def _require_known(option: str, names: object) -> None:
     # Anything but a list of texts is for the schema to refuse.
     for name in names if isinstance(names, list | tuple) else ():
         if isinstance(name, str) and name not in METRIC_NAMES:
-            raise ConfigError(Option(option, name), "unknown", f"known are {', '.join(METRIC_NAMES)}")
+            raise ConfigError(Option(option, name), "unknown", known_instead(name))
 
 
 def _require_measured(primary: object, metrics: object) -> None:

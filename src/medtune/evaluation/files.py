@@ -23,6 +23,10 @@ from medtune.storage.writing import replacing_file
 
 # Not a run's seed: the files come from anywhere.
 SEED = 0
+INDEPENDENT = (
+    "Note: no row has a group, so all rows count as independent of each other. If several are about one topic or "
+    "document, say which in a field or column `group`; intervals are too narrow without it."
+)
 
 
 def score_predictions(

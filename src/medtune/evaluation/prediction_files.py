@@ -121,7 +121,8 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             value = str(value)
         if name not in record:
             present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
-            raise DataError(where, f"no {name}; it has {present}", "name the columns id, reference, prediction")
+            fix = "name the columns id, reference, prediction and, where rows share a topic, group"
+            raise DataError(where, f"no {name}; it has {present}", fix)
         values[name] = _text(value, name, where)
     for name in _LABELS:
         values[name] = require_characters(_label(record, name, where), f"{where}: {name}")

@@ -9,7 +9,7 @@ from medtune.config.schema import Config
 from medtune.data.sources import check_source
 from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import Command, ConfigError, ModelError, Option, first_line
-from medtune.evaluation.encoder import resolve_encoder
+from medtune.evaluation.encoder import BUNDLED_ENCODER, resolve_encoder
 from medtune.evaluation.metrics import needs_encoder, require_known
 from medtune.evaluation.metrics.bleu_tokenizer import require_tokenizer
 from medtune.model.adapters import resolve_adapter
@@ -90,7 +90,13 @@ def check_trackers(config: Config) -> None:
 
 def check_encoder(name: str) -> None:
     """Raises ModelError if BERTScore's encoder cannot be had; of one from the Hub no weights are fetched."""
-    resolve_encoder(name, lambda repo: fetch_snapshot(repo, weights=False))
+    try:
+        resolve_encoder(name, lambda repo: fetch_snapshot(repo, weights=False))
+    except ModelError as error:
+        (problem,) = error.problems
+        bundled = ("take the encoder in the package, ", Option("set", f"evaluation.bertscore_model={BUNDLED_ENCODER}"))
+        fix = (problem.fix, ", or ", bundled) if problem.fix else bundled
+        raise ModelError(problem.what, problem.problem, fix) from None
 
 
 def check_optimizer(name: str) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from medtune.errors import Option
 from medtune.model.quantization import DEQUANTIZED
 from medtune.pipeline.plan import Forecast, RowSizes
-from medtune.pipeline.plan_power import Power
+from medtune.pipeline.plan_power import Power, no_verdict
 from medtune.runtime.terminal import print_text
 from medtune.training.plan.forecast import REACHED_BY_STEPS
 from medtune.training.plan.peaks import GIB
@@ -35,6 +35,8 @@ def print_plan(
             _print_comparison(forecasts, rows, console)
     if power is not None:
         print_text(power.sentence, console)
+    if (expected := no_verdict(rows, power)) is not None:
+        print_text(expected, console)
 
 
 def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
@@ -116,7 +118,7 @@ def _print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, conso
     """A line for each GPU, by the names that the command takes."""
     table = Table(title="What each GPU would do", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     gpu = str(Option("gpu"))
-    for name in (gpu, "fits", "tokens a pass", "layers again", "weights", "peak GiB", "of GiB", "hours (estimate)"):
+    for name in (gpu, "fits", "tokens a pass", "layers again", "weights", "peak GiB", "of GiB", "time (estimate)"):
         table.add_column(name, justify="left" if name in (gpu, "fits", "weights") else "right")
     for name, one in found.items():
         if isinstance(one, str):
@@ -127,8 +129,9 @@ def _print_comparison(found: Mapping[str, Forecast | str], rows: RowSizes, conso
     told = "this recipe's training" if rows.tokens else EXAMPLE
     lines = [
         rows.origin,
-        f"hours of {told}, if {REACHED_BY_STEPS:.0%} of the datasheet's operations are reached, as measured on an H200 "
+        f"time of {told}, if {REACHED_BY_STEPS:.0%} of the datasheet's operations are reached, as measured on an H200 "
         "alone",
+        "for a CPU there is no estimate: a run tells the time that is left while it works",
         *(f"{name}: {reason}" for name, reason in found.items() if isinstance(reason, str)),
     ]
     for line in lines:
@@ -143,7 +146,7 @@ def _plan_cells(found: Forecast, rows: RowSizes) -> list[str]:
         "16 bit" if plan.weights == DEQUANTIZED else "as stored",
         f"{plan.peak_bytes / GIB:.1f}",
         f"{plan.limit_bytes / GIB:.1f}",
-        "-" if rate is None else f"{(rows.tokens or EXAMPLE_TOKENS) / rate / 3600:.2f}",
+        "-" if rate is None else duration((rows.tokens or EXAMPLE_TOKENS) / rate),
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from medtune.errors import Command, HubError, HubUnavailableError, Option, PublishError
+from medtune.errors import HubError, HubUnavailableError, Option, PublishError
 from medtune.model.loading import DEMO_MODEL
 from medtune.model.merging.folder import record_of
 from medtune.publishing.differences import MANIFEST, Differences, find_differences, write_manifest
@@ -15,6 +15,7 @@ from medtune.publishing.model_card import CardRequest, loading_example
 from medtune.publishing.public_names import PublicNames, public_names
 from medtune.publishing.upload_checks import require_finite_weights, require_name, require_no_secrets
 from medtune.publishing.upload_files import Uploads
+from medtune.run_dir.completing import how_to_complete
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import say
 from medtune.runtime.terminal import one_line
@@ -117,7 +118,7 @@ def _check_request(
     if names.base_on_hub and not is_repository_name(names.base):
         raise PublishError(Option("base_model", one_line(names.base)), "must be a Hub model's id, such as owner/name")
     if "without-evaluation" not in options and not run.is_complete("compare"):
-        fix = ("run ", Command("compare", run.path), " first, or add ", Option("without_evaluation"))
+        fix = (how_to_complete(run, "compare"), ", or add ", Option("without_evaluation"))
         raise PublishError(run.path, "not evaluated, so its card would show nothing of what tuning changed", fix)
     if not names.base_on_hub and names.base != DEMO_MODEL:
         say(

@@ -16,8 +16,9 @@ from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text
 from medtune.records import QAPair, Score, SplitName, SystemName
 from medtune.run_dir.artefacts import RunArtefacts
+from medtune.run_dir.completing import how_to_complete
 from medtune.run_dir.layout import WRITTEN_NAMES, StageName, stage_named, stage_of
-from medtune.run_dir.lock import LOCK_NAME, lock_folder
+from medtune.run_dir.lock import LOCK_NAME, lock_folder, require_unlocked
 from medtune.run_dir.provenance import Decisive, add_record, changed_texts, check_records, find_damage, is_cut_off
 from medtune.runtime.progress import say
 from medtune.storage.reading import check_type, describe_file
@@ -67,6 +68,7 @@ class RunDir(RunArtefacts):
         path = self.path
         if os.path.exists(path) and not path.is_dir():
             raise RunDirError(path, "is a file, not a directory", _ANOTHER)
+        require_unlocked(path)
         if self._is_unused():
             return
         if not resume:
@@ -223,11 +225,10 @@ class RunDir(RunArtefacts):
         return changed_texts(self.stage_records.get(stage, {}), self.path)
 
     def require(self, stage: StageName, command: Text = None) -> None:
-        """Raises RunDirError, naming the command to run first, unless `stage` is complete."""
+        """Raises RunDirError, naming what to run, unless `stage` is complete."""
         if not self.is_complete(stage):
-            damage, command = self.damage(stage), command or stage_named(stage).command_for(self.path)
-            reason = f" ({damage})" if damage else ""
-            raise RunDirError(self.path, f"the {stage} stage is not complete", ("run ", command, f" first{reason}"))
+            fix = how_to_complete(self, stage, command)
+            raise RunDirError(self.path, f"the {stage} stage is not complete", fix)
 
     def require_needs(self, stage: StageName) -> None:
         """Raises RunDirError unless every stage that `stage` is made from is complete."""

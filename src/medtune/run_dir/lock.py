@@ -1,6 +1,7 @@
 """One process at a time works in a run directory."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,25 @@ LOCK_NAME, LAUNCH_NAME = ".lock", "launch.json"
 _held: dict[Path, FileLock] = {}
 
 
+def require_unlocked(folder: Path) -> None:
+    """Raises RunDirError if another process works in `folder`; makes nothing there."""
+    file = folder.resolve() / LOCK_NAME
+    if not is_main() or file in _held or not os.path.isfile(file):  # Path.is_file would raise for a name too long
+        return
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _worked_in(folder) from None
+    except OSError:  # `lock_folder` says what is wrong with it
+        return
+    lock.release()
+
+
+def _worked_in(folder: Path) -> RunDirError:
+    return RunDirError(folder, "another medtune process works in this run directory", "wait for it to end, or stop it")
+
+
 def lock_folder(folder: Path) -> bool:
     """Keep other processes out of `folder` for this process's life; whether it was this call that shut them out.
 
@@ -29,8 +49,7 @@ def lock_folder(folder: Path) -> bool:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        fix = "wait for it to end, or stop it"
-        raise RunDirError(folder, "another medtune process works in this run directory", fix) from None
+        raise _worked_in(folder) from None
     except OSError as error:
         fix = "choose a folder that can be written"
         raise RunDirError(folder, f"cannot be locked ({error.strerror})", fix) from None

@@ -20,7 +20,7 @@ def count_processes(wanted: str, *, on_cpu: bool) -> int:
     """
     import torch
 
-    option, gpus = Option("gpus", wanted), torch.cuda.device_count()
+    option, gpus = Option("gpus", int(wanted) if wanted.isdecimal() else wanted), torch.cuda.device_count()
     if wanted != "all" and not (wanted.isdecimal() and int(wanted) > 0):
         raise ConfigError(option, "neither a number nor `all`", "give how many GPUs to use")
     if gpus == 0 and not (on_cpu and wanted != "all"):

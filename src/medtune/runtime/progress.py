@@ -41,6 +41,8 @@ class Progress:
 Listener = Callable[[Progress], None]
 # The variable that names a file for another process to read progress from.
 EVENTS = "MEDTUNE_EVENTS"
+# Seconds between the lines of one piece of work where no bar can be drawn.
+LINE_SECONDS = 60
 _log = logging.getLogger("medtune")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _stage: ContextVar[str] = ContextVar("stage", default="")
@@ -147,22 +149,30 @@ class Advance(Protocol):
 def progress_bar(description: str, total: int, start: int = 0, *, unit: str = "rows") -> Iterator[Advance]:
     """A bar with counts and the time left, from `start`; yields a function that advances it.
 
-    Where no bar can be drawn (a log file, a notebook's CI run) a line at the end says how long it took.
+    Where no bar can be drawn (a log file, a notebook's CI run) a line a minute says how far it has come, and one at the
+    end how long it took.
     """
     began, shown = time.monotonic(), ""
+    said, in_lines = began, _listener.get() is None and not _can_draw()
     with _bar() as bar:
         task = bar.add_task(description, total=total, completed=start, note="")
         _tell(Progress(_stage.get(), description, start, total, unit))
 
         def advance(done: int, note: str = "") -> None:
-            nonlocal shown
+            nonlocal shown, said
             shown = note
             bar.update(task, advance=done, note=note)
-            _tell(Progress(_stage.get(), description, int(bar.tasks[0].completed), total, unit, note))
+            reached = int(bar.tasks[0].completed)
+            _tell(Progress(_stage.get(), description, reached, total, unit, note))
+            if in_lines and (now := time.monotonic()) - said >= LINE_SECONDS and start < reached < total:
+                said = now
+                left = (now - began) / (reached - start) * (total - reached)
+                end = f"; {note}" if note else ""
+                say(f"{description}: {reached}/{total} {unit}, {times(now - began, left)}{end}")
 
         yield advance
         done = int(bar.tasks[0].completed)
-    if _listener.get() is None and not _can_draw():
+    if in_lines:
         say(f"{description}: {done}/{total} in {time.monotonic() - began:.1f} s {shown}".rstrip())
 
 

@@ -289,3 +289,18 @@ def test_a_name_that_is_nearly_right_leads_to_the_recipe(
 
 def test_both_endings_may_be_there(tmp_path: Path) -> None:
     assert refused(tmp_path / "absent.yml").endswith("`medtune recipes` lists the shipped ones")
+
+
+def test_rows_where_a_recipe_is_expected_lead_to_a_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "medquad" / "1_GARD").mkdir(parents=True)
+    (tmp_path / "medquad" / "1_GARD" / "1.xml").write_text("<Document/>", encoding="utf-8")
+    (tmp_path / "rows.xlsx").write_bytes(b"PK")
+    for name in ("medquad", "./medquad", "rows.xlsx"):
+        assert refused(name) == (
+            f"holds rows, and is no recipe; rehearse on them with `medtune run demo --set data.source={name} "
+            "--run-dir runs/rehearsal`, or write a recipe that has them as data.source (docs/own-data.md)"
+        )
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "rows.csv").touch()
+    assert load_recipe("demo").data.source == "medtune:demo"

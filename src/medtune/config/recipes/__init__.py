@@ -5,16 +5,20 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from medtune.config.evaluation import EvaluationSection
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
 from medtune.config.schema import Config, parse_config
-from medtune.errors import ConfigError, Option, Problem, show_value
+from medtune.errors import Command, ConfigError, Option, Problem, show_value
 from medtune.records import ControlName
 
 _ENDINGS = (".yaml", ".yml")
+# What people keep rows in, whether it can be read or not.
+_DATA_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".xls", ".xml", ".gz")
+_FILES_LOOKED_AT = 1000
 # `key.path=value` as text, with a YAML value, or values by their dotted keys or in sections.
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -132,6 +136,8 @@ def changed_keys(old: Config, new: Config) -> list[str]:
 
 
 def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if not seen and _holds_rows(recipe):
+        raise _no_recipe(recipe)
     text, where, identity = _find_recipe(recipe)
     if identity in seen:
         raise ConfigError(recipe, f"extends itself ({' → '.join([*seen, identity])})", "remove one `extends`")
@@ -160,6 +166,20 @@ def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
         fix = f"did you mean {meant}?" if meant else "a file's name must end in .yaml or .yml"
         raise ConfigError(recipe, f"unknown recipe; shipped are {names}", fix)
     return (files(__name__) / f"{recipe}.yaml").read_text(encoding="utf-8"), None, recipe
+
+
+def _holds_rows(path: str) -> bool:
+    """Whether it is a table or a folder of tables or XML, by the names: what somebody gives who has only data."""
+    if path in shipped_recipes() or os.path.isfile(os.path.join(path, "config.yaml")):  # which is a run
+        return False
+    looked_at = islice(Path(path).rglob("*"), _FILES_LOOKED_AT) if os.path.isdir(path) else [Path(path)]
+    return any(file.name.lower().endswith(_DATA_ENDINGS) and os.path.isfile(file) for file in looked_at)
+
+
+def _no_recipe(path: str) -> ConfigError:
+    rehearsal = Command("run", "demo", (Option("set", f"data.source={path}"), Option("run_dir", "runs/rehearsal")))
+    fix = ("rehearse on them with ", rehearsal, ", or write a recipe that has them as data.source (docs/own-data.md)")
+    return ConfigError(path, "holds rows, and is no recipe", fix)
 
 
 def _meant(recipe: str) -> str | None:

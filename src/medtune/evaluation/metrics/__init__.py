@@ -12,7 +12,8 @@ from medtune.evaluation.metrics.perplexity import LIKELIHOOD_METRICS
 from medtune.evaluation.metrics.rouge import ROUGE_METRICS
 
 __all__ = [
-    "METRICS", "METRIC_NAMES", "Answers", "Metric", "MetricRows", "metric_named", "needs_encoder", "require_known",
+    "METRICS", "METRIC_NAMES", "Answers", "Metric", "MetricRows", "known_instead", "metric_named", "needs_encoder",
+    "require_known",
 ]  # fmt: skip
 
 # In the order of the tables.
@@ -35,9 +36,14 @@ def require_known(names: Iterable[str]) -> None:
     """Raises ConfigError for a name that nobody can ask for, with the one that it may have been meant for."""
     for name in names:
         if name not in METRIC_NAMES:
-            alike = get_close_matches(name, METRIC_NAMES, 1)
-            meant = f"did you mean {alike[0]}? " if alike else ""
-            raise ConfigError("evaluation.metrics", f"{name} is unknown", f"{meant}known are {', '.join(METRIC_NAMES)}")
+            raise ConfigError("evaluation.metrics", f"{name} is unknown", known_instead(name))
+
+
+def known_instead(name: str) -> str:
+    """The metric that an unknown name may have been meant for, and all that are known."""
+    alike = get_close_matches(name, METRIC_NAMES, 1)
+    meant = f"did you mean {alike[0]}? " if alike else ""
+    return f"{meant}known are {', '.join(METRIC_NAMES)}"
 
 
 def needs_encoder(names: Iterable[str]) -> bool:
