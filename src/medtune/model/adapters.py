@@ -18,6 +18,7 @@ from medtune.model.adapter_files import (
     require_own_files,
     weight_shapes,
 )
+from medtune.model.first_weights import correct_quantization, peft_settings
 from medtune.model.quantization import NF4, PLAIN
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.storage.reading import DamagedError, describe_file, read_mapping
@@ -92,24 +93,26 @@ def adapter_base(path: Path) -> str:
     return str(base)
 
 
-def attach_new_adapter(model: Any, lora: LoraSection, seed: int) -> Any:
-    """Wrap `model` with a fresh float32 adapter, whose first weights depend on `seed` alone. Raises ModelError."""
-    from peft import LoraConfig, TaskType, get_peft_model
+def attach_new_adapter(
+    model: Any, lora: LoraSection, seed: int, *, base: Path | None = None, shapes_only: bool = False
+) -> Any:
+    """Wrap `model` with a fresh float32 adapter, whose first weights depend on `seed` and the base alone.
+
+    `base` is the folder of its files, from which LoftQ reads; `shapes_only` is for a model that holds no weights.
+    Raises ModelError.
+    """
+    from peft import get_peft_model
     from transformers import set_seed
 
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        bias="none",
-        task_type=TaskType.CAUSAL_LM,
-    )
     set_seed(seed)
     try:
-        wrapped = get_peft_model(model, config)
+        # PEFT warns of starts that change the base, and of tied embeddings: what is saved fits the untouched base.
+        with warnings.catch_warnings(action="ignore"):
+            wrapped = get_peft_model(model, peft_settings(lora, shapes_only=shapes_only))
     except ValueError as error:
         raise ModelError("lora.targets", str(error).splitlines()[0]) from None
+    if lora.init == "loftq" and base is not None:
+        correct_quantization(wrapped, base)
     return lift_adapter(wrapped)
 
 

@@ -82,7 +82,7 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str) ->
 
 def _attach(model: Any, config: Config) -> Any:
     if config.model.adapter is None:
-        return attach_new_adapter(model, config.lora, config.seed)
+        return attach_new_adapter(model, config.lora, config.seed, shapes_only=True)
     from peft import LoraConfig, get_peft_model
 
     stored = LoraConfig(**read_adapter_config(resolve_adapter(config.model.adapter)))
