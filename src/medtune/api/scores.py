@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
@@ -150,7 +150,7 @@ def _apart(settings: PredictionSettings) -> tuple[ColumnNames, FileSettings]:
     """Names of columns, and how rows are measured."""
     from medtune.evaluation.prediction_formats import ColumnNames
 
-    names = {field.name for field in fields(ColumnNames)}
+    names = ColumnNames.__dataclass_fields__.keys()
     columns = ColumnNames(**{name: value for name, value in settings.items() if name in names})  # type: ignore[arg-type]
     return columns, {name: value for name, value in settings.items() if name not in names}  # type: ignore[return-value]
 

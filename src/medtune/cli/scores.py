@@ -154,11 +154,9 @@ def compare(
         fix = "give two of a kind; a run's answers are in RUN/tuned/predictions.jsonl"
         raise ConfigError(f"{target} and {other}", "a run and a file of predictions do not compare", fix)
     if measurement.given or primary or out or columns != Columns():
-        options = "--primary, --bleu-tokenizer, --rouge-tokenizer, --answers, --metric, --bertscore-model, --resamples"
-        columns_too = "--prediction-column, --reference-column, --id-column"
-        raise ConfigError(
-            f"{options}, {columns_too} and --out go with two files", fix="a run has its own configuration"
-        )
+        options = "--primary, --bleu-tokenizer, --rouge-tokenizer, --answers, --prediction-column, --reference-column, "
+        options += "--id-column, --metric, --bertscore-model, --resamples"
+        raise ConfigError(f"{options} and --out go with two files", fix="a run has its own configuration")
     if other is not None:
         from medtune.pipeline.compare import compare_runs
 

@@ -183,7 +183,7 @@ def _describe(problem: Any, origin: str) -> Problem:
     return Problem(what, f"{in_plain_words(problem)}, got {show_value(problem['input'])}")
 
 
-_UNION_TAGS = {"str", "int", "float", "constrained-int"}
+_UNION_TAGS = {"list", "str", "int", "float", "constrained-int"}
 
 
 def _dotted(parts: Iterable[int | str]) -> str:

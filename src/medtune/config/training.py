@@ -3,13 +3,20 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from medtune.config.section import Fraction, Names, PositiveInt, Section
 
 _Rank = Annotated[int, Field(ge=1, le=1024)]
 _Alpha = Annotated[float, Field(gt=0)]
 ALL_LINEAR = "all-linear"
+
+
+# One problem is reported of a wrong value, and not one for each type that it might have had.
+ListOrText = Annotated[
+    Annotated[Names, Field(min_length=1), Tag("list")] | Annotated[str, Tag("str")],
+    Discriminator(lambda value: "str" if isinstance(value, str) else "list"),
+]
 
 
 class LoraSection(Section):
@@ -21,7 +28,7 @@ class LoraSection(Section):
     """Scale: the update is multiplied by alpha / rank, or with `rslora` by alpha / √rank."""
     dropout: Fraction = 0.0
     """Dropout on the adapter's input. Anything but 0 rules out fused kernels."""
-    targets: Annotated[Names, Field(min_length=1)] | Annotated[str, Field(min_length=1)] = (
+    targets: ListOrText = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     """Names of the linear layers that get an adapter; `all-linear` for all but the head; or a regular expression that
@@ -47,6 +54,8 @@ class LoraSection(Section):
     @field_validator("targets", "rank_pattern", "alpha_pattern")
     @classmethod
     def _can_be_compiled(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isidentifier():  # a single name, which matches no whole one
+            raise ValueError("must be a list")
         for pattern in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
             try:
                 re.compile(pattern)

@@ -135,7 +135,7 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             value = str(value)
         if name not in record:
             present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
-            fix = ("name the columns id, reference, prediction, or give ", Option(f"{name}_column", "…"))
+            fix = ("name the columns id, reference, prediction, or give ", Option("_".join((name, "column")), "…"))
             raise DataError(where, f"no {name}; it has {present}", fix)
         values[name] = _text(value, name, where)
     for name in _LABELS:

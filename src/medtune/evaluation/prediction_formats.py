@@ -5,7 +5,7 @@ rows without ids, which count in their order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from medtune.data.table_files import COLUMNS_SHOWN, show_column
@@ -26,6 +26,10 @@ class ColumnNames:
     prediction_column: str | None = None
     reference_column: str | None = None
     id_column: str | None = None
+
+    def by_field(self) -> dict[str, str | None]:
+        """The names by what medtune calls these columns."""
+        return {"prediction": self.prediction_column, "reference": self.reference_column, "id": self.id_column}
 
 
 OWN_NAMES = ColumnNames()
@@ -71,23 +75,23 @@ def _id_of(record: Record) -> Record:
 
 
 def _chosen(columns: ColumnNames) -> str:
-    chosen = {field.name: getattr(columns, field.name) for field in fields(columns)}
-    return ", ".join(f"{show_column(name)} as {key.removesuffix('_column')}" for key, name in chosen.items() if name)
+    return ", ".join(f"{show_column(name)} as {key}" for key, name in columns.by_field().items() if name)
 
 
 def _renamed(records: Sequence[Record], origin: object, columns: ColumnNames) -> Iterator[Record]:
-    wanted = {field.name: getattr(columns, field.name) for field in fields(columns)}
     for number, record in enumerate(records, start=1):
         renamed = dict(record)
-        for option, column in wanted.items():
+        for field, column in columns.by_field().items():
             if column is None:
                 continue
             if column not in record:
                 present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
                 problem = f"no {show_column(column)}; it has {present}"
-                raise DataError(f"{origin}: row {number}", problem, ("name another with ", Option(option, "…")))
-            renamed[option.removesuffix("_column")] = record[column]
-            if option == "reference_column":
+                raise DataError(
+                    f"{origin}: row {number}", problem, ("name another with ", Option("_".join((field, "column")), "…"))
+                )
+            renamed[field] = record[column]
+            if field == "reference":
                 renamed.pop("references", None)
         yield renamed
 
@@ -116,7 +120,7 @@ def _lm_eval(records: Sequence[Record], origin: object) -> Recognised:
         key = str(row.get("id", number))
         if len(filters) > 1 and key in rows:
             continue
-        # Of one filter a document that comes twice is for the reader to refuse.
+        # Without filters a document that comes twice is for the reader to refuse.
         rows[key if key not in rows else f"{key} {number}"] = row
     what = f"lm-eval's samples: target as reference, {answers} as prediction, doc_id as id"
     if len(filters) > 1:

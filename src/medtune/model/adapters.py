@@ -18,8 +18,10 @@ from medtune.model.adapter_files import (
     require_own_files,
     weight_shapes,
 )
+from medtune.model.adapter_fit import AdapterFit, fit_adapter, match_vocabulary
 from medtune.model.first_weights import correct_quantization, peft_settings
 from medtune.model.quantization import NF4, PLAIN
+from medtune.runtime.progress import say
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.storage.reading import DamagedError, describe_file, read_mapping
 
@@ -120,20 +122,38 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
     """Wrap `model` with the adapter stored in `path`. Raises ModelError if it does not fit the model."""
     from peft import LoraConfig, PeftModel
 
+    fit = fit_adapter(model, path)
+    if trainable and fit.own_embeddings:
+        problem = "brings embeddings in place of the base's, which a training that starts from it would not save"
+        raise ModelError(path, problem, "merge it into its base, and train on the merged model")
+    match_vocabulary(model, path, fit.rows)
     # PEFT sees those of the file's settings that were checked, and no others.
-    config = LoraConfig(**read_adapter_config(path), inference_mode=not trainable)
+    config = LoraConfig(**fit.settings, inference_mode=not trainable)
     try:
         # What has another shape is warned of there, and refused below in one line.
         with warnings.catch_warnings(action="ignore"):
             wrapped = PeftModel.from_pretrained(
-                model, path, config=config, is_trainable=trainable, ignore_mismatched_sizes=True
+                model,
+                path,
+                config=config,
+                is_trainable=trainable,
+                ignore_mismatched_sizes=True,
+                key_mapping=dict(fit.prefixes),
             )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         problem = f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
         raise ModelError(path, problem) from None
-    require_fitting_weights(wrapped, path)
+    require_fitting_weights(wrapped, path, fit.renamed)
+    _say_what_it_brings(fit)
     return lift_adapter(wrapped) if trainable else wrapped.eval()
+
+
+def _say_what_it_brings(fit: AdapterFit) -> None:
+    if fit.prefixes:
+        say("adapter: made on a model of other names for its layers, which are found by their numbers")
+    if fit.own_embeddings:
+        say("adapter: it brings embeddings, which take the place of the base's, also where it is left out")
 
 
 def lift_adapter(model: Any) -> Any:

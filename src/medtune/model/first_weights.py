@@ -19,7 +19,7 @@ from medtune.model.quantization import format_of, is_packed
 from medtune.model.tensor_files import stored_tensors
 
 _INIT: dict[str, bool | str] = {"default": True, "loftq": True}
-# Of the randomised decomposition (Halko et al. 2011): what is lost has singular values that fall slowly.
+# For the randomised decomposition (Halko et al. 2011): what is lost has singular values that fall slowly.
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
 
 

@@ -158,7 +158,7 @@ def _check_targets(config: Config, model: Any) -> None:
         if others := [name for name in matched if name not in linear] or ([] if matched else ["no module"]):
             problem = f"the pattern {lora.targets} matches {others[0]}, which is no linear layer of {config.model.base}"
             raise ModelError("lora.targets", problem, f"the whole name of one is {next(iter(linear))}")
-    whole = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if any(module.parameters())}
+    whole = {part for name, _ in model.named_parameters() for part in name.split(".")}
     if missing := [name for name in lora.modules_to_save if name.rsplit(".", 1)[-1] not in whole]:
         fix = "embeddings and head are often embed_tokens and lm_head"
         raise ModelError("lora.modules_to_save", f"{', '.join(missing)} not in {config.model.base}", fix)

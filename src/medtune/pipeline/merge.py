@@ -123,7 +123,7 @@ def _write(merge: _Merge) -> MergeRecord:
     with replacing_folder(merge.to) as folder:
         with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
             files = write_merge(plan, folder, on_bytes=_in_megabytes(advance))
-        write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied)
+        write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied, vocabulary=plan.vocabulary)
         files |= {file.name: FileRecord(**describe_file(file)) for file in folder.iterdir() if file.name not in files}
         record = replace(
             merge.record,
