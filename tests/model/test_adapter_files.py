@@ -64,7 +64,7 @@ def test_what_peft_writes_is_read(folder):
         (
             "init_lora_weights",
             "pissa_niter_4",
-            "started by pissa, which changed its base's weights: it does not fit the untouched base; save it again with",
+            "started by pissa, which changed its base's weights: it does not fit the untouched base; save it ",
         ),
         ("init_lora_weights", "loftq", "started by loftq, which changed its base's weights: it does not fit"),
         ("auto_mapping", {"base_model_class": "Evil", "parent_library": "os"}, "auto_mapping is not of a plain LoRA"),

@@ -79,13 +79,6 @@ def match_vocabulary(model: Any, path: Path, rows: int | None) -> bool:
     return True
 
 
-def vocabulary_of(path: Path) -> int | None:
-    """Rows of the embeddings that the adapter in `path` brings; None if it brings none. Raises ModelError."""
-    shapes = weight_shapes(path)
-    ends = ("embed_tokens.weight", "lm_head.weight", "embed_tokens.base_layer.weight", "lm_head.base_layer.weight")
-    return next((shape[0] for name, shape in shapes.items() if name.endswith(ends) and len(shape) == 2), None)
-
-
 def _end_names(model: Any) -> list[list[str]]:
     """For input and output embeddings, the names that a file may have for them."""
     ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]

@@ -19,11 +19,15 @@ from medtune.model.adapter_files import (
     weight_shapes,
 )
 from medtune.model.adapter_fit import AdapterFit, fit_adapter, match_vocabulary
+from medtune.model.adapter_kinds import how_to_convert
 from medtune.model.first_weights import correct_quantization, peft_settings
 from medtune.model.quantization import NF4, PLAIN
 from medtune.runtime.progress import say
+from medtune.runtime.terminal import one_line
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.storage.reading import DamagedError, describe_file, read_mapping
+
+PICKLED_NAME, CHAT_TEMPLATE = "adapter_model.bin", "chat_template.jinja"
 
 
 def resolve_adapter(adapter: str) -> Path:
@@ -32,7 +36,12 @@ def resolve_adapter(adapter: str) -> Path:
     if not os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         if os.path.exists(path) or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
             raise ModelError(adapter, "no such adapter folder", "give an existing folder or a Hub id")
-        path = fetch_adapter(adapter)
+        path, present = fetch_adapter(adapter)
+    else:
+        present = os.listdir(path)
+    if not (path / WEIGHTS_NAME).is_file() and (path / CONFIG_NAME).is_file() and PICKLED_NAME in present:
+        problem = f"its weights are a pickle ({PICKLED_NAME}), which can run code and is never loaded"
+        raise ModelError(adapter, problem, how_to_convert())
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (path / name).is_file():
             raise ModelError(adapter, f"no {name} in it", "a LoRA adapter in PEFT's safetensors format is needed")
@@ -40,6 +49,24 @@ def resolve_adapter(adapter: str) -> Path:
     read_adapter_config(path)
     weight_shapes(path)
     return path
+
+
+def say_other_base(path: Path, base: str) -> None:
+    """Say so where an adapter names another base than the one that it is put on."""
+    named = read_adapter_config(path)["base_model_name_or_path"]
+    if named and named != base and not (os.path.isdir(base) and os.path.realpath(named) == os.path.realpath(base)):
+        say(f"adapter: made on {one_line(named)}, and put on {base}; with other weights than its own it does harm")
+
+
+def own_tokenizer(adapter: str | None) -> Path | None:
+    """The folder of the tokenizer or chat template that an adapter brings; None where it brings neither.
+
+    Raises ModelError if there is no such adapter.
+    """
+    if adapter is None:
+        return None
+    path = resolve_adapter(adapter)
+    return path if any((path / name).is_file() for name in ("tokenizer.json", CHAT_TEMPLATE)) else None
 
 
 def adapter_fingerprint(path: Path) -> str:
@@ -66,7 +93,8 @@ def adapter_config(path: Path) -> Config:
 
     Raises ModelError if the adapter names no base model or its settings are damaged.
     """
-    return _with_settings(path, {"base": adapter_base(path), "revision": read_adapter_config(path)["revision"]})
+    model = {"base": adapter_base(path), "revision": read_adapter_config(path)["revision"], "adapter": str(path)}
+    return _with_settings(path, model)
 
 
 def merged_config(path: Path) -> Config:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medtune.data.splits import sample_rows
 from medtune.data.training_rows import EncodedRows, encode_for_training, require_sound_rows
 from medtune.errors import Option, RunDirError
-from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_adapter, resolve_adapter
+from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_adapter, resolve_adapter, say_other_base
 from medtune.model.first_weights import first_weights, save_adapter
 from medtune.model.loaded import LoadedModel
 from medtune.model.loading import prepare_for_training, resolve_base
@@ -116,7 +116,9 @@ def _job(
         files = resolve_base(config.model.base, loaded.revision).path if config.lora.init == "loftq" else None
         model = attach_new_adapter(base, config.lora, config.seed, base=files)
     else:
-        model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
+        adapter = resolve_adapter(config.model.adapter)
+        say_other_base(adapter, config.model.base)
+        model = attach_adapter(base, adapter, trainable=True)
     # A resumed training keeps its plan: another machine, or less free memory, would lead to another one.
     kept = restore_plan(run_dir, device) if checkpoint is not None else None
     return TrainingJob(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from medtune.config.schema import Config
-from medtune.model.answer_loss import LOGIT_BYTES
+from medtune.model.answer_loss import LOGIT_BYTES, is_frozen_weight
 from medtune.model.attention import spreads_key_heads
 from medtune.model.base_weights import ROOM_MULTIPLE
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
@@ -84,7 +84,7 @@ def shape_of(
         by_peft=not all(map(is_plain_lora, adapted)),
         kept_by_adapters=max(map(_kept_by_dora, layers), default=0),
         adapter_bytes=max(map(_dora_bytes, adapted), default=0),
-        trained_head=head is not None and head.weight.requires_grad,
+        trained_head=head is not None and not is_frozen_weight(head),
     )
 
 
