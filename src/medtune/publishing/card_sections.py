@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medtune.config.schema import Config, LoraSection
+from medtune.config.schema import Config
+from medtune.config.training import LoraSection
 from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count, format_value, metric_label

@@ -58,7 +58,7 @@ class LowRankUpdate:
             if lengths is None:
                 return merged
             factor = lengths[start:stop] / torch.linalg.norm(merged, dim=1)
-            return factor.unsqueeze(1) * merged
+            return merged.mul_(factor.unsqueeze(1))
 
         return merge
 

@@ -16,7 +16,8 @@ from itertools import chain
 from pathlib import Path
 
 from medtune.config.recipes import MAY_CHANGE
-from medtune.config.schema import Config, LoraSection
+from medtune.config.schema import Config
+from medtune.config.training import LoraSection
 from medtune.errors import DiskError, Option, RunDirError
 from medtune.model.packing import rows_checksum
 from medtune.records import EncodedRow

@@ -92,7 +92,7 @@ def _joined_ranks(groups: Sequence[Any]) -> int:
     return sum(map(joined_rank, groups))
 
 
-def _kept_by_dora(layer: nn.Module) -> int:
+def _kept_by_dora(layer: Any) -> int:
     """Elements that PEFT's DoRA keeps of a token: of every projection, what base and adapter gave and their sum."""
     return sum(3 * module.out_features for module in layer.modules() if is_lora(module) and module.lora_variant)
 
@@ -104,7 +104,8 @@ def _dora_bytes(layer: Any) -> int:
     """
     if not layer.lora_variant:
         return 0
-    return 4 * (layer.in_features**2 + 4 * layer.in_features * layer.out_features)
+    inputs, outputs = int(layer.in_features), int(layer.out_features)
+    return 4 * (inputs**2 + 4 * inputs * outputs)
 
 
 def _room_parameters(group: Sequence[Any]) -> int:
