@@ -56,7 +56,8 @@ def _linked(name: str, target: str) -> inputs.Maker:
 PICKLES = [
     refused("pickled weights in place of safetensors",
             adapter(inputs.remove(WEIGHTS), inputs.torch_saved("adapter/adapter_model.bin")), ASK,
-            "adapter: its weights are a pickle (adapter_model.bin), which can run code and is never loaded; "
+            "adapter: no adapter_model.safetensors in it, but a pickle (adapter_model.bin), which can run code and is "
+            "never loaded; "
             f"{CONVERT}"),
     refused("a pickle called adapter_model.safetensors", adapter(inputs.pickled(WEIGHTS)), ASK,
             _unreadable("header too large")),

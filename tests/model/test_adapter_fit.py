@@ -116,6 +116,9 @@ def test_kinds_answer_as_with_peft(tiny, tmp_path, kind):
     assert not torch.allclose(answers(load(tiny.path)), expected)
     merged = load(merge(tiny.path, adapter, tmp_path / "merged"))
     torch.testing.assert_close(answers(merged), expected, atol=2e-4, rtol=2e-4)
+    if kind == "head":
+        with pytest.raises(ModelError, match="has an adapter on the head, which TRL's trainer does not train"):
+            attach_adapter(tiny.load(), adapter, trainable=True)
 
 
 def tied(tiny, folder: Path) -> Path:

@@ -26,7 +26,6 @@ KINDS = {
         {"modules_to_save": ["embed_tokens", "lm_head", "norm"]},
         {"modules_to_save": ["embed_tokens", "lm_head", "norm"]},
     ),
-    "a head": ({"targets": ["q_proj", "lm_head"]}, {"target_modules": ["q_proj", "lm_head"]}),
     "pissa": ({"init": "pissa"}, {"init_lora_weights": "pissa"}),
 }
 

@@ -87,7 +87,7 @@ def _end_names(model: Any) -> list[list[str]]:
 
 
 def _other_prefixes(model: Any, shapes: Iterable[str], path: Path) -> dict[str, str]:
-    """What stands before `layers` in the file and not in the model, as patterns, with what the model has there."""
+    """The file's prefixes of `layers` that the model lacks, as patterns, with what the model has in their place."""
     names = {name for name, _ in model.named_modules()}
     own = {_before_layers(name) for name in names if _LAYER.search(f"{name}.") and not _OTHER_SENSES.search(name)}
     modules = {_module_of(name) for name in shapes}

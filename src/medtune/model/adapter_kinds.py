@@ -22,7 +22,7 @@ _METHODS: Mapping[str, tuple[str, str]] = {
     "LOHA": ("multiplies two low-rank products element by element", _MERGED),
     "LOKR": ("is a Kronecker product", _MERGED),
     "ADALORA": ("scales each direction of its product by a singular value of its own", _MERGED),
-    "XLORA": ("mixes several adapters anew for every token, which no merged model can hold", _NO_PROMPT),
+    "XLORA": ("mixes several adapters again for every token, which no merged model can hold", _NO_PROMPT),
     "POLY": ("mixes several adapters by task, which no merged model can hold", _NO_PROMPT),
     **dict.fromkeys(("OFT", "BOFT", "HRA"), ("rotates weights, and adds no low-rank product", _MERGED)),
     "LN_TUNING": ("is trained norms alone", _MERGED),

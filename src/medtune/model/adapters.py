@@ -21,6 +21,7 @@ from medtune.model.adapter_files import (
 from medtune.model.adapter_fit import AdapterFit, fit_adapter, match_vocabulary
 from medtune.model.adapter_kinds import how_to_convert
 from medtune.model.first_weights import correct_quantization, peft_settings
+from medtune.model.fused.projections import is_lora
 from medtune.model.quantization import NF4, PLAIN
 from medtune.runtime.progress import say
 from medtune.runtime.terminal import one_line
@@ -40,7 +41,7 @@ def resolve_adapter(adapter: str) -> Path:
     else:
         present = os.listdir(path)
     if not (path / WEIGHTS_NAME).is_file() and (path / CONFIG_NAME).is_file() and PICKLED_NAME in present:
-        problem = f"its weights are a pickle ({PICKLED_NAME}), which can run code and is never loaded"
+        problem = f"no {WEIGHTS_NAME} in it, but a pickle ({PICKLED_NAME}), which can run code and is never loaded"
         raise ModelError(adapter, problem, how_to_convert())
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (path / name).is_file():
@@ -155,6 +156,7 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
         problem = "brings embeddings in place of the base's, which a training that starts from it would not save"
         raise ModelError(path, problem, "merge it into its base, and train on the merged model")
     match_vocabulary(model, path, fit.rows)
+    head = model.get_output_embeddings()
     # PEFT sees those of the file's settings that were checked, and no others.
     config = LoraConfig(**fit.settings, inference_mode=not trainable)
     try:
@@ -173,6 +175,9 @@ def attach_adapter(model: Any, path: Path, *, trainable: bool) -> Any:
         problem = f"this adapter does not fit the base model ({shorten(reason, 300, placeholder=' …')})"
         raise ModelError(path, problem) from None
     require_fitting_weights(wrapped, path, fit.renamed)
+    if trainable and wrapped.get_output_embeddings() is not head and is_lora(wrapped.get_output_embeddings()):
+        problem = "has an adapter on the head, which TRL's trainer does not train"
+        raise ModelError(path, problem, "merge it into its base, and train on the merged model")
     _say_what_it_brings(fit)
     return lift_adapter(wrapped) if trainable else wrapped.eval()
 

@@ -69,6 +69,8 @@ def merge_stage(
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     config = run_dir.pinned_config
     adapter = _adapter(run_dir, config)
+    if config.lora.init == "loftq" and adapter == run_dir.adapter_dir:
+        say("adapter: LoftQ made up for NF4's errors, which the 16-bit base does not have: merging adds them there")
     base = resolve_base(config.model.base, config.model.revision)
     run_dir.require_same_base(base_identity(config.model.base, base))
     if to.is_symlink() or to.name in ("", ".."):
