@@ -51,6 +51,13 @@ class LoraSection(Section):
     """Modules that are trained whole and saved with the adapter, such as `embed_tokens` and `lm_head`: 16 bytes a
     parameter, at the adapter's learning rate."""
 
+    @property
+    def left_to_peft(self) -> str:
+        """Which settings leave adapters, or more, to PEFT's own modules, as the end of a sentence; empty if none does."""
+        found = {"dora": self.dora, "dropout": self.dropout, "modules_to_save": self.modules_to_save}
+        names = [f"lora.{name}" for name, is_set in found.items() if is_set]
+        return f"; the others by PEFT's own modules, for {' and '.join(names)}" if names else ""
+
     @field_validator("targets", "rank_pattern", "alpha_pattern")
     @classmethod
     def _can_be_compiled(cls, value: Any) -> Any:

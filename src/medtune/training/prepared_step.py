@@ -168,7 +168,7 @@ class PreparedStep:
             raise ModelError(problem, fix="leave lora.dropout, dora and modules_to_save out, or set weights to auto")
         if config.training.fused_adapters:
             count = fuse_adapters(self.model, keep_dequantized=keep)
-            say(f"adapters: {count} projections fused, layer by layer as they are{_left_to_peft(config)}")
+            say(f"adapters: {count} projections fused, layer by layer as they are{config.lora.left_to_peft}")
         return []
 
     def _follow(self) -> None:
@@ -211,14 +211,6 @@ class PreparedStep:
     def _host_bytes(self) -> int:
         widest = max(self.plan.tokens_per_micro_batch, self.longest_row)
         return self.plan.offloaded_layers * widest * self.shape.hidden * self.shape.item
-
-
-def _left_to_peft(config: Config) -> str:
-    """Which settings leave adapters, or more, to PEFT's own modules."""
-    lora = config.lora
-    found = {"lora.dora": lora.dora, "lora.dropout": lora.dropout, "lora.modules_to_save": lora.modules_to_save}
-    names = [name for name, is_set in found.items() if is_set]
-    return f"; the others by PEFT's own modules, for {' and '.join(names)}" if names else ""
 
 
 def _freed(training: TrainingSection) -> TrainingSection:
