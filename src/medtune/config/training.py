@@ -53,7 +53,7 @@ class LoraSection(Section):
 
     @property
     def left_to_peft(self) -> str:
-        """Which settings leave adapters, or more, to PEFT's own modules, as the end of a sentence; empty if none does."""
+        """Which settings leave adapters, or more, to PEFT's own modules, as the end of a sentence; or nothing."""
         found = {"dora": self.dora, "dropout": self.dropout, "modules_to_save": self.modules_to_save}
         names = [f"lora.{name}" for name, is_set in found.items() if is_set]
         return f"; the others by PEFT's own modules, for {' and '.join(names)}" if names else ""
