@@ -70,9 +70,13 @@ def test_values_at_the_edge_of_what_is_allowed(path: str, value: Any, attribute:
         ("data.columns.anwser", "did you mean data.columns.answer?"),
         ("data.split.tset", "did you mean data.split.test?"),
         ("modell", "did you mean model?"),
-        ("lora.zzz", "known keys here: rank, alpha, dropout, targets"),
+        (
+            "lora.zzz",
+            "known keys here: rank, alpha, dropout, targets, layers, rank_pattern, alpha_pattern, rslora, dora, init, "
+            "modules_to_save",
+        ),
         ("str", "known keys here: seed, model, data, lora, training, generation, evaluation"),
-        ("lora.int", "known keys here: rank, alpha, dropout, targets"),
+        ("lora.int", "did you mean lora.init?"),
     ],
 )
 def test_an_unknown_key_is_refused_with_a_suggestion(path: str, suggestion: str) -> None:

@@ -23,7 +23,11 @@ from medtune.config.suggestions import OTHER_TOOLS, keys_for_option, suggest_key
         ("learning_rte", "did you mean training.learning_rate?"),
         ("lora.r", "did you mean lora.rank?"),
         ("data.columns.topic", "did you mean data.columns.focus?"),
-        ("lora.zzz", "known keys here: rank, alpha, dropout, targets"),
+        (
+            "lora.zzz",
+            "known keys here: rank, alpha, dropout, targets, layers, rank_pattern, alpha_pattern, rslora, dora, init, "
+            "modules_to_save",
+        ),
     ],
 )
 def test_the_key_that_was_meant_is_named_whole(path: str, suggestion: str) -> None:

@@ -17,6 +17,11 @@ ASK = "ask adapter 'Why ?'"
 WEIGHTS, CONFIG = "adapter/adapter_model.safetensors", "adapter/adapter_config.json"
 FIRST = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
 NEEDED = "a LoRA adapter in PEFT's format is needed"
+CONVERT = (
+    'convert it in its folder: python -c "import torch; from safetensors.torch import save_file; w = '
+    "torch.load('adapter_model.bin', map_location='cpu', weights_only=True); save_file({k: v.contiguous() for k, v in "
+    "w.items()}, 'adapter_model.safetensors')\""
+)
 RETRY = "name the base that it was trained on, or train or fetch it again"
 
 
@@ -51,7 +56,9 @@ def _linked(name: str, target: str) -> inputs.Maker:
 PICKLES = [
     refused("pickled weights in place of safetensors",
             adapter(inputs.remove(WEIGHTS), inputs.torch_saved("adapter/adapter_model.bin")), ASK,
-            "adapter: no adapter_model.safetensors in it; a LoRA adapter in PEFT's safetensors format is needed"),
+            "adapter: no adapter_model.safetensors in it, but a pickle (adapter_model.bin), which can run code and is "
+            "never loaded; "
+            f"{CONVERT}"),
     refused("a pickle called adapter_model.safetensors", adapter(inputs.pickled(WEIGHTS)), ASK,
             _unreadable("header too large")),
     refused("a torch file called adapter_model.safetensors", adapter(inputs.torch_saved(WEIGHTS)), ASK,
@@ -73,8 +80,11 @@ BROKEN = [
     refused("half of the weights", _weights(lambda weights: dict(list(weights.items())[::2])), ASK,
             _unfit(f"lacks 14 of the adapter's 28 weights, such as {FIRST.replace('_A', '_B')}")),
     refused("weights under names that have no place",
+            _weights(lambda weights: {**weights, "base_model.model.head.weight": weights[FIRST].clone()}), ASK,
+            _unfit("holds weights that have no place in the model, such as base_model.model.head.weight")),
+    refused("a head of another model",
             _weights(lambda weights: {**weights, "base_model.model.lm_head.weight": weights[FIRST].clone()}), ASK,
-            _unfit("holds weights that have no place in the model, such as base_model.model.lm_head.weight")),
+            _unfit("base_model.model.lm_head.weight has shape (16, 128), and its place (400, 64)")),
     refused("NaN in one weight", _weights(_scaled(float("nan"))), ASK,
             _unfit(f"{FIRST} holds NaN, infinite or whole numbers")),
     refused("infinity in one weight", _weights(_scaled(float("inf"))), ASK,
@@ -94,13 +104,21 @@ CODE = [
              arrow_config={"experts": "../elsewhere"}),
     _setting("layers that are added", FOREIGN.format("layer_replication"), layer_replication=[[0, 1_000_000_000]]),
     _setting("parameters that are no layers", FOREIGN.format("target_parameters"), target_parameters=["x.y"]),
-    _setting("first weights that change the base", "init_lora_weights: input should be a valid boolean; " + NEEDED,
+    _setting("first weights that change the base",
+             "started by pissa, which changed its base's weights: it does not fit the untouched base; save it again "
+             "with PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=START), which makes a plain LoRA "
+             "adapter of it",
              init_lora_weights="pissa"),
     _setting("first weights from a path", "init_lora_weights: input should be a valid boolean; " + NEEDED,
              init_lora_weights="../../etc"),
-    _setting("another method", f"peft_type: input should be 'LORA'; {NEEDED}", peft_type="PROMPT_TUNING"),
+    _setting("a method that nobody knows", f"peft_type: input should be 'LORA'; {NEEDED}", peft_type="NEW"),
+    _setting("another method",
+             "PROMPT_TUNING, which puts trained vectors before every prompt, which no merged model and no packed row "
+             "can hold; medtune reads LoRA, rsLoRA and DoRA; train or fetch a LoRA adapter",
+             peft_type="PROMPT_TUNING"),
     _setting("a method that is a list", f"peft_type: input should be 'LORA'; {NEEDED}", peft_type=["LORA"]),
-    _setting("another task", f"task_type: input should be 'CAUSAL_LM'; {NEEDED}", task_type="SEQ_CLS"),
+    _setting("another task",
+             "an adapter for SEQ_CLS, whose model writes no answers; give one for CAUSAL_LM", task_type="SEQ_CLS"),
     refused("a whole module that the weights lack (`modules_to_save`)", adapter_setting(modules_to_save=["lm_head"]),
             ASK, "adapter: this adapter does not fit the base model (it lacks 'base_model.model.lm_head.weight')"),
 ]  # fmt: skip
@@ -122,7 +140,8 @@ RANGES = [
     _setting("a pattern that is none",
              "target_modules is no pattern, or one that could take forever; list the layers' names",
              target_modules="(("),
-    _setting("a rank for a pattern", f"rank_pattern.(: string should match pattern …; {NEEDED}",
+    _setting("a rank for a pattern",
+             "rank_pattern is no pattern, or one that could take forever; list the layers' names",
              rank_pattern={"(": 3}),
     refused("settings of medtune's own out of range",
             adapter(inputs.file("adapter/medtune.json", '{"max_new_tokens": 10000000}')), ASK,

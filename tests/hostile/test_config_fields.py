@@ -60,6 +60,19 @@ FIELDS: list[tuple[str, str, str]] = [
     ("lora.dropout", "1", "input should be less than 1, got 1"),
     ("lora.targets", "[]", "must hold at least 1 item, got []"),
     ("lora.targets", "q_proj", f"{LIST}, got 'q_proj'"),
+    ("lora.targets", "'(q_proj'", "'(q_proj' is no regular expression (missing ), unterminated subpattern at position "
+     "0), got '(q_proj'"),
+    ("lora.layers", "[]", "must hold at least 1 item, got []"),
+    ("lora.layers", "16-31", f"{LIST}, got '16-31'"),
+    ("lora.rank_pattern", "8", "input should be a valid dictionary, got 8"),
+    ("lora.rank_pattern", "{'[': 8}", "'[' is no regular expression (unterminated character set at position 0), "
+     "got {'[': 8}"),
+    ("lora.alpha_pattern", "8", "input should be a valid dictionary, got 8"),
+    ("lora.rslora", "1", "input should be a valid boolean, got 1"),
+    ("lora.dora", "all", "input should be a valid boolean, got 'all'"),
+    ("lora.init", "olora", "must be 'default', 'gaussian', 'pissa', 'pissa_niter_4', 'pissa_niter_16' or 'loftq', got "
+     "'olora'"),
+    ("lora.modules_to_save", "lm_head", f"{LIST}, got 'lm_head'"),
     ("training", "fast", f"{SECTION}, got 'fast'"),
     ("training.epochs", "0", f"{ABOVE_0}, got 0"),
     ("training.epochs", "1001", "input should be less than or equal to 1000, got 1001"),

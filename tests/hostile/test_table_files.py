@@ -121,9 +121,10 @@ TYPED = [
 ]  # fmt: skip
 
 PREDICTIONS = [
-    refused("predictions without ids", inputs.json_rows({"reference": "r", "prediction": "p"}),
-            "score --predictions hostile.jsonl", "hostile.jsonl: row 1: no id; it has reference, prediction; name the "
-            "columns id, reference, prediction"),
+    refused("predictions of which some lack ids",
+            inputs.json_rows({"id": 1, "reference": "r", "prediction": "p"}, {"reference": "r", "prediction": "p"}),
+            "score --predictions hostile.jsonl", "hostile.jsonl: row 2: no id; it has reference, prediction; name the "
+            "columns id, reference, prediction, or give --id-column …"),
     refused("two predictions of one id", inputs.json_rows(*[{"id": 1, "reference": "r", "prediction": "p"}] * 2),
             "score --predictions hostile.jsonl", "hostile.jsonl: row 2: id '1' is in two rows; ids must be unique"),
     refused("a prediction that is a list", inputs.json_rows({"id": 1, "reference": "r", "prediction": ["p"]}),

@@ -38,11 +38,21 @@ def save_adapter(base: Path, folder: Path, *, scale: float = 0.1, **settings) ->
     return folder
 
 
+def reworded(folder: Path, source: Path, change) -> Path:
+    """A copy of a stored adapter whose weights have other names."""
+    copy = shutil.copytree(source, folder)
+    file = copy / "adapter_model.safetensors"
+    save_file({change(name): weight for name, weight in load_file(file).items()}, file, metadata={"format": "pt"})
+    return copy
+
+
 def merge(base: Path, adapter: Path, folder: Path, dtype: str = "float32", **options) -> Path:
     plan = plan_merge(base, adapter, name="the base", dtype=dtype, **options)
     folder.mkdir(parents=True)
     write_merge(plan, folder)
     config = json.loads((base / "config.json").read_text()) | {"dtype": dtype}
+    if plan.vocabulary:
+        config["vocab_size"] = plan.vocabulary
     if plan.untied:
         config["tie_word_embeddings"] = False
     (folder / "config.json").write_text(json.dumps(config))

@@ -10,7 +10,7 @@ from hardware_facts import T4
 from medtune.config.recipes import load_recipe
 from medtune.errors import ModelError
 from medtune.model.demo_model import CHAT_TEMPLATE
-from medtune.pipeline.checks import check_encoder, require_gpu
+from medtune.pipeline.checks import check_encoder, check_inputs, require_gpu
 from medtune.run_dir.directory import RunDir
 from recipe_files import job_recipe
 from tiny_model import Tiny
@@ -46,6 +46,38 @@ def test_targets_that_the_demo_cannot_train_are_said_before_any_work(tmp_path, c
         f"medtune: lora.targets: {target} not in medtune:demo; set lora.targets to"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("lora", "problem"),
+    [
+        (
+            {"targets": r".*\.(q_proj|mlp)"},
+            r"matches model.layers.0.mlp of medtune:demo, which is no linear layer inside",
+        ),
+        (
+            {"targets": r".*lm_head"},
+            "matches lm_head of medtune:demo, which is no linear layer inside it; the whole name ",
+        ),
+        ({"targets": r"layers\..*"}, r"the pattern layers\..* matches no module of medtune:demo"),
+        ({"modules_to_save": ["wte"]}, "lora.modules_to_save: wte not in medtune:demo; embeddings and head are often"),
+        ({"layers": [0, 99]}, "lora.layers: medtune:demo has no layer 99; its layers are 0 to "),
+    ],
+    ids=str,
+)
+def test_layers_that_are_not_there_are_named(lora, problem):
+    with pytest.raises(ModelError) as caught:
+        check_inputs(load_recipe("demo", {"lora": lora}))
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [{"targets": "all-linear"}, {"targets": r".*\.[01]\.mlp\.\w+_proj"}, {"modules_to_save": ["embed_tokens", "norm"]}],
+    ids=str,
+)
+def test_layers_by_pattern_and_whole_modules_pass(lora):
+    check_inputs(load_recipe("demo", {"lora": lora}))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from medtune.api.calls import StrPath, reopen
 from medtune.api.runs import Run
 from medtune.api.shown import Scores, ShownComparison
 from medtune.api.working import working
-from medtune.config.evaluation import FileSettings
+from medtune.config.evaluation import FileSettings, PredictionSettings
 from medtune.errors import ConfigError, DataError, show_value
 from medtune.records import Prediction
 from medtune.run_dir.directory import RunDir
@@ -20,6 +20,8 @@ from medtune.runtime.progress import Listener
 
 if TYPE_CHECKING:
     import pandas
+
+    from medtune.evaluation.prediction_formats import ColumnNames
 
 # A file that `medtune score` reads, or rows of that form: id, reference, prediction and what else there is.
 Predictions: TypeAlias = "StrPath | Sequence[Prediction] | Sequence[Mapping[str, Any]] | pandas.DataFrame"
@@ -39,7 +41,7 @@ def compare(
     names: tuple[str, str] | None = None,
     primary: Sequence[str] | None = None,
     progress: Listener | None = None,
-    **settings: Unpack[FileSettings],
+    **settings: Unpack[PredictionSettings],
 ) -> ShownComparison: ...
 
 
@@ -50,13 +52,14 @@ def compare(
     names: tuple[str, str] | None = None,
     primary: Sequence[str] | None = None,
     progress: Listener | None = None,
-    **settings: Unpack[FileSettings],
+    **settings: Unpack[PredictionSettings],
 ) -> ShownComparison:
     """Baseline and tuned of a run; or the second against the first of two runs' tuned answers or of any predictions.
 
     Predictions are files, as for `medtune score`, or rows: `Prediction`s, mappings or a DataFrame. They are measured as
     the `settings` say, with names and values of `evaluation` in a recipe: `metrics`, `bleu_tokenizer`,
-    `rouge_tokenizer`, `answers`, `bertscore_model` and `resamples`. The verdict rests on the metrics in `primary`,
+    `rouge_tokenizer`, `answers`, `bertscore_model` and `resamples`; `prediction_column`, `reference_column` and
+    `id_column` name columns that are called otherwise. The verdict rests on the metrics in `primary`,
     three at most. Raises MedtuneError.
 
     >>> comparison = medtune.compare("runs/by-hand")
@@ -78,7 +81,7 @@ def compare(
     if not isinstance(target, Run | str | os.PathLike) or (other is None and os.path.isfile(target)):
         raise ConfigError("compare", "one set of predictions has nothing to be compared with", "give a second")
     if settings or primary or names:
-        given = f"primary, {', '.join(FileSettings.__annotations__)} and names"
+        given = f"primary, {', '.join(PredictionSettings.__annotations__)} and names"
         raise ConfigError("compare", f"{given} go with two sets of predictions, and a run alone")
     opened = reopen(target)
     if other is not None:
@@ -99,7 +102,7 @@ def score(
     *,
     references: StrPath | None = None,
     progress: Listener | None = None,
-    **settings: Unpack[FileSettings],
+    **settings: Unpack[PredictionSettings],
 ) -> Scores:
     """Score any tool's predictions: metric → value, 95 % interval, n and signature. Raises MedtuneError.
 
@@ -113,8 +116,9 @@ def score(
     with working(progress):
         from medtune.evaluation.files import score_predictions
 
-        rows = _read(predictions, "predictions", None if references is None else Path(references))
-        return Scores(score_predictions(rows, **settings))
+        columns, measured = _apart(settings)
+        rows = _read(predictions, "predictions", columns, None if references is None else Path(references))
+        return Scores(score_predictions(rows, **measured))
 
 
 def _is_run(given: object) -> bool:
@@ -126,32 +130,44 @@ def _compare_rows(
     second: Predictions,
     names: tuple[str, str] | None,
     primary: Sequence[str] | None,
-    settings: FileSettings,
+    settings: PredictionSettings,
 ) -> ShownComparison:
     from medtune.evaluation import files
 
     are_two = isinstance(names, tuple | list) and len(names) == 2 and all(isinstance(name, str) for name in names)
     if names is not None and not are_two:
         raise ConfigError(f"names={show_value(names)}", "must be two texts, such as ('before', 'after')")
-    before, after = _read(first, "the first predictions"), _read(second, "the second predictions")
+    columns, measured = _apart(settings)
+    before = _read(first, "the first predictions", columns)
+    after = _read(second, "the second predictions", columns)
     if names is None and isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
         names = files.short_names(Path(first), Path(second))
     shown = names or ("first", "second")
-    return ShownComparison.of(files.compare_predictions(before, after, shown, primary=primary, **settings))
+    return ShownComparison.of(files.compare_predictions(before, after, shown, primary=primary, **measured))
 
 
-def _read(given: Predictions, origin: str, references: Path | None = None) -> list[Prediction]:
+def _apart(settings: PredictionSettings) -> tuple[ColumnNames, FileSettings]:
+    """Names of columns, and how rows are measured."""
+    from medtune.evaluation.prediction_formats import ColumnNames
+
+    names = ColumnNames.__dataclass_fields__.keys()
+    columns = ColumnNames(**{name: value for name, value in settings.items() if name in names})  # type: ignore[arg-type]
+    return columns, {name: value for name, value in settings.items() if name not in names}  # type: ignore[return-value]
+
+
+def _read(given: Predictions, origin: str, columns: ColumnNames, references: Path | None = None) -> list[Prediction]:
     import pandas
 
     from medtune.evaluation.prediction_files import predictions_of, read_predictions
 
     if isinstance(given, str | os.PathLike):
-        return read_predictions(Path(given), references)
+        return read_predictions(Path(given), references, columns)
     if isinstance(given, pandas.DataFrame):
-        return predictions_of(given.to_dict("records"), origin, references)  # type: ignore[arg-type]
+        return predictions_of(given.to_dict("records"), origin, references, columns)  # type: ignore[arg-type]
     if not isinstance(given, Sequence):
         raise DataError(origin, f"{type(given).__name__} is no table", "give a file, a DataFrame or a list of rows")
-    return predictions_of([_record(row, f"{origin}: row {i}") for i, row in enumerate(given, 1)], origin, references)
+    rows = [_record(row, f"{origin}: row {i}") for i, row in enumerate(given, 1)]
+    return predictions_of(rows, origin, references, columns)
 
 
 def _record(row: Any, where: str) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from medtune.runtime.terminal import print_points, wrapped
 
 if TYPE_CHECKING:
     from medtune.config.evaluation import FileSettings
+    from medtune.evaluation.prediction_formats import ColumnNames
     from medtune.records import Comparison
     from medtune.run_dir.directory import RunDir
 
@@ -66,6 +67,28 @@ class Measurement:
         return cast("FileSettings", {name: value for name, value in asdict(self).items() if value is not None})
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What a file of predictions calls its columns, where these are not medtune's names."""
+
+    prediction_column: Annotated[
+        str | None, typer.Option("--prediction-column", metavar="NAME", help="The column of answers.")
+    ] = None
+    reference_column: Annotated[
+        str | None, typer.Option("--reference-column", metavar="NAME", help="That of references, a text or a list.")
+    ] = None
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", metavar="NAME", help="That of ids; rows without count in order.")
+    ] = None
+
+    @property
+    def names(self) -> ColumnNames:
+        """As the reader takes them."""
+        from medtune.evaluation.prediction_formats import ColumnNames
+
+        return ColumnNames(**asdict(self))
+
+
 Primary = Annotated[
     list[str] | None,
     typer.Option(
@@ -105,13 +128,15 @@ def compare(
         Path | None, typer.Argument(metavar="[RUN|FILE]", help="A second one, which answered the same rows.")
     ] = None,
     measurement: Measurement = Measurement(),
+    columns: Columns = Columns(),
     primary: Primary = None,
     out: Out = None,
 ) -> None:
     """Put two sets of scores side by side.
 
     Baseline and tuned of a run, the tuned answers of two runs, or any two files of predictions. A file is JSONL, CSV or
-    Parquet with id, reference and prediction; rows that share a `group` are kept together.
+    Parquet with id, reference and prediction, or as lm-eval or LLaMA-Factory write it; rows without ids count in their
+    order, and rows that share a `group` are kept together.
     """
     prepare_process()
     are_runs = [os.path.isdir(path) for path in (target, other) if path is not None]
@@ -119,16 +144,18 @@ def compare(
         from medtune.evaluation.files import compare_predictions, short_names
         from medtune.evaluation.prediction_files import read_predictions
 
-        rows, names = (read_predictions(target), read_predictions(other)), short_names(target, other)
-        show_comparison(compare_predictions(*rows, names, primary=primary, out=out, **measurement.given))
+        rows = [read_predictions(path, columns=columns.names) for path in (target, other)]
+        names = short_names(target, other)
+        show_comparison(compare_predictions(rows[0], rows[1], names, primary=primary, out=out, **measurement.given))
         return
     if os.path.isfile(target) and other is None:
         raise ConfigError(target, "one file of predictions has nothing to be compared with", "give a second")
     if not all(are_runs) and other is not None:
         fix = "give two of a kind; a run's answers are in RUN/tuned/predictions.jsonl"
         raise ConfigError(f"{target} and {other}", "a run and a file of predictions do not compare", fix)
-    if measurement.given or primary or out:
-        options = "--primary, --bleu-tokenizer, --rouge-tokenizer, --answers, --metric, --bertscore-model, --resamples"
+    if measurement.given or primary or out or columns != Columns():
+        options = "--primary, --bleu-tokenizer, --rouge-tokenizer, --answers, --prediction-column, --reference-column, "
+        options += "--id-column, --metric, --bertscore-model, --resamples"
         raise ConfigError(f"{options} and --out go with two files", fix="a run has its own configuration")
     if other is not None:
         from medtune.pipeline.compare import compare_runs
@@ -153,11 +180,14 @@ def score(
         Path | None, typer.Option("--references", help="A file with id and reference, where the first has none.")
     ] = None,
     measurement: Measurement = Measurement(),
+    columns: Columns = Columns(),
     out: Out = None,
 ) -> None:
     """Score any tool's predictions, with 95 % intervals.
 
-    Rows that share a `group`, such as a topic, are kept together; without that column, rows count as independent.
+    Files of lm-eval (samples_*.jsonl) and LLaMA-Factory (generated_predictions.jsonl) are known; of any other table the
+    columns can be named. Rows that share a `group`, such as a topic, are kept together; without that column, rows count
+    as independent.
     """
     prepare_process()
     from rich.console import Console
@@ -171,7 +201,7 @@ def score(
     if len(given) != 1:
         problem = "a file of predictions is missing" if not given else "two files of predictions are given"
         raise ConfigError("medtune score", problem, "give one: medtune score FILE")
-    rows = read_predictions(given[0], references)
+    rows = read_predictions(given[0], references, columns.names)
     scores = score_predictions(rows, out=out, **measurement.given)
     console = Console()
     print_measured(scores, console)

@@ -103,3 +103,11 @@ class FileSettings(TypedDict, total=False):
     answers: str | None
     bertscore_model: str | None
     resamples: int | None
+
+
+class PredictionSettings(FileSettings, total=False):
+    """How any tool's predictions are read and measured: columns by their names, where these are not medtune's."""
+
+    prediction_column: str | None
+    reference_column: str | None
+    id_column: str | None

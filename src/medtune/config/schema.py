@@ -138,6 +138,20 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     """What is measured."""
 
+    @model_validator(mode="after")
+    def _start_on_a_fitting_base(self) -> Config:
+        start, packed = self.lora.init, self.model.quantization != "none"
+        if start.startswith("pissa") and packed:
+            raise ValueError(
+                f"lora.init {start} takes directions out of the base's own weights, which NF4 has no room for; set "
+                "model.quantization to none"
+            )
+        if start == "loftq" and not packed:
+            raise ValueError("lora.init loftq makes up for what NF4 loses; set model.quantization to nf4")
+        if start == "loftq" and self.training.weights == "sharded":
+            raise ValueError("lora.init loftq needs whole weights; set training.weights to anything but sharded")
+        return self
+
 
 def parse_config(values: dict[str, Any], *, origin: str) -> Config:
     """Check `values` against the schema.
@@ -171,7 +185,7 @@ def _describe(problem: Any, origin: str) -> Problem:
     return Problem(what, f"{in_plain_words(problem)}, got {show_value(problem['input'])}", fix)
 
 
-_UNION_TAGS = {"str", "int", "float", "constrained-int"}
+_UNION_TAGS = {"list", "str", "int", "float", "constrained-int"}
 _NUMBERS = {"int_type", "float_type"}
 # As YAML and Python write it.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)

@@ -1,25 +1,90 @@
 """The sections of the configuration that say what is trained and how."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from medtune.config.section import Fraction, Names, PositiveInt, Section
+
+_Rank = Annotated[int, Field(ge=1, le=1024)]
+_Alpha = Annotated[float, Field(gt=0)]
+ALL_LINEAR = "all-linear"
+
+
+# One problem is reported of a wrong value, and not one for each type that it might have had.
+ListOrText = Annotated[
+    Annotated[Names, Field(min_length=1), Tag("list")] | Annotated[str, Tag("str")],
+    Discriminator(lambda value: "str" if isinstance(value, str) else "list"),
+]
 
 
 class LoraSection(Section):
     """The adapter."""
 
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    rank: _Rank = 16
     """Rank of the two adapter matrices."""
-    alpha: Annotated[float, Field(gt=0)] = 16
-    """Scale: the update is multiplied by alpha / rank."""
+    alpha: _Alpha = 16
+    """Scale: the update is multiplied by alpha / rank, or with `rslora` by alpha / √rank."""
     dropout: Fraction = 0.0
     """Dropout on the adapter's input. Anything but 0 rules out fused kernels."""
-    targets: Annotated[Names, Field(min_length=1)] = (
+    targets: ListOrText = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
-    """Names of the linear layers that get an adapter."""
+    """Names of the linear layers that get an adapter; `all-linear` for all but the head; or a regular expression that
+    a layer's whole name has to match, as in PEFT."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, strict=False, min_length=1)
+    """Numbers of the decoder layers that get an adapter, from 0; none for all. PEFT's `layers_to_transform`."""
+    rank_pattern: dict[str, _Rank] = {}
+    """Ranks of single layers by their names or regular expressions, as in PEFT: `{down_proj: 32}`."""
+    alpha_pattern: dict[str, _Alpha] = {}
+    """Scales of single layers, likewise."""
+    rslora: bool = False
+    """Scale by alpha / √rank (Kalajdzievski 2023), which keeps updates of high ranks from shrinking."""
+    dora: bool = False
+    """Learn magnitude and direction of weights apart (Liu et al. 2024), by PEFT's own modules: slower, more memory."""
+    init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "loftq"] = "default"
+    """First weights, as PEFT's `init_lora_weights`. `default` and `gaussian` start from the base as it is; `pissa`
+    takes the largest singular directions out of the base, which must not be quantised (`niter`: approximately); `loftq`
+    makes up for what NF4 loses of the base."""
+    modules_to_save: Names = ()
+    """Modules that are trained whole and saved with the adapter, such as `embed_tokens` and `lm_head`: 16 bytes a
+    parameter, at the adapter's learning rate."""
+
+    @property
+    def left_to_peft(self) -> str:
+        """Which settings leave adapters, or more, to PEFT's own modules, as the end of a sentence; or nothing."""
+        found = {"dora": self.dora, "dropout": self.dropout, "modules_to_save": self.modules_to_save}
+        names = [f"lora.{name}" for name, is_set in found.items() if is_set]
+        return f"; the others by PEFT's own modules, for {' and '.join(names)}" if names else ""
+
+    @field_validator("targets", "rank_pattern", "alpha_pattern")
+    @classmethod
+    def _can_be_compiled(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isidentifier():  # a single name, which matches no whole one
+            raise ValueError("must be a list")
+        for pattern in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression ({error})") from None
+        return value
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "LoraSection":
+        others = ("dora", "rank_pattern", "alpha_pattern", "modules_to_save")
+        if self.init.startswith("pissa") and (found := [name for name in others if getattr(self, name)]):
+            raise ValueError(
+                f"init {self.init} does not go with {' and '.join(found)}: it changes the base's weights, and what is "
+                "saved for the untouched base is the difference of two plain adapters of one rank and scale"
+            )
+        if self.init == "loftq" and self.dora:
+            raise ValueError(
+                "init loftq does not go with dora: DoRA's magnitudes are those of the base before LoftQ's correction"
+            )
+        if both := sorted({name for name in self.modules_to_save if name in self.targets and self.targets != name}):
+            raise ValueError(f"{', '.join(both)} cannot be in targets and in modules_to_save: one or the other")
+        return self
 
 
 class TrainingSection(Section):

@@ -82,17 +82,21 @@ def escape_markdown(text: str) -> str:
     return one_line(" ".join(text.split())).translate(_MARKUP)
 
 
-@cache  # compiling one takes longer than filling it in
 def read_template(file: Traversable, *, autoescape: bool = False, **filters: Callable[..., str]) -> Template:
     """A template of one of the packages. A name that it is not given is an error, and a tag's own line leaves none."""
+    return _compiled(file.read_text(encoding="utf-8"), autoescape, tuple(filters.items()))
+
+
+@cache  # compiling one takes longer than filling it in
+def _compiled(text: str, autoescape: bool, filters: tuple[tuple[str, Callable[..., str]], ...]) -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         autoescape=autoescape,
     )  # fmt: skip
-    environment.filters |= filters
-    return environment.from_string(file.read_text(encoding="utf-8"))
+    environment.filters |= dict(filters)
+    return environment.from_string(text)
 
 
 def with_article(name: str) -> str:

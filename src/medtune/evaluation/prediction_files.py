@@ -1,4 +1,4 @@
-"""Any tool's predictions: a JSONL, CSV or Parquet file with id, reference and prediction.
+"""Any tool's predictions: a JSONL, CSV or Parquet file with id, reference and prediction, or what it calls these.
 
 A row may have several references, as a list called `references` beside or instead of `reference`.
 """
@@ -10,31 +10,42 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medtune.data.table_files import COLUMNS_SHOWN, read_table, require_characters, require_text_size, show_column
-from medtune.errors import DataError, show_value
+from medtune.errors import DataError, Option, show_value
 from medtune.evaluation.formatting import format_count
+from medtune.evaluation.prediction_formats import BY_ORDER, OWN_NAMES, ColumnNames, recognise
 from medtune.records import FinishReason, Prediction
+from medtune.runtime.progress import say
 
 _TEXTS = ("id", "reference", "prediction")
 _LABELS = ("question", "group", "qtype")
 
 
-def read_predictions(path: Path, references: Path | None = None) -> list[Prediction]:
+def read_predictions(path: Path, references: Path | None = None, columns: ColumnNames = OWN_NAMES) -> list[Prediction]:
     """Rows of `path` in file order; `references` holds id and reference where `path` has no references.
 
     Either may have several references a row. `question`, `group`, `qtype`, `new_tokens`, `finish_reason`,
-    `reference_nll` and `reference_tokens` are read where they are there. Raises DataError, in one line, naming
-    file and row.
+    `reference_nll` and `reference_tokens` are read where they are there. Files of lm-eval and LLaMA-Factory are told by
+    their keys, any other names are given as `columns`; what was recognised is said in a line. Raises DataError, in one
+    line, naming file and row.
     """
-    return predictions_of(_records(path), path, references)
+    return predictions_of(_records(path), path, references, columns)
 
 
 def predictions_of(
-    records: Iterable[Mapping[str, Any]], origin: object, references: Path | None = None
+    records: Iterable[Mapping[str, Any]],
+    origin: object,
+    references: Path | None = None,
+    columns: ColumnNames = OWN_NAMES,
 ) -> list[Prediction]:
     """As `read_predictions`, for records that messages call those of `origin`."""
     given = None if references is None else _read_references(references)
+    if not (present := list(records)):
+        raise DataError(origin, "holds no rows", "one object with id, reference and prediction a line is needed")
+    recognised = recognise(present, origin, columns)
+    if recognised.what:
+        say(f"{origin}: {recognised.what}")
     rows: dict[str, Prediction] = {}
-    for number, record in enumerate(records, start=1):
+    for number, record in enumerate(recognised.records, start=1):
         where = f"{origin}: row {number}"
         if given is not None:
             found = given.get(str(record.get("id")))
@@ -46,8 +57,6 @@ def predictions_of(
         if row.id in rows:
             raise DataError(where, f"id {show_value(row.id)} is in two rows", "ids must be unique")
         rows[row.id] = row
-    if not rows:
-        raise DataError(origin, "holds no rows", "one object with id, reference and prediction a line is needed")
     return list(rows.values())
 
 
@@ -65,14 +74,19 @@ def align(first: Sequence[Prediction], second: Sequence[Prediction], names: tupl
     aligned = [by_id[row.id] for row in first]
     for before, after in zip(first, aligned, strict=True):
         if before.all_references != after.all_references:
-            raise DataError(
-                f"row {before.id!r} has one reference in {names[0]} and another in {names[1]}", fix="give both the same"
-            )
+            row, fix = f"row {before.id!r}", "give both the same"
+            if before.id.startswith(BY_ORDER):
+                row, fix = before.id, "give both the same order, or ids"
+            raise DataError(f"{row} has one reference in {names[0]} and another in {names[1]}", fix=fix)
         if before.group and after.group and before.group != after.group:
             raise DataError(
                 f"row {before.id!r} has group {before.group!r} in {names[0]} and {after.group!r} in {names[1]}",
                 fix="give both files the same groups, or one of them none",
             )
+        # Rows that only their order brings together must be of the same question.
+        if before.id.startswith(BY_ORDER) and before.question and after.question and before.question != after.question:
+            problem = f"{before.id} has another question in {names[0]} than in {names[1]}"
+            raise DataError(problem, fix="give both the same order, or ids")
     _require_comparable_caps(first, aligned, names)
     _require_comparable_caps(aligned, first, names[::-1])
     return aligned
@@ -121,7 +135,8 @@ def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:
             value = str(value)
         if name not in record:
             present = ", ".join(map(show_column, [*record][:COLUMNS_SHOWN])) or "nothing"
-            fix = "name the columns id, reference, prediction and, where rows share a topic, group"
+            needed = "name the columns id, reference, prediction and, where rows share a topic, group, or give "
+            fix = (needed, Option("_".join((name, "column")), "…"))
             raise DataError(where, f"no {name}; it has {present}", fix)
         values[name] = _text(value, name, where)
     for name in _LABELS:

@@ -1,23 +1,29 @@
 """A LoRA adapter on disk: what its configuration may say, and whether its weights are all there. Nothing of it runs."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from medtune.errors import ModelError, first_line
+from medtune.model.adapter_kinds import why_unsupported
 from medtune.runtime.terminal import one_line
 from medtune.storage.hub import ADAPTER_FILES
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _PlainName = Annotated[str, Field(pattern=r"^[\w.^$-]{1,200}$")]
+_Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 _Rank = Annotated[int, Field(ge=1, le=4096)]
 _Alpha = Annotated[float, Field(gt=0, le=1e6)]
+_Token = Annotated[int, Field(ge=0, le=2**31)]
 # A layer's name is short, so that a pattern takes long only where it repeats what repeats.
 _REPEATED_GROUP, _REPETITION, _MAX_REPETITIONS = re.compile(r"\)[*+{]"), re.compile(r"[*+{]"), 6
+_NEEDED = "a LoRA adapter in PEFT's format is needed"
 
 
 class StoredLora(BaseModel):
@@ -35,8 +41,10 @@ class StoredLora(BaseModel):
     target_modules: Annotated[list[_PlainName], Field(min_length=1)] | Annotated[str, Field(min_length=1)]
     exclude_modules: list[_PlainName] | str | None = None
     modules_to_save: list[_PlainName] | None = None
-    rank_pattern: dict[_PlainName, _Rank] = {}
-    alpha_pattern: dict[_PlainName, _Alpha] = {}
+    trainable_token_indices: list[_Token] | dict[_PlainName, list[_Token]] | None = None
+    ensure_weight_tying: bool = False
+    rank_pattern: dict[_Pattern, _Rank] = {}
+    alpha_pattern: dict[_Pattern, _Alpha] = {}
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[_PlainName] | _PlainName | None = None
     bias: Literal["none", "all", "lora_only"] = "none"
@@ -57,20 +65,24 @@ _WITHOUT_EFFECT = {
 def read_adapter_config(path: Path) -> dict[str, Any]:
     """What `adapter_config.json` in the folder `path` says, as far as it has an effect. Raises ModelError.
 
-    Only plain LoRA is taken: no other method, no classes or libraries by name, no layers added.
+    LoRA is taken, with rsLoRA and DoRA: no other method, no classes or libraries by name, no layers added.
     """
     where = f"{one_line(str(path / CONFIG_NAME))}"
     try:
         stored = read_mapping(path / CONFIG_NAME)
+        if reason := why_unsupported(stored):
+            raise ModelError(where, *reason)
         values = check_type(StoredLora, stored).model_dump()
     except FileNotFoundError:
         raise ModelError(where, "missing", "fetch or save the adapter again") from None
     except DamagedError as error:
-        raise ModelError(where, str(error), "a LoRA adapter in PEFT's format is needed") from None
+        raise ModelError(where, str(error), _NEEDED) from None
     for name in _foreign_settings(stored):
         raise ModelError(where, f"{name} is not of a plain LoRA adapter, and is never followed", "give another adapter")
-    for name in ("target_modules", "exclude_modules"):
-        if isinstance(values[name], str) and not _is_tame(values[name]):
+    for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
+        given = values[name]
+        patterns = [given] if isinstance(given, str) else given if isinstance(given, dict) else []
+        if any(not _is_tame(pattern) for pattern in patterns):
             raise ModelError(where, f"{name} is no pattern, or one that could take forever", "list the layers' names")
     return values
 
@@ -101,10 +113,11 @@ def require_own_files(path: Path) -> None:
     folder = path.resolve()
     homes = [folder, *([folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else [])]
     for name in ADAPTER_FILES:
-        target = (path / name).resolve()
-        if not any(target.is_relative_to(home) for home in homes):
-            link, where = (one_line(str(file)) for file in (path / name, target))
-            raise ModelError(link, f"a link out of its folder, to {where}", "put the file itself there")
+        for file in sorted(path.glob(name)):
+            target = file.resolve()
+            if not any(target.is_relative_to(home) for home in homes):
+                link, where = (one_line(str(one)) for one in (file, target))
+                raise ModelError(link, f"a link out of its folder, to {where}", "put the file itself there")
 
 
 def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -120,26 +133,31 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(one_line(str(file)), f"not a safetensors file ({first_line(error)})", fix) from None
 
 
-def require_fitting_weights(model: Any, path: Path) -> None:
-    """Raises ModelError unless the weights in `path` are those that `model`'s adapter has, finite and whole."""
-    if problem := weight_problem(model, path):
+def require_fitting_weights(model: Any, path: Path, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raises ModelError unless the weights in `path` are those that `model`'s adapter has, finite and whole.
+
+    `renamed` has the names under which the model knows weights that the file calls otherwise.
+    """
+    if problem := weight_problem(model, path, renamed):
         fix = "name the base that it was trained on, or train or fetch it again"
         raise ModelError(path, f"this adapter does not fit the base model ({WEIGHTS_NAME} {problem})", fix)
 
 
-def weight_problem(model: Any, path: Path) -> str | None:
+def weight_problem(model: Any, path: Path, renamed: Mapping[str, str] = MappingProxyType({})) -> str | None:
     """What is wrong with the weights in `path`, unless they are those that `model`'s adapter has, finite and whole.
 
-    PEFT itself passes over weights that are missing, and over those that have no place. Raises ModelError if they
-    cannot be read.
+    PEFT itself passes over weights that are missing, and over those that have no place. Embeddings may be there
+    besides: PEFT stores them where the vocabulary was changed. Raises ModelError if they cannot be read.
     """
     import torch
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    places, found = get_peft_model_state_dict(model, save_embedding_layers=False), weight_shapes(path)
+    places = get_peft_model_state_dict(model, save_embedding_layers=False)
+    found = {renamed.get(name, name): shape for name, shape in weight_shapes(path).items()}
     if missing := sorted(places.keys() - found.keys()):
         return f"lacks {len(missing)} of the adapter's {len(places)} weights, such as {missing[0]}"
+    places = {**{name: place for name, place in _embeddings(model).items() if name in found}, **places}
     if surplus := sorted(found.keys() - places.keys()):
         return f"holds weights that have no place in the model, such as {one_line(surplus[0])}"
     for name, place in places.items():
@@ -149,3 +167,13 @@ def weight_problem(model: Any, path: Path) -> str | None:
         if not weight.is_floating_point() or not torch.isfinite(weight).all():
             return f"{name} holds NaN, infinite or whole numbers"
     return None
+
+
+def _embeddings(model: Any) -> dict[str, Any]:
+    """The base's input and output embeddings in a PeftModel, by the names that a file has for them."""
+    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    return {
+        f"{name}.weight": module.weight
+        for name, module in model.named_modules()
+        if any(module is end or module is getattr(end, "base_layer", None) for end in ends)
+    }

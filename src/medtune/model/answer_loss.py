@@ -45,7 +45,7 @@ def _token_losses(
     if isinstance(head, SharedHead):
         shared: Tensor = SharedHeadLoss.apply(hidden, positions, labels, head)  # type: ignore[no-untyped-call]
         return shared
-    if change is None and head.bias is None and not head.weight.requires_grad:
+    if change is None and is_frozen_weight(head):
         losses: Tensor = _HeadLoss.apply(hidden, positions, labels, head.weight)  # type: ignore[no-untyped-call]
         return losses
     from torch.utils.checkpoint import checkpoint
@@ -59,6 +59,15 @@ def _token_losses(
     # Not slices, each of which would bring a gradient as long as all rows.
     pieces = zip(hidden[positions].split(sizes), labels.split(sizes), strict=True)
     return torch.cat([checkpoint(losses_of, rows, targets, use_reentrant=False) for rows, targets in pieces])
+
+
+def is_frozen_weight(head: Any) -> bool:
+    """Whether the head is nothing but a weight that is not trained: no bias, and no adapter of its own."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    adapted = isinstance(head, BaseTunerLayer | TrainableTokensWrapper)
+    return not adapted and head.bias is None and not head.weight.requires_grad
 
 
 def logit_change(config: Any) -> Callable[[Tensor], Tensor] | None:

@@ -14,7 +14,9 @@ LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"
 def can_fuse_layers(model: nn.Module) -> bool:
     """Whether every decoder layer is of the structure that is known here, with plain adapters or none."""
     layers = decoder_layers(model)
-    return bool(layers) and all(_can_fuse(layer) for layer in layers)
+    # The last norm is fused with them.
+    norms = [module for name, module in model.named_modules() if name.endswith("model.norm")]
+    return bool(layers) and all(map(_can_fuse, layers)) and not any(map(is_saved_whole, norms))
 
 
 def decoder_layers(model: nn.Module) -> list[Any]:
@@ -23,10 +25,17 @@ def decoder_layers(model: nn.Module) -> list[Any]:
     return list(lists[0]) if lists and isinstance(lists[0], nn.ModuleList) else []
 
 
+def is_saved_whole(module: nn.Module) -> bool:
+    """Whether an adapter brings a whole copy of this module, as PEFT's `modules_to_save` has it."""
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    return isinstance(module, AuxiliaryTrainingWrapper)
+
+
 def _can_fuse(layer: Any) -> bool:
     if type(layer).__name__ not in LAYER_CLASSES:
         return False
-    plain = all(_alike(group) for group in projection_groups(layer))
+    plain = all(_alike(group) for group in projection_groups(layer)) and not any(map(is_saved_whole, layer.modules()))
     half = layer.self_attn.head_dim // 2
     return plain and type(layer.mlp.act_fn).__name__ in ("SiLU", "SiLUActivation") and half & (half - 1) == 0
 

@@ -9,6 +9,8 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError, first_line
+from medtune.model.adapter_fit import fit_adapter, match_vocabulary
+from medtune.model.adapters import CHAT_TEMPLATE, own_tokenizer, resolve_adapter
 from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
 from medtune.model.sharding import ShardedWeights
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
@@ -72,6 +74,9 @@ def load_model(config: Config, *, for_training: bool, shared: bool = False) -> L
     renderer = load_renderer(config, files.path)
     load = _load_shared if shared else _load_whole
     model, shards = load(config, files, device.value, dtype.value, for_training)
+    if config.model.adapter is not None:
+        adapter = resolve_adapter(config.model.adapter)
+        match_vocabulary(model, adapter, fit_adapter(model, adapter).rows)
     ends = end_token_ids(renderer.tokenizer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
@@ -98,11 +103,35 @@ def _load_shared(
 
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:
-    """The renderer of the tokenizer in `path`. Raises ModelError if its chat template is missing or unfit."""
-    renderer = PromptRenderer(load_tokenizer(path), config.data.system_prompt, config.data.prompt_date)
+    """The renderer of the tokenizer in `path`, or of that which `model.adapter` brings.
+
+    Raises ModelError if its chat template is missing or unfit.
+    """
+    tokenizer = _adapter_tokenizer(config, path) or load_tokenizer(path)
+    renderer = PromptRenderer(tokenizer, config.data.system_prompt, config.data.prompt_date)
     # Reading the template is what can fail; better now than after the model has been loaded.
     _ = renderer.end_token_id
     return renderer
+
+
+def _adapter_tokenizer(config: Config, path: Path) -> Any:
+    """The tokenizer and chat template that `model.adapter` was trained with, if they are not the base's in `path`."""
+    own = own_tokenizer(config.model.adapter)
+    if own is None:
+        return None
+    base = load_tokenizer(path)
+    tokenizer = load_tokenizer(own) if (own / "tokenizer.json").is_file() else load_tokenizer(path)
+    if (own / CHAT_TEMPLATE).is_file():
+        tokenizer.chat_template = (own / CHAT_TEMPLATE).read_text(encoding="utf-8")
+    tokenizer.chat_template = tokenizer.chat_template or base.chat_template
+    brought = {
+        "tokenizer": tokenizer.get_vocab() != base.get_vocab(),
+        "chat template": tokenizer.chat_template != base.chat_template,
+    }
+    if not any(brought.values()):
+        return None
+    say(f"{' and '.join(name for name, is_other in brought.items() if is_other)}: the adapter's own, not the base's")
+    return tokenizer
 
 
 def renderer_of(config: Config) -> PromptRenderer:

@@ -1,11 +1,13 @@
 """What can be checked before any long work: inputs that are not there, and rows that will not fit."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from medtune.config.schema import Config
+from medtune.config.training import ALL_LINEAR
 from medtune.data.sources import check_source
 from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import Command, ConfigError, ModelError, Option, first_line
@@ -144,13 +146,28 @@ def _positions(path: Path) -> int | None:
 
 
 def _check_targets(config: Config, model: Any) -> None:
-    """The layers that get an adapter, looked up in the model's shape: no weights are read."""
+    """The layers that get an adapter or are trained whole, looked up in the model's shape: no weights are read."""
     import torch
 
+    lora, base = config.lora, config.model.base
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     head = model.get_output_embeddings()
-    names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
-    missing = [target for target in config.lora.targets if target.rsplit(".", 1)[-1] not in names]
-    if missing:
-        fix = f"set lora.targets to [{', '.join(sorted(names))}] or some of these"
-        raise ModelError("lora.targets", f"{', '.join(missing)} not in {config.model.base}", fix)
+    # TRL's trainer computes losses from the head's weight, so that an adapter on it would learn nothing.
+    trained = [name for name, module in linear.items() if module is not head]
+    names = {name.rsplit(".", 1)[-1] for name in trained}
+    listed = () if isinstance(lora.targets, str) else lora.targets
+    if missing := [target for target in listed if target.rsplit(".", 1)[-1] not in names]:
+        fix = f"set lora.targets to [{', '.join(sorted(names))}] or some of these, or to {ALL_LINEAR}"
+        raise ModelError("lora.targets", f"{', '.join(missing)} not in {base}", fix)
+    if isinstance(lora.targets, str) and lora.targets != ALL_LINEAR:
+        matched = [name for name, _ in model.named_modules() if re.fullmatch(lora.targets, name)]
+        if others := [name for name in matched if name not in trained] or ([] if matched else ["no module"]):
+            problem = f"the pattern {lora.targets} matches {others[0]} of {base}, which is no linear layer inside it"
+            raise ModelError("lora.targets", problem, f"the whole name of one is {trained[0]}")
+    whole = {part for name, _ in model.named_parameters() for part in name.split(".")}
+    if missing := [name for name in lora.modules_to_save if name.rsplit(".", 1)[-1] not in whole]:
+        fix = "embeddings and head are often embed_tokens and lm_head"
+        raise ModelError("lora.modules_to_save", f"{', '.join(missing)} not in {base}", fix)
+    count = model.config.get_text_config().num_hidden_layers
+    if beyond := [number for number in lora.layers or () if number >= count]:
+        raise ModelError("lora.layers", f"{base} has no layer {beyond[0]}", f"its layers are 0 to {count - 1}")

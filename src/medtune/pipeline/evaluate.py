@@ -12,7 +12,7 @@ from medtune.data.splits import sample_rows
 from medtune.errors import Option, RunDirError
 from medtune.evaluation import control_answers
 from medtune.evaluation.nearest_questions import NearestQuestions
-from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter
+from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter, say_other_base
 from medtune.model.loaded import LoadedModel, load_model, renderer_of
 from medtune.model.packing import prompts_checksum
 from medtune.pipeline.measure import measure_systems
@@ -95,6 +95,8 @@ def _answer(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
+        if not trained:
+            say_other_base(adapter, config.model.base)
         origin["adapter"] = record["adapter"] = adapter_fingerprint(adapter)
         loaded = replace(loaded, model=attach_adapter(loaded.model, adapter, trainable=False))
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.

@@ -69,6 +69,8 @@ def merge_stage(
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     config = run_dir.pinned_config
     adapter = _adapter(run_dir, config)
+    if config.lora.init == "loftq" and adapter == run_dir.adapter_dir:
+        say("adapter: LoftQ made up for NF4's errors, which the 16-bit base does not have: merging adds them there")
     base = resolve_base(config.model.base, config.model.revision)
     run_dir.require_same_base(base_identity(config.model.base, base))
     if to.is_symlink() or to.name in ("", ".."):
@@ -123,7 +125,7 @@ def _write(merge: _Merge) -> MergeRecord:
     with replacing_folder(merge.to) as folder:
         with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
             files = write_merge(plan, folder, on_bytes=_in_megabytes(advance))
-        write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied)
+        write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied, vocabulary=plan.vocabulary)
         files |= {file.name: FileRecord(**describe_file(file)) for file in folder.iterdir() if file.name not in files}
         record = replace(
             merge.record,

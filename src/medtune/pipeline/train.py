@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtune.config.schema import Config
 from medtune.data.splits import sample_rows
 from medtune.data.training_rows import EncodedRows, encode_for_training, require_sound_rows
 from medtune.errors import Option, RunDirError
-from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_adapter, resolve_adapter
+from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_adapter, resolve_adapter, say_other_base
+from medtune.model.first_weights import first_weights, save_adapter
 from medtune.model.loaded import LoadedModel
-from medtune.model.loading import prepare_for_training
+from medtune.model.loading import prepare_for_training, resolve_base
 from medtune.pipeline.evaluate import load_run_model
 from medtune.records import QAPair
 from medtune.run_dir.copies import copy_to_other_machines
@@ -43,9 +43,10 @@ def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False
     origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)
     checkpoint = _checkpoint(run_dir, origin) if resume else None
     job = _job(run_dir, loaded, train, validation, origin, checkpoint)
+    start = first_weights(job.prepared.model, config.lora) if config.model.adapter is None else None
     model, result = train_adapter(job)
     if is_main():
-        _save_adapter(run_dir, model, loaded, config)
+        _save_adapter(run_dir, model, loaded, start)
     record["plan"] = asdict(job.prepared.plan)
     record["training"] = asdict(result)
     record["rows"] = {
@@ -112,9 +113,12 @@ def _job(
     config, device, dtype = run_dir.config, loaded.device, loaded.dtype
     base = prepare_for_training(loaded.model, config.model.kbit_preparation)
     if config.model.adapter is None:
-        model = attach_new_adapter(base, config.lora, config.seed)
+        files = resolve_base(config.model.base, loaded.revision).path if config.lora.init == "loftq" else None
+        model = attach_new_adapter(base, config.lora, config.seed, base=files)
     else:
-        model = attach_adapter(base, resolve_adapter(config.model.adapter), trainable=True)
+        adapter = resolve_adapter(config.model.adapter)
+        say_other_base(adapter, config.model.base)
+        model = attach_adapter(base, adapter, trainable=True)
     # A resumed training keeps its plan: another machine, or less free memory, would lead to another one.
     kept = restore_plan(run_dir, device) if checkpoint is not None else None
     return TrainingJob(
@@ -130,10 +134,10 @@ def _job(
     )
 
 
-def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, config: Config) -> None:
+def _save_adapter(run_dir: RunDir, model: Any, loaded: LoadedModel, start: dict[str, Any] | None) -> None:
     with replacing_folder(run_dir.adapter_dir) as folder:
-        model.peft_config["default"].base_model_name_or_path = config.model.base
+        model.peft_config["default"].base_model_name_or_path = run_dir.config.model.base
         model.peft_config["default"].revision = loaded.revision
-        model.save_pretrained(folder)
+        save_adapter(model, folder, start)
         loaded.renderer.tokenizer.save_pretrained(folder)
         run_dir.write_json(folder / ADAPTER_SETTINGS, adapter_settings(run_dir.pinned_config))

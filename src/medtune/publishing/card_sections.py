@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medtune.config.schema import Config
+from medtune.config.training import LoraSection
 from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES
 from medtune.evaluation.formatting import format_count, format_value, metric_label
@@ -93,6 +94,16 @@ def primary_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]
     return rows
 
 
+def _kinds(lora: LoraSection) -> list[str]:
+    """What makes this adapter other than plain LoRA from the default first weights."""
+    kinds = [label for label, is_so in (("rsLoRA", lora.rslora), ("DoRA", lora.dora)) if is_so]
+    kinds += [] if lora.init == "default" else [f"first weights {lora.init}"]
+    kinds += [] if lora.layers is None else [f"layers {', '.join(map(str, lora.layers))}"]
+    kinds += [f"rank {rank} for {name}" for name, rank in lora.rank_pattern.items()]
+    kinds += [f"alpha {alpha:g} for {name}" for name, alpha in lora.alpha_pattern.items()]
+    return kinds + [f"{name} trained whole" for name in lora.modules_to_save]
+
+
 def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:
     """Hyper-parameters as they were set, and what the training came to."""
     lora, training, stage = config.lora, config.training, recorded.stages.get("train", _Stage())
@@ -101,7 +112,8 @@ def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:
         ("base weights", FORMATS[config.model.quantization].description),
         ("compute dtype", compute_dtype(recorded)),
         ("LoRA rank, alpha, dropout", f"{lora.rank}, {lora.alpha:g}, {lora.dropout:g}"),
-        ("LoRA targets", ", ".join(lora.targets)),
+        ("LoRA targets", lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)),
+        *([("LoRA kind", ", ".join(kinds))] if (kinds := _kinds(lora)) else []),
         ("trainable parameters", _number(result.trainable_parameters)),
         ("epochs", f"{training.epochs:g}"),
         ("optimiser steps", _number(result.steps)),

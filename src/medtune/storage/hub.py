@@ -27,7 +27,8 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 # Written beside an adapter's weights: the system prompt it was trained with, and the like.
 ADAPTER_SETTINGS = "medtune.json"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", ADAPTER_SETTINGS)
+# With the tokenizer and chat template that it was trained with, where it brings them.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", ADAPTER_SETTINGS, *TOKENIZER_FILES)
 NEVER = (
     "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.py", "*.h5", "*.msgpack", "*.onnx", "original/*",
     "*/*.safetensors", "consolidated*.safetensors",
@@ -68,10 +69,13 @@ def _holds_whole_weights(folder: Path) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-def fetch_adapter(repo: str) -> Path:
-    """The local folder of a Hub adapter's files; nothing is fetched from another repository. Raises ModelError."""
+def fetch_adapter(repo: str) -> tuple[Path, list[str]]:
+    """The local folder of a Hub adapter's files, and the names of all that its repository holds. Raises ModelError.
+
+    Nothing is fetched from another repository.
+    """
     with explained(ModelError, "adapter", repo):
-        return _snapshot("model", repo, None, ADAPTER_FILES, cached=ADAPTER_FILES)[0]
+        return _snapshot("model", repo, None, ADAPTER_FILES, cached=ADAPTER_FILES)[:2]
 
 
 def dataset_revision(name: str, revision: str | None = None) -> str:

@@ -163,10 +163,10 @@ class PreparedStep:
             return layers
         if self.shards is not None:
             problem = "weights are shared out of fused decoder layers alone"
-            raise ModelError(problem, fix="set lora.dropout to 0, training.fused_adapters to true, or weights to auto")
+            raise ModelError(problem, fix="leave lora.dropout, dora and modules_to_save out, or set weights to auto")
         if config.training.fused_adapters:
             count = fuse_adapters(self.model, keep_dequantized=keep)
-            say(f"adapters: {count} projections fused, layer by layer as they are")
+            say(f"adapters: {count} projections fused, layer by layer as they are{config.lora.left_to_peft}")
         return []
 
     def _follow(self) -> None:

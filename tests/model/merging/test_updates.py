@@ -76,6 +76,17 @@ def test_a_broken_adapter(tiny, adapter, tmp_path, value):
     refused(tiny.path, edited(tmp_path / "adapter", adapter, spoil), "holds NaN, infinite", tmp_path)
 
 
-def test_dora_is_refused(tiny, tmp_path):
-    adapter = save_adapter(tiny.path, tmp_path / "adapter", use_dora=True)
-    refused(tiny.path, adapter, "use_dora is not merged here", tmp_path)
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True, "rank_pattern": {"q_proj": 2}}], ids=str)
+def test_dora_is_merged_to_pefts_numbers(tiny, tmp_path, settings):
+    adapter = save_adapter(tiny.path, tmp_path / "adapter", use_dora=True, **settings)
+    merged = load(merge(tiny.path, adapter, tmp_path / "merged")).state_dict()
+    expected = by_peft(tiny.path, adapter).state_dict()
+    assert merged.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(merged[name], weight, atol=1e-6, rtol=1e-5)
+
+
+def test_dora_of_weights_the_other_way_round_is_refused(tmp_path):
+    base = small_model("gpt2", tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=["c_attn"], fan_in_fan_out=True, use_dora=True)
+    refused(base, adapter, "DoRA is merged into linear layers alone", tmp_path)

@@ -156,3 +156,15 @@ def test_weights_that_are_shared_out_are_planned_as_stored_ones():
     shared, stored = (plan(100, weights=weights) for weights in ("sharded", "nf4"))
     assert shared == stored
     assert shared.weights == "nf4"
+
+
+def test_adapters_of_pefts_own_modules_take_more_and_leave_weights_packed():
+    fused = replace(LLAMA, fused=False)
+    dora = replace(fused, by_peft=True, kept_by_adapters=3 * 50_000, adapter_bytes=2 * GIB)
+    chosen = plan(139, shape=dora)
+    assert chosen.weights == "nf4"
+    same = replace(chosen, checkpointed_layers=0)
+    ample = machine(139)
+    assert peak_parts(dora, ample, same).total > peak_parts(fused, ample, same).total
+    head = replace(fused, trained_head=True)
+    assert peak_parts(head, ample, same).moment > peak_parts(fused, ample, same).moment + 4 * LLAMA.head_parameters

@@ -5,6 +5,8 @@ import torch
 from packed_models import FAMILIES, adapted, base_model
 
 from medtune.config.schema import Config
+from medtune.config.training import LoraSection
+from medtune.model.adapters import attach_new_adapter
 from medtune.model.answer_loss import LOGIT_BYTES
 from medtune.training.plan.shapes import head_size, is_base_linear, model_shape, shape_of
 
@@ -95,3 +97,32 @@ def test_adapters_are_no_layers_of_the_base():
     base = [name for name, is_base in kinds if is_base]
     assert len(base) == 3 * 7 + 1
     assert not [name for name in base if "lora_" in name]
+
+
+def test_dora_is_left_to_peft_with_all_that_it_keeps_and_takes():
+    model = attach_new_adapter(base_model(FAMILIES["llama"]), LoraSection(rank=4, dora=True), 0)
+    found = shape(model)
+    assert (found.fused, found.by_peft) == (False, True)
+    # Of each token: what base and adapter gave of every projection, and their sum.
+    assert found.kept_by_adapters == 3 * (32 + 16 + 16 + 32 + 48 + 48 + 32)
+    # For the norm of the widest weight: an identity, and four matrices of its size, in float32.
+    assert found.adapter_bytes == 4 * (48**2 + 4 * 48 * 32)
+    plain = shape(adapted(rank=4))
+    assert (plain.by_peft, plain.kept_by_adapters, plain.adapter_bytes, plain.trained_head) == (False, 0, 0, False)
+
+
+def test_modules_that_are_trained_whole_count_in_every_part():
+    lora = LoraSection(rank=4, modules_to_save=["embed_tokens", "lm_head"])
+    model = attach_new_adapter(base_model(FAMILIES["llama"]), lora, 0)
+    found, plain = shape(model), shape(adapted(rank=4))
+    assert found.adapter_parameters == plain.adapter_parameters + 2 * 64 * 32
+    assert (found.trained_head, found.fused) == (True, True)
+    # Fused layers compute in the dtype of their input, which trained embeddings give in float32.
+    assert not shape(model, dtype=torch.bfloat16).fused
+
+
+def test_the_widest_adapters_count_for_all_layers():
+    lora = LoraSection(rank=4, layers=[1, 2], rank_pattern={r"layers\.2\..*": 16})
+    found = shape(attach_new_adapter(base_model(FAMILIES["llama"]), lora, 0))
+    widest = shape(adapted(rank=16))
+    assert (found.room_parameters, found.gate_up_room) == (widest.room_parameters, widest.gate_up_room)

@@ -87,16 +87,15 @@ def _read_file(path: Path, sheet: str, items: frozenset[str], gathering: _Gather
 
 def _find_copies(gathering: _Gathering) -> None:
     """Two raters who gave the same to every item: a copy of a file under another name would count one person twice."""
-    by_rater: dict[str, dict[str, tuple[object, ...]]] = {}
+    by_rater: dict[str, list[Judgement]] = {}
     for judgement in gathering.judgements.values():
-        given = (judgement.preference, *sorted(judgement.ratings.items()))
-        by_rater.setdefault(judgement.rater, {})[judgement.item] = given
-    seen: dict[tuple[object, ...], str] = {}
+        by_rater.setdefault(judgement.rater, []).append(judgement)
+    seen: dict[str, str] = {}
     for rater, items in by_rater.items():
-        complete = sum(len(given) == 1 + len(RATING_COLUMNS) for given in items.values())
-        if complete < _FEWEST_EQUAL:
+        if sum(judgement.is_complete for judgement in items) < _FEWEST_EQUAL:
             continue
-        first = seen.setdefault(tuple(sorted(items.items(), key=lambda item: item[0])), rater)
+        given = sorted((one.item, one.preference or "", sorted(one.ratings.items())) for one in items)
+        first = seen.setdefault(str(given), rater)
         if first != rater:
             problem = f"gave the same ratings to all {len(items)} items"
             gathering.add(f"{first} and {rater}", problem, "give one person's file once")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from medtune.errors import ModelError, Option
+from medtune.model.adapters import CHAT_TEMPLATE
 from medtune.model.merging.record import MergeRecord
 from medtune.runtime.progress import progress_bar
 from medtune.runtime.terminal import one_line
@@ -20,7 +21,9 @@ RECORD_NAME = "merge.json"
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
 
 
-def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, untied: bool) -> None:
+def write_companions(
+    base: Path, adapter: Path, folder: Path, *, dtype: str, untied: bool, vocabulary: int | None = None
+) -> None:
     """Write to `folder` all that transformers reads beside the weights, and the base's licence.
 
     The tokenizer is the one that the adapter was trained with, or the base's where the adapter brings none. Raises
@@ -32,15 +35,17 @@ def write_companions(base: Path, adapter: Path, folder: Path, *, dtype: str, unt
     _copy(base, folder, ("*.model",))
     # One of both would be neither: a file that the adapter does not need, such as special_tokens_map.json, overrules.
     _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, TOKENIZER_FILES)
+    _copy(adapter, folder, (CHAT_TEMPLATE,))  # which an adapter may bring by itself
     try:
         config = read_mapping(base / CONFIG_NAME)
     except (DamagedError, FileNotFoundError) as error:
         raise ModelError(base / CONFIG_NAME, f"cannot be used ({error})", "fetch the model again") from None
     config.pop("auto_map", None)  # of code that is neither run nor copied
     config.pop("_name_or_path", None)  # a folder on the machine of whoever saved the base
-    changes = {"dtype": dtype, **({"tie_word_embeddings": False} if untied else {})}
+    changes: dict[str, Any] = {"dtype": dtype, **({"tie_word_embeddings": False} if untied else {})}
+    sizes = {} if vocabulary is None else {"vocab_size": vocabulary}
     # Older versions of transformers look for `torch_dtype`.
-    config = _changed(config | changes, {**changes, "torch_dtype": dtype})
+    config = _changed(config | changes, {**changes, **sizes, "torch_dtype": dtype})
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
 

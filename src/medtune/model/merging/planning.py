@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from medtune.errors import ModelError
+from medtune.model.adapter_fit import fit_adapter, match_vocabulary
 from medtune.model.loading import model_without_weights
-from medtune.model.merging.updates import LowRankUpdate, adapter_parts
+from medtune.model.merging.updates import LowRankUpdate, TokenUpdate, Update, adapter_parts
 from medtune.model.quantization import stored_quantization
 from medtune.model.tensor_files import SINGLE_NAME, StoredTensor, stored_tensors
 from medtune.runtime.hardware import torch_dtype
@@ -25,7 +26,7 @@ class MergedTensor:
 
     source: StoredTensor
     dtype: torch.dtype
-    update: LowRankUpdate | None = None
+    update: Update | None = None
 
     @property
     def bytes(self) -> int:
@@ -39,7 +40,7 @@ class MergePlan:
 
     `files` maps a file's name to the names of its tensors. `untied` says that input and output embeddings, one tensor
     in the base, are two from here on, since the adapter changes one of them; `changed` counts the tensors that it
-    changes.
+    changes, and `vocabulary` are the rows of its embeddings where the base has another number of them.
     """
 
     tensors: Mapping[str, MergedTensor]
@@ -47,6 +48,7 @@ class MergePlan:
     dtype: str
     untied: bool = False
     changed: int = 0
+    vocabulary: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -65,26 +67,50 @@ def plan_merge(base: Path, adapter: Path, *, name: str, dtype: str, shard_bytes:
         problem = f"its weights are stored as {kind}, and an adapter is only merged into the 16-bit original"
         raise ModelError(name, problem, "train on that (model.base), or serve base and adapter side by side")
     model = model_without_weights(base, dtype, name)
-    updates, replaced = adapter_parts(model, adapter)
+    fit = fit_adapter(model, adapter)
+    resized = match_vocabulary(model, adapter, fit.rows)
+    updates, replaced = adapter_parts(model, adapter, fit)
+    changed = len(updates.keys() | replaced.keys())
     kept = _kept_in_float32(model)
     tensors = {
         key: MergedTensor(tensor, _output_dtype(key, tensor, torch_dtype(dtype), kept))
         for key, tensor in stored_tensors(base).items()
     }
-    untied = _untie(model, [*updates, *replaced], tensors)
-    parts: dict[str, LowRankUpdate | StoredTensor] = {**updates, **replaced}
+    # Embeddings that take the place of the base's come first: what else is done to those, is done to these.
+    if resized or fit.own_embeddings:
+        _replace_ends(model, replaced, tensors, name, adapter)
+    # Tokens are trained in both embeddings where these are one.
+    untying = [target for target, update in updates.items() if not isinstance(update, TokenUpdate)]
+    untied = _untie(model, [*untying, *replaced], tensors)
+    parts: dict[str, Update | StoredTensor] = {**replaced, **updates}
     for target, part in parts.items():
         key = _stored_name(target, part.shape, tensors, str(model.base_model_prefix))
         if key is None:
             raise ModelError(name, f"holds no {one_line(target)} that the adapter in {adapter} could be merged into")
-        if isinstance(part, LowRankUpdate):
+        if isinstance(part, LowRankUpdate | TokenUpdate):
             if not (stored := tensors[key].source.dtype).is_floating_point:
                 fix = "an adapter is only merged into the 16-bit original"
                 raise ModelError(name, f"{one_line(key)} is stored as {dtype_name(stored)}, packed", fix)
             tensors[key] = replace(tensors[key], update=part)
         else:
             tensors[key] = replace(tensors[key], source=part)
-    return MergePlan(tensors, _shards(tensors, shard_bytes), dtype, untied, len(updates) + len(replaced))
+    return MergePlan(tensors, _shards(tensors, shard_bytes), dtype, untied, changed, fit.rows if resized else None)
+
+
+def _replace_ends(
+    model: Any, replaced: dict[str, StoredTensor], tensors: dict[str, MergedTensor], name: str, adapter: Path
+) -> None:
+    """Put the adapter's embeddings in the place of the base's, of which they may have other rows. Raises ModelError."""
+    prefix = str(model.base_model_prefix)
+    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    for target in [f"{name}.weight" for name, module in model.named_modules() if any(module is end for end in ends)]:
+        if (part := replaced.pop(target, None)) is None:
+            continue
+        key = next((key for key in (target, target.removeprefix(f"{prefix}.")) if key in tensors), None)
+        if key is not None:
+            tensors[key] = replace(tensors[key], source=part)
+        elif not getattr(model.config.get_text_config(), "tie_word_embeddings", False):  # else one stands for both
+            raise ModelError(name, f"holds no {one_line(target)} that the adapter in {adapter} could be merged into")
 
 
 def _stored_name(target: str, shape: tuple[int, ...], tensors: Mapping[str, MergedTensor], prefix: str) -> str | None:

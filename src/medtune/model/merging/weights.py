@@ -48,11 +48,11 @@ def write_merge(
 def _write_tensor(
     name: str, tensor: MergedTensor, writer: TensorFileWriter, on_bytes: Callable[[int], None], block_bytes: int
 ) -> None:
-    source, rows = tensor.source, tensor.update.rows_of() if tensor.update else None
+    source, merge = tensor.source, tensor.update.merger() if tensor.update else None
     for start, stop in blocks(source, block_bytes):
         block = source.read_rows(start, stop)
-        if rows is not None:
-            block = block.float().add_(rows(start, stop))
+        if merge is not None:
+            block = merge(block.float(), start)
         block = block.to(tensor.dtype)
         if block.is_floating_point() and not torch.isfinite(block).all():
             problem = f"merged, it holds numbers that are NaN or beyond {dtype_name(tensor.dtype)}"

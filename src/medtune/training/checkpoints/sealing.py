@@ -17,6 +17,7 @@ from pathlib import Path
 
 from medtune.config.recipes import MAY_CHANGE
 from medtune.config.schema import Config
+from medtune.config.training import LoraSection
 from medtune.errors import DiskError, Option, RunDirError
 from medtune.model.packing import rows_checksum
 from medtune.records import EncodedRow
@@ -30,6 +31,8 @@ SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
 # The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
+# What `lora` had from the beginning.
+_FIRST_KEYS = {"rank", "alpha", "dropout", "targets"}
 _NAME = re.compile(r"checkpoint-[0-9]{1,12}")
 
 
@@ -50,6 +53,11 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
         values[section].pop(name)
     # In the rows already, and medtune 0.1.0 did not know it.
     values["data"].pop("prompt_date")
+    # Keys that came later tell trainings apart only where they are set: checkpoints of earlier versions go on.
+    defaults = LoraSection().model_dump(mode="json")
+    values["lora"] = {
+        key: value for key, value in values["lora"].items() if key in _FIRST_KEYS or value != defaults[key]
+    }
     settings = json.dumps(values, sort_keys=True)
     return {
         "base": base,

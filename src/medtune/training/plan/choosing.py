@@ -104,7 +104,7 @@ def work_per_token(shape: ModelShape, plan: TrainingPlan, operations: float | No
 def _candidates(
     shape: ModelShape, machine: Machine, training: TrainingSection, sizes: Sequence[int], optimizers: Sequence[str]
 ) -> Iterator[TrainingPlan]:
-    can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters
+    can_dequantize = shape.packed_layer_parameters > 0 and training.fused_adapters and not shape.by_peft
     places = _allowed(training.embeddings, "device", "host" if shape.embedding_bytes else None)
     if shape.embeddings_wait:
         places = ["host"]

@@ -8,7 +8,7 @@ from torch import nn
 
 from medtune.config.schema import Config
 from medtune.errors import ModelError
-from medtune.model.adapter_files import read_adapter_config
+from medtune.model.adapter_fit import fit_adapter, match_vocabulary
 from medtune.model.adapters import attach_new_adapter, lift_adapter, resolve_adapter
 from medtune.model.answer_loss import can_share_head
 from medtune.model.attention import varlen_fits
@@ -129,11 +129,13 @@ def _shared(whole: DescribedModel, processes: int, *, in_host: bool, head_slices
 
 def _attach(model: Any, config: Config) -> Any:
     if config.model.adapter is None:
-        return attach_new_adapter(model, config.lora, config.seed)
+        return attach_new_adapter(model, config.lora, config.seed, shapes_only=True)
     from peft import LoraConfig, get_peft_model
 
-    stored = LoraConfig(**read_adapter_config(resolve_adapter(config.model.adapter)))
-    return lift_adapter(get_peft_model(model, stored))
+    path = resolve_adapter(config.model.adapter)
+    fit = fit_adapter(model, path)
+    match_vocabulary(model, path, fit.rows)
+    return lift_adapter(get_peft_model(model, LoraConfig(**fit.settings)))
 
 
 def _bytes_of(model: Any, packed: list[nn.Linear], storage: StorageFormat) -> ModelBytes:

@@ -20,7 +20,9 @@ class ModelShape:
     `spread` is what attention keeps of a token while its graph is there, beside query, key, value and result; rooms are
     what fused layers hold beside the weights of a layer and beside gate and up, for the adapters. `unpacking_bytes` are
     read and written to dequantise one packed weight. Where processes share out a model, `embeddings_wait` says that
-    embeddings are in host memory already, and `head_slices` that the head is gathered in slices.
+    embeddings are in host memory already, and `head_slices` that the head is gathered in slices. Where PEFT computes
+    adapters itself, `by_peft`, they may keep more of a token in each layer, and take `adapter_bytes` for a moment, as
+    DoRA does, which puts whole weights together.
     """
 
     layers: int
@@ -43,6 +45,10 @@ class ModelShape:
     fused: bool
     embeddings_wait: bool = False
     head_slices: bool = False
+    by_peft: bool = False
+    kept_by_adapters: int = 0
+    adapter_bytes: int = 0
+    trained_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,7 @@ def _kept_inside(shape: ModelShape, tokens: int) -> int:
     a_token = shape.query_key_value + shape.attention + shape.hidden + gate_up
     if not shape.fused:
         # Autograd keeps norms in float32, both sides of every sum, and the activation's parts.
-        a_token += 10 * shape.hidden + 2 * shape.intermediate + shape.spread
+        a_token += 10 * shape.hidden + 2 * shape.intermediate + shape.spread + shape.kept_by_adapters
     return tokens * a_token * shape.item
 
 
@@ -179,7 +185,8 @@ def _layer_moment(shape: ModelShape, plan: TrainingPlan, tokens: int, *, recompu
     # Either the activation's gradient is there with the last matrix, or the norm's with that of gate and up.
     matrix = shape.largest_group if plan.weights == AS_STORED and shape.packed_layer_parameters else 0
     wide = max(piece * shape.intermediate + matrix / 2, piece * shape.hidden + matrix)
-    return float((rows + gate_up + wide + piece * shape.hidden) * shape.item)
+    rows += tokens * shape.kept_by_adapters if recomputed else 0
+    return float((rows + gate_up + wide + piece * shape.hidden) * shape.item + shape.adapter_bytes)
 
 
 def _loss_moment(shape: ModelShape, tokens: int) -> float:
@@ -190,4 +197,7 @@ def _loss_moment(shape: ModelShape, tokens: int) -> float:
     summed = 4 if shape.head_slices else 0  # the gradient in float32, to which every slice adds
     forward = tokens * shape.hidden * ((norm + 2) * shape.item + summed) + 1.5 * shape.logit_bytes
     backward = tokens * shape.hidden * ((norm + 2) * shape.item + 4)
-    return max(forward, backward)
+    # A head that is trained is float32: there is autocast's copy, and its gradient beside the sum of those before; of
+    # the logits, which a frozen head overwrites with their gradient, there are float32 ones and two gradients.
+    head = shape.head_parameters * (shape.item + 4) + 5 * shape.logit_bytes if shape.trained_head else 0
+    return max(forward, backward) + head

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from medtune.config.schema import Config
-from medtune.model.answer_loss import LOGIT_BYTES
+from medtune.model.answer_loss import LOGIT_BYTES, is_frozen_weight
 from medtune.model.attention import spreads_key_heads
 from medtune.model.base_weights import ROOM_MULTIPLE
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups
-from medtune.model.fused.projections import joined_rank
+from medtune.model.fused.projections import is_lora, is_plain_lora, joined_rank
 from medtune.model.packing import filled_up
 from medtune.model.quantization import FORMATS, is_packed
 from medtune.model.shared_head import SharedHead
@@ -57,9 +57,12 @@ def shape_of(
     counts = [module.in_features * module.out_features for module in linear]
     # PEFT's own preparation lifts norms and embeddings to float32 and leaves the products to autocast.
     lean = config.training.fused_adapters and config.model.kbit_preparation == "lean"
-    fused = lean and can_fuse_layers(model)
-    groups = projection_groups(layers[0]) if fused else ()
+    # Embeddings that are trained are float32, and fused layers compute in the dtype that their input has.
+    fused = lean and can_fuse_layers(model) and (dtype == torch.float32 or not embeddings.weight.requires_grad)
+    # Where layers have adapters of different ranks, the widest counts for all.
+    groups = max(map(projection_groups, layers), key=_joined_ranks) if fused else ()
     rooms = [_room_parameters(group) for group in groups]
+    adapted = [module for module in model.modules() if is_lora(module)]
     return ModelShape(
         layers=len(layers) or text.num_hidden_layers,
         hidden=text.hidden_size,
@@ -81,7 +84,31 @@ def shape_of(
         fused=fused,
         embeddings_wait=embeddings.weight.shape[1] == 0,
         head_slices=isinstance(head, SharedHead),
+        by_peft=not all(map(is_plain_lora, adapted)),
+        kept_by_adapters=max(map(_kept_by_dora, layers), default=0),
+        adapter_bytes=max(map(_dora_bytes, adapted), default=0),
+        trained_head=head is not None and not is_frozen_weight(head),
     )
+
+
+def _joined_ranks(groups: Sequence[Any]) -> int:
+    return sum(map(joined_rank, groups))
+
+
+def _kept_by_dora(layer: Any) -> int:
+    """Elements that PEFT's DoRA keeps of a token: of every projection, what base and adapter gave and their sum."""
+    return sum(3 * module.out_features for module in layer.modules() if is_lora(module) and module.lora_variant)
+
+
+def _dora_bytes(layer: Any) -> int:
+    """The most that PEFT's DoRA takes at once for the norm of a layer's weight, in float32.
+
+    An identity matrix, and of the weight: itself, the adapter's part, that scaled, and their sum.
+    """
+    if not layer.lora_variant:
+        return 0
+    inputs, outputs = int(layer.in_features), int(layer.out_features)
+    return 4 * (inputs**2 + 4 * inputs * outputs)
 
 
 def _room_parameters(group: Sequence[Any]) -> int:
