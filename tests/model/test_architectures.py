@@ -102,7 +102,7 @@ def test_answers_are_those_of_generate(family: Family):
     """A batch of unlike prompts, and the plain model's own `generate` one by one."""
     plain, model = family.adapt(family.plain()).eval(), family.adapt(family.ours()).eval()
     tokenizer = family.renderer.tokenizer
-    ends = end_token_ids(tokenizer, plain)
+    ends = end_token_ids(family.renderer, plain)
     set_pad_token(tokenizer, ends, plain.get_input_embeddings().num_embeddings)
     prompts = [family.renderer.prompt_ids(pair.question) for pair in PAIRS]
     options = {"end_token_ids": ends, "max_new_tokens": 24, "batch_size": 3}

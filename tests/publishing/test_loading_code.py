@@ -53,7 +53,16 @@ def test_the_code_names_classes_and_settings_of_what_it_loads():
     assert "peft" not in merged
     assert "quantization" not in merged
     assert "max_new_tokens=512, do_sample=False" in merged
-    for code in (hub, plain, merged):
+    thoughtless = loading_code(
+        Target("owner/adapter", merged=True, base=None, storage=NF4, dtype="float16"),
+        [],
+        8,
+        {},
+        {"enable_thinking": False},
+    )
+    assert '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt",\n' in thoughtless
+    assert "    enable_thinking=False,\n)\n" in thoughtless
+    for code in (hub, plain, merged, thoughtless):
         ast.parse(code)
 
 

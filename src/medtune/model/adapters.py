@@ -18,6 +18,7 @@ from medtune.model.adapter_files import (
     require_own_files,
     weight_shapes,
 )
+from medtune.model.chat_templates import TEMPLATE_NAME
 from medtune.model.quantization import NF4, PLAIN
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.storage.reading import DamagedError, describe_file, read_mapping
@@ -52,6 +53,9 @@ def adapter_settings(config: Config) -> dict[str, Any]:
     today = config.data.prompt_date
     return {
         **({"prompt_date": today.isoformat()} if today else {}),
+        # Kept only where they are not the defaults: files of older versions have no such lines.
+        **({"chat_template": TEMPLATE_NAME} if config.model.chat_template or config.model.adapter else {}),
+        **({"template_settings": settings} if (settings := config.model.template_settings) else {}),
         "system_prompt": config.data.system_prompt,
         "quantization": config.model.quantization,
         "max_new_tokens": config.generation.max_new_tokens,
@@ -75,7 +79,10 @@ def _with_settings(path: Path, model: dict[str, Any]) -> Config:
     file = path / ADAPTER_SETTINGS
     try:
         settings = read_mapping(file) if file.is_file() else {}
-        model = {"quantization": settings.get("quantization", NF4.name), **model}
+        names = {"quantization": NF4.name, "template_settings": {}}
+        # The tokenizer was saved beside the weights, with the template that it wrote with.
+        own = {"chat_template": str(path / TEMPLATE_NAME)} if settings.get("chat_template") == TEMPLATE_NAME else {}
+        model = {**own, **{name: settings.get(name, default) for name, default in names.items()}, **model}
         prompts = {"system_prompt": DEFAULT_SYSTEM_PROMPT, "prompt_date": None}
         data = {"source": "none", **{name: settings.get(name, default) for name, default in prompts.items()}}
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}

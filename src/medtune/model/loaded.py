@@ -9,6 +9,7 @@ from typing import Any
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError, first_line
+from medtune.model.chat_templates import give_template
 from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
 from medtune.model.sharding import ShardedWeights
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
@@ -66,12 +67,14 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
     device = choose_device()
     dtype = choose_dtype(config.model.dtype, device.value)
     choices = {"device": device, "dtype": dtype, "attention": attention_path(device.value, dtype.value)}
-    for name, choice in choices.items():
-        say(f"{name}: {choice.value} ({choice.reason})")
     files = resolve_base(config.model.base, config.model.revision)
     renderer = load_renderer(config, files.path)
+    if notes := renderer.template_notes:
+        choices["chat template"] = Choice(config.model.chat_template or "the tokenizer's", "; ".join(notes))
+    for name, choice in choices.items():
+        say(f"{name}: {choice.value} ({choice.reason})")
     model, shards = _load(config, files, device.value, dtype.value, for_training=for_training)
-    ends = end_token_ids(renderer.tokenizer, model)
+    ends = end_token_ids(renderer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=renderer.tokenizer.pad_token_id)
@@ -94,7 +97,10 @@ def _load(
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:
     """The renderer of the tokenizer in `path`. Raises ModelError if its chat template is missing or unfit."""
-    renderer = PromptRenderer(load_tokenizer(path), config.data.system_prompt, config.data.prompt_date)
+    tokenizer, data = load_tokenizer(path), config.data
+    origin = give_template(tokenizer, config.model)
+    settings = config.model.template_settings
+    renderer = PromptRenderer(tokenizer, data.system_prompt, data.prompt_date, settings, origin)
     # Reading the template is what can fail; better now than after the model has been loaded.
     _ = renderer.end_token_id
     return renderer
@@ -148,9 +154,9 @@ def set_pad_token(tokenizer: Any, end_token_ids: Collection[int], embedding_rows
         tokenizer.pad_token = chosen
 
 
-def end_token_ids(tokenizer: Any, model: Any) -> list[int]:
+def end_token_ids(renderer: PromptRenderer, model: Any) -> list[int]:
     """Every token that ends an answer: the chat template's, the tokenizer's and the model's generation config's."""
     listed = model.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [listed]
-    ids = {PromptRenderer(tokenizer).end_token_id, tokenizer.eos_token_id, *listed} - {None}
+    ids = {renderer.end_token_id, renderer.tokenizer.eos_token_id, *listed} - {None}
     return sorted(ids)

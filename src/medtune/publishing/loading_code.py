@@ -36,8 +36,12 @@ def loading_code(
     messages: list[dict[str, str]],
     max_new_tokens: int,
     dates: Mapping[str, str] = MappingProxyType({}),
+    template_settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Python that prints the answer to one question, greedily; `dates` as `printed_dates` finds them."""
+    """Python that prints the answer to one question, greedily; `dates` as `printed_dates` finds them.
+
+    `template_settings` are given to the chat template besides.
+    """
     settings = {} if target.merged else target.storage.settings(target.dtype)
     return read_template(files("medtune.publishing") / "loading_code.py.jinja", literal=_literal).render(
         target=target,
@@ -45,6 +49,7 @@ def loading_code(
         settings={name: _argument(name, value) for name, value in settings.items()},
         messages=messages,
         dates={repr(call): repr(text) for call, text in dates.items()},
+        template_settings={name: repr(value) for name, value in template_settings.items()},
         max_new_tokens=max_new_tokens,
     )
 
