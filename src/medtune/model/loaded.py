@@ -8,10 +8,11 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
-from medtune.errors import ModelError, first_line
+from medtune.errors import ModelError, Option, first_line
 from medtune.model.chat_templates import give_template
 from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
 from medtune.model.sharding import ShardedWeights
+from medtune.records import QAPair
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
 from medtune.runtime.launch import world_size
 from medtune.runtime.progress import say
@@ -74,6 +75,7 @@ def load_model(config: Config, *, for_training: bool) -> LoadedModel:
     for name, choice in choices.items():
         say(f"{name}: {choice.value} ({choice.reason})")
     model, shards = _load(config, files, device.value, dtype.value, for_training=for_training)
+    require_embedded_tokens(renderer, model.get_input_embeddings().num_embeddings, config.model.base)
     ends = end_token_ids(renderer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
@@ -130,6 +132,28 @@ def load_tokenizer(path: Path) -> Any:
     if not tokenizer.is_fast:
         raise ModelError(path, "only fast tokenizers are supported", "convert it to tokenizer.json")
     return tokenizer
+
+
+def require_embedded_tokens(renderer: PromptRenderer, rows: int, base: str) -> None:
+    """Raises ModelError, naming them, if texts or the chat template become tokens past the `rows` of the embeddings.
+
+    A special token past them that the template does not write is never looked up: texts cannot become it. Rows added
+    for the others would stay as they began, since adapters leave embeddings and head as they are: a model could never
+    write such an end token.
+    """
+    past = {id: token for token, id in renderer.tokenizer.get_vocab().items() if id >= rows}
+    if not past:
+        return
+    added = renderer.tokenizer.added_tokens_decoder
+    written = {id for row in renderer.encode_pairs([QAPair("", "", "?", "?")]) for id in row.input_ids}
+    used = [id for id in sorted(past) if id in written or id not in added or not added[id].special]
+    if used:
+        shown = ", ".join(f"{past[id]} ({id})" for id in used[:5]) + (f" … ({len(used)} in all)" if used[5:] else "")
+        problem = (
+            f"its embeddings have {rows:,} rows, and its tokenizer or chat template writes tokens past them: {shown}"
+        )
+        fix = ("give it a template whose tokens it has, such as ", Option("set", "model.chat_template=alpaca"))
+        raise ModelError(base, problem, (fix, ", or a model saved with rows for them, and trained on them"))
 
 
 def set_pad_token(tokenizer: Any, end_token_ids: Collection[int], embedding_rows: int) -> None:
