@@ -11,6 +11,7 @@ import torch
 from medtune.config.schema import Config
 from medtune.config.training import TrainingSection
 from medtune.errors import ModelError, first_line
+from medtune.model.decoder_structure import reason_not_to_fuse
 from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.fused.lora_function import fuse_adapters
 from medtune.model.host_store import HostMemoryError, HostStore, move_embeddings_to_host
@@ -168,7 +169,7 @@ class PreparedStep:
             raise ModelError(problem, fix="set lora.dropout to 0, training.fused_adapters to true, or weights to auto")
         if config.training.fused_adapters:
             count = fuse_adapters(self.model, keep_dequantized=keep)
-            say(f"adapters: {count} projections fused, layer by layer as they are")
+            say(f"adapters: {count} projections fused, layer by layer as they are ({reason_not_to_fuse(self.model)})")
         return []
 
     def _follow(self) -> None:
