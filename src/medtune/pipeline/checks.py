@@ -17,6 +17,7 @@ from medtune.model.demo_model import demo_shape
 from medtune.model.known import known_model
 from medtune.model.loaded import load_renderer, require_embedded_tokens
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
+from medtune.model.quantization import check_quantization
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import choose_device
 from medtune.storage.hub import fetch_snapshot
@@ -110,6 +111,7 @@ def check_model(config: Config) -> Path:
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     if os.path.isdir(config.model.base):  # of a Hub model the weights come later
         require_weights(path)
+    check_quantization(path, config.model)
     renderer = load_renderer(config, path)
     positions = _positions(path)
     if positions is not None and config.training.max_length > positions:
