@@ -49,7 +49,7 @@ def test_an_empty_thought_is_learned_where_the_prompt_does_not_hold_it():
     assert prompt.endswith("<|im_start|>assistant\n")
     assert answer == "<think>\n\n</think>\n\nUric acid.<|im_end|>"
     (note,) = renderer.template_notes
-    assert "model.template_settings={enable_thinking: false}" in note
+    assert "model.template_settings.enable_thinking=false" in note
 
 
 def test_without_thinking_the_empty_thought_is_in_the_prompt_of_training_and_answers():

@@ -11,7 +11,9 @@ import pytest
 
 from medtune.config.recipes import load_recipe, override, shipped_recipes
 from medtune.config.schema import Config
+from medtune.errors import ModelError
 from medtune.inference.chat import Chat
+from medtune.model.chat_templates import TEMPLATE_NAME
 from medtune.model.loaded import renderer_of
 from medtune.model.quantization import FORMATS
 from medtune.pipeline import run as pipeline
@@ -112,3 +114,24 @@ def test_a_base_that_is_published_in_4_bit_trains_as_one_that_is_packed_when_it_
         losses.append(losses_of(run))
     assert len(losses[0]) == 3
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_base_without_a_template_takes_a_file_and_its_adapter_brings_it_along(tmp_path: Path) -> None:
+    template = tmp_path / "mine.jinja"
+    config = twin_config("llama3.2-1b", tmp_path, **{"model.chat_template": str(template)})
+    (Path(config.model.base) / TEMPLATE_NAME).rename(template)
+    run_dir = pipeline.start_run(config, tmp_path / "run", resume=False)
+    for stage in STAGES:
+        pipeline.perform(stage, run_dir)
+    release_locks()
+    assert "|chat_template:mine.jinja" in run_dir.scores_file("tuned").read_text(encoding="utf-8")
+    template.unlink()
+    prompts = [
+        Chat.open(str(folder)).loaded.renderer.prompt_ids("What causes gout ?")
+        for folder in (run_dir.path, run_dir.adapter_dir)
+    ]
+    assert prompts[0] == prompts[1]
+    with pytest.raises(
+        ModelError, match=r"mine\.jinja: no such template and no such file; give a jinja file or one of"
+    ):
+        renderer_of(run_dir.pinned_config)

@@ -35,6 +35,7 @@ class ChatTemplate:
     `before_answer` is text before an answer that is not in the generation prompt, such as Mistral's blank.
     `system_in_question` is text, with the place, that goes before the question where there is no system role.
     `after_answer` are blanks or line breaks between an answer and its end token. `notes` say what was chosen, and why.
+    With `takes_parts` a message's content is a list of parts.
     """
 
     before_question: str
@@ -44,6 +45,7 @@ class ChatTemplate:
     system_in_question: str
     after_answer: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
+    takes_parts: bool = field(default=False, compare=False)
 
 
 def read_chat_template(
@@ -92,7 +94,9 @@ def read_chat_template(
         notes.append("its prompt opens a thought, which training closes before each answer, empty")
     if after_answer:
         notes.append(f"an answer ends with {after_answer!r} before its end token, as the template writes it")
-    return ChatTemplate(before, after, before_answer, end_token_id, system_in_question, after_answer, tuple(notes))
+    return ChatTemplate(
+        before, after, before_answer, end_token_id, system_in_question, after_answer, tuple(notes), rendered.parts
+    )
 
 
 def _read_end(tokenizer: Any, tail: str, encode: Callable[[str], list[int]]) -> tuple[str, int]:
@@ -112,8 +116,8 @@ def _notes(rendered: "_Rendered", settings: Mapping[str, Any]) -> list[str]:
     if rendered.parts:
         notes.append("it takes a message as parts, and gets each text as one part")
     if "enable_thinking" in rendered.reads and "enable_thinking" not in settings:
-        setting = "model.template_settings={enable_thinking: false}"
-        notes.append(f"it knows enable_thinking, which is not set: the base may think before it answers; {setting}")
+        answer = "model.template_settings.enable_thinking=false has it answer at once"
+        notes.append(f"it reads enable_thinking, which is not set, so that the base may think first; {answer}")
     return notes
 
 
@@ -178,13 +182,15 @@ def _render(
         raise ModelError("model.template_settings", problem, f"it reads {known or 'none'}")
     texts, reads = answer["texts"], frozenset(answer["reads"])
     if not _holds_texts(texts, chats):
-        parted = [
-            ([{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages], prompt)
-            for messages, prompt in chats
-        ]
+        parted = [(in_parts(messages), prompt) for messages, prompt in chats]
         if _holds_texts(with_parts := ask(parted)["texts"], chats):
             return _Rendered(with_parts, reads, parts=True)
     return _Rendered(texts, reads, parts=False)
+
+
+def in_parts(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """`messages` with each content as a list of one part."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 
 def _holds_texts(texts: list[str | None], chats: Sequence[tuple[list[dict[str, str]], bool]]) -> bool:

@@ -99,7 +99,11 @@ def _load(
 
 def load_renderer(config: Config, path: Path) -> PromptRenderer:
     """The renderer of the tokenizer in `path`. Raises ModelError if its chat template is missing or unfit."""
-    tokenizer, data = load_tokenizer(path), config.data
+    return _renderer_for(load_tokenizer(path), config)
+
+
+def _renderer_for(tokenizer: Any, config: Config) -> PromptRenderer:
+    data = config.data
     origin = give_template(tokenizer, config.model)
     settings = config.model.template_settings
     renderer = PromptRenderer(tokenizer, data.system_prompt, data.prompt_date, settings, origin)
@@ -113,7 +117,7 @@ def renderer_of(config: Config) -> PromptRenderer:
     if config.model.base == DEMO_MODEL:
         from medtune.model.demo_model import build_demo_tokenizer
 
-        return PromptRenderer(build_demo_tokenizer(), config.data.system_prompt, config.data.prompt_date)
+        return _renderer_for(build_demo_tokenizer(), config)
     return load_renderer(config, resolve_base(config.model.base, config.model.revision, weights=False).path)
 
 
