@@ -132,6 +132,6 @@ def test_a_base_without_a_template_takes_a_file_and_its_adapter_brings_it_along(
     ]
     assert prompts[0] == prompts[1]
     with pytest.raises(
-        ModelError, match=r"mine\.jinja: no such template and no such file; give a jinja file or one of"
+        ModelError, match=r"mine\.jinja: no such template and no such file; give a jinja file or one"
     ):
         renderer_of(run_dir.pinned_config)
