@@ -111,8 +111,8 @@ def check_model(config: Config) -> Path:
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     if os.path.isdir(config.model.base):  # of a Hub model the weights come later
         require_weights(path)
-    check_quantization(path, config.model)
     renderer = load_renderer(config, path)
+    check_quantization(path, config.model)
     positions = _positions(path)
     if positions is not None and config.training.max_length > positions:
         problem = f"{config.training.max_length} exceeds the model's context of {positions} tokens"
