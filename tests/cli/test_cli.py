@@ -226,7 +226,7 @@ def test_a_fault_of_our_own_is_not_dressed_up(medtune: Medtune, monkeypatch: pyt
     def fail() -> dict[str, str]:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("medtune.config.recipes.shipped_recipes", fail)
+    monkeypatch.setattr("medtune.config.recipes.groups.shipped_recipes", fail)
     with pytest.raises(ZeroDivisionError):
         medtune("recipes")
 
@@ -301,10 +301,25 @@ def test_version(medtune: Medtune) -> None:
 def test_recipes(medtune: Medtune) -> None:
     result = medtune("recipes")
     assert (result.status, result.err) == (0, "")
-    lines = result.out.splitlines()
-    assert [line.split()[0] for line in lines] == list(shipped_recipes())
-    for line, description in zip(lines, shipped_recipes().values(), strict=True):
-        assert line.endswith(f"  {description}")
+    found, lines = shipped_recipes(), result.out.splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert sorted(listed) == list(found)
+    for name, line in zip(listed, (line for line in lines if line.startswith("  ")), strict=True):
+        assert line.endswith(f"  {found[name]}")
+    assert [line for line in lines if not line.startswith("  ")][:2] == ["on any computer:", "on a laptop:"]
+    assert lines[-1].startswith("gated: accept the licence")
+
+
+def test_recipes_in_brief(medtune: Medtune) -> None:
+    result = medtune("recipes", "--brief")
+    assert (result.status, result.err) == (0, "")
+    *groups, gated = result.out.splitlines()
+    listed = [name for line in groups for name in line.split("  ", 1)[1].strip().split(", ")]
+    assert sorted(name.removesuffix("*") for name in listed) == list(shipped_recipes())
+    assert {name.removesuffix("*") for name in listed if name.endswith("*")} == {
+        name for name, description in shipped_recipes().items() if "(gated)" in description
+    }
+    assert gated.startswith("* gated: ")
 
 
 def test_config_prints_what_a_recipe_resolves_to(medtune: Medtune, tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ TEMPLATES = [
 def test_texts_are_those_of_transformers(template: str) -> None:
     tokenizer = build_tokenizer(chat_template=template)
     expected = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
-    assert chat_template._render(tokenizer, (MESSAGES, True)) == [expected]
+    assert chat_template._render(tokenizer, (MESSAGES, True)).texts == [expected]
 
 
 def test_a_date_that_is_given_is_the_day_that_a_template_prints() -> None:
     """LLaMA 3.2's template prints the day, so that prompts of tomorrow would be others."""
     tokenizer = build_tokenizer(chat_template="{{ strftime_now('%d %b %Y %H:%M') }}")
-    assert chat_template._render(tokenizer, (MESSAGES, True), today=date(2024, 7, 26)) == ["26 Jul 2024 00:00"]
+    assert chat_template._render(tokenizer, (MESSAGES, True), today=date(2024, 7, 26)).texts == ["26 Jul 2024 00:00"]
 
 
 def test_a_renderer_has_one_date_for_rows_prompts_and_examples() -> None:

@@ -60,7 +60,8 @@ TEMPLATES = [
     refused("divides by zero", _template("{{ 1 // 0 }}"), SHOW, CANNOT),
     refused("is cut off", _template("{% for"), SHOW, CANNOT),
     refused("is empty", own_model(inputs.file(TEMPLATE, "")), SHOW,
-            "model: its tokenizer has no chat template; use the model's chat (instruct) variant"),
+            "model: its tokenizer has no chat template; use the model's chat (instruct) variant, or give it a "
+            "template: --set model.chat_template=NAME (a jinja file, alpaca, chatml, llama3 …)"),
     refused("leaves the question out", own_model(inputs.file(TEMPLATE, "hello")), SHOW, CANNOT),
 ]  # fmt: skip
 

@@ -123,6 +123,9 @@ ARCHITECTURES = {
         "Qwen2Config", {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}, _chatml
     ),
     "Qwen 3": Architecture("Qwen3Config", {"tie_word_embeddings": True}, _qwen3),
+    "SmolLM 3": Architecture(
+        "SmolLM3Config", {"no_rope_layers": [1, 0, 1], "tie_word_embeddings": True, "attention_bias": False}, _chatml
+    ),
     "Mistral": Architecture("MistralConfig", {"sliding_window": None}, _mistral),
     "Mistral, window": Architecture("MistralConfig", {"sliding_window": 12}, _mistral),
     "Gemma": Architecture("GemmaConfig", {}, _gemma),

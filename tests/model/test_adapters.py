@@ -6,9 +6,19 @@ import shutil
 import pytest
 import torch
 
+from medtune.config.schema import Config
 from medtune.config.training import LoraSection
 from medtune.errors import ModelError
-from medtune.model.adapters import adapter_base, attach_adapter, attach_new_adapter, resolve_adapter
+from medtune.model.adapters import (
+    adapter_base,
+    adapter_config,
+    adapter_settings,
+    attach_adapter,
+    attach_new_adapter,
+    merged_config,
+    resolve_adapter,
+)
+from medtune.storage.hub import ADAPTER_SETTINGS
 
 
 def weights(model):
@@ -84,3 +94,22 @@ def test_what_is_no_adapter(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "target_modules": ["q_proj"]}')
     with pytest.raises(ModelError, match="names no base model"):
         adapter_base(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "template"),
+    [({}, None), ({"chat_template": "mine.jinja"}, "chat_template.jinja"), ({"adapter": "a/b"}, "chat_template.jinja")],
+)
+def test_an_adapter_brings_the_template_and_the_settings_that_it_was_trained_with(stored, tmp_path, model, template):
+    folder = shutil.copytree(stored[0], tmp_path / "adapter")
+    settings = {"enable_thinking": False}
+    config = Config.model_validate(
+        {"model": {"base": "tiny", "template_settings": settings, **model}, "data": {"source": "none"}}
+    )
+    (folder / ADAPTER_SETTINGS).write_text(json.dumps(adapter_settings(config)))
+    (folder / "adapter_config.json").write_text(
+        json.dumps(json.loads((folder / "adapter_config.json").read_text()) | {"base_model_name_or_path": "tiny"})
+    )
+    for found in (adapter_config(folder).model, merged_config(folder).model):
+        assert found.template_settings == settings
+        assert found.chat_template == (template and str(folder / template))

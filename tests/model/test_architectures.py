@@ -32,7 +32,7 @@ PAIRS = [
     QAPair("1", "symptoms", "What are the symptoms of asthma ?", "Wheezing."),
     QAPair("2", "treatment", "How to treat a migraine that comes at night ?", "Rest in a dark room, and drink water."),
 ]
-FUSED = {"LLaMA 3", "LLaMA 3.1", "LLaMA 3.2", "Qwen 2.5", "Qwen 2, windows", "Mistral", "Mistral, window"}
+FUSED = {"LLaMA 3", "LLaMA 3.1", "LLaMA 3.2", "Qwen 2.5", "Qwen 2, windows", "Mistral", "Mistral, window", "SmolLM 3"}
 
 
 class Family:
@@ -102,7 +102,7 @@ def test_answers_are_those_of_generate(family: Family):
     """A batch of unlike prompts, and the plain model's own `generate` one by one."""
     plain, model = family.adapt(family.plain()).eval(), family.adapt(family.ours()).eval()
     tokenizer = family.renderer.tokenizer
-    ends = end_token_ids(tokenizer, plain)
+    ends = end_token_ids(family.renderer, plain)
     set_pad_token(tokenizer, ends, plain.get_input_embeddings().num_embeddings)
     prompts = [family.renderer.prompt_ids(pair.question) for pair in PAIRS]
     options = {"end_token_ids": ends, "max_new_tokens": 24, "batch_size": 3}
@@ -127,6 +127,7 @@ def test_what_is_special_about_a_family_matters(family: Family):
         "Gemma 2": {"attn_logit_softcapping": None}, "Gemma 3": {"sliding_window": 512},
         "Qwen 2, windows": {"sliding_window": 512}, "Mistral, window": {"sliding_window": 512},
         "Phi 3, window": {"sliding_window": 512},
+        "SmolLM 3": {"no_rope_layers": [1, 1, 1]},
         "LLaMA 3.1": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     }  # fmt: skip
     if family.name not in special:

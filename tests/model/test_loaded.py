@@ -4,9 +4,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from medtune.config.schema import Config
+from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
 from medtune.model.demo_model import CHAT_TEMPLATE, SPECIAL_TOKENS
-from medtune.model.loaded import load_model, set_pad_token
+from medtune.model.loaded import load_model, require_embedded_tokens, set_pad_token
 from tiny_model import build_tokenizer
 
 BOS, EOT = "<|begin_of_text|>", "<|eot_id|>"
@@ -80,3 +81,49 @@ def test_nothing_left():
     tokenizer = build_tokenizer()
     with pytest.raises(ModelError, match="no token is left"):
         set_pad_token(tokenizer, range(len(tokenizer)), len(tokenizer))
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def with_added(tokens, template=CHATML, special=True):
+    """A tokenizer to which somebody added tokens, and how many rows its model's embeddings have."""
+    from tokenizers import AddedToken
+
+    tokenizer = build_tokenizer(chat_template=template)
+    rows = len(tokenizer)
+    tokenizer.add_tokens([AddedToken(token, special=special) for token in tokens], special_tokens=special)
+    return tokenizer, rows
+
+
+def test_a_template_with_tokens_past_the_embeddings_is_refused_and_names_them():
+    """They ended in "index out of range in self": https://github.com/huggingface/transformers/issues/12763."""
+    tokenizer, rows = with_added(["<|im_start|>", "<|im_end|>"])
+    expected = (
+        rf"base: its embeddings have {rows} rows, and its tokenizer or chat template writes tokens past them: "
+        rf"<\|im_start\|> \({rows}\), <\|im_end\|> \({rows + 1}\); give it a template whose tokens it has, such as "
+        r"--set model\.chat_template=alpaca, or a model saved with rows for them, and trained on them$"
+    )
+    with pytest.raises(ModelError, match=expected):
+        require_embedded_tokens(PromptRenderer(tokenizer), rows, "base")
+    require_embedded_tokens(PromptRenderer(tokenizer), rows + 2, "base")
+
+
+def test_tokens_past_the_embeddings_that_nothing_writes_do_no_harm():
+    """The padding token that people add: https://github.com/unslothai/unsloth/issues/1273."""
+    tokenizer, rows = with_added(["[PAD]", "<pad>"], CHAT_TEMPLATE)
+    require_embedded_tokens(PromptRenderer(tokenizer), rows, "base")
+    set_pad_token(tokenizer, [tokenizer.convert_tokens_to_ids(EOT)], rows)
+    assert tokenizer.pad_token_id < rows
+
+
+def test_a_word_of_the_vocabulary_past_the_embeddings_may_come_out_of_any_text():
+    tokenizer, rows = with_added([f"word{n}" for n in range(7)], CHAT_TEMPLATE, special=False)
+    with pytest.raises(ModelError, match=rf"word0 \({rows}\), .*word4 \({rows + 4}\) … \(7 in all\); give"):
+        require_embedded_tokens(PromptRenderer(tokenizer), rows, "base")
+    short = build_tokenizer()
+    with pytest.raises(ModelError, match=f"have {len(short) - 1} rows"):
+        require_embedded_tokens(PromptRenderer(short), len(short) - 1, "base")

@@ -19,6 +19,7 @@ from medtune.model.loading import (
     ModelFiles,
     base_identity,
     load_base_model,
+    model_without_weights,
     prepare_for_training,
     resolve_base,
 )
@@ -170,3 +171,13 @@ def test_a_model_larger_than_the_gpu_is_refused_with_what_to_do(tiny, monkeypatc
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", run_out)
     with pytest.raises(ModelError, match="is larger than the memory of the GPU; start it on several GPUs with "):
         load(tiny.path)
+
+
+def test_a_model_of_text_and_images_is_refused_for_what_it_is(tmp_path):
+    """Gemma 3 from 4B on: its layers for images have projections of the same names."""
+    from transformers import Gemma3Config
+
+    Gemma3Config().save_pretrained(tmp_path)
+    expected = r"^base: a model of text and more \(gemma3\), and adapters would go .*; give a model of text alone"
+    with pytest.raises(ModelError, match=expected):
+        model_without_weights(tmp_path, "bfloat16", "base")

@@ -89,13 +89,19 @@ def test_weights_that_are_stored_packed_are_loaded_as_they_are(tmp_path):
     [
         ('{"load_in_4bit": true, "bnb_4bit_quant_type": "fp4"}', "nf4"),
         ('{"load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}', "none"),
-        ('{"quant_method": "gptq"}', "nf4"),
+        ('{"quant_method": "gptq", "bits": 4}', "nf4"),
+        ('{"quant_method": "awq"}', "none"),
+        ('{"quant_method": "fp8", "fmt": "e4m3"}', "nf4"),
+        ('{"quant_method": "compressed-tensors", "format": "float-quantized"}', "nf4"),
+        ('{"quant_method": "bitsandbytes", "load_in_8bit": true}', "nf4"),
         ("{}", "nf4"),
     ],
 )
 def test_weights_in_another_format_are_refused(tmp_path, stored, wanted):
     path = folder(tmp_path, f'{{"quantization_config": {stored}}}')
-    with pytest.raises(ModelError, match=r"^x/y: its weights are stored as (gptq|quantised), .*give the 16-bit model$"):
+    with pytest.raises(
+        ModelError, match=r"^x/y: its weights are stored as [a-z0-9-]+( \((8 bit|FP4|NF4)\))?, .*give the 16-bit model$"
+    ):
         check_quantization(path, ModelSection(base="x/y", quantization=wanted))
 
 
@@ -108,3 +114,25 @@ def test_a_format_is_looked_up_once_not_in_every_pass(monkeypatch):
     weights = BaseWeights([quantized(), quantized()])
     monkeypatch.setattr(NF4, "holds", None)
     assert weights.matrix(torch.float32).shape == (2 * OUTPUTS, INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "expected"),
+    [
+        (
+            '{"quant_method": "awq", "bits": 4}', "nf4",
+            "x/y: its weights are stored as awq, whose layers medtune cannot dequantise for a backward pass: it trains "
+            "on NF4 and on 16-bit weights; give the 16-bit model",
+        ),
+        (
+            '{"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}', "none",
+            "x/y: its weights are stored as bitsandbytes (NF4), which model.quantization: none cannot use; give "
+            "--set model.quantization=nf4, or give the 16-bit model",
+        ),
+    ],
+)  # fmt: skip
+def test_why_stored_weights_are_refused(tmp_path, stored, wanted, expected):
+    path = folder(tmp_path, f'{{"quantization_config": {stored}}}')
+    with pytest.raises(ModelError) as error:
+        check_quantization(path, ModelSection(base="x/y", quantization=wanted))
+    assert str(error.value) == expected

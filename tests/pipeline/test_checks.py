@@ -38,6 +38,20 @@ def test_what_cannot_work_is_said_before_any_work(tiny, tmp_path, capfd, section
     assert not (tmp_path / "run").exists()
 
 
+def test_tokens_past_the_embeddings_are_said_before_any_work(tiny, tmp_path, capfd):
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(tiny.path, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    model = {"chat_template": "chatml"}
+    medtune("run", job_recipe(tmp_path, folder, model=model), "--run-dir", tmp_path / "run", status=2)
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "writes tokens past them: <|im_start|> (" in line
+    assert line.endswith("--set model.chat_template=alpaca, or a model saved with rows for them, and trained on them")
+
+
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_targets_that_the_demo_cannot_train_are_said_before_any_work(tmp_path, capfd, target):
     command = ("data", "prepare", "demo", "--set", f"lora.targets=[q_proj, {target}]", "--run-dir", tmp_path / "run")

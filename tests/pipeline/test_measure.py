@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medtune.config.schema import parse_config
-from medtune.pipeline.measure import is_outdated
+from medtune.pipeline.measure import _template_words, is_outdated
 from medtune.records import Prediction
 
 
@@ -45,3 +45,16 @@ def test_only_what_was_scored_with_more_than_the_answer_is_outdated(
 
 def test_a_run_that_wants_texts_as_they_are_has_them_so() -> None:
     assert not is_outdated(run_of({}, answers="raw"), "baseline", [row("<think>Let me see.</think>A disease.")])
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({}, ""),
+        ({"template_settings": {"enable_thinking": False, "a": [1]}}, "|a:[1]|enable_thinking:false"),
+        ({"chat_template": "/somewhere/mine.jinja"}, "|chat_template:mine.jinja"),
+    ],
+)
+def test_signatures_name_what_changes_the_template_and_nothing_by_default(model: dict[str, Any], words: str) -> None:
+    values = {"model": {"base": "somebody/model", **model}, "data": {"source": "medtune:demo"}}
+    assert _template_words(parse_config(values, origin="test").model) == words

@@ -53,7 +53,16 @@ def test_the_code_names_classes_and_settings_of_what_it_loads():
     assert "peft" not in merged
     assert "quantization" not in merged
     assert "max_new_tokens=512, do_sample=False" in merged
-    for code in (hub, plain, merged):
+    thoughtless = loading_code(
+        Target("owner/adapter", merged=True, base=None, storage=NF4, dtype="float16"),
+        [],
+        8,
+        {},
+        {"enable_thinking": False},
+    )
+    assert '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt",\n' in thoughtless
+    assert "    enable_thinking=False,\n)\n" in thoughtless
+    for code in (hub, plain, merged, thoughtless):
         ast.parse(code)
 
 
@@ -83,3 +92,13 @@ def test_a_template_that_prints_the_day_prints_that_of_the_run(copied_run):
     assert "26 Jul 2024, 2024-07-26" in names["tokenizer"].decode(ids)
     run.update_provenance(prompt_date=None)  # as an older version left it
     assert printed_dates(RunDir(run.path)) == {}
+
+
+def test_a_template_that_takes_parts_is_given_them(copied_run):
+    template = copied_run.adapter_dir / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8")
+    changed = re.sub(r"(\w+)(\['content'\]|\.content)", r"\1\2[0].text", text)
+    assert changed != text
+    template.write_text(changed, encoding="utf-8")
+    question = example_messages(RunDir(copied_run.path))[-1]
+    assert question == {"role": "user", "content": [{"type": "text", "text": QUESTION}]}

@@ -129,14 +129,13 @@ def ask(
     chat.ask(target, questions, use_adapter=not base, out=sys.stdout, max_new_tokens=max_new_tokens)
 
 
-def recipes() -> None:
-    """List the shipped recipes."""
-    from medtune.config.recipes import shipped_recipes
+def recipes(
+    brief: Annotated[bool, typer.Option("--brief", help="Print their names alone, a line for each machine.")] = False,
+) -> None:
+    """List the shipped recipes by the machine that they are for."""
+    from medtune.config.recipes.groups import brief_lines, recipe_lines
 
-    found = shipped_recipes()
-    width = max(map(len, found))
-    for name, description in found.items():
-        print(f"{name:<{width}}  {description}")
+    print("\n".join(brief_lines() if brief else recipe_lines()))
 
 
 def config(recipe: Recipe, overrides: Overrides = None) -> None:

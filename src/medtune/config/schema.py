@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from medtune.config.evaluation import EvaluationSection, GenerationSection
 from medtune.config.section import PositiveInt, Section, in_plain_words
@@ -29,6 +29,12 @@ class ModelSection(Section):
     """Branch, tag or commit of a Hub model; none takes the default branch, and its commit is recorded."""
     adapter: str | None = None
     """Hub id or local folder of an existing LoRA adapter to start from, or only to evaluate."""
+    chat_template: str | None = None
+    """The chat template, where the tokenizer's own will not do: the name of one of several that it has, `alpaca`,
+    `chatml`, `gemma`, `llama3`, `mistral`, `phi3`, or a jinja file. None takes the tokenizer's, or for a base without
+    one that of `model.adapter`."""
+    template_settings: dict[str, JsonValue] = {}
+    """What the chat template reads besides the messages, such as `{enable_thinking: false}` for Qwen 3 and SmolLM3."""
     quantization: Literal["nf4", "none"] = "nf4"
     """`nf4`: bitsandbytes 4-bit NormalFloat with double quantisation. `none`: 16- or 32-bit weights (plain LoRA)."""
     kbit_preparation: Literal["lean", "peft"] = "lean"
@@ -42,6 +48,12 @@ class ModelSection(Section):
     one device. Training always keeps it on one device a process."""
     max_memory: dict[int | str, str] | None = None
     """Per-device limit for `device_map`, such as `{0: 14GiB, cpu: 24GiB}`."""
+
+    @model_validator(mode="after")
+    def _leave_messages_to_rows(self) -> ModelSection:
+        if taken := {"messages", "add_generation_prompt"} & self.template_settings.keys():
+            raise ValueError(f"template_settings sets {', '.join(sorted(taken))}, which come from the rows")
+        return self
 
     @model_validator(mode="after")
     def _limit_only_what_is_mapped(self) -> ModelSection:

@@ -34,13 +34,16 @@ class PromptRenderer:
     """Renders rows for one tokenizer and one system line.
 
     `tokenizer` is a fast transformers tokenizer with a chat template. `today` is the date in a template that prints
-    one, None for that of the clock. Raises ModelError, on first use, if the template
-    is missing, fails, drops the question, or puts no special token behind the answer.
+    one, None for that of the clock, `settings` what else it reads, `origin` where it is from if there was a choice.
+    Raises ModelError, on first use, if the template is missing, fails, drops the question, or puts no special token
+    behind the answer.
     """
 
     tokenizer: Any
     system_prompt: str = ""
     today: date | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
     _prompt_templates: dict[int, list[list[_Part]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
@@ -66,8 +69,9 @@ class PromptRenderer:
 
     def _encode_batch(self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]]) -> list[EncodedRow]:
         end, before = self.end_token_id, (self._template.before_answer, True)
+        after = (self._template.after_answer, True)
         starts = [self._prompt(pair.question, examples.get(pair.id, ())) for pair in pairs]
-        tails = [[before, *self._guard(pair.answer.strip())] for pair in pairs]
+        tails = [[before, *self._guard(pair.answer.strip()), after] for pair in pairs]
         prompts = self._encode_chats(starts)
         wholes = self._encode_chats([start + tail for start, tail in zip(starts, tails, strict=True)])
         fits = [whole[: len(prompt)] == prompt for prompt, whole in zip(prompts, wholes, strict=True)]
@@ -84,6 +88,11 @@ class PromptRenderer:
     def end_token_id(self) -> int:
         """The token that ends an answer in this chat template."""
         return self._template.end_token_id
+
+    @property
+    def template_notes(self) -> tuple[str, ...]:
+        """What was chosen in reading the chat template, and why; empty where there was nothing to choose."""
+        return (*filter(None, [self.origin]), *self._template.notes)
 
     def cut_to(self, text: str, tokens: int) -> str:
         """`text` as a model would have written it under a cap: its first `tokens` tokens, all of it if it has fewer."""
@@ -119,7 +128,9 @@ class PromptRenderer:
             pieces = [self._template.before_question, self._template.after_question]
             if examples:
                 knows_system = bool(self.system_prompt.strip()) and not self._template.system_in_question
-                pieces = read_example_template(self.tokenizer, examples, with_system=knows_system, today=self.today)
+                pieces = read_example_template(
+                    self.tokenizer, examples, with_system=knows_system, today=self.today, settings=self.settings
+                )
             self._prompt_templates[examples] = [self._with_system(piece) for piece in pieces]
         return self._prompt_templates[examples]
 
@@ -130,6 +141,7 @@ class PromptRenderer:
             with_system=bool(self.system_prompt.strip()),
             encode=lambda text: self._encode([[(text, True)]])[0],
             today=self.today,
+            settings=self.settings,
         )
 
     @cached_property

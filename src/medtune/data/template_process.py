@@ -1,8 +1,8 @@
 """Renders a chat template in a process of its own: it comes with a model, and is a program.
 
-Run as a script by `chat_template`: reads `template`, `tokens`, `chats` and `date` as JSON from stdin and writes `texts`
-and `refused` to stdout. The caller's process keeps its memory limit, its trace function and whatever a template could
-reach. Imports nothing of medtune, so that it starts in the time that jinja2 takes to import.
+Run as a script by `chat_template`: reads `template`, `tokens`, `chats`, `date` and `settings` as JSON from stdin and
+writes `texts`, `reads` and `refused` to stdout. The caller's process keeps its memory limit, its trace function and
+whatever a template could reach. Imports nothing of medtune, so that it starts in the time that jinja2 takes to import.
 """
 
 import json
@@ -12,7 +12,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
-from jinja2 import Environment, ext, nodes
+from jinja2 import Environment, ext, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -97,17 +97,32 @@ def _to_json(
 
 
 def render(
-    template: str, tokens: dict[str, Any], chats: list[dict[str, Any]], date: str | None = None
+    template: str,
+    tokens: dict[str, Any],
+    chats: list[dict[str, Any]],
+    date: str | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> list[str | None]:
     """The template's text for each of `chats`, or None for one that it cannot render. Raises RefusedError.
 
     A chat has `messages` and `add_generation_prompt`; `tokens` are the tokenizer's special ones. `date` is an ISO date,
-    None for today.
+    None for today. `settings` are further names that the template may read, such as `enable_thinking`.
     """
     environment = chat_environment(date)
     _require_no_power(environment, template)
     deadline = time.monotonic() + MAX_SECONDS
-    return [_render_chat(environment, template, {**tokens, **chat}, deadline) for chat in chats]
+    given = {"tools": None, "documents": None, **tokens, **(settings or {})}
+    return [_render_chat(environment, template, {**given, **chat}, deadline) for chat in chats]
+
+
+def names_read(template: str) -> list[str]:
+    """The names that a template looks up and does not set: what can be given to it; none if it is not valid."""
+    environment = chat_environment()
+    try:
+        found = meta.find_undeclared_variables(environment.parse(template))
+    except (TemplateError, RecursionError):
+        return []
+    return sorted(found - environment.globals.keys())
 
 
 def _require_no_power(environment: Environment, template: str) -> None:
@@ -123,7 +138,7 @@ def _require_no_power(environment: Environment, template: str) -> None:
 def _render_chat(environment: Environment, template: str, values: dict[str, Any], deadline: float) -> str | None:
     sys.settrace(_bounding(deadline))
     try:
-        text: str = environment.from_string(template).render(tools=None, documents=None, **values)
+        text: str = environment.from_string(template).render(**values)
     except MemoryError:
         raise RefusedError(f"takes more than {MAX_MEMORY_BYTES >> 20:,} MiB of memory") from None
     except SecurityError as error:
@@ -170,9 +185,10 @@ def main() -> None:
     request = json.load(sys.stdin)
     _limit_process()
     try:
-        answer: dict[str, Any] = {"texts": render(**request), "refused": None}
+        texts = render(**request)
+        answer: dict[str, Any] = {"texts": texts, "reads": names_read(request["template"]), "refused": None}
     except RefusedError as error:
-        answer = {"texts": [], "refused": str(error)}
+        answer = {"texts": [], "reads": [], "refused": str(error)}
     json.dump(answer, sys.stdout)
 
 

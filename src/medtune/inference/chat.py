@@ -155,6 +155,16 @@ def _is_merged(path: Path) -> bool:
     return os.path.isdir(path) and record_of(path) is not None
 
 
+def _with_own_template(config: Config, adapter: Path) -> Config:
+    """`config` with the template that the adapter was trained with, should the user's file be elsewhere by now."""
+    from medtune.model.chat_templates import TEMPLATE_NAME
+
+    if config.model.chat_template is None or not (adapter / TEMPLATE_NAME).is_file():
+        return config
+    model = config.model.model_copy(update={"chat_template": str(adapter / TEMPLATE_NAME)})
+    return config.model_copy(update={"model": model})
+
+
 def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
     """Configuration, adapter folder where there is one, and run of what `Chat.open` takes."""
     from medtune.model.adapters import adapter_config, merged_config, resolve_adapter
@@ -163,7 +173,7 @@ def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
     if (path / "config.yaml").is_file():
         run = RunDir.open(path)
         run.require("train")
-        return run.pinned_config, run.adapter_dir, run
+        return _with_own_template(run.pinned_config, run.adapter_dir), run.adapter_dir, run
     if _is_merged(path):
         return merged_config(path), None, None
     if path.is_dir() and not (path / "adapter_config.json").is_file():

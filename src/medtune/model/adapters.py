@@ -20,6 +20,7 @@ from medtune.model.adapter_files import (
 )
 from medtune.model.adapter_fit import AdapterFit, fit_adapter, match_vocabulary
 from medtune.model.adapter_kinds import how_to_convert
+from medtune.model.chat_templates import TEMPLATE_NAME
 from medtune.model.first_weights import correct_quantization, peft_settings
 from medtune.model.fused.projections import is_lora
 from medtune.model.quantization import NF4, PLAIN
@@ -28,7 +29,7 @@ from medtune.runtime.terminal import one_line
 from medtune.storage.hub import ADAPTER_SETTINGS, fetch_adapter
 from medtune.storage.reading import DamagedError, describe_file, read_mapping
 
-PICKLED_NAME, CHAT_TEMPLATE = "adapter_model.bin", "chat_template.jinja"
+PICKLED_NAME = "adapter_model.bin"
 
 
 def resolve_adapter(adapter: str) -> Path:
@@ -67,7 +68,7 @@ def own_tokenizer(adapter: str | None) -> Path | None:
     if adapter is None:
         return None
     path = resolve_adapter(adapter)
-    return path if any((path / name).is_file() for name in ("tokenizer.json", CHAT_TEMPLATE)) else None
+    return path if any((path / name).is_file() for name in ("tokenizer.json", TEMPLATE_NAME)) else None
 
 
 def adapter_fingerprint(path: Path) -> str:
@@ -83,6 +84,9 @@ def adapter_settings(config: Config) -> dict[str, Any]:
     today = config.data.prompt_date
     return {
         **({"prompt_date": today.isoformat()} if today else {}),
+        # Kept only where they are not the defaults: files of older versions have no such lines.
+        **({"chat_template": TEMPLATE_NAME} if config.model.chat_template or config.model.adapter else {}),
+        **({"template_settings": settings} if (settings := config.model.template_settings) else {}),
         "system_prompt": config.data.system_prompt,
         "quantization": config.model.quantization,
         "max_new_tokens": config.generation.max_new_tokens,
@@ -107,7 +111,10 @@ def _with_settings(path: Path, model: dict[str, Any]) -> Config:
     file = path / ADAPTER_SETTINGS
     try:
         settings = read_mapping(file) if file.is_file() else {}
-        model = {"quantization": settings.get("quantization", NF4.name), **model}
+        names = {"quantization": NF4.name, "template_settings": {}}
+        # The tokenizer was saved beside the weights, with the template that it wrote with.
+        own = {"chat_template": str(path / TEMPLATE_NAME)} if settings.get("chat_template") == TEMPLATE_NAME else {}
+        model = {**own, **{name: settings.get(name, default) for name, default in names.items()}, **model}
         prompts = {"system_prompt": DEFAULT_SYSTEM_PROMPT, "prompt_date": None}
         data = {"source": "none", **{name: settings.get(name, default) for name, default in prompts.items()}}
         generation = {"max_new_tokens": settings.get("max_new_tokens", 512)}

@@ -8,7 +8,15 @@ from torch import nn
 from medtune.model.fused.projections import is_lora, is_plain_lora
 
 # RMSNorm, rotary attention, RMSNorm, SwiGLU, two sums, and nothing else.
-LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
+LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "SmolLM3DecoderLayer")
+# Why decoder layers of other families keep their own code.
+_OTHERWISE = {
+    "Qwen3DecoderLayer": "Qwen 3 norms query and key",
+    "GemmaDecoderLayer": "Gemma's norms and activation are others",
+    "Gemma2DecoderLayer": "Gemma 2 has four norms a layer and caps its scores",
+    "Gemma3DecoderLayer": "Gemma 3 has four norms a layer and norms query and key",
+    "Phi3DecoderLayer": "Phi joins its projections",
+}
 
 
 def can_fuse_layers(model: nn.Module) -> bool:
@@ -54,6 +62,19 @@ def projection_groups(layer: Any) -> tuple[list[Any], ...]:
 def _alike(group: Sequence[nn.Module]) -> bool:
     """Whether all layers of a group have a plain adapter, or none has any."""
     return all(map(is_plain_lora, group)) or not any(map(is_lora, group))
+
+
+def reason_not_to_fuse(model: nn.Module) -> str:
+    """Why `can_fuse_layers` says no."""
+    names = sorted({type(layer).__name__ for layer in decoder_layers(model)})
+    if unknown := [name for name in names if name not in LAYER_CLASSES]:
+        return _OTHERWISE.get(unknown[0], f"{unknown[0]} is not of LLaMA's structure")
+    return "its adapters or its activation are not plain" if names else "it has no list of decoder layers"
+
+
+def rotates(attention: Any) -> bool:
+    """Whether an attention layer turns query and key by their places; every fourth of SmolLM3's does not."""
+    return bool(getattr(attention, "use_rope", True))
 
 
 def sliding_window(attention: Any) -> int | None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
-from medtune.errors import ModelError, first_line
+from medtune.errors import ModelError, Option, first_line
 from medtune.model.adapter_fit import fit_adapter, match_vocabulary
-from medtune.model.adapters import CHAT_TEMPLATE, own_tokenizer, resolve_adapter
+from medtune.model.adapters import own_tokenizer, resolve_adapter
+from medtune.model.chat_templates import TEMPLATE_NAME, give_template
 from medtune.model.loading import DEMO_MODEL, ModelFiles, base_identity, load_base_model, resolve_base
 from medtune.model.sharding import ShardedWeights
+from medtune.records import QAPair
 from medtune.runtime.hardware import Choice, choose_device, choose_dtype
 from medtune.runtime.progress import say
 
@@ -68,16 +70,19 @@ def load_model(config: Config, *, for_training: bool, shared: bool = False) -> L
     device = choose_device()
     dtype = choose_dtype(config.model.dtype, device.value)
     choices = {"device": device, "dtype": dtype, "attention": attention_path(device.value, dtype.value)}
-    for name, choice in choices.items():
-        say(f"{name}: {choice.value} ({choice.reason})")
     files = resolve_base(config.model.base, config.model.revision)
     renderer = load_renderer(config, files.path)
+    if notes := renderer.template_notes:
+        choices["chat template"] = Choice(config.model.chat_template or "the tokenizer's", "; ".join(notes))
+    for name, choice in choices.items():
+        say(f"{name}: {choice.value} ({choice.reason})")
     load = _load_shared if shared else _load_whole
     model, shards = load(config, files, device.value, dtype.value, for_training)
     if config.model.adapter is not None:
         adapter = resolve_adapter(config.model.adapter)
         match_vocabulary(model, adapter, fit_adapter(model, adapter).rows)
-    ends = end_token_ids(renderer.tokenizer, model)
+    require_embedded_tokens(renderer, model.get_input_embeddings().num_embeddings, config.model.base)
+    ends = end_token_ids(renderer, model)
     set_pad_token(renderer.tokenizer, ends, model.get_input_embeddings().num_embeddings)
     # What a model ships with (sampling, temperature, repetition penalty) would fill every gap of a later config.
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=renderer.tokenizer.pad_token_id)
@@ -107,8 +112,14 @@ def load_renderer(config: Config, path: Path) -> PromptRenderer:
 
     Raises ModelError if its chat template is missing or unfit.
     """
-    tokenizer = _adapter_tokenizer(config, path) or load_tokenizer(path)
-    renderer = PromptRenderer(tokenizer, config.data.system_prompt, config.data.prompt_date)
+    return _renderer_for(_adapter_tokenizer(config, path) or load_tokenizer(path), config)
+
+
+def _renderer_for(tokenizer: Any, config: Config) -> PromptRenderer:
+    data = config.data
+    origin = give_template(tokenizer, config.model)
+    settings = config.model.template_settings
+    renderer = PromptRenderer(tokenizer, data.system_prompt, data.prompt_date, settings, origin)
     # Reading the template is what can fail; better now than after the model has been loaded.
     _ = renderer.end_token_id
     return renderer
@@ -121,8 +132,8 @@ def _adapter_tokenizer(config: Config, path: Path) -> Any:
         return None
     base = load_tokenizer(path)
     tokenizer = load_tokenizer(own) if (own / "tokenizer.json").is_file() else load_tokenizer(path)
-    if (own / CHAT_TEMPLATE).is_file():
-        tokenizer.chat_template = (own / CHAT_TEMPLATE).read_text(encoding="utf-8")
+    if (own / TEMPLATE_NAME).is_file():
+        tokenizer.chat_template = (own / TEMPLATE_NAME).read_text(encoding="utf-8")
     tokenizer.chat_template = tokenizer.chat_template or base.chat_template
     brought = {
         "tokenizer": tokenizer.get_vocab() != base.get_vocab(),
@@ -139,7 +150,7 @@ def renderer_of(config: Config) -> PromptRenderer:
     if config.model.base == DEMO_MODEL:
         from medtune.model.demo_model import build_demo_tokenizer
 
-        return PromptRenderer(build_demo_tokenizer(), config.data.system_prompt, config.data.prompt_date)
+        return _renderer_for(build_demo_tokenizer(), config)
     return load_renderer(config, resolve_base(config.model.base, config.model.revision, weights=False).path)
 
 
@@ -158,6 +169,28 @@ def load_tokenizer(path: Path) -> Any:
     if not tokenizer.is_fast:
         raise ModelError(path, "only fast tokenizers are supported", "convert it to tokenizer.json")
     return tokenizer
+
+
+def require_embedded_tokens(renderer: PromptRenderer, rows: int, base: str) -> None:
+    """Raises ModelError, naming them, if texts or the chat template become tokens past the `rows` of the embeddings.
+
+    A special token past them that the template does not write is never looked up: texts cannot become it. Rows added
+    for the others would stay as they began, since adapters leave embeddings and head as they are: a model could never
+    write such an end token.
+    """
+    past = {id: token for token, id in renderer.tokenizer.get_vocab().items() if id >= rows}
+    if not past:
+        return
+    added = renderer.tokenizer.added_tokens_decoder
+    written = {id for row in renderer.encode_pairs([QAPair("", "", "?", "?")]) for id in row.input_ids}
+    used = [id for id in sorted(past) if id in written or id not in added or not added[id].special]
+    if used:
+        shown = ", ".join(f"{past[id]} ({id})" for id in used[:5]) + (f" … ({len(used)} in all)" if used[5:] else "")
+        problem = (
+            f"its embeddings have {rows:,} rows, and its tokenizer or chat template writes tokens past them: {shown}"
+        )
+        fix = ("give it a template whose tokens it has, such as ", Option("set", "model.chat_template=alpaca"))
+        raise ModelError(base, problem, (fix, ", or a model saved with rows for them, and trained on them"))
 
 
 def set_pad_token(tokenizer: Any, end_token_ids: Collection[int], embedding_rows: int) -> None:
@@ -182,9 +215,9 @@ def set_pad_token(tokenizer: Any, end_token_ids: Collection[int], embedding_rows
         tokenizer.pad_token = chosen
 
 
-def end_token_ids(tokenizer: Any, model: Any) -> list[int]:
+def end_token_ids(renderer: PromptRenderer, model: Any) -> list[int]:
     """Every token that ends an answer: the chat template's, the tokenizer's and the model's generation config's."""
     listed = model.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [listed]
-    ids = {PromptRenderer(tokenizer).end_token_id, tokenizer.eos_token_id, *listed} - {None}
+    ids = {renderer.end_token_id, renderer.tokenizer.eos_token_id, *listed} - {None}
     return sorted(ids)

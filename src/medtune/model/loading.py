@@ -95,12 +95,18 @@ def model_without_weights(path: Path, dtype: str, name: str) -> Any:
 
 
 def model_of_shape(shape: Any, dtype: str, name: str) -> Any:
-    """The model that a configuration of transformers describes, on the `meta` device. Raises ModelError."""
+    """The model that a configuration of transformers describes, on the `meta` device.
+
+    Raises ModelError if it is no causal language model, or one with other parts.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     from medtune.runtime.hardware import torch_dtype
 
+    if shape.get_text_config() is not shape:
+        problem = f"a model of text and more ({shape.model_type}), and adapters would go into the other parts too"
+        raise ModelError(name, problem, "give a model of text alone, such as google/gemma-3-1b-it")
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(shape, dtype=torch_dtype(dtype), trust_remote_code=False)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from medtune.errors import ModelError
+from medtune.errors import ModelError, Option
+from medtune.runtime.terminal import one_line
 from medtune.storage.reading import DamagedError, check_type, read_mapping
 
 if TYPE_CHECKING:
@@ -197,13 +198,25 @@ def stored_quantization(path: Path) -> Mapping[str, Any] | None:
 def check_quantization(path: Path, section: ModelSection) -> None:
     """Raises ModelError if the weights in `path` are stored in a form that `model.quantization` cannot use."""
     stored = stored_quantization(path)
-    if stored is not None and not FORMATS[section.quantization].reads(stored):
-        raise ModelError(
-            section.base,
-            f"its weights are stored as {stored.get('quant_method', 'quantised')}, which model.quantization: "
-            f"{section.quantization} cannot use",
-            "give the 16-bit model",
-        )
+    if stored is None or FORMATS[section.quantization].reads(stored):
+        return
+    other = next((found.name for found in FORMATS.values() if found.reads(stored)), None)
+    if other is None:
+        reason = "whose layers medtune cannot dequantise for a backward pass: it trains on NF4 and on 16-bit weights"
+        fix: tuple[object, ...] = ("give the 16-bit model",)
+    else:
+        reason = f"which model.quantization: {section.quantization} cannot use"
+        fix = ("give ", Option("set", f"model.quantization={other}"), ", or give the 16-bit model")
+    raise ModelError(section.base, f"its weights are stored as {_stored_kind(stored)}, {reason}", fix)
+
+
+def _stored_kind(stored: Mapping[str, Any]) -> str:
+    """What `quantization_config` says, in a few words: its method, and of bitsandbytes' which of them."""
+    method = one_line(str(stored.get("quant_method", "quantised")))
+    if stored.get("load_in_8bit"):
+        return f"{method} (8 bit)"
+    kind = stored.get("bnb_4bit_quant_type", "fp4") if stored.get("load_in_4bit") else None
+    return f"{method} ({one_line(str(kind)).upper()})" if kind else method
 
 
 def loading_options(path: Path, section: ModelSection, dtype: str) -> dict[str, Any]:

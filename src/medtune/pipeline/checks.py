@@ -17,8 +17,9 @@ from medtune.evaluation.metrics.bleu_tokenizer import require_tokenizer
 from medtune.model.adapters import resolve_adapter
 from medtune.model.demo_model import demo_shape
 from medtune.model.known import known_model
-from medtune.model.loaded import load_renderer
+from medtune.model.loaded import load_renderer, require_embedded_tokens
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
+from medtune.model.quantization import check_quantization
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import choose_device
 from medtune.storage.hub import fetch_snapshot
@@ -118,12 +119,15 @@ def check_model(config: Config) -> Path:
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     if os.path.isdir(config.model.base):  # of a Hub model the weights come later
         require_weights(path)
-    load_renderer(config, path)
+    renderer = load_renderer(config, path)
+    check_quantization(path, config.model)
     positions = _positions(path)
     if positions is not None and config.training.max_length > positions:
         problem = f"{config.training.max_length} exceeds the model's context of {positions} tokens"
         raise ConfigError("training.max_length", problem)
-    _check_targets(config, model_without_weights(path, "bfloat16", config.model.base))
+    model = model_without_weights(path, "bfloat16", config.model.base)
+    require_embedded_tokens(renderer, model.get_input_embeddings().num_embeddings, config.model.base)
+    _check_targets(config, model)
     return path
 
 

@@ -70,11 +70,11 @@ def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
     return [pair for pair in test if pair.id in chosen]
 
 
-def _require_same_prompts(run_dir: RunDir, stage: StageName, record: dict[str, Any], renderer: PromptRenderer) -> None:
+def require_same_prompts(run_dir: RunDir, stage: StageName, record: dict[str, Any], renderer: PromptRenderer) -> None:
     """Record a checksum of the prompts of the test rows. Raises RunDirError if another stage had other prompts."""
     checksum = prompts_checksum(renderer.prompts([pair.question for pair in _rows_to_test(run_dir)]))
     record["prompts_sha256"] = checksum
-    stages: tuple[StageName, ...] = ("baseline", "controls", "tuned")
+    stages: tuple[StageName, ...] = ("baseline", "controls", "train", "tuned")
     for other in stages:
         known = run_dir.stage_records.get(other, {}).get("prompts_sha256", checksum)
         if other != stage and known != checksum and run_dir.is_complete(other):
@@ -91,7 +91,7 @@ def _answer(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[
 
     config, test = run_dir.config, _rows_to_test(run_dir)
     loaded, origin = load_run_model(run_dir, record, for_training=False), {}
-    _require_same_prompts(run_dir, which, record, loaded.renderer)
+    require_same_prompts(run_dir, which, record, loaded.renderer)
     if which == "tuned":
         trained = run_dir.is_complete("train")
         adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
@@ -134,7 +134,7 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     systems: _Systems = {}
     if written := [name for name in names if name in control_answers.WRITTEN]:
         loaded = load_run_model(run_dir, record, for_training=False)
-        _require_same_prompts(run_dir, "controls", record, loaded.renderer)
+        require_same_prompts(run_dir, "controls", record, loaded.renderer)
         systems |= _after_examples(run_dir, loaded, record, written, nearest)
         del loaded
         release_memory()

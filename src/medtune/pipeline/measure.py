@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from medtune.config.schema import ModelSection
 from medtune.evaluation.encoder import resolve_encoder
 from medtune.evaluation.formatting import listed
 from medtune.evaluation.measurement import TextSettings, measure_rows, score_rows
@@ -28,6 +31,7 @@ def measure_systems(
     `record` gets how texts were read, and the counts of text that is not the answer where there is any.
     """
     config = run_dir.config
+    precision += _template_words(config.model)
     metrics = config.evaluation.metrics
     encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
@@ -55,6 +59,13 @@ def measure_systems(
             record.setdefault("not_answer", {})[name] = not_answer
     for warning in text_warnings(scores):
         say(warning)
+
+
+def _template_words(model: ModelSection) -> str:
+    """The end of every signature where the recipe has the chat template write otherwise than by its defaults."""
+    words = [f"chat_template:{Path(model.chat_template).name}"] if model.chat_template else []
+    words += [f"{name}:{json.dumps(value)}" for name, value in sorted(model.template_settings.items())]
+    return "".join(f"|{word}" for word in words)
 
 
 def is_outdated(run_dir: RunDir, system: SystemName, predictions: Sequence[Prediction]) -> bool:

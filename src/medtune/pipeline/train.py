@@ -14,7 +14,7 @@ from medtune.model.adapters import adapter_settings, attach_adapter, attach_new_
 from medtune.model.first_weights import first_weights, save_adapter
 from medtune.model.loaded import LoadedModel
 from medtune.model.loading import prepare_for_training, resolve_base
-from medtune.pipeline.evaluate import load_run_model
+from medtune.pipeline.evaluate import load_run_model, require_same_prompts
 from medtune.records import QAPair
 from medtune.run_dir.copies import copy_to_other_machines
 from medtune.run_dir.directory import RunDir
@@ -39,6 +39,7 @@ def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False
 
     open_group()
     loaded = load_run_model(run_dir, record, for_training=True)
+    require_same_prompts(run_dir, "train", record, loaded.renderer)
     train, validation = _encode_rows(run_dir, loaded)
     origin = training_origin(config, loaded.identity, train.rows, validation.rows, dtype=loaded.dtype)
     checkpoint = _checkpoint(run_dir, origin) if resume else None

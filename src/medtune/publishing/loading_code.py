@@ -8,7 +8,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from medtune.data.chat_template import SYSTEM_PLACE, read_chat_template
+from medtune.data.chat_template import SYSTEM_PLACE, in_parts, read_chat_template
 from medtune.evaluation.formatting import read_template
 from medtune.model.loaded import load_tokenizer
 from medtune.model.loading import DEMO_MODEL
@@ -33,11 +33,15 @@ class Target:
 
 def loading_code(
     target: Target,
-    messages: list[dict[str, str]],
+    messages: list[dict[str, Any]],
     max_new_tokens: int,
     dates: Mapping[str, str] = MappingProxyType({}),
+    template_settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Python that prints the answer to one question, greedily; `dates` as `printed_dates` finds them."""
+    """Python that prints the answer to one question, greedily; `dates` as `printed_dates` finds them.
+
+    `template_settings` are given to the chat template besides.
+    """
     settings = {} if target.merged else target.storage.settings(target.dtype)
     return read_template(files("medtune.publishing") / "loading_code.py.jinja", literal=_literal).render(
         target=target,
@@ -45,22 +49,25 @@ def loading_code(
         settings={name: _argument(name, value) for name, value in settings.items()},
         messages=messages,
         dates={repr(call): repr(text) for call, text in dates.items()},
+        template_settings={name: repr(value) for name, value in template_settings.items()},
         max_new_tokens=max_new_tokens,
     )
 
 
-def example_messages(run: RunDir) -> list[dict[str, str]]:
+def example_messages(run: RunDir) -> list[dict[str, Any]]:
     """A question as the run put it to the model: with its system line, where the chat template puts it."""
     system = run.config.data.system_prompt.strip()
-    if not system:
-        return [{"role": "user", "content": QUESTION}]
     tokenizer = load_tokenizer(run.adapter_dir)
     template = read_chat_template(
-        tokenizer, with_system=True, encode=lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+        tokenizer,
+        with_system=bool(system),
+        encode=lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
     )
-    if template.system_in_question:
-        return [{"role": "user", "content": template.system_in_question.replace(SYSTEM_PLACE, system) + QUESTION}]
-    return [{"role": "system", "content": system}, {"role": "user", "content": QUESTION}]
+    before = template.system_in_question.replace(SYSTEM_PLACE, system)
+    messages = [{"role": "user", "content": before + QUESTION}]
+    if system and not before:
+        messages.insert(0, {"role": "system", "content": system})
+    return in_parts(messages) if template.takes_parts else messages
 
 
 def printed_dates(run: RunDir) -> dict[str, str]:

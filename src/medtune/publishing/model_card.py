@@ -94,7 +94,8 @@ def loading_example(run: RunDir, request: CardRequest) -> str:
         storage=FORMATS[config.model.quantization],
         dtype=request.merge.dtype if request.merge else card_sections.compute_dtype(card_sections.read_recorded(run)),
     )
-    return loading_code(target, example_messages(run), config.generation.max_new_tokens, printed_dates(run))
+    settings = config.model.template_settings
+    return loading_code(target, example_messages(run), config.generation.max_new_tokens, printed_dates(run), settings)
 
 
 def _body(run: RunDir, request: CardRequest, title: str, comparison: Comparison | None) -> str:

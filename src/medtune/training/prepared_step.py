@@ -11,6 +11,7 @@ import torch
 from medtune.config.schema import Config
 from medtune.config.training import TrainingSection
 from medtune.errors import ModelError, first_line
+from medtune.model.decoder_structure import reason_not_to_fuse
 from medtune.model.fused.layers import FusedLayer, fuse_layers
 from medtune.model.fused.lora_function import fuse_adapters
 from medtune.model.host_store import HostMemoryError, HostStore, move_embeddings_to_host
@@ -166,7 +167,8 @@ class PreparedStep:
             raise ModelError(problem, fix="leave lora.dropout, dora and modules_to_save out, or set weights to auto")
         if config.training.fused_adapters:
             count = fuse_adapters(self.model, keep_dequantized=keep)
-            say(f"adapters: {count} projections fused, layer by layer as they are{config.lora.left_to_peft}")
+            reason = f"({reason_not_to_fuse(self.model)}){config.lora.left_to_peft}"
+            say(f"adapters: {count} projections fused, layer by layer as they are {reason}")
         return []
 
     def _follow(self) -> None:

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from medtune.model.attention import RowBounds, attend_rows, spreads_key_heads
-from medtune.model.decoder_structure import can_fuse_layers, decoder_layers, projection_groups, sliding_window
+from medtune.model.decoder_structure import (
+    can_fuse_layers,
+    decoder_layers,
+    projection_groups,
+    rotates,
+    sliding_window,
+)
 from medtune.model.fused.layer_adapters import Adapters, LayerAdapters
 from medtune.model.fused.layer_function import Kept, KeptPiece, LayerFunction, Packing, fuse_norm
 from medtune.model.fused.lora_function import share_input
@@ -45,6 +51,7 @@ class FusedLayer:
         self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
         self.head_dim = int(self.attention.head_dim)
         self.window = sliding_window(self.attention)
+        self.rotates = rotates(self.attention)
         self.recompute = False
         self.store: HostStore | None = None
         self.shards: ShardedWeights | None = None
@@ -91,7 +98,8 @@ class FusedLayer:
         normed = wide[:, : x.shape[1]]
         # Query and key heads lie side by side.
         turned = qkv[:, : sum(self.qkv.base.sizes[:2])].unflatten(1, (-1, self.head_dim))
-        kernels.rotate(turned, turned, packing.cos, packing.sin)
+        if self.rotates:
+            kernels.rotate(turned, turned, packing.cos, packing.sin)
         query, key, value = (part.unflatten(1, (-1, self.head_dim)) for part in qkv.split(self.qkv.base.sizes, dim=1))
         query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
         attended = self._attention((query, key, value), packing, differentiable=differentiable)
@@ -196,7 +204,10 @@ class FusedLayer:
         parts = joined[:, : self.qkv.base.outputs].split(self.qkv.base.sizes, dim=1)
         places = [part.unflatten(1, (-1, self.head_dim)) for part in parts]
         for part, place in zip((query, key), places, strict=False):
-            kernels.rotate(part, place, packing.cos, packing.sin, backward=True)
+            if self.rotates:
+                kernels.rotate(part, place, packing.cos, packing.sin, backward=True)
+            else:
+                place.copy_(part)
         places[2].copy_(value)
         del query, key, value
         normed_gradient, reduced_gradient = self.qkv.input_gradient_wide(joined, own, wanted=wanted)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from medtune.errors import ModelError, Option
-from medtune.model.adapters import CHAT_TEMPLATE
+from medtune.model.chat_templates import TEMPLATE_NAME
 from medtune.model.merging.record import MergeRecord
 from medtune.runtime.progress import progress_bar
 from medtune.runtime.terminal import one_line
@@ -35,7 +35,7 @@ def write_companions(
     _copy(base, folder, ("*.model",))
     # One of both would be neither: a file that the adapter does not need, such as special_tokens_map.json, overrules.
     _copy(adapter if (adapter / "tokenizer.json").is_file() else base, folder, TOKENIZER_FILES)
-    _copy(adapter, folder, (CHAT_TEMPLATE,))  # which an adapter may bring by itself
+    _copy(adapter, folder, (TEMPLATE_NAME,))  # which an adapter may bring by itself
     try:
         config = read_mapping(base / CONFIG_NAME)
     except (DamagedError, FileNotFoundError) as error:

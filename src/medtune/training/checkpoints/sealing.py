@@ -51,8 +51,10 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
     for key in MAY_CHANGE:
         section, name = key.split(".")
         values[section].pop(name)
-    # In the rows already, and medtune 0.1.0 did not know it.
+    # In the rows already, and medtune 0.1.0 did not know them.
     values["data"].pop("prompt_date")
+    for key in ("chat_template", "template_settings"):
+        values["model"].pop(key)
     # Keys that came later tell trainings apart only where they are set: checkpoints of earlier versions go on.
     defaults = LoraSection().model_dump(mode="json")
     values["lora"] = {
