@@ -105,7 +105,7 @@ def test_an_adapter_brings_its_template_and_its_tokens(tiny, tmp_path, capsys):
     (adapter / "tokenizer.json").unlink()
     (adapter / "tokenizer_config.json").unlink()
     assert load_model(config_of(tiny, adapter), for_training=False).renderer.tokenizer.chat_template == SHOUTED
-    assert "\nchat template: the adapter's own, not the base's" in capsys.readouterr().err
+    assert "chat template: the adapter's own, not the base's" in capsys.readouterr().err.splitlines()
 
 
 def test_a_tokenizer_that_is_the_bases_is_not_spoken_of(tiny, tmp_path, capsys):
