@@ -31,7 +31,9 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
             advance(len(pairs))
     training, length = config.training, dict(zip((pair.id for pair in prepared.rows), rows, strict=True))
     overlong = [pair for pair in prepared.split.train if length[pair.id] > training.max_length]
-    fitted = fit_rows(renderer, overlong, max_length=training.max_length, overlong=training.overlong)
+    fitted = fit_rows(
+        renderer, overlong, max_length=training.max_length, overlong=training.overlong, loss_on=training.loss_on
+    )
     truncation = Truncation(
         max_length=training.max_length,
         policy=training.overlong,
@@ -41,6 +43,7 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
         no_room=len(fitted.no_room),
         tokens=sum(length[pair.id] for pair in prepared.split.train),
         tokens_lost=fitted.tokens_lost,
+        shortened=fitted.shortened or None,
     )
     return RowLengths(
         tokenizer=config.model.base,

@@ -28,6 +28,8 @@ from medtune.storage.writing import flush
 
 SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
+# In the rows already, and unknown to versions whose checkpoints go on.
+_IN_ROWS = (("data", "prompt_date"), ("data", "markup"), ("data", "html"), ("training", "loss_on"))
 # The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
 _NAME = re.compile(r"checkpoint-[0-9]{1,12}")
@@ -48,8 +50,9 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
     for key in MAY_CHANGE:
         section, name = key.split(".")
         values[section].pop(name)
-    # In the rows already, and medtune 0.1.0 did not know it.
-    values["data"].pop("prompt_date")
+    for section, name in _IN_ROWS:
+        values[section].pop(name)
+    values["data"]["columns"].pop("messages")
     settings = json.dumps(values, sort_keys=True)
     return {
         "base": base,
