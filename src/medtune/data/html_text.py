@@ -23,8 +23,10 @@ _TAG = re.compile(
     rf"<(?P<close>/)?(?P<name>li|{_BLOCKS}|{_LINES}|{_CELLS}|{_INLINE})(?P<rest>(?:\s[^<>]{{0,2000}}|/)?)>", re.I
 )
 _ATTRIBUTES = re.compile(r"(?:\s+[\w:-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'=]+))*\s*/?")
-_DOCTYPE = re.compile(r"\s*<!doctype\s[^<>]{0,300}>", re.I)
+_DOCTYPE = re.compile(r"<!doctype\s[^<>]{0,300}>", re.I)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.I)
+# As of paragraphs in a list item, and around one.
+_ITEM, _EMPTY_LINES = re.compile(r"\n-\s+"), re.compile(r"\n\s*\n\s*")
 # What is between these is for browsers.
 _HIDDEN = re.compile(r"<!--|<(?P<name>script|style)\b[^<>]{0,2000}>", re.I)
 
@@ -41,7 +43,7 @@ def to_plain_text(text: str) -> str:
     # Escaped twice: "&lt;p&gt;" where no tag is written out.
     twice = plain == text and unescaped != text and bool(_tags(unescaped))
     plain = _ENTITY.sub(lambda entity: unescape(entity[0]), _without_tags(unescaped)) if twice else unescaped
-    return text if plain == text else plain.strip()
+    return text if plain == text else _EMPTY_LINES.sub("\n\n", _ITEM.sub("\n- ", plain)).strip()
 
 
 def _without_tags(text: str) -> str:
@@ -80,11 +82,11 @@ def _hidden_spans(text: str) -> Iterator[tuple[int, int]]:
 
 def _instead(name: str, *, closes: bool) -> str:
     if name == "li":
-        return "\n" if closes else "\n- "
+        return "" if closes else "\n- "
     if re.fullmatch(_LINES, name):
-        return "\n"
+        return "" if closes else "\n"
     if re.fullmatch(_CELLS, name):
-        return " "
+        return " " if closes else ""
     if name == "sup":
         return "" if closes else "^"
     return "\n\n" if re.fullmatch(_BLOCKS, name) else ""

@@ -27,14 +27,10 @@ _USER_TURN = re.compile(
     r"|<\|(?:user|system|assistant)\|>|<</?SYS>>",
     re.I,
 )
-_ALPACA = r"below is an instruction that describes a task[^#]{0,200}"
-_NAMED_USER = re.compile(
-    rf"\s*(?:{_ALPACA})?(?:[*#\s]*(?:user|human|question)[*\s]*:[*\s]*|#+\s*(?:instruction|input|prompt)s?\s*:\s*)",
-    re.I,
-)
-_NAMED_END = re.compile(
-    r"(?:\n\s*|\A)(?:#+\s*(?:response|answer|assistant)|[*\s]*(?:assistant|answer))[*\s]*:[*\s]*\Z", re.I
-)
+_ALPACA = re.compile(r"below is an instruction that describes a task[^#]{0,200}", re.I)
+_NAMED_USER = re.compile(r"[*#\s]*(?:user|human|question|(?<=#)\s*(?:instruction|input|prompt)s?)[*\s]*:[*\s]*", re.I)
+# Of a line by itself.
+_NAMED_END = re.compile(r"(?:#+\s*(?:response|answer|assistant)|[*\s]*(?:assistant|answer))[*\s]*:[*\s]*", re.I)
 _OTHER_TURN = (
     r"<\|start_header_id\|>|<\|im_start\|>|<start_of_turn>|<\|user\|>|<\|system\|>|\[INST\]|<<SYS>>"  # of any role
 )
@@ -72,22 +68,22 @@ def separate_question(text: str) -> tuple[str, frozenset[Kind]]:
 
     With the kinds that were removed; `text` itself if none was.
     """
-    removed = set[Kind]()
-    steps: tuple[tuple[Kind, re.Pattern[str], str], ...] = (
-        ("role marker", _USER_TURN, "\n"),
-        ("end token", _TOKENS, "\n"),
-        ("role marker", _NAMED_END, ""),
-    )
-    rest = text
-    for kind, pattern, instead in steps:
-        shorter = pattern.sub(instead, rest)
-        if shorter != rest:
+    removed, rest = set[Kind](), text
+    steps: tuple[tuple[Kind, re.Pattern[str]], ...] = (("role marker", _USER_TURN), ("end token", _TOKENS))
+    for kind, pattern in steps:
+        if (shorter := pattern.sub("\n", rest)) != rest:
             removed.add(kind)
-            rest = shorter.strip()
-    if name := _NAMED_USER.match(rest):
+            rest = shorter
+    rest = rest.strip()
+    before, _, last = rest.rpartition("\n")
+    if _NAMED_END.fullmatch(last):
+        removed.add("role marker")
+        rest = before.strip()
+    preamble = _ALPACA.match(rest)
+    if name := _NAMED_USER.match(rest, preamble.end() if preamble else 0):
         removed.add("role marker")
         rest = rest[name.end() :].strip()
-    return rest, frozenset(removed)
+    return (rest if removed else text), frozenset(removed)
 
 
 def _shorter(text: str, question: str) -> Iterator[tuple[Kind, str]]:
