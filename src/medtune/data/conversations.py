@@ -35,6 +35,13 @@ CHANGED = {
     "cut_unanswered_end": "an end without an answer to learn cut",
     "cut_opening_answer": "an answer before any question cut",
 }
+# What tables call each count.
+COUNT_NAMES = {
+    "conversations": "conversations",
+    "answers_in_conversations": "answers in conversations",
+    **{rule: f"left out: {says}" for rule, says in LEFT_OUT.items()},
+    **{rule: f"changed: {says}" for rule, says in CHANGED.items()},
+}
 
 
 @dataclass(frozen=True, slots=True)

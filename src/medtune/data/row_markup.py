@@ -22,6 +22,15 @@ _WORDS = {name: name.replace("_", " ") for name in _NAMES.values()}
 # An end token with more behind it: an answer ends there.
 CUT = "cut_at_end_token"
 HTML = "html_to_text", "html_kept"
+# What tables call each count.
+COUNT_NAMES = {
+    **{
+        f"{name}_{fate}": f"rows with {words}, {fate}" for fate in ("removed", "kept") for name, words in _WORDS.items()
+    },
+    CUT: "rows cut at an end token",
+    HTML[0]: "rows with HTML, made plain text",
+    HTML[1]: "rows with HTML, kept",
+}
 
 
 @dataclass(frozen=True, slots=True)

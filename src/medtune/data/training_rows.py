@@ -116,9 +116,9 @@ def _without_surplus(renderer: PromptRenderer, pair: QAPair, surplus: int) -> QA
     exchanges = earlier_exchanges(pair)
     tokens = renderer.count_tokens([text for exchange in exchanges for text in exchange])
     sums = accumulate(map(sum, zip(tokens[::2], tokens[1::2], strict=True)))
-    # The template's own tokens around them go as well: to lose one too few is put right by the next round.
-    around = renderer.exchange_tokens - 2
-    enough = next((n for n, total in enumerate(sums, start=1) if total + n * around > surplus), len(exchanges))
+    # With the template's tokens around them, and a few to spare: the next round takes one more if it has to.
+    around = renderer.exchange_tokens
+    enough = next((n for n, total in enumerate(sums, start=1) if total + n * around >= surplus), len(exchanges))
     return without_oldest(pair, max(1, enough))
 
 
