@@ -59,7 +59,8 @@ def test_a_run_on_conversations_answers_and_scores_their_last_turns(tiny: Tiny, 
         perform(stage, run)
     rows = {pair.id: pair for part in ("train", "validation", "test") for pair in run.read_split(part)}
     assert {(pair.question, len(pair.turns)) for pair in rows.values()} == {("Which medicine should I take?", 3)}
-    assert len({pair.group for pair in rows.values()}) == len(rows)
+    # "Which medicine should I take?" joins nothing; an equal answer does.
+    assert len({pair.group for pair in rows.values()}) == len(WORDS)
     for prediction in run.read_predictions("tuned"):
         assert prediction.reference == rows[prediction.id].answer
         (row,) = renderer_of(run.config).encode_pairs([rows[prediction.id]])

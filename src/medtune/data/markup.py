@@ -29,7 +29,7 @@ _USER_TURN = re.compile(
 )
 _ALPACA = re.compile(r"below is an instruction that describes a task[^#]{0,200}", re.I)
 _NAMED_USER = re.compile(r"[*#\s]*(?:user|human|question|(?<=#)\s*(?:instruction|input|prompt)s?)[*\s]*:[*\s]*", re.I)
-# Of a line by itself.
+# A line by itself.
 _NAMED_END = re.compile(r"(?:#+\s*(?:response|answer|assistant)|[*\s]*(?:assistant|answer))[*\s]*:[*\s]*", re.I)
 _OTHER_TURN = (
     r"<\|start_header_id\|>|<\|im_start\|>|<start_of_turn>|<\|user\|>|<\|system\|>|\[INST\]|<<SYS>>"  # of any role
