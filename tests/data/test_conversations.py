@@ -139,6 +139,11 @@ def test_a_row_that_cannot_be_put_right_is_left_out_with_its_reason(turns: Any, 
     )
 
 
+@pytest.mark.parametrize("inside", ["-" * 100_000, "(" * 100_000, "{1:" * 50_000, "not " * 100_000, "[" * 300_000])
+def test_a_cell_made_to_break_a_parser_is_no_list(inside: str) -> None:
+    assert read_conversations([{"messages": f"[{inside}1]"}], ColumnsSection(), "rows") is None
+
+
 def test_answers_of_weight_0_are_read_and_not_learned() -> None:
     """OpenAI's `weight` and axolotl's `train`."""
     turns = messages(ASK, SAY, AGAIN, MORE)

@@ -66,7 +66,9 @@ def _plain_lengths(prepared: Prepared, config: Config) -> RowLengths:
     answers: list[int] = []
     with progress_bar("Counting tokens", len(prepared.rows)) as advance:
         for pairs in batches_of(prepared.rows):
-            texts = [pair.question for pair in pairs], [pair.answer for pair in pairs]
+            # With the turns before it: they are in the row as well.
+            asked = [" ".join([*(turn.content for turn in pair.turns), pair.question]) for pair in pairs]
+            texts = asked, [pair.answer for pair in pairs]
             for found, batch in zip((questions, answers), texts, strict=True):
                 found += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=False))
             advance(len(pairs))
