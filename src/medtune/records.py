@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
+Role = Literal["system", "user", "assistant"]
 SplitName = Literal["train", "validation", "test"]
 ModelName = Literal["baseline", "tuned"]
 # Other answers to the same rows: without tuning, which tuning has to beat, and `tuned_retrieval`.
@@ -19,8 +20,20 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side of a conversation says at a time; an assistant's turn that is not `learned` is only read."""
+
+    role: Role
+    content: str
+    learned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class QAPair:
     """One question and its reference answer.
+
+    `turns` come before the question in a conversation: a system turn of its own, if it has one, and then user and
+    assistant by turns, so that `question` and `answer` are the last exchange.
 
     `group` names the rows that must stay on one side of a split. `document_id`, `focus` and `source` are empty where
     the data set does not give them, and so is `split`, the part that the data set itself puts the row in. `template`
@@ -39,6 +52,7 @@ class QAPair:
     template: bool = False
     raw_question: str = ""
     raw_answer: str = ""
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +66,35 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """One row as the model sees it: token ids, and labels that are `IGNORED` wherever the loss does not look."""
+    """One row as the model sees it: token ids, and labels that are `IGNORED` wherever the loss does not look.
+
+    `extra_turns` counts turns beyond the system line, question and answer that every row has. `part` marks one answer
+    of a conversation that has a row for each.
+    """
 
     id: str
     input_ids: list[int]
     labels: list[int]
+    extra_turns: int = 0
+    part: bool = False
 
     @property
     def prompt_length(self) -> int:
         """Tokens before the first one that carries a label."""
         return next((i for i, label in enumerate(self.labels) if label != IGNORED), len(self.labels))
+
+    @property
+    def answer_start(self) -> int:
+        """The place of the first token of the last learned answer; the `prompt_length` of a row with one answer."""
+        start = len(self.labels)
+        while start and self.labels[start - 1] != IGNORED:
+            start -= 1
+        return start
+
+    @property
+    def learned_tokens(self) -> int:
+        """Tokens that carry a label."""
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ NOTHING_DONE = {
 def test_the_demo_rows_are_prepared() -> None:
     prepared = prepare_data(load_recipe("demo"))
     assert prepared.report == {
-        "cleaning_version": 2,
+        "cleaning_version": 3,
         "source": {"unanswered": 0, "rows_read": 466, **NOTHING_DONE, "rows_kept": 466, "focus": "given"},
         "split": {"method": "grouped"},
         "rows": {"train": 257, "validation": 46, "test": 163},

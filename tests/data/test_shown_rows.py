@@ -125,3 +125,26 @@ def test_an_id_that_cannot_be_shown_says_why(tiny: Tiny, rows: Path) -> None:
             shown(config, row_id=id)
         assert str(caught.value).startswith(reason)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_learned_answer_of_a_conversation_is_marked(tiny: Tiny, tmp_path: Path) -> None:
+    turns = [
+        ("user", "What is {n} ?"),
+        ("assistant", "It is the number {n}, as all know."),
+        ("user", "And twice {n} ?"),
+    ]
+    lines = [
+        json.dumps({"messages": [
+            *({"role": role, "content": text.format(n=n)} for role, text in turns),
+            {"role": "assistant", "content": f"Twice that, {2 * n}, is another number."},
+        ]})
+        for n in range(30)
+    ]  # fmt: skip
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(lines), encoding="utf-8")
+    text = shown(configure(tiny, source), count=1)
+    assert text.count("⟦") == 3
+    assert "⟦It is the number" in text
+    assert "⟦Twice that" in text
+    assert shown(configure(tiny, source, training={"loss_on": "last"}), count=1).count("⟦") == 2
+    assert "without its oldest turns, cut from" in shown(configure(tiny, source, training={"max_length": 140}), count=1)

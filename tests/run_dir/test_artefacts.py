@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtune.errors import RunDirError
-from medtune.records import Prediction, QAPair, Score, Split
+from medtune.records import Prediction, QAPair, Score, Split, Turn
 from medtune.run_dir.directory import RunDir
 from medtune.storage.writing import replacing_folder
 from older_runs import forget_checksums
@@ -59,6 +59,20 @@ def test_a_split_of_an_older_version_is_read_without_the_newer_columns(run: RunD
     table = pq.read_table(run.split_file("train"))
     pq.write_table(table.drop_columns(["template", "split", "raw_question"]), run.split_file("train"))
     assert run.read_split("train") == [pair("a")]
+
+
+def test_turns_come_back_and_rows_without_any_take_no_column_more(run: RunDir) -> None:
+    turns = (Turn("system", "Be brief."), Turn("user", ODD_TEXT), Turn("assistant", "Yes.", learned=False))
+    plain, conversation = pair("a"), replace(pair("b"), turns=turns)
+    run.write_split(Split((plain, conversation), (plain,), ()))
+    assert run.read_rows(QAPair, run.split_file("train")) == [plain, conversation]
+    assert run.read_rows(QAPair, run.split_file("validation")) == [plain]
+    assert "turns" in pq.read_schema(run.split_file("train")).names
+    assert "turns" not in pq.read_schema(run.split_file("validation")).names
+    run.write_dropped([("dropped_short", conversation), ("dropped_short", plain)])
+    first, second = map(json.loads, run.dropped_file.read_text(encoding="utf-8").strip().split("\n"))
+    assert first["turns"][2] == {"role": "assistant", "content": "Yes.", "learned": False}
+    assert "turns" not in second
 
 
 def test_dropped_rows_are_kept_aside(run: RunDir) -> None:

@@ -81,6 +81,10 @@ class ColumnsSection(Section):
     """Column of the collection or web site; used where it is there."""
     split: str | None = None
     """Column that puts each row in `train`, `validation` or `test`; for `data.split.method: column`."""
+    messages: str | None = None
+    """Column of whole conversations, as a list of turns or JSON of one. None takes a column called `messages`,
+    `conversations`, `conversation`, `dialogue`, `dialog` or `chat`, or lists in `prompt` and `completion`, where there
+    are no columns of question and answer."""
 
 
 class SplitSection(Section):
@@ -113,6 +117,12 @@ class DataSection(Section):
     """Column names of `source` and `test_source`."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """The system line of every prompt; empty for none."""
+    markup: Literal["remove", "keep"] = "remove"
+    """End tokens, role markers, repeated prompts and `<think>` that are written out in questions and answers: `remove`
+    leaves them out, counted by kind; `keep` learns them as plain text, counted as well."""
+    html: Literal["text", "keep"] = "text"
+    """HTML in questions and answers: `text` makes it plain text, paragraphs and list items as lines; `keep` leaves the
+    tags and entities. Both are counted. "A < B" and "<5 mg" are no HTML."""
     prompt_date: Annotated[date | None, Field(strict=False)] = None
     """The date, such as 2024-07-26, for chat templates that print one (LLaMA 3.2's does), at midnight. None takes the
     day on which the run was made, for all of its prompts: baseline and tuned must see the same ones."""

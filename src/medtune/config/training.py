@@ -121,6 +121,9 @@ class TrainingSection(Section):
     overlong: Literal["cut", "drop"] = "cut"
     """Rows over `max_length`: `cut` shortens the answer at a sentence end and keeps the end token; `drop` leaves the
     row out. Both are counted."""
+    loss_on: Literal["all", "last"] = "all"
+    """Answers of a conversation that are learned: `all`, as each of them is one that the model should have given, or
+    the `last` alone, which is the one that is evaluated. Rows of one question and one answer are the same in both."""
     checkpointing: PositiveInt | Literal["auto", "none", "all", "offload"] = "auto"
     """Layers whose activations are computed again in the backward pass: none, all, or a number of them; `offload`
     is all, with their inputs in host memory. `auto` takes what is fastest in the memory that is there."""

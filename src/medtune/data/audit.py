@@ -22,6 +22,7 @@ from medtune.data.cleaning import normalize_question
 from medtune.data.leakage import Leakage, deal_again, leakage_table, leaking_test_rows
 from medtune.data.preparation import Prepared
 from medtune.data.splits import PARTS, TEMPLATE_QUESTIONS, TEMPLATE_TOPICS, focus_key
+from medtune.data.turns import asked_text
 from medtune.errors import DataError, Option
 from medtune.records import QAPair
 from medtune.storage.writing import replacing_file
@@ -99,7 +100,7 @@ def _duplicates(prepared: Prepared) -> DuplicateCounts:
     near = similar.neighbours()
     copies = Counter(similar.answer_of)
     alike = [answer in near or copies[answer] > 1 for answer in similar.answer_of]
-    questions = _gather((pair.answer, normalize_question(pair.question)) for pair in rows)
+    questions = _gather((pair.answer, normalize_question(asked_text(pair))) for pair in rows)
     several = [asked for asked in questions.values() if len(asked) > 1]
     return DuplicateCounts(
         rows_dropped=sum(rule == "dropped_duplicate" for rule, _ in prepared.dropped),
@@ -113,14 +114,14 @@ def _duplicates(prepared: Prepared) -> DuplicateCounts:
 
 
 def _conflicts(rows: Sequence[QAPair]) -> ConflictCounts:
-    answers = _gather((normalize_question(pair.question), pair.answer) for pair in rows)
+    answers = _gather((normalize_question(asked_text(pair)), pair.answer) for pair in rows)
     several = {question: given for question, given in answers.items() if len(given) > 1}
     pairs_of = defaultdict(list)
     for pair in rows:
-        if (question := normalize_question(pair.question)) in several:
+        if (question := normalize_question(asked_text(pair))) in several:
             pairs_of[question].append(pair)
     most = sorted(several, key=lambda question: (-len(several[question]), question))
-    exact = _gather((pair.question, pair.answer) for pair in rows)
+    exact = _gather((asked_text(pair), pair.answer) for pair in rows)
     return ConflictCounts(
         questions=len(several),
         questions_exact=sum(len(given) > 1 for given in exact.values()),

@@ -102,7 +102,8 @@ class Truncation:
     """What `max_length` does to the training rows under `policy`.
 
     `cut` and `dropped` count rows, `no_room` those whose prompt alone is too long, `tokens` all tokens of the training
-    rows, and `tokens_lost` those of their answers that training will not see.
+    rows, and `tokens_lost` those of their answers that training will not see. `shortened` are conversations without
+    their oldest turns, None where there are none.
     """
 
     max_length: int
@@ -113,6 +114,7 @@ class Truncation:
     no_room: int = 0
     tokens: int
     tokens_lost: int
+    shortened: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ def _length_table(lengths: LengthDistributions) -> Table:
 
 def _findings(audit: Audit) -> list[str]:
     counts, copies, conflicts, cut = audit.counts, audit.duplicates, audit.conflicting_answers, audit.truncation
+    oldest = f", and {cut.shortened:,} conversations lose their oldest turns" if cut.shortened else ""
     focus = " and ".join(dict.fromkeys(str(part["focus"]) for part in audit.cleaning.values()))
     return [
         f"Rows kept: {counts.rows:,} with {counts.questions:,} questions ({counts.questions_normalized:,} by "
@@ -152,6 +153,6 @@ def _findings(audit: Audit) -> list[str]:
         f"{conflicts.most_answers:,} at the most.",
         f"A row is {audit.lengths.row_is}. training.max_length {cut.max_length} ({cut.policy}): of "
         f"{cut.rows:,} training rows {cut.cut:,} are cut, {cut.dropped:,} dropped and {cut.no_room:,} "
-        f"leave no room for an answer; {cut.tokens_lost:,} of {cut.tokens:,} tokens "
+        f"leave no room for an answer{oldest}; {cut.tokens_lost:,} of {cut.tokens:,} tokens "
         f"({cut.tokens_lost / cut.tokens:.1%}) are lost.",
     ]

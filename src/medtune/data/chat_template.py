@@ -128,10 +128,12 @@ def read_example_template(
     with_system: bool,
     today: date | None = None,
     settings: Mapping[str, Any] = _NO_SETTINGS,
+    of_examples: bool = True,
 ) -> list[str]:
     """The template's text around `count` worked examples and the question: 2 * count + 2 pieces.
 
-    Raises ModelError if it cannot render that many turns.
+    An earlier conversation is rendered in the same way, `of_examples` or not. Raises ModelError if it cannot render
+    that many turns.
     """
     places = [f"MEDTUNEEXAMPLE{turn}PLACE" for turn in range(2 * count + 1)]
     roles = ("user", "assistant")
@@ -141,8 +143,20 @@ def read_example_template(
     pieces = [] if text is None else re.split("|".join(places), text)
     if len(pieces) != len(places) + 1:
         fix = "leave few_shot out of evaluation.controls, and retrieval and tuned_retrieval"
-        raise ModelError(tokenizer.name_or_path, "its chat template cannot render worked examples", fix)
+        if of_examples:
+            raise ModelError(tokenizer.name_or_path, "its chat template cannot render worked examples", fix)
+        problem = f"its chat template cannot render a conversation of {count + 1} questions"
+        raise ModelError(tokenizer.name_or_path, problem, "use a model whose template takes several turns")
     return pieces
+
+
+def strips_thoughts(tokenizer: Any, *, today: date | None = None, settings: Mapping[str, Any] = _NO_SETTINGS) -> bool:
+    """Whether the template leaves `<think>…</think>` out of an answer once another question follows it."""
+    answer = f"<think>\n{SYSTEM_PLACE}\n</think>\n\n{_ANSWER}"
+    contents = (("user", "a"), ("assistant", answer), ("user", _QUESTION))
+    messages = [{"role": role, "content": text} for role, text in contents]
+    (text,) = _render(tokenizer, (messages, True), today=today, settings=settings).texts
+    return text is not None and _ANSWER in text and SYSTEM_PLACE not in text
 
 
 @dataclass(frozen=True, slots=True)

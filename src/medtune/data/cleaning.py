@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from medtune.data.turns import with_turns
 from medtune.records import QAPair
 
 # Raise it when a rule changes: every report has it, so that the rows of two runs can be told apart.
-VERSION = 2
+VERSION = 3
 MIN_ANSWER_WORDS = 5
 
 CHANGES = (
@@ -49,31 +50,40 @@ class Cleaned:
 def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
     """Clean questions and answers and drop rows that are of no use.
 
-    Those are rows without a question or an answer, rows whose answer is nothing but the question, rows with fewer
-    than `MIN_ANSWER_WORDS` words of answer, and exact duplicates of an earlier row. Duplicates that the source itself
-    puts in different parts stay: the audit reports what its split leaks.
+    Those are rows without a question or an answer, or with an empty turn before these, rows whose answer is nothing but
+    the question, rows with fewer than `MIN_ANSWER_WORDS` words of answer, and exact duplicates of an earlier row.
+    Duplicates that the source itself puts in different parts stay: the audit reports what its split leaks.
     """
     counts: Counter[str] = Counter(dict.fromkeys(("rows_read", *CHANGES, *DROPS, "rows_kept"), 0))
     kept: list[QAPair] = []
     dropped: list[tuple[str, QAPair]] = []
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[object, ...]] = set()
     for pair in map(_with_raw_text, pairs):
         counts["rows_read"] += 1
         question, changes = _clean_question(pair.question)
         answer, more = _clean_text(pair.answer)
+        cleaned, others = _clean_turns(pair)
         rest = _without_question(question, answer)
         repeats = {"question_repeat_removed"} if rest and rest != answer else set()
-        counts.update(changes | more | repeats)
-        key = (question, rest, pair.split)
-        if rule := "dropped_duplicate" if key in seen else _reason_to_drop(question, answer, rest):
+        counts.update(changes | more | others | repeats)
+        key = (cleaned.turns, question, rest, pair.split)
+        rule = "dropped_duplicate" if key in seen else _reason_to_drop(question, answer, rest)
+        if rule := rule or ("dropped_empty" if any(not turn.content for turn in cleaned.turns) else None):
             counts[rule] += 1
             dropped.append((rule, pair))
             continue
         seen.add(key)
         labels: dict[str, Any] = {name: clean_text(getattr(pair, name)) for name in _LABELS}
-        kept.append(replace(pair, question=question, answer=rest, **labels))
+        kept.append(replace(cleaned, question=question, answer=rest, **labels))
     counts["rows_kept"] = len(kept)
     return Cleaned(kept, dict(counts), dropped)
+
+
+def _clean_turns(pair: QAPair) -> tuple[QAPair, set[str]]:
+    """The row with its user's turns cleaned as questions and all others as answers, and the rules that changed them."""
+    cleaned = [(_clean_question if turn.role == "user" else _clean_text)(turn.content) for turn in pair.turns]
+    changes = set[str]().union(*(rules for _, rules in cleaned))
+    return (with_turns(pair, [text for text, _ in cleaned]) if cleaned else pair), changes
 
 
 def _with_raw_text(pair: QAPair) -> QAPair:

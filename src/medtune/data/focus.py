@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from medtune.data.turns import user_turns
 from medtune.records import QAPair
 
 FocusOrigin = Literal["given", "read from the questions", "absent"]
@@ -41,9 +42,14 @@ def focus_from_question(question: str) -> str:
     return next((found[1] for template in _TEMPLATES if (found := template.fullmatch(line))), "")
 
 
+def _focus_of(pair: QAPair) -> str:
+    """The focus of the first question of a conversation that names one: later ones may only point back to it."""
+    return next(filter(None, map(focus_from_question, user_turns(pair))), "")
+
+
 def fill_focus(pairs: Sequence[QAPair]) -> tuple[list[QAPair], FocusOrigin]:
     """The rows with a focus read from their questions, if none of them has one, and where it comes from now."""
     if any(pair.focus for pair in pairs):
         return list(pairs), "given"
-    filled = [replace(pair, focus=focus_from_question(pair.question)) for pair in pairs]
+    filled = [replace(pair, focus=_focus_of(pair)) for pair in pairs]
     return filled, "read from the questions" if any(pair.focus for pair in filled) else "absent"

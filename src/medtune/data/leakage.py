@@ -1,22 +1,14 @@
 """Leakage: which test rows share something with rows that the model was trained or chosen on."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from medtune.data.audit_record import KindLeakage, SharedRows, SharedWith
-from medtune.data.cleaning import normalize_question
 from medtune.data.near_duplicates import SimilarAnswers
+from medtune.data.specific_turns import asked_turns, specific_earlier_answers
 from medtune.data.splits import focus_key, sample_rows
 from medtune.records import QAPair, Split
 
 NEAR_DUPLICATE = "answer_near_duplicate"
-# Two rows share this if their keys are equal; a row with an empty key shares nothing.
-_KEYS: Mapping[str, Callable[[QAPair], str]] = {
-    "question_exact": lambda pair: pair.question,
-    "question_normalized": lambda pair: normalize_question(pair.question),
-    "answer_exact": lambda pair: pair.answer,
-    "document": lambda pair: pair.document_id,
-    "focus": lambda pair: focus_key(pair.focus),
-}
 KIND_NAMES: Mapping[str, str] = {
     "question_exact": "exact question",
     "question_normalized": "normalised question",
@@ -37,23 +29,35 @@ class Leakage:
     """
 
     def __init__(self, rows: Sequence[QAPair], similar: SimilarAnswers) -> None:
-        self._answers = {pair.id: answer for pair, answer in zip(rows, similar.answer_of, strict=True)}
+        self._answers = {pair.id: answers for pair, answers in zip(rows, similar.all_of(), strict=True)}
         self._neighbours = similar.neighbours()
-        self._keys = {kind: {pair.id: key(pair) for pair in rows} for kind, key in _KEYS.items()}
+        asked = asked_turns(rows)
+        # Two rows share a kind if they have a key in common.
+        keys: dict[str, list[Collection[str]]] = {
+            "question_exact": [turns.exact for turns in asked],
+            "question_normalized": [turns.normalized for turns in asked],
+            "answer_exact": [{pair.answer, *specific_earlier_answers(pair)} for pair in rows],
+            "document": [{pair.document_id} for pair in rows],
+            "focus": [{focus_key(pair.focus)} for pair in rows],
+        }
+        self._keys = {
+            kind: {pair.id: frozenset(own) - {""} for pair, own in zip(rows, of_kind, strict=True)}
+            for kind, of_kind in keys.items()
+        }
 
     def given(self, kind: str) -> bool:
         """Whether any row has a value of this kind."""
         return kind == NEAR_DUPLICATE or any(self._keys[kind].values())
 
     def find(self, kind: str, test: Iterable[QAPair], seen: Iterable[QAPair]) -> list[QAPair]:
-        """Rows of `test` that share their question, answer, document or focus with one of `seen`."""
+        """Rows of `test` that share a question, answer, document or focus with one of `seen`; any turn counts."""
         if kind == NEAR_DUPLICATE:
-            answers = {self._answers[pair.id] for pair in seen}
+            answers = {answer for pair in seen for answer in self._answers[pair.id]}
             near = answers.union(*(self._neighbours.get(answer, ()) for answer in answers))
-            return [pair for pair in test if self._answers[pair.id] in near]
+            return [pair for pair in test if not near.isdisjoint(self._answers[pair.id])]
         keys = self._keys[kind]
-        known = {keys[pair.id] for pair in seen} - {""}
-        return [pair for pair in test if keys[pair.id] in known]
+        known = {key for pair in seen for key in keys[pair.id]}
+        return [pair for pair in test if not known.isdisjoint(keys[pair.id])]
 
 
 def deal_again(split: Split, seed: int) -> Split:

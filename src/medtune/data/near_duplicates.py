@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 from medtune.data.cleaning import normalize_answer
@@ -24,11 +25,18 @@ class SimilarAnswers:
     """Which rows have equal or similar answers.
 
     `answer_of` gives each row the number of its answer; rows whose answers have the same words share one. `edges` are
-    the pairs (first < second) of such numbers whose similarity is at least `THRESHOLD`.
+    the pairs (first < second) of such numbers whose similarity is at least `THRESHOLD`. `earlier_of` gives each row the
+    numbers of the answers before its last, and is empty where no row has any.
     """
 
     answer_of: list[int]
     edges: list[tuple[int, int]]
+    earlier_of: list[list[int]] = field(default_factory=list)
+
+    def all_of(self) -> list[list[int]]:
+        """The numbers of all answers of each row."""
+        earlier = self.earlier_of or [[] for _ in self.answer_of]
+        return [[last, *others] for last, others in zip(self.answer_of, earlier, strict=True)]
 
     def neighbours(self) -> dict[int, set[int]]:
         """Each answer's near-duplicates; answers without one are left out."""
@@ -39,19 +47,25 @@ class SimilarAnswers:
         return dict(found)
 
 
-def find_similar_answers(answers: Sequence[str], advance: Callable[[int], None] = lambda rows: None) -> SimilarAnswers:
-    """Find equal and near-duplicate answers.
+def find_similar_answers(
+    answers: Sequence[str],
+    advance: Callable[[int], None] = lambda rows: None,
+    earlier: Sequence[Sequence[str]] = (),
+) -> SimilarAnswers:
+    """Find equal and near-duplicate answers, among them the `earlier` ones of each row if they are given.
 
     Independent of the order of the rows, the numbers of the answers included. `advance` is called with the number of
     answers done since its last call.
     """
-    normalized = [normalize_answer(answer) for answer in answers]
+    normalized = [normalize_answer(answer) for answer in (*answers, *chain.from_iterable(earlier))]
     # Sorted, so that every id and hash below is the same whatever order the rows came in.
     distinct = sorted(set(normalized))
     number = {text: i for i, text in enumerate(distinct)}
-    advance(len(answers) - len(distinct))
+    advance(len(normalized) - len(distinct))
     edges = _similar_pairs(_shingle_matrix(distinct), advance) if distinct else []
-    return SimilarAnswers([number[text] for text in normalized], edges)
+    numbers = iter([number[text] for text in normalized])
+    last = list(islice(numbers, len(answers)))
+    return SimilarAnswers(last, edges, [list(islice(numbers, len(texts))) for texts in earlier] if any(earlier) else [])
 
 
 def _shingle_matrix(texts: Sequence[str]) -> Any:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medtune.config.schema import Config
+from medtune.config.schema import Config, DataSection
 from medtune.data import cleaning
 from medtune.data.focus import fill_focus
 from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
+from medtune.data.row_markup import find_markup
 from medtune.data.sources import SourceRows, read_source
+from medtune.data.specific_turns import specific_earlier_answers
 from medtune.data.splits import (
     assign_groups,
     named_part,
@@ -21,7 +23,7 @@ from medtune.data.splits import (
 )
 from medtune.errors import DataError
 from medtune.records import QAPair, Split
-from medtune.runtime.progress import progress_bar
+from medtune.runtime.progress import progress_bar, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def prepare_data(config: Config) -> Prepared:
     """Rows of `config.data` as train, validation and test. Raises DataError if they cannot be read or split so."""
     data = config.data
     read = read_source(data.source, data.columns, data.revision)
-    pairs, counts, dropped = _clean(data.source, read)
+    pairs, counts, dropped = _clean(data.source, read, data)
     report: dict[str, Any] = {"cleaning_version": cleaning.VERSION, "source": counts}
     provenance = {"source": data.source, "revision": read.revision, "fingerprint": read.fingerprint()}
     test: list[QAPair] = []
@@ -52,11 +54,13 @@ def prepare_data(config: Config) -> Prepared:
         test_read = read_source(data.test_source, data.columns)
         taken = {pair.id for pair in read.pairs}
         renamed = [replace(pair, id=f"test-{pair.id}") if pair.id in taken else pair for pair in test_read.pairs]
-        test, report["test_source"], test_dropped = _clean(data.test_source, replace(test_read, pairs=renamed))
+        test, report["test_source"], test_dropped = _clean(data.test_source, replace(test_read, pairs=renamed), data)
         provenance |= {"test_source": data.test_source, "test_fingerprint": test_read.fingerprint()}
         dropped += test_dropped
-    with progress_bar("Comparing answers", len(pairs) + len(test), unit="answers") as advance:
-        similar = find_similar_answers([pair.answer for pair in (*pairs, *test)], advance)
+    earlier = [specific_earlier_answers(pair) for pair in (*pairs, *test)]
+    total = len(earlier) + sum(map(len, earlier))
+    with progress_bar("Comparing answers", total, unit="answers") as advance:
+        similar = find_similar_answers([pair.answer for pair in (*pairs, *test)], advance, earlier)
     rows = assign_groups([*pairs, *test], similar)
     split = _split(rows[: len(pairs)], rows[len(pairs) :], config, report)
     split = Split(tuple(sample_rows(split.train, data.train_limit, config.seed)), split.validation, split.test)
@@ -65,18 +69,24 @@ def prepare_data(config: Config) -> Prepared:
     return Prepared(split, report, provenance, rows, similar, dropped)
 
 
-def _clean(source: str, read: SourceRows) -> tuple[list[QAPair], dict[str, Any], list[tuple[str, QAPair]]]:
+def _clean(
+    source: str, read: SourceRows, data: DataSection
+) -> tuple[list[QAPair], dict[str, Any], list[tuple[str, QAPair]]]:
     """Clean rows with their focus, what was counted, and the dropped rows by rule.
 
     Raises DataError, with the rules that dropped rows, if they dropped them all.
     """
-    cleaned = cleaning.clean_pairs(read.pairs)
+    found = find_markup(read.pairs, data.markup, data.html)
+    for line in (*read.lines, *found.lines):
+        say(f"{source}: {line}")
+    cleaned = cleaning.clean_pairs(found.pairs)
     if not cleaned.pairs:
         dropped = Counter(rule.replace("_", " ") for rule, _ in cleaned.dropped)
         rules = ", ".join(f"{rule}: {rows:,}" for rule, rows in dropped.items())
         raise DataError(source, f"cleaning left none of its {len(read.pairs):,} rows ({rules})", "check its columns")
     pairs, focus = fill_focus(cleaned.pairs)
-    return pairs, {"unanswered": read.unanswered, **cleaned.counts, "focus": focus}, cleaned.dropped
+    counts = {"unanswered": read.unanswered, **read.counts, **found.counts, **cleaned.counts, "focus": focus}
+    return pairs, counts, cleaned.dropped
 
 
 def _split(source: Sequence[QAPair], test: Sequence[QAPair], config: Config, report: dict[str, Any]) -> Split:

@@ -17,7 +17,9 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from medtune.data.chat_template import SYSTEM_PLACE, ChatTemplate, read_chat_template, read_example_template
+from medtune.data.chat_template import SYSTEM_PLACE, ChatTemplate
+from medtune.data.turn_templates import TurnTemplates
+from medtune.data.turns import all_exchanges, earlier_exchanges, system_turn
 from medtune.records import IGNORED, EncodedRow, QAPair
 
 _T = TypeVar("_T")
@@ -44,24 +46,27 @@ class PromptRenderer:
     today: date | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
-    _prompt_templates: dict[int, list[list[_Part]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def prompt_ids(self, question: str, examples: Sequence[QAPair] = ()) -> list[int]:
         """Token ids of the generation prompt, with exactly one BOS where the tokenizer has one.
 
         `examples` come before the question, as earlier turns of the chat.
         """
-        return self._encode_chats([self._prompt(question, examples)])[0]
+        return self._encode_chats([self._prompt(QAPair("", "", question, ""), examples)])[0]
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """The `prompt_ids` of each question."""
-        batches = ([self._prompt(question, ()) for question in batch] for batch in batches_of(questions))
+        return self.pair_prompts([QAPair("", "", question, "") for question in questions])
+
+    def pair_prompts(self, pairs: Sequence[QAPair]) -> list[list[int]]:
+        """The generation prompt of each row: its turns and its question; a system turn replaces the system line."""
+        batches = ([self._prompt(pair, ()) for pair in batch] for batch in batches_of(pairs))
         return [ids for batch in batches for ids in self._encode_chats(batch)]
 
     def encode_pairs(
         self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({})
     ) -> list[EncodedRow]:
-        """Whole rows; labels are -100 on the prompt and the token ids on answer and end token.
+        """Whole rows; labels are -100 on the prompt, earlier turns included, and the token ids on answer and end token.
 
         `examples` maps a row's id to its worked examples.
         """
@@ -70,7 +75,7 @@ class PromptRenderer:
     def _encode_batch(self, pairs: Sequence[QAPair], examples: Mapping[str, Sequence[QAPair]]) -> list[EncodedRow]:
         end, before = self.end_token_id, (self._template.before_answer, True)
         after = (self._template.after_answer, True)
-        starts = [self._prompt(pair.question, examples.get(pair.id, ())) for pair in pairs]
+        starts = [self._prompt(pair, examples.get(pair.id, ())) for pair in pairs]
         tails = [[before, *self._guard(pair.answer.strip()), after] for pair in pairs]
         prompts = self._encode_chats(starts)
         wholes = self._encode_chats([start + tail for start, tail in zip(starts, tails, strict=True)])
@@ -81,7 +86,9 @@ class PromptRenderer:
         for pair, prompt, whole, fit in zip(pairs, prompts, wholes, fits, strict=True):
             answer = whole[len(prompt) :] if fit else next(alone)
             answer.append(end)
-            rows.append(EncodedRow(pair.id, prompt + answer, [IGNORED] * len(prompt) + answer))
+            system = bool(system_turn(pair)) and bool(self.system_prompt.strip())
+            labels = [IGNORED] * len(prompt) + answer
+            rows.append(EncodedRow(pair.id, prompt + answer, labels, extra_turns=len(pair.turns) - system))
         return rows
 
     @property
@@ -113,44 +120,53 @@ class PromptRenderer:
         """How often BOS occurs in a prompt: once, or at every turn where the chat template opens turns with it."""
         return self.prompt_ids("?").count(self.tokenizer.bos_token_id)
 
-    def _prompt(self, question: str, examples: Sequence[QAPair]) -> list[_Part]:
-        texts = [text.strip() for example in examples for text in (example.question, example.answer)]
-        texts.append(question.strip())
-        texts[0] = self._system_in_question + texts[0]
+    @cached_property
+    def exchange_tokens(self) -> int:
+        """Tokens of an earlier exchange of two texts of one token each: these, and what the template writes."""
+        word = QAPair("", "", "a", "a")
+        return len(self.prompt_ids("a", [word])) - len(self.prompt_ids("a"))
+
+    def keeps_turns(self, pair: QAPair) -> bool:
+        """Whether a prompt with the row's turns holds each earlier answer as the model would be asked to write it."""
+        exchanges = earlier_exchanges(pair)
+        if any("</think>" in answer for _, answer in exchanges) and self._templates.strips_thoughts:
+            return False
+        return self._templates.keeps_exchanges(len(exchanges), with_system=bool(self._system_of(pair)))
+
+    def _prompt(self, pair: QAPair, examples: Sequence[QAPair]) -> list[_Part]:
+        exchanges = [*chain.from_iterable(map(all_exchanges, examples)), *earlier_exchanges(pair)]
+        answers = map(self._as_history, (answer for _, answer in exchanges))
+        texts = [
+            text.strip() for (asked, _), answer in zip(exchanges, answers, strict=True) for text in (asked, answer)
+        ]
+        texts.append(pair.question.strip())
+        system = self._system_of(pair)
+        before = self._templates.chat(with_system=bool(system)).system_in_question
+        texts[0] = before.replace(SYSTEM_PLACE, system) + texts[0]
+        pieces = self._templates.pieces(len(exchanges), with_system=bool(system), of_examples=bool(examples))
         parts: list[_Part] = []
-        for template, text in zip(self._prompt_template(len(examples)), texts, strict=False):
-            parts += [*template, *self._guard(text)]
-        return [*parts, *self._prompt_template(len(examples))[-1]]
+        for piece, text in zip(pieces, texts, strict=False):
+            parts += [*self._with_system(piece, system), *self._guard(text)]
+        return [*parts, *self._with_system(pieces[-1], system)]
 
-    def _prompt_template(self, examples: int) -> list[list[_Part]]:
-        """The text before, between and behind the texts of a prompt with so many worked examples."""
-        if examples not in self._prompt_templates:
-            pieces = [self._template.before_question, self._template.after_question]
-            if examples:
-                knows_system = bool(self.system_prompt.strip()) and not self._template.system_in_question
-                pieces = read_example_template(
-                    self.tokenizer, examples, with_system=knows_system, today=self.today, settings=self.settings
-                )
-            self._prompt_templates[examples] = [self._with_system(piece) for piece in pieces]
-        return self._prompt_templates[examples]
+    def _system_of(self, pair: QAPair) -> str:
+        return system_turn(pair).strip() or self.system_prompt.strip()
 
-    @cached_property
+    def _as_history(self, answer: str) -> str:
+        """An earlier answer as the template writes it before a question: some leave its thought out."""
+        return answer.rpartition("</think>")[2] if "</think>" in answer and self._templates.strips_thoughts else answer
+
+    @property
     def _template(self) -> ChatTemplate:
-        return read_chat_template(
-            self.tokenizer,
-            with_system=bool(self.system_prompt.strip()),
-            encode=lambda text: self._encode([[(text, True)]])[0],
-            today=self.today,
-            settings=self.settings,
-        )
+        return self._templates.chat(with_system=bool(self.system_prompt.strip()))
 
     @cached_property
-    def _system_in_question(self) -> str:
-        return self._template.system_in_question.replace(SYSTEM_PLACE, self.system_prompt.strip())
+    def _templates(self) -> TurnTemplates:
+        return TurnTemplates(self.tokenizer, lambda text: self._encode([[(text, True)]])[0], self.today, self.settings)
 
-    def _with_system(self, template: str) -> list[_Part]:
+    def _with_system(self, template: str, system: str) -> list[_Part]:
         before, place, after = template.partition(SYSTEM_PLACE)
-        return [(before, True), *(self._guard(self.system_prompt.strip()) if place else ()), (after, True)]
+        return [(before, True), *(self._guard(system) if place else ()), (after, True)]
 
     def _guard(self, text: str) -> list[_Part]:
         """A row's own text, with the special tokens that it spells apart."""

@@ -6,13 +6,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medtune.config.schema import ColumnsSection
 from medtune.data.cleaning import clean_text
+from medtune.data.conversations import read_conversations
 from medtune.data.table_files import (
     COLUMNS_SHOWN,
     TABLE_SUFFIXES,
@@ -34,17 +35,22 @@ class SourceRows:
     """Rows as the source gives them, before any cleaning.
 
     `unanswered` counts rows that had no answer and are not among `pairs`; `revision` is the commit of a Hub set.
+    `counts` are of what reading conversations left out or changed, by rule, and `lines` say that.
     """
 
     pairs: list[QAPair]
     unanswered: int = 0
     revision: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """SHA-256 over every field of every row."""
         digest = hashlib.sha256()
         for pair in self.pairs:
-            digest.update(json.dumps(asdict(pair)).encode("utf-8"))
+            # Rows without turns keep the fingerprint that they had before there were any.
+            values = {name: value for name, value in asdict(pair).items() if name != "turns" or value}
+            digest.update(json.dumps(values).encode("utf-8"))
         return digest.hexdigest()
 
 
@@ -88,7 +94,9 @@ def check_source(source: str, revision: str | None = None, columns: ColumnsSecti
             records, _ = load_hub_dataset(source, revision)
         else:
             dataset_revision(source, revision)
-    present = _column_names(records)
+    records = list(records)
+    conversations = read_conversations(records, columns, source) if columns and records else None
+    present = _column_names(conversations.records if conversations else records)
     if columns and present:
         _resolve_columns(present, columns, source)
 
@@ -104,6 +112,9 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
     seen: set[str] = set()
     copies: Counter[str] = Counter()
     records = list(records)
+    conversations = read_conversations(records, columns, origin)
+    if conversations:
+        records = conversations.records
     names = _resolve_columns(_column_names(records), columns, origin) if records else {}
     for index, record in enumerate(records):
         values: dict[str, Any] = {
@@ -113,14 +124,19 @@ def _to_pairs(records: Iterable[Mapping[str, Any]], columns: ColumnsSection, ori
             unanswered += 1
             continue
         given = clean_text(values["id"])
-        values["id"] = given or row_id(values["question"], values["answer"], seen, copies)
+        turns = conversations.turns[index] if conversations else ()
+        # An id is of all that was said: many a conversation ends with the same words.
+        said = json.dumps([values["question"], *map(astuple, turns)]) if turns else values["question"]
+        values["id"] = given or row_id(said, values["answer"], seen, copies)
         if values["id"] in seen:
             fix = "ids must be unique, or leave data.columns.id out"
             raise DataError(origin, f"id {show_value(given)} is in two rows", fix)
         seen.add(values["id"])
-        pairs.append(QAPair(**values))  # a column for each of these fields
+        pairs.append(QAPair(**values, turns=turns))  # a column for each of these fields
     if not pairs:
         raise DataError(origin, f"no rows with an answer ({unanswered} without)", "there is nothing to train on")
+    if conversations:
+        return SourceRows(pairs, unanswered, counts=conversations.counts, lines=conversations.lines)
     return SourceRows(pairs, unanswered)
 
 
@@ -146,7 +162,7 @@ def row_id(question: str, answer: str, taken: Collection[str], copies: Counter[s
 def _resolve_columns(present: list[str], columns: ColumnsSection, origin: str) -> dict[str, str | None]:
     resolved: dict[str, str | None] = {}
     missing = []
-    for key, wanted in columns.model_dump().items():
+    for key, wanted in columns.model_dump(exclude={"messages"}).items():
         matches = [name for name in present if name == wanted]
         matches = matches or [name for name in present if wanted is not None and name.lower() == wanted.lower()]
         resolved[key] = matches[0] if len(matches) == 1 else None

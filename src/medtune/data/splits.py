@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from medtune.data.cleaning import normalize_question
 from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
+from medtune.data.specific_turns import asked_turns, specific_earlier_answers
+from medtune.data.turns import earlier_exchanges
 from medtune.errors import DataError
 from medtune.records import QAPair, Split, SplitName
 
@@ -34,23 +35,33 @@ def assign_groups(pairs: Sequence[QAPair], similar: SimilarAnswers | None = None
     """Give each row its group, named after the group's first row in id order, and mark the templates.
 
     A group is all rows that share a question (normalised), a document, a focus or an answer (equal or near-duplicate),
-    however indirectly. Answers whose wording serves many topics are templates: their rows are marked and are joined by
-    question, document and focus alone. `similar` is the result of `find_similar_answers` for the rows' answers, if the
-    caller has it already.
+    however indirectly; a conversation shares by each of its turns that is specific. Answers whose wording serves many
+    topics are templates: their rows are marked and are joined by question, document and focus alone. `similar` is the
+    result of `find_similar_answers` for the rows' answers, if the caller has it already.
     """
-    similar = similar or find_similar_answers([pair.answer for pair in pairs])
-    keys = [[("question", normalize_question(pair.question)), *_topics(pair)] for pair in pairs]
-    clusters = _components([[answer] for answer in similar.answer_of], similar.edges)
+    if similar is None:
+        answers, earlier = [pair.answer for pair in pairs], [specific_earlier_answers(pair) for pair in pairs]
+        similar = find_similar_answers(answers, earlier=earlier)
+    asked = zip(pairs, asked_turns(pairs), strict=True)
+    keys = [[*(("question", turn) for turn in turns.normalized), *_topics(pair)] for pair, turns in asked]
+    clusters = _answer_clusters(similar)
     templates = _template_clusters(pairs, _components(keys), clusters)
-    own = [[] if cluster in templates else [("answers", cluster)] for cluster in clusters]
+    own = [[("answers", cluster) for cluster in row if cluster not in templates] for row in clusters]
     labels = _components([[*row, *more] for row, more in zip(keys, own, strict=True)])
     first: dict[int, str] = {}
     for pair, label in sorted(zip(pairs, labels, strict=True), key=lambda item: item[0].id):
         first.setdefault(label, pair.id)
     return [
-        replace(pair, group=first[label], template=cluster in templates)
-        for pair, label, cluster in zip(pairs, labels, clusters, strict=True)
+        replace(pair, group=first[label], template=row[0] in templates)
+        for pair, label, row in zip(pairs, labels, clusters, strict=True)
     ]
+
+
+def _answer_clusters(similar: SimilarAnswers) -> list[list[int]]:
+    """The clusters of equal and near-duplicate answers that each row's answers are in, that of its last one first."""
+    answers = similar.all_of()
+    labels = iter(_components([[answer] for row in answers for answer in row], similar.edges))
+    return [[next(labels) for _ in row] for row in answers]
 
 
 def focus_key(focus: str) -> str:
@@ -79,12 +90,18 @@ def _topics(pair: QAPair) -> Iterable[tuple[str, str]]:
         yield "focus", focus_key(pair.focus)
 
 
-def _template_clusters(pairs: Sequence[QAPair], base: Sequence[int], clusters: Sequence[int]) -> set[int]:
-    """Clusters of answers that span so many of the groups made without answers that they must not join them."""
-    with_topic = {group for pair, group in zip(pairs, base, strict=True) if any(_topics(pair))}
+def _template_clusters(pairs: Sequence[QAPair], base: Sequence[int], clusters: Sequence[Sequence[int]]) -> set[int]:
+    """Clusters of answers that span so many of the groups made without answers that they must not join them.
+
+    A conversation has a topic, whether a column names it or not.
+    """
+    with_topic = {
+        group for pair, group in zip(pairs, base, strict=True) if any(_topics(pair)) or earlier_exchanges(pair)
+    }
     spans: dict[int, set[int]] = defaultdict(set)
-    for group, cluster in zip(base, clusters, strict=True):
-        spans[cluster].add(group)
+    for group, row in zip(base, clusters, strict=True):
+        for cluster in row:
+            spans[cluster].add(group)
     return {
         cluster
         for cluster, groups in spans.items()

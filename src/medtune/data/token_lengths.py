@@ -31,7 +31,9 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
             advance(len(pairs))
     training, length = config.training, dict(zip((pair.id for pair in prepared.rows), rows, strict=True))
     overlong = [pair for pair in prepared.split.train if length[pair.id] > training.max_length]
-    fitted = fit_rows(renderer, overlong, max_length=training.max_length, overlong=training.overlong)
+    fitted = fit_rows(
+        renderer, overlong, max_length=training.max_length, overlong=training.overlong, loss_on=training.loss_on
+    )
     truncation = Truncation(
         max_length=training.max_length,
         policy=training.overlong,
@@ -41,6 +43,7 @@ def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) 
         no_room=len(fitted.no_room),
         tokens=sum(length[pair.id] for pair in prepared.split.train),
         tokens_lost=fitted.tokens_lost,
+        shortened=fitted.shortened or None,
     )
     return RowLengths(
         tokenizer=config.model.base,
@@ -63,7 +66,9 @@ def _plain_lengths(prepared: Prepared, config: Config) -> RowLengths:
     answers: list[int] = []
     with progress_bar("Counting tokens", len(prepared.rows)) as advance:
         for pairs in batches_of(prepared.rows):
-            texts = [pair.question for pair in pairs], [pair.answer for pair in pairs]
+            # With the turns before it: they are in the row as well.
+            asked = [" ".join([*(turn.content for turn in pair.turns), pair.question]) for pair in pairs]
+            texts = asked, [pair.answer for pair in pairs]
             for found, batch in zip((questions, answers), texts, strict=True):
                 found += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=False))
             advance(len(pairs))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import seeded_order
+from medtune.data.turns import all_exchanges
 from medtune.evaluation.nearest_questions import NearestQuestions, rows_by_type
 from medtune.records import ControlName, Prediction, QAPair
 
@@ -123,15 +124,17 @@ def _from_random_place(by_type: Mapping[str, list[QAPair]], row: QAPair, seed: i
 
 
 def tokens_as_examples(renderer: PromptRenderer, pairs: Sequence[QAPair], cap: int) -> dict[QAPair, int | None]:
-    """How many tokens each row takes as a worked example; None where its answer is longer than the cap allows."""
-    word = QAPair("", "", "a", "a")
-    overhead = len(renderer.prompt_ids("a", [word])) - len(renderer.prompt_ids("a"))
-    questions = renderer.count_tokens([pair.question for pair in pairs])
-    answers = renderer.count_tokens([pair.answer for pair in pairs])
-    return {
-        pair: None if answer >= cap else overhead + question + answer
-        for pair, question, answer in zip(pairs, questions, answers, strict=True)
-    }
+    """How many tokens each row takes as a worked example; None where its answer is longer than the cap allows.
+
+    A conversation is an example as a whole, less its system turn.
+    """
+    counted = iter(renderer.count_tokens([text for pair in pairs for texts in all_exchanges(pair) for text in texts]))
+    tokens: dict[QAPair, int | None] = {}
+    for pair in pairs:
+        exchanges = [(next(counted), next(counted)) for _ in all_exchanges(pair)]
+        total = len(exchanges) * renderer.exchange_tokens + sum(map(sum, exchanges))
+        tokens[pair] = None if exchanges[-1][1] >= cap else total
+    return tokens
 
 
 def room_for_examples(
@@ -143,7 +146,7 @@ def room_for_examples(
     """
     if positions is None:
         return dict.fromkeys((pair.id for pair in pairs), math.inf)
-    prompts = renderer.prompts([pair.question for pair in pairs])
+    prompts = renderer.pair_prompts(pairs)
     answers = renderer.count_tokens([pair.answer for pair in pairs])
     return {
         pair.id: positions - len(prompt) - max(cap, answer + 1)

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from medtune.data.splits import seeded_order
+from medtune.data.turns import asked_text
 from medtune.errors import DataError
 from medtune.records import QAPair
 
@@ -14,7 +15,8 @@ from medtune.records import QAPair
 class NearestQuestions:
     """An index of the rows of `train`, and of no others. It is built when it is first asked.
 
-    Words and pairs of words, weighted by TF-IDF over all training questions; near is the cosine of the weights.
+    Words and pairs of words, weighted by TF-IDF over all training questions; near is the cosine of the weights. A
+    conversation is found by all that its user says.
     """
 
     train: Sequence[QAPair]
@@ -25,7 +27,7 @@ class NearestQuestions:
         The ids alone decide the order of those as near. Raises DataError where no question has a word.
         """
         kind = row.qtype if row.qtype in self._by_type else ""
-        similarity = (self._vectors[kind] @ self._vectorizer.transform([row.question]).T).toarray().ravel()
+        similarity = (self._vectors[kind] @ self._vectorizer.transform([asked_text(row)]).T).toarray().ravel()
         return (self._by_type[kind][int(place)] for place in (-similarity).argsort(kind="stable"))
 
     @cached_property
@@ -38,7 +40,7 @@ class NearestQuestions:
 
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
         try:
-            return vectorizer.fit([row.question for row in self.train])
+            return vectorizer.fit([asked_text(row) for row in self.train])
         except ValueError:  # not one word in all questions
             fix = "leave nearest_question out of evaluation.controls, and retrieval and tuned_retrieval"
             raise DataError("the training questions hold no words", fix=fix) from None
@@ -46,7 +48,7 @@ class NearestQuestions:
     @cached_property
     def _vectors(self) -> Mapping[str, Any]:
         return {
-            kind: self._vectorizer.transform([row.question for row in rows]) for kind, rows in self._by_type.items()
+            kind: self._vectorizer.transform([asked_text(row) for row in rows]) for kind, rows in self._by_type.items()
         }
 
 

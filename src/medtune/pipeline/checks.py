@@ -20,11 +20,13 @@ from medtune.model.known import known_model
 from medtune.model.loaded import load_renderer, require_embedded_tokens
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
 from medtune.model.quantization import check_quantization
+from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import choose_device
 from medtune.storage.hub import fetch_snapshot
 
-# How many of the longest questions are encoded: characters tell tokens well enough to find the longest among them.
+# How many of the longest questions, with the turns before them, are encoded: characters tell tokens well enough to find
+# the longest among them.
 LONGEST_QUESTIONS = 50
 # Above this many parameters a training on a CPU takes days.
 LARGE_FOR_CPUS = 1_000_000_000
@@ -73,15 +75,22 @@ def check_rows(config: Config, run_dir: RunDir) -> None:
     """Raises MedtuneError if training would refuse the rows with the longest questions, or generation lacks room."""
     path = resolve_base(config.model.base, config.model.revision, weights=False).path
     renderer = load_renderer(config, path)
-    train = sorted(run_dir.read_split("train"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
-    encoded = encode_for_training(renderer, train, max_length=config.training.max_length, overlong="cut")
+    train = sorted(run_dir.read_split("train"), key=_characters, reverse=True)[:LONGEST_QUESTIONS]
+    training = config.training
+    encoded = encode_for_training(
+        renderer, train, max_length=training.max_length, overlong="cut", loss_on=training.loss_on
+    )
     require_sound_rows(encoded.rows, renderer)
-    test = sorted(run_dir.read_split("test"), key=lambda pair: -len(pair.question))[:LONGEST_QUESTIONS]
-    longest = max(len(renderer.prompt_ids(pair.question)) for pair in test)
+    test = sorted(run_dir.read_split("test"), key=_characters, reverse=True)[:LONGEST_QUESTIONS]
+    longest = max(map(len, renderer.pair_prompts(test)))
     positions, cap = _positions(path), config.generation.max_new_tokens
     if positions is not None and longest + cap > positions:
         problem = f"{cap} and the longest prompt of {longest} tokens exceed the model's context of {positions}"
         raise ConfigError("generation.max_new_tokens", problem, f"lower it to {positions - longest} or less")
+
+
+def _characters(pair: QAPair) -> int:
+    return len(pair.question) + sum(len(turn.content) for turn in pair.turns)
 
 
 def check_trackers(config: Config) -> None:

@@ -72,7 +72,7 @@ def _rows_to_test(run_dir: RunDir) -> list[QAPair]:
 
 def require_same_prompts(run_dir: RunDir, stage: StageName, record: dict[str, Any], renderer: PromptRenderer) -> None:
     """Record a checksum of the prompts of the test rows. Raises RunDirError if another stage had other prompts."""
-    checksum = prompts_checksum(renderer.prompts([pair.question for pair in _rows_to_test(run_dir)]))
+    checksum = prompts_checksum(renderer.pair_prompts(_rows_to_test(run_dir)))
     record["prompts_sha256"] = checksum
     stages: tuple[StageName, ...] = ("baseline", "controls", "train", "tuned")
     for other in stages:

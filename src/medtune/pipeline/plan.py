@@ -130,13 +130,19 @@ def sizes_of(config: Config, renderer: PromptRenderer, split: Split, processes: 
     from medtune.training.batching import largest_step, steps_of
 
     training = config.training
-    rows = encode_for_training(renderer, split.train, max_length=training.max_length, overlong=training.overlong).rows
+    rows = encode_for_training(
+        renderer,
+        split.train,
+        max_length=training.max_length,
+        overlong=training.overlong,
+        loss_on=training.loss_on,
+    ).rows
     lengths = [len(row.input_ids) for row in rows]
     tested = sample_rows(split.test, config.evaluation.max_examples, config.seed)
     return RowSizes(
         largest_step=largest_step(lengths, training, config.seed, processes),
         longest_row=max(lengths),
-        longest_prompt=max(len(renderer.prompt_ids(pair.question)) for pair in split.test),
+        longest_prompt=max(map(len, renderer.pair_prompts(split.test))),
         origin=f"from {len(rows):,} training rows of {config.data.source}",
         tokens=sum(lengths[i] for step in steps_of(len(rows), training, config.seed) for i in step),
         questions=len(tested),

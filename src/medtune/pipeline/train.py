@@ -55,6 +55,8 @@ def train_stage(run_dir: RunDir, record: dict[str, Any], *, resume: bool = False
         "cut": train.cut,
         "dropped": train.dropped,
         "tokens_lost": train.tokens_lost,
+        **({"shortened": train.shortened} if train.shortened else {}),
+        **({"taken_apart": train.taken_apart} if train.taken_apart else {}),
     }
 
 
@@ -88,14 +90,27 @@ def _encode_rows(run_dir: RunDir, loaded: LoadedModel) -> tuple[EncodedRows, Enc
     config, training = run_dir.config, run_dir.config.training
 
     def encode(pairs: Sequence[QAPair]) -> EncodedRows:
-        return encode_for_training(loaded.renderer, pairs, max_length=training.max_length, overlong=training.overlong)
+        return encode_for_training(
+            loaded.renderer,
+            pairs,
+            max_length=training.max_length,
+            overlong=training.overlong,
+            loss_on=training.loss_on,
+        )
 
     sampled = sample_rows(run_dir.read_split("validation"), training.validation_limit, config.seed)
     train, validation = encode(run_dir.read_split("train")), encode(sampled)
     require_sound_rows([*train.rows, *validation.rows], loaded.renderer)
+    turns = f", {train.shortened} conversations without their oldest turns" if train.shortened else ""
     say(
         f"training rows: {len(train.rows)}; over {training.max_length} tokens: {train.cut} cut, {train.dropped} dropped"
+        f"{turns}"
     )
+    if train.taken_apart:
+        say(
+            f"{train.taken_apart} conversations have a row for each answer: the chat template writes earlier turns "
+            f"otherwise once another question follows ({Option('set', 'training.loss_on=last')} learns the last alone)"
+        )
     return train, validation
 
 

@@ -33,17 +33,22 @@ class RunArtefacts(RunFiles):
     """
 
     def write_split(self, split: Split) -> None:
-        """Write the three splits as Parquet."""
+        """Write the three splits as Parquet, with `turns` where rows have any."""
         types = get_type_hints(QAPair)
-        schema = pa.schema([(f.name, pa.bool_() if types[f.name] is bool else pa.string()) for f in fields(QAPair)])
+        kinds = [(f.name, pa.bool_() if types[f.name] is bool else pa.string()) for f in fields(QAPair)]
+        plain = pa.schema([kind for kind in kinds if kind[0] != "turns"])
+        turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("learned", pa.bool_())]))
         for name in SPLITS:
-            table = pa.Table.from_pylist([asdict(pair) for pair in getattr(split, name)], schema=schema)
+            pairs = getattr(split, name)
+            schema = plain.append(pa.field("turns", turns)) if any(pair.turns for pair in pairs) else plain
+            table = pa.Table.from_pylist([asdict(pair) for pair in pairs], schema=schema)
             self.write_table(self.split_file(name), table)
 
     def write_dropped(self, dropped: Iterable[tuple[str, QAPair]]) -> None:
         """Write one JSON line for each row that cleaning dropped."""
         rows = (
             {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
+            | ({"turns": [asdict(turn) for turn in pair.turns]} if pair.turns else {})
             for rule, pair in dropped
         )
         self._write_lines(self.dropped_file, rows)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medtune.data import conversations, row_markup
 from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES, KINDS
 from medtune.publishing.public_names import public_name, without_paths
@@ -87,12 +88,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+# Counts that most sources have none of.
+_FOUND = {**conversations.COUNT_NAMES, **row_markup.COUNT_NAMES}
+
+
 def audit_tables(audit: Audit) -> list[Table]:
     """Rows and topics, leakage beside a random split, lengths."""
     rows, counts = audit.split.rows, audit.counts
     read = sum(_whole(part.get("rows_read")) for part in audit.cleaning.values())
+    found = {rule: sum(_whole(part.get(rule)) for part in audit.cleaning.values()) for rule in _FOUND}
     figures = [
         ("rows read", f"{read:,}"),
+        *((name, f"{number:,}") for rule, name in _FOUND.items() if (number := found[rule])),
         ("rows kept", f"{counts.rows:,}"),
         *((f"{name} rows", f"{number:,}") for name, number in rows.items()),
         ("different questions", f"{counts.questions:,}"),
@@ -131,11 +138,12 @@ def audit_sentences(audit: Audit) -> list[str]:
     """Duplicates and truncation."""
     copies, cut = audit.duplicates, audit.truncation
     lost = cut.tokens_lost / cut.tokens if cut.tokens else 0.0
+    oldest = f", and {cut.shortened:,} conversations lose their oldest turns" if cut.shortened else ""
     return [
         f"{copies.rows_with_near_duplicate_answer:,} rows ({copies.share_with_near_duplicate_answer:.1%}) have an "
         f"equal or nearly equal answer elsewhere; {copies.template_rows:,} rows hold a template for many topics.",
         f"Rows are trained on up to {cut.max_length:,} tokens ({cut.policy}): of {cut.rows:,} training rows "
-        f"{cut.cut:,} are cut and {cut.dropped:,} dropped; {lost:.1%} of their tokens are lost.",
+        f"{cut.cut:,} are cut and {cut.dropped:,} dropped{oldest}; {lost:.1%} of their tokens are lost.",
     ]
 
 

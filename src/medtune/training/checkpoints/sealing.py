@@ -29,6 +29,11 @@ from medtune.storage.writing import flush
 
 SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
+# In the rows already, and unknown to versions whose checkpoints go on.
+_IN_ROWS = (
+    ("data", "prompt_date"), ("data", "markup"), ("data", "html"), ("training", "loss_on"), ("model", "chat_template"),
+    ("model", "template_settings"),
+)  # fmt: skip
 # The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
 # What `lora` had from the beginning.
@@ -51,10 +56,9 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
     for key in MAY_CHANGE:
         section, name = key.split(".")
         values[section].pop(name)
-    # In the rows already, and medtune 0.1.0 did not know them.
-    values["data"].pop("prompt_date")
-    for key in ("chat_template", "template_settings"):
-        values["model"].pop(key)
+    for section, name in _IN_ROWS:
+        values[section].pop(name)
+    values["data"]["columns"].pop("messages")
     # Keys that came later tell trainings apart only where they are set: checkpoints of earlier versions go on.
     defaults = LoraSection().model_dump(mode="json")
     values["lora"] = {
