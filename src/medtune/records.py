@@ -25,6 +25,8 @@ class QAPair:
     `group` names the rows that must stay on one side of a split. `document_id`, `focus` and `source` are empty where
     the data set does not give them, and so is `split`, the part that the data set itself puts the row in. `template`
     marks an answer whose wording serves many topics. `raw_question` and `raw_answer` are the text before cleaning.
+    `references` is empty where `answer` is the only one, else it holds all of them and begins with it. `context` is
+    what the question is about, until cleaning puts it below the question.
     """
 
     id: str
@@ -39,6 +41,12 @@ class QAPair:
     template: bool = False
     raw_question: str = ""
     raw_answer: str = ""
+    context: str = ""
+    references: tuple[str, ...] = ()
+
+
+# Fields of a row that came later: where no row has any, fingerprints and files are those of earlier versions.
+LATER_FIELDS = frozenset({"context", "references"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config.schema import ColumnsSection
+from medtune.config.sources import ColumnsSection
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.medquad_xml import read_medquad_xml
 from medtune.data.sources import read_source

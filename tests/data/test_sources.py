@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config.schema import ColumnsSection
-from medtune.data import sources
+from medtune.config.sources import ColumnsSection
+from medtune.data import pairs
 from medtune.data.sources import DEMO_SOURCE, SourceRows, check_source, read_source
 from medtune.errors import DataError
 from medtune.records import QAPair
@@ -20,7 +20,7 @@ from row_files import COLUMNS, HEADER, read, refused, write, write_parquet
 
 def row_id(question: str, answer: str) -> str:
     """The id of a row that is the first with its text."""
-    return sources.row_id(question, answer, taken=(), copies=Counter())
+    return pairs.row_id(question, answer, taken=(), copies=Counter())
 
 
 def test_a_row_of_a_csv(tmp_path: Path) -> None:
@@ -131,14 +131,14 @@ def test_a_fingerprint_covers_every_field() -> None:
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ({}, "no column 'Answer'; it has qtype, Question, Reply; name yours in data.columns.answer"),
+        ({}, "no column 'Answer'; it has qtype, Question, Reply; name yours with --set data.columns.answer=NAME"),
         (
             {"question": "Frage", "answer": "Reply"},
-            "no column 'Frage'; it has qtype, Question, Reply; name yours in data.columns.question",
+            "no column 'Frage'; it has qtype, Question, Reply; name yours with --set data.columns.question=Question",
         ),
         (
             {"answer": "Reply", "id": "key"},
-            "no column 'key'; it has qtype, Question, Reply; name yours in data.columns.id",
+            "no column 'key'; it has qtype, Question, Reply; name yours with --set data.columns.id=NAME",
         ),
     ],
 )
@@ -154,8 +154,8 @@ def test_all_missing_columns_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(path)
     assert str(caught.value).splitlines() == [
-        f"{path}: no column 'Question'; it has a, b; name yours in data.columns.question",
-        f"{path}: no column 'Answer'; it has a, b; name yours in data.columns.answer",
+        f"{path}: no column 'Question'; it has a, b; name yours with --set data.columns.question=NAME",
+        f"{path}: no column 'Answer'; it has a, b; name yours with --set data.columns.answer=NAME",
     ]
 
 
@@ -166,7 +166,10 @@ def test_a_header_with_a_line_break_is_shown_in_one_line(tmp_path: Path) -> None
 
 def test_a_column_that_two_could_be_is_not_guessed(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", "question,QUESTION,Answer\n1,2,3\n")
-    assert refused(path).startswith("no column 'Question'; it has question, QUESTION, Answer;")
+    assert refused(path) == (
+        "its columns question and QUESTION could each be the question; choose one with --set "
+        "data.columns.question=question"
+    )
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

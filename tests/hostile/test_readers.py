@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from hostile.inputs import CHECKPOINT
 from medtune.config.recipes import load_recipe
-from medtune.config.schema import ColumnsSection
+from medtune.config.sources import ColumnsSection
 from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
 from medtune.evaluation.human.blinding import parse_key

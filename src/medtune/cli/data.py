@@ -53,7 +53,7 @@ def data_audit(
     from medtune.model.loaded import renderer_of
 
     renderer = renderer_of(config) if recipe is not None else None
-    audit = audit_prepared(prepare_data(config), config, renderer)
+    audit = audit_prepared(prepare_data(config, must_split=False), config, renderer)
     if out is not None:
         write_audit(audit, out)
     print_audit(audit, Console())

@@ -46,11 +46,11 @@ class Cleaned:
     dropped: list[tuple[str, QAPair]]
 
 
-def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
+def clean_pairs(pairs: Iterable[QAPair], min_answer_words: int = MIN_ANSWER_WORDS) -> Cleaned:
     """Clean questions and answers and drop rows that are of no use.
 
     Those are rows without a question or an answer, rows whose answer is nothing but the question, rows with fewer
-    than `MIN_ANSWER_WORDS` words of answer, and exact duplicates of an earlier row. Duplicates that the source itself
+    than `min_answer_words` words of answer, and exact duplicates of an earlier row. Duplicates that the source itself
     puts in different parts stay: the audit reports what its split leaks.
     """
     counts: Counter[str] = Counter(dict.fromkeys(("rows_read", *CHANGES, *DROPS, "rows_kept"), 0))
@@ -62,32 +62,43 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
         question, changes = _clean_question(pair.question)
         answer, more = _clean_text(pair.answer)
         rest = _without_question(question, answer)
+        below = clean_text(pair.context)
+        question = f"{question}\n\n{below}" if below else question
         repeats = {"question_repeat_removed"} if rest and rest != answer else set()
         counts.update(changes | more | repeats)
         key = (question, rest, pair.split)
-        if rule := "dropped_duplicate" if key in seen else _reason_to_drop(question, answer, rest):
+        if rule := "dropped_duplicate" if key in seen else _reason_to_drop(question, answer, rest, min_answer_words):
             counts[rule] += 1
             dropped.append((rule, pair))
             continue
         seen.add(key)
         labels: dict[str, Any] = {name: clean_text(getattr(pair, name)) for name in _LABELS}
-        kept.append(replace(pair, question=question, answer=rest, **labels))
+        kept.append(
+            replace(pair, question=question, context="", answer=rest, references=_references(pair, rest), **labels)
+        )
     counts["rows_kept"] = len(kept)
     return Cleaned(kept, dict(counts), dropped)
 
 
 def _with_raw_text(pair: QAPair) -> QAPair:
-    question, answer = pair.raw_question or pair.question, pair.raw_answer or pair.answer
+    asked = f"{pair.question}\n\n{pair.context}" if pair.context else pair.question
+    question, answer = pair.raw_question or asked, pair.raw_answer or pair.answer
     # Half a surrogate pair, which no UTF-8 file can hold, is the one thing that raw text loses.
     return replace(pair, raw_question=_HALF_PAIR.sub("\ufffd", question), raw_answer=_HALF_PAIR.sub("\ufffd", answer))
 
 
-def _reason_to_drop(question: str, answer: str, rest: str) -> str | None:
+def _references(pair: QAPair, answer: str) -> tuple[str, ...]:
+    """All references, the cleaned answer first; none where the others are empty or the same."""
+    others = dict.fromkeys(text for text in map(clean_text, pair.references[1:]) if text and text != answer)
+    return (answer, *others) if others else ()
+
+
+def _reason_to_drop(question: str, answer: str, rest: str, min_answer_words: int) -> str | None:
     if not question or not answer:
         return "dropped_empty"
     if not rest:
         return "dropped_question_repeat"
-    return "dropped_short" if len(words(rest)) < MIN_ANSWER_WORDS else None
+    return "dropped_short" if len(words(rest)) < min_answer_words else None
 
 
 def clean_text(text: str) -> str:

@@ -32,9 +32,10 @@ def check_inputs(config: Config) -> None:
     check_trackers(config)
     require_known(config.evaluation.metrics)
     require_tokenizer(config.evaluation.bleu_tokenizer)
-    check_source(config.data.source, config.data.revision, config.data.columns)
+    for source in config.data.all_sources:
+        check_source(source, source.columns or config.data.columns, config.data.table)
     if config.data.test_source is not None:
-        check_source(config.data.test_source, columns=config.data.columns)
+        check_source(config.data.test_source, config.data.columns, config.data.table)
     if config.model.adapter is not None:
         resolve_adapter(config.model.adapter)
     if needs_encoder(config.evaluation.metrics):
@@ -117,6 +118,13 @@ def check_model(config: Config) -> Path:
         raise ConfigError("training.max_length", problem)
     _check_targets(config, model_without_weights(path, "bfloat16", config.model.base))
     return path
+
+
+def context_of(config: Config) -> int | None:
+    """How many tokens the recipe's model reads, where its configuration says. Raises ModelError."""
+    if config.model.base == DEMO_MODEL:
+        return int(demo_shape().max_position_embeddings)
+    return _positions(resolve_base(config.model.base, config.model.revision, weights=False).path)
 
 
 def _positions(path: Path) -> int | None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtune.errors import Option, RunDirError
-from medtune.records import Prediction, QAPair, Score, Split, SystemName
+from medtune.records import LATER_FIELDS, Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir.layout import SPLITS, RunFiles
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json, read_parquet, read_text
@@ -25,6 +25,14 @@ _Step = dict[str, int | float | None]
 
 
 @dataclass(frozen=True)
+class DataReport:
+    """What people should know of how the rows were read: `notes` on what was found, and `warnings` of what is lost."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class RunArtefacts(RunFiles):
     """The files of a run, each written under a temporary name and renamed into place.
 
@@ -34,8 +42,12 @@ class RunArtefacts(RunFiles):
 
     def write_split(self, split: Split) -> None:
         """Write the three splits as Parquet."""
-        types = get_type_hints(QAPair)
-        schema = pa.schema([(f.name, pa.bool_() if types[f.name] is bool else pa.string()) for f in fields(QAPair)])
+        kinds = {bool: pa.bool_(), tuple[str, ...]: pa.list_(pa.string())}
+        types = {name: kinds.get(kind, pa.string()) for name, kind in get_type_hints(QAPair).items()}
+        rows = [pair for name in SPLITS for pair in getattr(split, name)]
+        names = [f.name for f in fields(QAPair)]
+        names = [name for name in names if name not in LATER_FIELDS or any(getattr(pair, name) for pair in rows)]
+        schema = pa.schema([(name, types[name]) for name in names])
         for name in SPLITS:
             table = pa.Table.from_pylist([asdict(pair) for pair in getattr(split, name)], schema=schema)
             self.write_table(self.split_file(name), table)
@@ -47,6 +59,10 @@ class RunArtefacts(RunFiles):
             for rule, pair in dropped
         )
         self._write_lines(self.dropped_file, rows)
+
+    def read_data_report(self) -> DataReport:
+        """What the data stage says of the rows; nothing where an older version or another tool left none."""
+        return self.read_as(DataReport, self.data_report_file) if self.data_report_file.is_file() else DataReport()
 
     def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
         """Write one JSON line a row; `references` where a row has several."""
