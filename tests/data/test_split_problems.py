@@ -18,7 +18,7 @@ def row(number: int, **changes: str) -> QAPair:
 def refusal(rows: list[QAPair], split: Split) -> str:
     with pytest.raises(DataError) as caught:
         require_rows(split, rows)
-    assert require_rows(split, rows, must_split=False) == str(caught.value)
+    assert f"data.split: {require_rows(split, rows, must_split=False)}" == str(caught.value)
     (line,) = str(caught.value).splitlines()
     return line
 

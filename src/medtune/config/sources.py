@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -55,11 +54,10 @@ class TableSection(Section):
     @classmethod
     def _know_the_encoding(cls, name: str | None) -> str | None:
         try:
-            is_text = name is None or codecs.lookup(name)._is_text_encoding
-        except (LookupError, ValueError):
-            is_text = False
-        if not is_text:
-            raise ValueError("must be an encoding of text that Python knows, such as utf-8, utf-16, cp1252 or latin-1")
+            b"".decode(name or "utf-8")
+        except (LookupError, ValueError):  # of text or at all, and a name with a NUL
+            problem = "must be an encoding of text that Python knows, such as utf-8, utf-16, cp1252 or latin-1"
+            raise ValueError(problem) from None
         return name
 
 

@@ -29,10 +29,10 @@ def require_rows(split: Split, rows: Sequence[QAPair], *, must_split: bool = Tru
             continue
         total = len(split.train) + len(split.validation) + len(split.test)
         reason, fix = _reason(rows)
-        error = DataError("data.split", f"the {name} split is empty ({total} rows in all){reason}", fix)
+        problem = f"the {name} split is empty ({total} rows in all){reason}"
         if must_split:
-            raise error
-        return spell_out(error.problems[0].line)
+            raise DataError("data.split", problem, fix)
+        return spell_out((problem, "; ", fix))
     return ""
 
 

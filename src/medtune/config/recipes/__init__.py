@@ -48,6 +48,10 @@ def override(config: Config, overrides: Overrides) -> Config:
     return _resolve(config.model_dump(mode="json"), overrides, origin="overrides") if overrides else config
 
 
+# What belongs to a recipe's own source, and to no other.
+_OF_A_SOURCE = ("revision", "hub_config", "hub_split", "sources")
+
+
 def load_for_source(source: str, recipe: str | None = None, overrides: Overrides = ()) -> Config:
     """A configuration to look at `source` with: the recipe's, whose own source it replaces, or else the defaults.
 
@@ -56,8 +60,8 @@ def load_for_source(source: str, recipe: str | None = None, overrides: Overrides
     values: dict[str, Any] = {"model": {"base": "medtune:demo"}} if recipe is None else _read_recipe(recipe, seen=())
     data = values.get("data") or {}
     if isinstance(data, dict):  # anything else is for the schema to refuse
-        # The revision is that of the recipe's own source.
-        values["data"] = {**data, "source": source, "revision": None}
+        data = {key: value for key, value in data.items() if key not in _OF_A_SOURCE}
+        values["data"] = {**data, "source": source}
     return _resolve(values, overrides, origin=recipe or "data audit")
 
 
@@ -136,7 +140,23 @@ def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(recipe, f"extends: must be a recipe's name or file, got {parent!r}")
     if where is not None and _is_file_name(parent):
         parent = str(where.parent / parent)
-    return _merge(_read_recipe(parent, (*seen, identity)), values)
+    inherited = _read_recipe(parent, (*seen, identity))
+    given = values.get("data")
+    if isinstance(given, dict):
+        for key in given:
+            _take_the_place_of(inherited, f"data.{key}")
+    return _merge(inherited, values)
+
+
+# Keys of which one replaces the other, wherever that was given before.
+_EITHER = {"data.source": "sources", "data.sources": "source"}
+
+
+def _take_the_place_of(values: dict[str, Any], key: str) -> None:
+    """Forget what `key`, once it is set in `values`, replaces."""
+    data = values.get("data")
+    if isinstance(data, dict) and key in _EITHER:
+        data.pop(_EITHER[key], None)
 
 
 def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
@@ -184,6 +204,7 @@ def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> Non
         node = child
     if isinstance(given, str):
         value = load_yaml(text, origin=Option("set", shown))
+    _take_the_place_of(values, key)
     node[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

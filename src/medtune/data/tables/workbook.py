@@ -103,17 +103,20 @@ class _Opened:
     def __enter__(self) -> Any:
         from openpyxl import load_workbook
 
+        self.file = self.path.open("rb")  # which openpyxl would leave open where it fails
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of styles and extensions, which hold no rows
-                self.book = load_workbook(self.path, read_only=True, data_only=self.stored, keep_links=False)
+                self.book = load_workbook(self.file, read_only=True, data_only=self.stored, keep_links=False)
         # openpyxl has no error of its own for a part that is missing or is not what it should be.
         except Exception as error:
+            self.file.close()
             raise _unreadable(self.path, error) from None
         return self.book
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.book.close()
+        self.file.close()
         if isinstance(error, Exception) and not isinstance(error, DataError):
             raise _unreadable(self.path, error) from None
 
