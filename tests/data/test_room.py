@@ -54,8 +54,8 @@ def test_each_split_has_its_own_limit(renderer: PromptRenderer, overlong: str) -
     assert left.report["rows"] == {"train": 1, "validation": 1, "test": 2}
     assert [(rule, pair.id) for rule, pair in left.dropped] == [(RULE, "long")]
     assert left.report["warnings"] == [
-        "33.3% of the rows: 1 train, 1 test rows left out: their prompts are longer than training.max_length or the "
-        "model's context and generation.max_new_tokens leave room for."
+        "33.3% of the split's rows are lost: rows left out because their prompts are too long for training.max_length "
+        "and the model's context and generation.max_new_tokens: 1 train, 1 test."
     ]
 
 
@@ -86,12 +86,12 @@ def test_one_question_of_200_000_characters_stops_no_run(
     path = small_recipe(tmp_path, tiny.path)
     with (tmp_path / "rows.csv").open("a", encoding="utf-8") as file:
         file.write(f"causes,{'hiccups ' * 25_000},A spasm of the diaphragm below the lungs.\n")
-    medtune("run", path, "--run-dir", tmp_path / "run")
+    medtune("run", path, "--run-dir", tmp_path / "run", "--set", "generation.max_new_tokens=8")
     said = capfd.readouterr()
     data = tmp_path / "run" / "data"
     report = json.loads((data / "report.json").read_text(encoding="utf-8"))
     assert sum(report[RULE].values()) == 1
-    assert f"1 {next(iter(report[RULE]))} rows left out: their prompts are longer than" in said.err
+    assert "rows left out because their prompts are too long for" in said.err
     rows = [json.loads(line) for line in (data / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [entry["rule"] for entry in rows] == [RULE]
     ids = {
@@ -101,4 +101,4 @@ def test_one_question_of_200_000_characters_stops_no_run(
     }
     assert rows[0]["id"] not in ids
     assert "Warning: 2." in said.out  # of 41 rows
-    assert "left out: their prompts" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "because their prompts are too long" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

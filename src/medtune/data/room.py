@@ -1,6 +1,6 @@
 """Rows that no length limit can make fit: their prompts alone are too long for training, or for the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from medtune.config.schema import Config
@@ -40,13 +40,16 @@ def leave_out_unfit(prepared: Prepared, renderer: PromptRenderer, config: Config
     if not counts:
         return prepared
     told = ", ".join(f"{count:,} {part}" for part, count in counts.items())
-    line = f"{told} rows left out: their prompts are longer than {_limits(counts, limits)} leave room for"
+    line = f"rows left out because their prompts are too long for {_limits(counts)}: {told}"
     say(line)
     split = replace(prepared.split, **kept)
     report = {**prepared.report, RULE: counts, "rows": {name: len(rows) for name, rows in kept.items()}}
     total = sum(len(getattr(prepared.split, part)) for part in limits)
     if sum(counts.values()) > WARNED_SHARE * total:
-        report["warnings"] = [*report.get("warnings", ()), f"{sum(counts.values()) / total:.1%} of the rows: {line}."]
+        report["warnings"] = [
+            *report.get("warnings", ()),
+            f"{sum(counts.values()) / total:.1%} of the split's rows are lost: {line}.",
+        ]
     aside = [*prepared.dropped, *((RULE, pair) for pair in dropped.values())]
     return replace(prepared, split=split, report=report, dropped=aside)
 
@@ -54,10 +57,10 @@ def leave_out_unfit(prepared: Prepared, renderer: PromptRenderer, config: Config
 _RAISE = {"train": " or raise training.max_length", "validation": " or raise training.max_length"}
 
 
-def _limits(counts: dict[str, int], limits: dict[SplitName, int | None]) -> str:
+def _limits(counts: Mapping[str, int]) -> str:
     training = "training.max_length" if {"train", "validation"} & counts.keys() else ""
     model = "the model's context and generation.max_new_tokens" if "test" in counts else ""
-    return " or ".join(filter(None, (training, model)))
+    return " and ".join(filter(None, (training, model)))
 
 
 def too_long(renderer: PromptRenderer, rows: Sequence[QAPair], limit: int) -> set[str]:
