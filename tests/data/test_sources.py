@@ -218,6 +218,47 @@ def test_checking_a_source_reads_no_rows(tmp_path: Path) -> None:
         check_source(str(write(tmp_path / "rows.txt", "")))
 
 
+# Folders ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_tables_is_one_source_in_the_order_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / ".cache").mkdir()
+    write(tmp_path / "b.csv", "Question;Answer\nq2;a2\n")
+    write(tmp_path / "a.jsonl", '{"prompt": "q1", "completion": "a1"}\n{"prompt": "q2", "completion": "a2"}\n')
+    write_parquet(tmp_path / "more" / "c.parquet", {"Question": ["q3"], "Answer": ["a3"]})
+    write(tmp_path / ".cache" / "d.csv", "no,table\n1\n")
+    write(tmp_path / "README.md", "# Rows")
+    write(tmp_path / "dataset_info.json", "{}")
+    rows = read(tmp_path)
+    assert [(pair.question, pair.answer) for pair in rows.pairs] == [
+        ("q1", "a1"), ("q2", "a2"), ("q2", "a2"), ("q3", "a3"),
+    ]  # fmt: skip
+    assert len({pair.id for pair in rows.pairs}) == 4
+    assert rows.notes == (
+        "3 files, from a.jsonl on", "question from prompt, answer from completion", "separator semicolon",
+    )  # fmt: skip
+    assert rows.folder_of == "tables"
+
+
+def test_an_id_in_two_files_of_a_folder_is_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.csv", "Question,Answer,id\nq,a,x\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, ColumnsSection(id="id"))
+    assert str(caught.value).startswith(f"{tmp_path / 'b.csv'}: id 'x' is in two rows")
+
+
+def test_a_folder_of_tables_and_xml_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "Question,Answer\nq,a\n")
+    write(tmp_path / "b.xml", "<Document/>")
+    assert refused(tmp_path) == ("holds both MedQuAD XML and tables, such as a.csv; put them in folders of their own")
+
+
+def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path).startswith("no .xml files in it")
+
+
 # MedQuAD ------------------------------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,9 @@ def prepare_data(config: Config, *, must_split: bool = True) -> Prepared:
     data = config.data
     read, origins = read_all(data)
     report: dict[str, Any] = {"cleaning_version": cleaning.VERSION}
-    pairs, report["source"], dropped = _clean(data.named, read, data.min_answer_words, report)
+    pairs, report["source"], dropped = _clean(
+        data.named, read, data.min_answer_words, report, several=bool(data.sources)
+    )
     provenance: dict[str, Any] = {"source": data.named, "revision": read.revision, "fingerprint": read.fingerprint()}
     provenance |= origins.provenance
     if read.folder_of is not None:
@@ -72,22 +74,24 @@ def prepare_data(config: Config, *, must_split: bool = True) -> Prepared:
 
 
 def _clean(
-    source: str, read: SourceRows, min_words: int | None, report: dict[str, Any]
+    source: str, read: SourceRows, min_words: int | None, report: dict[str, Any], *, several: bool = False
 ) -> tuple[list[QAPair], dict[str, Any], list[tuple[str, QAPair]]]:
     """Clean rows with their focus, what was counted, and the rows that were left out, by rule.
 
     What was found and what was left out is said, and added to the notes and warnings of `report`. Raises DataError,
     with the rules that dropped rows, if they dropped them all, or more than half of them for being short.
     """
-    for note in read.notes:
-        say(f"{source}: {note}")
+    # Several sources have told already which of them a note is about.
+    notes = [note if several else f"{source}: {note}" for note in read.notes]
+    for note in notes:
+        say(note)
     cleaned = cleaning.clean_pairs(read.pairs, cleaning.MIN_ANSWER_WORDS if min_words is None else min_words)
     require_long_answers(source, len(read.pairs), cleaned, min_words)
     pairs, focus = fill_focus(cleaned.pairs)
     counts = {**read.counts, **cleaned.counts, "focus": focus}
     say(reading_line(source, counts))
-    if read.notes:
-        report.setdefault("notes", []).extend(f"{source}: {note}" for note in read.notes)
+    if notes:
+        report.setdefault("notes", []).extend(notes)
     if warning := reading_warning(source, counts):
         report.setdefault("warnings", []).append(warning)
     return pairs, counts, [*read.left_out, *cleaned.dropped]
