@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config.schema import Config
+from medtune.data.prompts import PromptRenderer
 from medtune.data.sources import check_source
 from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import Command, ConfigError, ModelError, Option, first_line
@@ -15,7 +16,7 @@ from medtune.evaluation.metrics.bleu_tokenizer import require_tokenizer
 from medtune.model.adapters import resolve_adapter
 from medtune.model.demo_model import demo_shape
 from medtune.model.known import known_model
-from medtune.model.loaded import load_renderer
+from medtune.model.loaded import load_renderer, renderer_of
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import choose_device
@@ -120,11 +121,15 @@ def check_model(config: Config) -> Path:
     return path
 
 
-def context_of(config: Config) -> int | None:
-    """How many tokens the recipe's model reads, where its configuration says. Raises ModelError."""
+def renderer_and_context(config: Config) -> tuple[PromptRenderer, int | None]:
+    """The renderer of the recipe's model, and how many tokens it reads, where its configuration says.
+
+    A Hub model is asked for once. Raises ModelError.
+    """
     if config.model.base == DEMO_MODEL:
-        return int(demo_shape().max_position_embeddings)
-    return _positions(resolve_base(config.model.base, config.model.revision, weights=False).path)
+        return renderer_of(config), int(demo_shape().max_position_embeddings)
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    return load_renderer(config, path), _positions(path)
 
 
 def _positions(path: Path) -> int | None:
