@@ -69,8 +69,8 @@ def test_a_split_without_another_row_is_refused(renderer: PromptRenderer) -> Non
     with pytest.raises(DataError) as caught:
         leave_out_unfit(rows, renderer, configure(max_length=128), positions=None)
     assert str(caught.value) == (
-        "data: the prompts of all 1 train rows are longer than 126 tokens; shorten the questions or raise "
-        "training.max_length"
+        "data: each of the 1 train prompts leaves no room for an answer; raise training.max_length or shorten the "
+        "questions"
     )
 
 

@@ -35,8 +35,8 @@ def leave_out_unfit(prepared: Prepared, renderer: PromptRenderer, config: Config
         if unfit:
             counts[part] = len(rows) - len(kept[part])
             if not kept[part]:
-                problem = f"the prompts of all {len(rows):,} {part} rows are longer than {limit:,} tokens"
-                raise DataError("data", problem, f"shorten the questions{_RAISE.get(part, '')}")
+                problem = f"each of the {len(rows):,} {part} prompts leaves no room for an answer"
+                raise DataError("data", problem, f"{_RAISE[part]} or shorten the questions")
     if not counts:
         return prepared
     told = ", ".join(f"{count:,} {part}" for part, count in counts.items())
@@ -54,7 +54,11 @@ def leave_out_unfit(prepared: Prepared, renderer: PromptRenderer, config: Config
     return replace(prepared, split=split, report=report, dropped=aside)
 
 
-_RAISE = {"train": " or raise training.max_length", "validation": " or raise training.max_length"}
+_RAISE: dict[SplitName, str] = {
+    "train": "raise training.max_length",
+    "validation": "raise training.max_length",
+    "test": "lower generation.max_new_tokens",
+}
 
 
 def _limits(counts: Mapping[str, int]) -> str:
