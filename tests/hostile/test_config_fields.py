@@ -37,9 +37,19 @@ FIELDS: list[tuple[str, str, str]] = [
     ("data.source", "''", f"{NO_TEXT}, got ''"),
     ("data.source", "7", f"{TEXT}, got 7"),
     ("data.revision", "7", f"{TEXT}, got 7"),
+    ("data.hub_config", "7", f"{TEXT}, got 7"),
+    ("data.hub_split", "7", f"{TEXT}, got 7"),
+    ("data.sources", "7", "must be a list, got 7"),
+    ("data.table", "x", f"{SECTION}, got 'x'"),
+    ("data.table.separator", "ab", "string should have at most 1 character, got 'ab'"),
+    ("data.table.encoding", "rot13", "must be an encoding of text that Python knows, such as utf-8, utf-16, cp1252 or "
+     "latin-1, got 'rot13'"),
+    ("data.table.sheet", "7", f"{TEXT}, got 7"),
+    ("data.table.quotes", "none", "must be 'checked', 'trusted' or 'literal', got 'none'"),
+    ("data.min_answer_words", "-1", "input should be greater than or equal to 0, got -1"),
     ("data.columns", "x", f"{SECTION}, got 'x'"),
     *[(f"data.columns.{name}", "5", f"{TEXT}, got 5")
-      for name in ("question", "answer", "qtype", "id", "document_id", "focus", "source", "split")],
+      for name in ("question", "context", "answer", "qtype", "id", "document_id", "focus", "source", "split")],
     ("data.system_prompt", "1", f"{TEXT}, got 1"),
     ("data.system_prompt", '"a \\ud800"', f"{HALF_A_PAIR}, got 'a \\ud800'"),
     ("data.prompt_date", "soon", "input should be a valid date or datetime, input is too short, got 'soon'"),
@@ -135,7 +145,7 @@ TOGETHER: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
-SECTIONS = ("model", "data", "data.columns", "data.split", "lora", "training", "generation", "evaluation")
+SECTIONS = ("model", "data", "data.columns", "data.table", "data.split", "lora", "training", "generation", "evaluation")
 LEAVES = [case for case in FIELDS if case[0] not in SECTIONS]
 
 

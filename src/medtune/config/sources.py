@@ -54,7 +54,7 @@ class TableSection(Section):
     @classmethod
     def _know_the_encoding(cls, name: str | None) -> str | None:
         try:
-            b"".decode(name or "utf-8")
+            "a".encode(name or "utf-8")
         except (LookupError, ValueError):  # of text or at all, and a name with a NUL
             problem = "must be an encoding of text that Python knows, such as utf-8, utf-16, cp1252 or latin-1"
             raise ValueError(problem) from None

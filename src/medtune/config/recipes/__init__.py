@@ -204,7 +204,8 @@ def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> Non
         node = child
     if isinstance(given, str):
         value = load_yaml(text, origin=Option("set", shown))
-    _take_the_place_of(values, key)
+    if key != "data.sources" or isinstance(value, list):  # anything else is for the schema to refuse
+        _take_the_place_of(values, key)
     node[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
