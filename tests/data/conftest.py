@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from medtune.config.schema import ColumnsSection, parse_config
+from medtune.config.schema import parse_config
+from medtune.config.sources import ColumnsSection
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.near_duplicates import SimilarAnswers
 from medtune.data.preparation import Prepared, prepare_data

@@ -11,8 +11,11 @@ import pytest
 from rich.console import Console
 
 from audits import audit_of, write
+from medtune.config.schema import parse_config
 from medtune.data.audit_record import Audit
 from medtune.data.audit_tables import leak_sentences, print_audit, print_leakage
+from medtune.data.preparation import prepare_data
+from medtune.data.token_lengths import audit_prepared
 
 
 @pytest.fixture
@@ -94,3 +97,18 @@ def test_what_the_source_does_not_name_is_said(tmp_path: Path) -> None:
     out = StringIO()
     print_audit(audit_of(path), Console(file=out, width=80))
     assert out.getvalue().count("not given") == 8
+
+
+def test_rows_that_cannot_be_split_are_described_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"Question": f"Q{n} ?", "Answer": f"An answer of six words {n}."} for n in range(2)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = parse_config({"model": {"base": "owner/model"}, "data": {"source": str(path)}}, origin="test")
+    audit = audit_prepared(prepare_data(config, must_split=False), config, renderer=None)
+    out = StringIO()
+    print_audit(audit, Console(file=out, width=80))
+    text = " ".join(out.getvalue().split())
+    assert "Rows kept: 2 with 2 questions" in text
+    assert "No split: the validation split is empty (2 rows in all)" in text
+    assert "Share of the test rows" not in text
+    assert audit.as_json()["split"]["not_split"] == audit.split.not_split

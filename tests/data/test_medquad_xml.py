@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config.schema import ColumnsSection
+from medtune.config.sources import ColumnsSection
 from medtune.data.cleaning import Cleaned, clean_pairs
 from medtune.data.medquad_xml import read_medquad_xml
 from medtune.data.sources import read_source
@@ -147,7 +147,9 @@ def test_two_pairs_of_one_number_are_refused(tmp_path: Path) -> None:
 def test_a_folder_without_xml(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", document())
     (tmp_path / "folder.xml").mkdir()
-    assert refused(tmp_path) == f"{tmp_path}: no .xml files in it; give a folder of MedQuAD XML, or a table file"
+    assert refused(tmp_path) == (
+        f"{tmp_path}: no .xml files in it, and no tables; give a folder of MedQuAD XML or of tables, or a table file"
+    )
 
 
 def test_a_folder_without_answers(tmp_path: Path) -> None:

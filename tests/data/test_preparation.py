@@ -89,6 +89,7 @@ def test_every_row_that_leaves_is_counted_and_kept_aside(tmp_path: Path) -> None
     }  # fmt: skip
     assert prepared.report["rows"] == {"train": 32, "validation": 4, "test": 4}
     assert [(rule, row.raw_question, row.raw_answer) for rule, row in prepared.dropped] == [
+        ("unanswered", "No answer ?", ""),
         ("dropped_duplicate", "Q0 ?", f"{answer(0)} "),
         ("dropped_empty", "\x00", "No question."),
         ("dropped_short", "Short ?", "Too short."),
@@ -213,7 +214,7 @@ def test_a_test_source_takes_the_place_of_the_test_split(with_test_source: Confi
     assert [row.answer for row in prepared.split.test] == [answer(name) for name in ("T0", "T1", 9, "T3", 11)]
     assert prepared.report["test_source"]["unanswered"] == 1
     assert prepared.report["test_source"]["dropped_short"] == 1
-    assert [row.raw_answer for _, row in prepared.dropped] == ["T4."]
+    assert [(rule, row.raw_answer) for rule, row in prepared.dropped] == [("unanswered", ""), ("dropped_short", "T4.")]
     assert prepared.report["removed_for_test_source"] == 6
     assert prepared.report["rows"] == {"train": 35, "validation": 9, "test": 5}
     assert prepared.provenance["test_source"] == with_test_source.data.test_source

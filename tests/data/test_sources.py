@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medtune.config.schema import ColumnsSection
-from medtune.data import sources
+from medtune.config.sources import ColumnsSection
+from medtune.data import pairs
 from medtune.data.sources import DEMO_SOURCE, SourceRows, check_source, read_source
 from medtune.errors import DataError
 from medtune.records import QAPair
@@ -20,7 +20,7 @@ from row_files import COLUMNS, HEADER, read, refused, write, write_parquet
 
 def row_id(question: str, answer: str) -> str:
     """The id of a row that is the first with its text."""
-    return sources.row_id(question, answer, taken=(), copies=Counter())
+    return pairs.row_id(question, answer, taken=(), copies=Counter())
 
 
 def test_a_row_of_a_csv(tmp_path: Path) -> None:
@@ -131,14 +131,14 @@ def test_a_fingerprint_covers_every_field() -> None:
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ({}, "no column 'Answer'; it has qtype, Question, Reply; name yours in data.columns.answer"),
+        ({}, "no column 'Answer'; it has qtype, Question, Reply; name yours with --set data.columns.answer=NAME"),
         (
             {"question": "Frage", "answer": "Reply"},
-            "no column 'Frage'; it has qtype, Question, Reply; name yours in data.columns.question",
+            "no column 'Frage'; it has qtype, Question, Reply; name yours with --set data.columns.question=Question",
         ),
         (
             {"answer": "Reply", "id": "key"},
-            "no column 'key'; it has qtype, Question, Reply; name yours in data.columns.id",
+            "no column 'key'; it has qtype, Question, Reply; name yours with --set data.columns.id=NAME",
         ),
     ],
 )
@@ -154,8 +154,8 @@ def test_all_missing_columns_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(path)
     assert str(caught.value).splitlines() == [
-        f"{path}: no column 'Question'; it has a, b; name yours in data.columns.question",
-        f"{path}: no column 'Answer'; it has a, b; name yours in data.columns.answer",
+        f"{path}: no column 'Question'; it has a, b; name yours with --set data.columns.question=NAME",
+        f"{path}: no column 'Answer'; it has a, b; name yours with --set data.columns.answer=NAME",
     ]
 
 
@@ -166,7 +166,10 @@ def test_a_header_with_a_line_break_is_shown_in_one_line(tmp_path: Path) -> None
 
 def test_a_column_that_two_could_be_is_not_guessed(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", "question,QUESTION,Answer\n1,2,3\n")
-    assert refused(path).startswith("no column 'Question'; it has question, QUESTION, Answer;")
+    assert refused(path) == (
+        "its columns question and QUESTION could each be the question; choose one with --set "
+        "data.columns.question=question"
+    )
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -213,6 +216,47 @@ def test_checking_a_source_reads_no_rows(tmp_path: Path) -> None:
     check_source(str(write(tmp_path / "rows.csv", b"\xff not a table")))
     with pytest.raises(DataError, match="unknown kind of file"):
         check_source(str(write(tmp_path / "rows.txt", "")))
+
+
+# Folders ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_tables_is_one_source_in_the_order_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / ".cache").mkdir()
+    write(tmp_path / "b.csv", "Question;Answer\nq2;a2\n")
+    write(tmp_path / "a.jsonl", '{"prompt": "q1", "completion": "a1"}\n{"prompt": "q2", "completion": "a2"}\n')
+    write_parquet(tmp_path / "more" / "c.parquet", {"Question": ["q3"], "Answer": ["a3"]})
+    write(tmp_path / ".cache" / "d.csv", "no,table\n1\n")
+    write(tmp_path / "README.md", "# Rows")
+    write(tmp_path / "dataset_info.json", "{}")
+    rows = read(tmp_path)
+    assert [(pair.question, pair.answer) for pair in rows.pairs] == [
+        ("q1", "a1"), ("q2", "a2"), ("q2", "a2"), ("q3", "a3"),
+    ]  # fmt: skip
+    assert len({pair.id for pair in rows.pairs}) == 4
+    assert rows.notes == (
+        "3 files, from a.jsonl on", "question from prompt, answer from completion", "separator semicolon",
+    )  # fmt: skip
+    assert rows.folder_of == "tables"
+
+
+def test_an_id_in_two_files_of_a_folder_is_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.csv", "Question,Answer,id\nq,a,x\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, ColumnsSection(id="id"))
+    assert str(caught.value).startswith(f"{tmp_path / 'b.csv'}: id 'x' is in two rows")
+
+
+def test_a_folder_of_tables_and_xml_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "Question,Answer\nq,a\n")
+    write(tmp_path / "b.xml", "<Document/>")
+    assert refused(tmp_path) == ("holds both MedQuAD XML and tables, such as a.csv; put them in folders of their own")
+
+
+def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path).startswith("no .xml files in it")
 
 
 # MedQuAD ------------------------------------------------------------------------------------------------------------

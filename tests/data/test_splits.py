@@ -20,7 +20,6 @@ from medtune.data.preparation import Prepared
 from medtune.data.splits import (
     assign_groups,
     focus_key,
-    require_rows,
     sample_rows,
     seeded_order,
     split_by_column,
@@ -409,25 +408,6 @@ def test_the_order_of_a_seed_is_pinned() -> None:
     # Python's hash and random may change between versions; runs of last year must still find their rows.
     assert seeded_order(0, "a").hex() == "5f1aa0c8dad9dc73c81e59f42198cf11c442fddd07f43065fcb236d9f3754071"
     assert sorted("abcdefgh", key=lambda id: seeded_order(1, id)) == list("ahebcgdf")
-
-
-# Empty splits -------------------------------------------------------------------------------------------------------
-
-
-def test_three_splits_with_rows_will_do() -> None:
-    row = (pair("1"),)
-    assert require_rows(Split(row, row, row)) is None  # type: ignore[func-returns-value]
-
-
-@pytest.mark.parametrize("empty", PARTS)
-def test_an_empty_split_is_refused(empty: str) -> None:
-    row = (pair("1"),)
-    split = Split(**{name: () if name == empty else row for name in PARTS})
-    with pytest.raises(DataError) as caught:
-        require_rows(split)
-    assert str(caught.value) == (
-        f"data.split: the {empty} split is empty (2 rows in all); give more rows or other shares"
-    )
 
 
 # MedQuAD ------------------------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtune.config.schema import ColumnsSection
+from medtune.config.sources import ColumnsSection
 from medtune.data import table_files
-from medtune.data.sources import SourceRows, read_source, row_id
+from medtune.data.pairs import row_id
+from medtune.data.sources import SourceRows, read_source
 from medtune.errors import DataError
 from medtune.records import QAPair
 from row_files import HEADER, read, refused, write, write_parquet
@@ -76,16 +77,24 @@ def test_dictionary_encoded_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("rows.csv", "", "not a readable CSV file (No columns to parse from file)"),
-        ("rows.csv", "\n\n", "not a readable CSV file (No columns to parse from file)"),
+        ("rows.csv", "", "not a readable CSV file (it holds no header)"),
+        ("rows.csv", "\n\n", "not a readable CSV file (it holds no header)"),
         ("rows.csv", HEADER, "no rows with an answer (0 without)"),
         ("rows.csv", f"{HEADER}t,q,\nt,q,  \n", "no rows with an answer (2 without)"),
         ("rows.csv", f"{HEADER}t,q,a,surplus\n", "its first row has more cells than its header"),
         ("rows.csv", f"{HEADER}t,q,a,\nt,q,a,\n", "its first row has more cells than its header"),
-        ("rows.csv", f"{HEADER}t,q,a\nt,q,a,surplus\n", "not a readable CSV file (Error tokenizing data"),
-        ("rows.csv", f'{HEADER}t,q,"never closed\n', "not a readable CSV file (Error tokenizing data"),
-        ("rows.csv", f"{HEADER}t,café,a\n".encode("latin-1"), "not UTF-8 text (invalid continuation byte at byte 27)"),
-        ("rows.csv", f"{HEADER}t,q,a\n".encode("utf-16"), "not UTF-8 text (invalid start byte at byte 0)"),
+        (
+            "rows.csv",
+            f"{HEADER}t,q,a\nt,q,a,b\nt,q,a,b\n",
+            "2 of its 3 rows have more cells than its header, such as",
+        ),
+        (
+            "rows.csv",
+            f'{HEADER}t,q,"never closed\n',
+            "a quote in line 2 never closes; close or remove the quote",
+        ),
+        ("rows.csv", HEADER.encode() + b"t,caf\x81,a\n", "not UTF-8 text (invalid start byte at byte 27)"),
+        ("rows.csv", f"{HEADER}t,q,a\n".encode("utf-16")[:-1], "not utf-16 text (truncated data at byte"),
         ("rows.csv.gz", b"", "not a readable CSV file"),
         ("rows.csv.gz", WHOLE_GZIP[:-5], "not a whole gzip file"),
         ("rows.csv.gz", WHOLE_GZIP[:12], "not a whole gzip file"),
@@ -98,7 +107,7 @@ def test_dictionary_encoded_text(tmp_path: Path) -> None:
         ("rows.jsonl", '{"Question": "q", "Answer": "a"}\n\n[1]\n', "line 3 is a list; one object a line is needed"),
         ("rows.jsonl", '"text"\n', "line 1 is a str; one object a line is needed"),
         ("rows.jsonl", "null\n", "line 1 is a NoneType; one object a line is needed"),
-        ("rows.jsonl", '[\n{"Question": "q"}\n]\n', "line 1 is not JSON (Expecting value)"),
+        ("rows.jsonl", '[\n{"Question": "q"},\n1]\n', "line 1 is not JSON (Expecting value)"),
         (
             "rows.jsonl",
             '{"Question": "q", "Answer": "a"}\n{"Question": "q"',
@@ -108,17 +117,17 @@ def test_dictionary_encoded_text(tmp_path: Path) -> None:
         ("rows.jsonl", "[" * 100_000, "line 1 is not JSON"),
         (
             "rows.jsonl",
-            b'{"Question": "caf\xe9", "Answer": "a"}\n',
-            "not UTF-8 text (invalid continuation byte at byte",
+            b'{"Question": "caf\x9d", "Answer": "a"}\n',
+            "not UTF-8 text (invalid start byte at byte",
         ),
         ("rows.jsonl", '{"Question": 1, "Answer": "a"}\n', "row 0: question is a int, not text; convert that column"),
-        ("rows.jsonl", '{"Question": "q", "Answer": ["a"]}\n', "row 0: answer is a list, not text"),
+        ("rows.jsonl", '{"Question": "q", "Answer": ["a", 1]}\n', "row 0: answer is a list with a int, not text"),
         ("rows.jsonl", '{"Question": "q", "Answer": "a", "focus": {}}\n', "row 0: focus is a dict, not text"),
         ("rows.parquet", b"", "not a readable Parquet file"),
         ("rows.parquet", b"PAR1 and then nothing PAR1", "not a readable Parquet file"),
         ("rows.parquet", "Question,Answer\nq,a\n", "not a readable Parquet file"),
-        ("rows.txt", "q\ta\n", "unknown kind of file; medtune reads .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet and"),
-        ("rows.json", "[]", "unknown kind of file"),
+        ("rows.txt", "q\ta\n", "unknown kind of file; medtune reads .csv, .csv.gz, .tsv, .tsv.gz, .jsonl, .jsonl"),
+        ("rows.json", "[]", "no rows with an answer (0 without)"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -133,7 +142,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(
     [
         ({"Question": [1], "Answer": ["a"]}, "row 0: question is a int, not text"),
         ({"Question": ["q", "r"], "Answer": [b"a", b"b"]}, "row 0: answer is a bytes, not text"),
-        ({"Question": ["q"], "Answer": [["a"]]}, "row 0: answer is a list, not text"),
+        ({"Question": ["q"], "Answer": [[1]]}, "row 0: answer is a list with a int, not text"),
         ({"Question": ["q"], "Answer": [True]}, "row 0: answer is a bool, not text"),
         ({"Question": ["q"], "Answer": ["a"], "focus": [datetime.date(2020, 1, 1)]}, "row 0: focus is a date"),
         ({"Question": ["q"], "Answer": [None]}, "no rows with an answer (1 without)"),

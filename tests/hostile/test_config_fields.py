@@ -29,6 +29,11 @@ FIELDS: list[tuple[str, str, str]] = [
     ("model.revision", "3", f"{TEXT}, got 3"),
     ("model.adapter", "[a]", f"{TEXT}, got ['a']"),
     ("model.quantization", "int8", "must be 'nf4' or 'none', got 'int8'"),
+    ("model.chat_template", "3", f"{TEXT}, got 3"),
+    ("model.template_settings", "3", "input should be a valid dictionary, got 3"),
+    ("data.columns.messages", "5", f"{TEXT}, got 5"),
+    ("data.markup", "drop", "must be 'remove' or 'keep', got 'drop'"),
+    ("data.html", "drop", "must be 'text' or 'keep', got 'drop'"),
     ("model.kbit_preparation", "fat", "must be 'lean' or 'peft', got 'fat'"),
     ("model.dtype", "float8", "must be 'auto', 'bfloat16', 'float16' or 'float32', got 'float8'"),
     ("model.device_map", "3", f"{TEXT}, got 3"),
@@ -37,9 +42,19 @@ FIELDS: list[tuple[str, str, str]] = [
     ("data.source", "''", f"{NO_TEXT}, got ''"),
     ("data.source", "7", f"{TEXT}, got 7"),
     ("data.revision", "7", f"{TEXT}, got 7"),
+    ("data.hub_config", "7", f"{TEXT}, got 7"),
+    ("data.hub_split", "7", f"{TEXT}, got 7"),
+    ("data.sources", "7", "must be a list, got 7"),
+    ("data.table", "x", f"{SECTION}, got 'x'"),
+    ("data.table.separator", "ab", "string should have at most 1 character, got 'ab'"),
+    ("data.table.encoding", "rot13", "must be an encoding of text that Python knows, such as utf-8, utf-16, cp1252 or "
+     "latin-1, got 'rot13'"),
+    ("data.table.sheet", "7", f"{TEXT}, got 7"),
+    ("data.table.quotes", "none", "must be 'checked', 'trusted' or 'literal', got 'none'"),
+    ("data.min_answer_words", "-1", "input should be greater than or equal to 0, got -1"),
     ("data.columns", "x", f"{SECTION}, got 'x'"),
     *[(f"data.columns.{name}", "5", f"{TEXT}, got 5")
-      for name in ("question", "answer", "qtype", "id", "document_id", "focus", "source", "split")],
+      for name in ("question", "context", "answer", "qtype", "id", "document_id", "focus", "source", "split")],
     ("data.system_prompt", "1", f"{TEXT}, got 1"),
     ("data.system_prompt", '"a \\ud800"', f"{HALF_A_PAIR}, got 'a \\ud800'"),
     ("data.prompt_date", "soon", "input should be a valid date or datetime, input is too short, got 'soon'"),
@@ -79,7 +94,8 @@ FIELDS: list[tuple[str, str, str]] = [
     ("training.max_steps", "0", f"{AT_LEAST_1}, got 0"),
     ("training.learning_rate", "0", f"{ABOVE_0}, got 0"),
     ("training.learning_rate", ".inf", "input should be a finite number, got inf"),
-    ("training.learning_rate", "'2e-4'", f"{NUMBER}, got '2e-4'"),
+    ("training.learning_rate", "'2e-4'", f"{NUMBER}, got '2e-4'; write the number without quotes"),
+    ("training.loss_on", "first", "must be 'all' or 'last', got 'first'"),
     ("training.schedule", "zigzag", "must be 'cosine', 'linear', 'constant', 'constant_with_warmup', 'inverse_sqrt' or "
      "'polynomial', got 'zigzag'"),
     ("training.warmup_ratio", "1", "input should be less than 1, got 1"),
@@ -148,7 +164,7 @@ TOGETHER: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
-SECTIONS = ("model", "data", "data.columns", "data.split", "lora", "training", "generation", "evaluation")
+SECTIONS = ("model", "data", "data.columns", "data.table", "data.split", "lora", "training", "generation", "evaluation")
 LEAVES = [case for case in FIELDS if case[0] not in SECTIONS]
 
 

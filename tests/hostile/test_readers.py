@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from hostile.inputs import CHECKPOINT
 from medtune.config.recipes import load_recipe
-from medtune.config.schema import ColumnsSection
+from medtune.config.sources import ColumnsSection
 from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
 from medtune.evaluation.human.blinding import parse_key
@@ -90,6 +90,16 @@ def _parquet(_: Path) -> bytes:
     return out.getvalue()
 
 
+def _workbook(_: Path) -> bytes:
+    from openpyxl import Workbook
+
+    out, book, row = io.BytesIO(), Workbook(), json.loads(JSONL)
+    book.active.append(list(row))
+    book.active.append([str(value) for value in row.values()])
+    book.save(out)
+    return out.getvalue()
+
+
 def _rows(path: Path) -> Any:
     return read_source(str(path), ColumnsSection())
 
@@ -111,6 +121,9 @@ READERS = [
     Reader("CSV, gzip", "a.csv.gz", _constant(gzip.compress(CSV)), _rows),
     Reader("JSONL", "a.jsonl", _constant(JSONL), _rows),
     Reader("JSONL, gzip", "a.jsonl.gz", _constant(gzip.compress(JSONL)), _rows),
+    Reader("TSV", "a.tsv", _constant(CSV.replace(b",", b"\t")), _rows),
+    Reader("JSON", "a.json", _constant(b"[" + JSONL.strip() + b"]"), _rows),
+    Reader("Excel", "a.xlsx", _workbook, _rows),
     Reader("Parquet", "a.parquet", _parquet, _rows),
     Reader("XML", "xml/a.xml", _constant(XML), lambda path: _rows(path.parent)),
     Reader("recipe", "a.yaml", _constant(YAML), lambda path: load_recipe(str(path))),

@@ -119,10 +119,10 @@ REFUSED: list[Refused] = [
             "out"),
     refused("a column's name with an escape sequence", inputs.file("hostile.csv", "\x1b[2JQuestion,Answer\nq,a\n"),
             "data audit hostile.csv", r"hostile.csv: no column 'Question'; it has '\x1b[2JQuestion', Answer; name "
-            "yours in data.columns.question"),
+            r"yours with --set data.columns.question='\x1b[2JQuestion'"),
     refused("a column's name of 1 MB", inputs.file("hostile.csv", "x" * 1_000_000 + ",Answer\nq,a\n"),
-            "data audit hostile.csv", f"hostile.csv: no column 'Question'; it has {'x' * 60}…, Answer; name yours in "
-            "data.columns.question"),
+            "data audit hostile.csv", f"hostile.csv: no column 'Question'; it has {'x' * 60}…, Answer; name yours with "
+            "--set data.columns.question=NAME"),
     refused("a part of the split with an escape sequence",
             inputs.file("hostile.csv", "Question,Answer,part\nq,one two three four five,\x1b[2Jtrain\n"),
             "data audit hostile.csv --set data.split.method=column --set data.columns.split=part",

@@ -64,7 +64,7 @@ def test_its_tokenizer_is_that_of_its_shape():
 
 
 def test_it_has_never_seen_the_demos_questions():
-    from medtune.config.schema import ColumnsSection
+    from medtune.config.sources import ColumnsSection
     from medtune.data.sources import DEMO_SOURCE, read_source
 
     prose = "\n".join(background_passages()).lower()

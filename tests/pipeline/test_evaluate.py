@@ -376,7 +376,7 @@ def test_both_models_see_the_same_prompts(uninterrupted, tmp_path, monkeypatch):
     prompts = uninterrupted_prompts(uninterrupted)
     assert checksum == prompts_checksum(prompts)
     run_dir = RunDir(shutil.copytree(uninterrupted.path, tmp_path / "run"))
-    monkeypatch.setattr(PromptRenderer, "prompts", lambda self, questions: [[*ids, 1] for ids in prompts])
+    monkeypatch.setattr(PromptRenderer, "pair_prompts", lambda *_: [[*ids, 1] for ids in prompts])
     expected = (
         f"{run_dir.path}: the prompts of the test rows are not those of the controls stage: the tokenizer or chat "
         f"template of {run_dir.config.model.base} has changed, or the template prints a date or anything else that "

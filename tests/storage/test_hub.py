@@ -124,7 +124,15 @@ ONLINE_PROBLEMS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "two configurations": (
         ["data.source=owner/two"],
-        ["data set owner/two: cannot be loaded", "Config name is missing", "CSV"],
+        ["data set owner/two: cannot be loaded", "Config name is missing", "--set data.hub_config="],
+    ),
+    "unknown configuration": (
+        ["data.source=owner/two", "data.hub_config=c"],
+        ["data set owner/two: cannot be loaded", "'c' not found", "'a', 'b'", "--set data.hub_config="],
+    ),
+    "unknown split": (
+        ["data.source=owner/two", "data.hub_config=a", "data.hub_split=train+dev"],
+        ["data set owner/two: no split 'dev'; it has train", "--set data.hub_split=train"],
     ),
     "unknown test source": (["data.test_source=owner/nothing"], ["data set owner/nothing: not on the Hub"]),
     "unknown adapter": (["model.adapter=owner/nothing"], ["adapter owner/nothing: not on the Hub"]),

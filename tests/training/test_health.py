@@ -8,7 +8,7 @@ import pytest
 import torch
 from trainings import huge_adapter, make_config, rows, train
 
-from medtune.config.recipes import MAY_CHANGE
+from medtune.config.changes import MAY_CHANGE
 from medtune.errors import MedtuneError, spell_out
 from medtune.model.adapters import attach_new_adapter
 from medtune.records import AnswerLoss, EncodedRow

@@ -52,12 +52,15 @@ def data_audit(
     from medtune.data.preparation import prepare_data
     from medtune.data.token_lengths import audit_prepared
     from medtune.model.loaded import renderer_of
+    from medtune.runtime.terminal import print_points
 
     renderer = renderer_of(config) if recipe is not None else None
-    audit = audit_prepared(prepare_data(config), config, renderer)
+    prepared = prepare_data(config, must_split=False)
+    audit = audit_prepared(prepared, config, renderer)
     if out is not None:
         write_audit(audit, out)
     print_audit(audit, Console())
+    print_points((f"Warning: {warning}" for warning in prepared.report.get("warnings", ())), Console())
 
 
 @data_app.command("show")

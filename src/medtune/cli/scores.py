@@ -14,7 +14,7 @@ from medtune.cli.options import Run, open_run, perform_stage, print_once, spread
 from medtune.errors import Command, ConfigError
 from medtune.runtime.distributed import joined
 from medtune.runtime.process import prepare_process
-from medtune.runtime.terminal import print_points, wrapped
+from medtune.runtime.terminal import one_line, print_points, wrapped
 
 if TYPE_CHECKING:
     from medtune.config.evaluation import FileSettings
@@ -222,7 +222,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def show_ending(comparison: Comparison, run: RunDir) -> None:
-    """Print what a run ends with: the headline, four lines at most, the count of warnings, and where the report is."""
+    """Print what a run ends with: the headline, four lines at most, warnings of its rows, the count of all warnings."""
     from rich.console import Console
 
     from medtune.evaluation.ending import ending, warning_count
@@ -231,6 +231,13 @@ def show_ending(comparison: Comparison, run: RunDir) -> None:
     for line in ending(comparison):
         line = line.replace("→", "to") if console.options.ascii_only else line
         console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
+    warnings = run.read_data_report().warnings
+    for warning in warnings:
+        text = wrapped(f"Warning: {one_line(warning)}", console.width)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     details = Command("compare", shlex.quote(str(run.path)))
-    for line in (f"{warning_count(comparison)}; {details} prints them and all tables", f"Report: {run.report_file}"):
+    for line in (
+        f"{warning_count(comparison, len(warnings))}; {details} prints them and all tables",
+        f"Report: {run.report_file}",
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

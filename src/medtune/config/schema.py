@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from medtune.config.evaluation import EvaluationSection, GenerationSection
 from medtune.config.section import PositiveInt, Section, in_plain_words
+from medtune.config.sources import ColumnsSection, SourceSection, TableSection
 from medtune.config.suggestions import suggest_key
 from medtune.config.training import LoraSection, TrainingSection
 from medtune.errors import ConfigError, Option, Problem, show_value
@@ -62,31 +63,6 @@ class ModelSection(Section):
         return self
 
 
-class ColumnsSection(Section):
-    """Which columns of the source hold what. Names match exactly, or else without regard to case."""
-
-    question: str = "Question"
-    """Column of the question."""
-    answer: str = "Answer"
-    """Column of the reference answer."""
-    qtype: str | None = "qtype"
-    """Column of the question type; none where the source has no such column."""
-    id: str | None = None
-    """Column of a unique row id; none numbers the rows."""
-    document_id: str | None = "document_id"
-    """Column of the source document; used where it is there."""
-    focus: str | None = "focus"
-    """Column of the topic, such as a disease; used where it is there."""
-    source: str | None = "source"
-    """Column of the collection or web site; used where it is there."""
-    split: str | None = None
-    """Column that puts each row in `train`, `validation` or `test`; for `data.split.method: column`."""
-    messages: str | None = None
-    """Column of whole conversations, as a list of turns or JSON of one. None takes a column called `messages`,
-    `conversations`, `conversation`, `dialogue`, `dialog` or `chat`, or lists in `prompt` and `completion`, where there
-    are no columns of question and answer."""
-
-
 class SplitSection(Section):
     """How rows are shared out among train, validation and test."""
 
@@ -109,12 +85,25 @@ class DataSection(Section):
     """Where question-answer rows come from and how they are split."""
 
     source: Annotated[str, Field(min_length=1)]
-    """A Hub data set, a local CSV, JSONL (either may be gzipped) or Parquet file, a folder of MedQuAD XML, or
-    `medtune:demo`."""
+    """A Hub data set, a local table (CSV, TSV, JSONL, JSON, any of them gzipped, Parquet, Excel), a folder of such
+    tables, of MedQuAD XML or of `save_to_disk`, or `medtune:demo`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub data set."""
+    hub_config: str | None = None
+    """Which configuration of a Hub data set that has several."""
+    hub_split: str | None = None
+    """Which splits of a Hub data set or of a `save_to_disk` folder, such as `train` or `train+validation`; none takes
+    all. Where rows come from named splits, `data.columns.split: split` finds the name."""
+    sources: Annotated[tuple[SourceSection, ...], Field(strict=False)] = ()
+    """Several sources in place of `data.source`: a list with `source`, and any of `name`, `weight`, `columns`,
+    `revision`, `hub_config` and `hub_split`."""
     columns: ColumnsSection = ColumnsSection()
     """Column names of `source` and `test_source`."""
+    table: TableSection = TableSection()
+    """How table files are written, where what medtune finds is not right."""
+    min_answer_words: Annotated[int, Field(ge=0)] | None = None
+    """Rows with a shorter answer are dropped; where a script has no blanks, characters count. None takes 5, and refuses
+    rows of which over half would go."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """The system line of every prompt; empty for none."""
     markup: Literal["remove", "keep"] = "remove"
@@ -132,6 +121,40 @@ class DataSection(Section):
     """Train on a seeded random sample of this many rows; a smaller sample is a subset of a larger one."""
     split: SplitSection = SplitSection()
     """How the three splits are made."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_first_source(cls, values: Any) -> Any:
+        """`source` is the first of `sources`: what has room for one name shows that."""
+        if not isinstance(values, dict) or values.get("source") is not None or not values.get("sources"):
+            return values
+        first = values["sources"][0] if isinstance(values["sources"], list | tuple) else None
+        return {**values, "source": first.get("source") if isinstance(first, dict) else "?"}
+
+    @property
+    def all_sources(self) -> tuple[SourceSection, ...]:
+        """Every source of training rows, one or several."""
+        return self.sources or (
+            SourceSection(
+                source=self.source, revision=self.revision, hub_config=self.hub_config, hub_split=self.hub_split
+            ),
+        )
+
+    @property
+    def named(self) -> str:
+        """What counts and messages call the sources."""
+        return " + ".join(source.label for source in self.all_sources)
+
+    @model_validator(mode="after")
+    def _have_one_way_to_name_sources(self) -> DataSection:
+        if self.sources and self.source != self.sources[0].source:
+            raise ValueError("data.source and data.sources are both set; give one of them")
+        if self.sources and (self.revision or self.hub_config or self.hub_split):
+            raise ValueError("with data.sources, revision, hub_config and hub_split belong to each source of the list")
+        names = [source.label for source in self.sources]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two of data.sources are called {twice}; give each a name of its own")
+        return self
 
     @model_validator(mode="after")
     def _name_the_split_column(self) -> DataSection:

@@ -54,7 +54,7 @@ def audit_rows(prepared: Prepared, lengths: RowLengths, config: Config) -> Audit
     return Audit(
         source=prepared.provenance["source"],
         cleaning={name: report[name] for name in ("source", "test_source") if name in report},
-        split=AuditSplit(**report["split"], rows=report["rows"], types=types),
+        split=AuditSplit(**report["split"], rows=report["rows"], types=types, not_split=prepared.not_split or None),
         counts=_counts(rows),
         duplicates=_duplicates(prepared),
         conflicting_answers=_conflicts(rows),

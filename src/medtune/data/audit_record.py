@@ -14,12 +14,14 @@ class AuditSplit:
     """How the rows were split: how many are in each part, and of each type in each part.
 
     `validation_from_train` is for a source that names its splits: whether it names no validation rows.
+    `not_split` says why there is no split, where the rows allow none.
     """
 
     method: str
     validation_from_train: bool | None = None
     rows: dict[str, int]
     types: dict[str, dict[str, int]] = field(default_factory=dict)
+    not_split: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,10 @@ def print_audit(audit: Audit, console: Console) -> None:
     _print_section(console, f"Split, {audit.split.method}", _split_table(audit))
     _print_section(console, f"Lengths in tokens of {audit.lengths.tokenizer}", _length_table(audit.lengths))
     _print_list(console, _findings(audit))
-    print_leakage(audit, console)
+    if audit.split.not_split is None:
+        print_leakage(audit, console)
+    else:
+        _print_list(console, [f"No split: {audit.split.not_split}."])
 
 
 def print_leakage(audit: Audit, console: Console) -> None:
@@ -154,5 +157,5 @@ def _findings(audit: Audit) -> list[str]:
         f"A row is {audit.lengths.row_is}. training.max_length {cut.max_length} ({cut.policy}): of "
         f"{cut.rows:,} training rows {cut.cut:,} are cut, {cut.dropped:,} dropped and {cut.no_room:,} "
         f"leave no room for an answer{oldest}; {cut.tokens_lost:,} of {cut.tokens:,} tokens "
-        f"({cut.tokens_lost / cut.tokens:.1%}) are lost.",
+        f"({cut.tokens_lost / max(1, cut.tokens):.1%}) are lost.",
     ]

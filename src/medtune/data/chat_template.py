@@ -184,8 +184,7 @@ def _render(
     try:
         template = tokenizer.get_chat_template()
     except ValueError:  # several, and none is the default
-        names = ", ".join(tokenizer.chat_template)
-        problem = f"its tokenizer has several chat templates ({names}), and none is the default"
+        problem = f"several chat templates ({', '.join(tokenizer.chat_template)}), and none is the default"
         fix = ("choose one: ", Option("set", "model.chat_template=NAME"))
         raise ModelError(tokenizer.name_or_path, problem, fix) from None
     ask = partial(_ask, tokenizer, template, today=today, settings=settings)

@@ -47,12 +47,12 @@ class Cleaned:
     dropped: list[tuple[str, QAPair]]
 
 
-def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
+def clean_pairs(pairs: Iterable[QAPair], min_answer_words: int = MIN_ANSWER_WORDS) -> Cleaned:
     """Clean questions and answers and drop rows that are of no use.
 
     Those are rows without a question or an answer, or with an empty turn before these, rows whose answer is nothing but
-    the question, rows with fewer than `MIN_ANSWER_WORDS` words of answer, and exact duplicates of an earlier row.
-    Duplicates that the source itself puts in different parts stay: the audit reports what its split leaks.
+    the question, rows with fewer than `min_answer_words` words in each of their answers, and exact duplicates of an
+    earlier row. Duplicates that the source itself puts in different parts stay: the audit reports what its split leaks.
     """
     counts: Counter[str] = Counter(dict.fromkeys(("rows_read", *CHANGES, *DROPS, "rows_kept"), 0))
     kept: list[QAPair] = []
@@ -64,17 +64,20 @@ def clean_pairs(pairs: Iterable[QAPair]) -> Cleaned:
         answer, more = _clean_text(pair.answer)
         cleaned, others = _clean_turns(pair)
         rest = _without_question(question, answer)
+        below = clean_text(pair.context)
+        question = f"{question}\n\n{below}" if below else question
         repeats = {"question_repeat_removed"} if rest and rest != answer else set()
         counts.update(changes | more | others | repeats)
         key = (cleaned.turns, question, rest, pair.split)
-        rule = "dropped_duplicate" if key in seen else _reason_to_drop(question, answer, rest)
-        if rule := rule or ("dropped_empty" if any(not turn.content for turn in cleaned.turns) else None):
+        rule = "dropped_duplicate" if key in seen else _reason_to_drop(cleaned, question, answer, rest)
+        if rule := rule or ("dropped_short" if _is_short(cleaned, rest, min_answer_words) else None):
             counts[rule] += 1
             dropped.append((rule, pair))
             continue
         seen.add(key)
         labels: dict[str, Any] = {name: clean_text(getattr(pair, name)) for name in _LABELS}
-        kept.append(replace(cleaned, question=question, answer=rest, **labels))
+        references = _references(pair, rest)
+        kept.append(replace(cleaned, question=question, context="", answer=rest, references=references, **labels))
     counts["rows_kept"] = len(kept)
     return Cleaned(kept, dict(counts), dropped)
 
@@ -87,17 +90,27 @@ def _clean_turns(pair: QAPair) -> tuple[QAPair, set[str]]:
 
 
 def _with_raw_text(pair: QAPair) -> QAPair:
-    question, answer = pair.raw_question or pair.question, pair.raw_answer or pair.answer
+    question, answer = pair.raw_question or pair.asked, pair.raw_answer or pair.answer
     # Half a surrogate pair, which no UTF-8 file can hold, is the one thing that raw text loses.
     return replace(pair, raw_question=_HALF_PAIR.sub("\ufffd", question), raw_answer=_HALF_PAIR.sub("\ufffd", answer))
 
 
-def _reason_to_drop(question: str, answer: str, rest: str) -> str | None:
-    if not question or not answer:
+def _references(pair: QAPair, answer: str) -> tuple[str, ...]:
+    """All references, the cleaned answer first; none where the others are empty or the same."""
+    others = dict.fromkeys(text for text in map(clean_text, pair.references[1:]) if text and text != answer)
+    return (answer, *others) if others else ()
+
+
+def _reason_to_drop(pair: QAPair, question: str, answer: str, rest: str) -> str | None:
+    if not question or not answer or any(not turn.content for turn in pair.turns):
         return "dropped_empty"
-    if not rest:
-        return "dropped_question_repeat"
-    return "dropped_short" if len(words(rest)) < MIN_ANSWER_WORDS else None
+    return None if rest else "dropped_question_repeat"
+
+
+def _is_short(pair: QAPair, rest: str, least: int) -> bool:
+    """Whether every answer is short: many a conversation ends with a few words of thanks."""
+    answers = [rest, *(turn.content for turn in pair.turns if turn.role == "assistant")]
+    return all(len(words(answer)) < least for answer in answers)
 
 
 def clean_text(text: str) -> str:

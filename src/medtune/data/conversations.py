@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medtune.config.schema import ColumnsSection
+from medtune.config.sources import ColumnsSection
 from medtune.data.table_files import require_text_size, show_column
 from medtune.data.turn_lists import LeftOutError, as_list, read_turns
 from medtune.errors import DataError, Option
@@ -48,14 +48,15 @@ COUNT_NAMES = {
 class Conversations:
     """Records with the last exchange of each conversation in the columns of question and answer.
 
-    `turns` are what comes before it, one tuple a record. `counts` say by rule what was left out or changed, and `lines`
-    tell it.
+    `turns` are what comes before it, one tuple a record. `counts` say by rule what was changed, and `lines` tell it.
+    `left_out` are the other records, each with its rule.
     """
 
     records: list[Mapping[str, Any]]
     turns: list[tuple[Turn, ...]]
     counts: dict[str, int]
     lines: tuple[str, ...]
+    left_out: list[tuple[str, Mapping[str, Any]]]
 
 
 def read_conversations(
@@ -72,18 +73,20 @@ def read_conversations(
     details: Counter[str] = Counter()
     kept: list[Mapping[str, Any]] = []
     turns: list[tuple[Turn, ...]] = []
+    others: list[tuple[str, Mapping[str, Any]]] = []
     for index, record in enumerate(records):
         try:
             whole, changed = _put_right([turn for name in names for turn in read_turns(record.get(name), name)])
         except LeftOutError as error:
             counts[error.rule] += 1
             details[error.detail] += bool(error.detail)
+            others.append((error.rule, record))
             continue
         counts.update(changed)
         for turn in whole:
             require_text_size(turn.content, f"{origin}: row {index}: a turn")
-        others = {name: value for name, value in record.items() if name not in names}
-        kept.append({**others, columns.question: whole[-2].content, columns.answer: whole[-1].content})
+        rest = {name: value for name, value in record.items() if name not in names}
+        kept.append({**rest, columns.question: whole[-2].content, columns.answer: whole[-1].content})
         turns.append(tuple(whole[:-2]))
     left_out = _say(counts, LEFT_OUT, details)
     if not kept:
@@ -97,7 +100,7 @@ def read_conversations(
     lines += [f"conversations changed: {changed_text}"] if (changed_text := _say(counts, CHANGED)) else []
     found = {"conversations": len(kept), "answers_in_conversations": answers}
     return Conversations(
-        kept, turns, found | {rule: counts[rule] for rule in (*LEFT_OUT, *CHANGED) if counts[rule]}, (*lines,)
+        kept, turns, found | {rule: counts[rule] for rule in CHANGED if counts[rule]}, (*lines,), others
     )
 
 

@@ -83,7 +83,7 @@ def _found(leakage: Leakage, kind: str, split: Split) -> SharedWith:
     def shared(seen: Sequence[QAPair]) -> SharedRows:
         found = leakage.find(kind, split.test, seen)
         templates = sum(pair.template for pair in found) if kind in ("answer_exact", NEAR_DUPLICATE) else None
-        return SharedRows(len(found), round(len(found) / len(split.test), 6), templates)
+        return SharedRows(len(found), round(len(found) / max(1, len(split.test)), 6), templates)
 
     return SharedWith(shared(split.train), shared((*split.train, *split.validation)))
 

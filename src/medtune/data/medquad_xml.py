@@ -24,7 +24,8 @@ def read_medquad_xml(folder: Path) -> tuple[list[QAPair], int]:
     """
     paths = sorted(path for path in folder.rglob("*.xml") if path.is_file())
     if not paths:
-        raise DataError(folder, "no .xml files in it", "give a folder of MedQuAD XML, or a table file")
+        fix = "give a folder of MedQuAD XML or of tables, or a table file"
+        raise DataError(folder, "no .xml files in it, and no tables", fix)
     pairs: list[QAPair] = []
     unanswered = 0
     seen: set[str] = set()

@@ -1,6 +1,5 @@
 """The data stage: read, clean, group, split, sample; every row that is left out is counted."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,20 +7,14 @@ from typing import Any
 from medtune.config.schema import Config, DataSection
 from medtune.data import cleaning
 from medtune.data.focus import fill_focus
+from medtune.data.left_out import reading_line, reading_warning, require_long_answers
+from medtune.data.mixture import mix, read_all, source_counts
 from medtune.data.near_duplicates import SimilarAnswers, find_similar_answers
 from medtune.data.row_markup import find_markup
 from medtune.data.sources import SourceRows, read_source
 from medtune.data.specific_turns import specific_earlier_answers
-from medtune.data.splits import (
-    assign_groups,
-    named_part,
-    require_rows,
-    sample_rows,
-    split_by_column,
-    split_grouped,
-    split_random,
-)
-from medtune.errors import DataError
+from medtune.data.split_problems import require_rows
+from medtune.data.splits import assign_groups, named_part, sample_rows, split_by_column, split_grouped, split_random
 from medtune.records import QAPair, Split
 from medtune.runtime.progress import progress_bar, say
 
@@ -31,7 +24,9 @@ class Prepared:
     """The splits, the counts behind them, and the identity of the data they came from.
 
     `rows` are all rows that cleaning kept, those of a test source last; `similar` says which have similar answers, in
-    the same order. `dropped` are the others as they were read, each with the rule that dropped it.
+    the same order. `dropped` are the others as they were read, each with the rule that dropped it. `split.train` holds
+    a row several times where its source weighs more than 1. `not_split` says why there are no three splits, where that
+    is allowed.
     """
 
     split: Split
@@ -40,53 +35,71 @@ class Prepared:
     rows: list[QAPair]
     similar: SimilarAnswers
     dropped: list[tuple[str, QAPair]]
+    not_split: str = ""
 
 
-def prepare_data(config: Config) -> Prepared:
-    """Rows of `config.data` as train, validation and test. Raises DataError if they cannot be read or split so."""
+def prepare_data(config: Config, *, must_split: bool = True) -> Prepared:
+    """Rows of `config.data` as train, validation and test.
+
+    Raises DataError if they cannot be read, or if a split is empty and they `must_split`.
+    """
     data = config.data
-    read = read_source(data.source, data.columns, data.revision)
-    pairs, counts, dropped = _clean(data.source, read, data)
-    report: dict[str, Any] = {"cleaning_version": cleaning.VERSION, "source": counts}
-    provenance = {"source": data.source, "revision": read.revision, "fingerprint": read.fingerprint()}
+    read, origins = read_all(data)
+    report: dict[str, Any] = {"cleaning_version": cleaning.VERSION}
+    pairs, report["source"], dropped = _clean(data.named, read, data, report, several=bool(data.sources))
+    provenance: dict[str, Any] = {"source": data.named, "revision": read.revision, "fingerprint": read.fingerprint()}
+    provenance |= origins.provenance
+    if read.folder_of is not None:
+        provenance["folder_of"] = read.folder_of
     test: list[QAPair] = []
     if data.test_source is not None:
-        test_read = read_source(data.test_source, data.columns)
+        test_read = read_source(data.test_source, data.columns, table=data.table)
         taken = {pair.id for pair in read.pairs}
         renamed = [replace(pair, id=f"test-{pair.id}") if pair.id in taken else pair for pair in test_read.pairs]
-        test, report["test_source"], test_dropped = _clean(data.test_source, replace(test_read, pairs=renamed), data)
         provenance |= {"test_source": data.test_source, "test_fingerprint": test_read.fingerprint()}
-        dropped += test_dropped
+        renamed_read = replace(test_read, pairs=renamed)
+        test, report["test_source"], more = _clean(data.test_source, renamed_read, data, report)
+        dropped += more
     earlier = [specific_earlier_answers(pair) for pair in (*pairs, *test)]
     total = len(earlier) + sum(map(len, earlier))
     with progress_bar("Comparing answers", total, unit="answers") as advance:
         similar = find_similar_answers([pair.answer for pair in (*pairs, *test)], advance, earlier)
     rows = assign_groups([*pairs, *test], similar)
     split = _split(rows[: len(pairs)], rows[len(pairs) :], config, report)
-    split = Split(tuple(sample_rows(split.train, data.train_limit, config.seed)), split.validation, split.test)
-    require_rows(split)
+    if origins.names:
+        report["sources"] = source_counts(origins, pairs, split)
+    train = mix(split.train, origins, config.seed)
+    split = Split(tuple(sample_rows(train, data.train_limit, config.seed)), split.validation, split.test)
+    not_split = require_rows(split, rows, must_split=must_split)
     report["rows"] = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
-    return Prepared(split, report, provenance, rows, similar, dropped)
+    return Prepared(split, report, provenance, rows, similar, dropped, not_split)
 
 
 def _clean(
-    source: str, read: SourceRows, data: DataSection
+    source: str, read: SourceRows, data: DataSection, report: dict[str, Any], *, several: bool = False
 ) -> tuple[list[QAPair], dict[str, Any], list[tuple[str, QAPair]]]:
-    """Clean rows with their focus, what was counted, and the dropped rows by rule.
+    """Clean rows with their focus, what was counted, and the rows that were left out, by rule.
 
-    Raises DataError, with the rules that dropped rows, if they dropped them all.
+    What was found and what was left out is said, and added to the notes and warnings of `report`. Raises DataError,
+    with the rules that dropped rows, if they dropped them all, or more than half of them for being short.
     """
     found = find_markup(read.pairs, data.markup, data.html)
-    for line in (*read.lines, *found.lines):
-        say(f"{source}: {line}")
-    cleaned = cleaning.clean_pairs(found.pairs)
-    if not cleaned.pairs:
-        dropped = Counter(rule.replace("_", " ") for rule, _ in cleaned.dropped)
-        rules = ", ".join(f"{rule}: {rows:,}" for rule, rows in dropped.items())
-        raise DataError(source, f"cleaning left none of its {len(read.pairs):,} rows ({rules})", "check its columns")
+    # Several sources have told already which of them a note is about.
+    notes = [note if several else f"{source}: {note}" for note in read.notes]
+    notes += [f"{source}: {line}" for line in found.lines]
+    for note in notes:
+        say(note)
+    least = cleaning.MIN_ANSWER_WORDS if data.min_answer_words is None else data.min_answer_words
+    cleaned = cleaning.clean_pairs(found.pairs, least)
+    require_long_answers(source, len(read.pairs), cleaned, data.min_answer_words)
     pairs, focus = fill_focus(cleaned.pairs)
-    counts = {"unanswered": read.unanswered, **read.counts, **found.counts, **cleaned.counts, "focus": focus}
-    return pairs, counts, cleaned.dropped
+    counts = {**read.counts, **found.counts, **cleaned.counts, "focus": focus}
+    say(reading_line(source, counts))
+    if notes:
+        report.setdefault("notes", []).extend(notes)
+    if warning := reading_warning(source, counts):
+        report.setdefault("warnings", []).append(warning)
+    return pairs, counts, [*read.left_out, *cleaned.dropped]
 
 
 def _split(source: Sequence[QAPair], test: Sequence[QAPair], config: Config, report: dict[str, Any]) -> Split:

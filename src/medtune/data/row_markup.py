@@ -54,6 +54,8 @@ def find_markup(pairs: Iterable[QAPair], markup: Literal["remove", "keep"], html
         found: set[str] = set()
         question = _changed(pair.question, "user", found, markup, html)
         answer = _changed(pair.answer, "assistant", found, markup, html)
+        context = _changed(pair.context, "user", found, markup, html)
+        references = tuple(_changed(text, "assistant", found, markup, html) for text in pair.references)
         turns = [_changed(turn.content, turn.role, found, markup, html) for turn in pair.turns]
         if found:
             counts.update(found)
@@ -61,7 +63,9 @@ def find_markup(pairs: Iterable[QAPair], markup: Literal["remove", "keep"], html
                 with_turns(pair, turns),
                 question=question,
                 answer=answer,
-                raw_question=pair.raw_question or pair.question,
+                context=context,
+                references=references,
+                raw_question=pair.raw_question or pair.asked,
                 raw_answer=pair.raw_answer or pair.answer,
             )
         done.append(pair)

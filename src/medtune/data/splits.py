@@ -229,12 +229,3 @@ def sample_rows(pairs: Sequence[QAPair], limit: int | None, seed: int) -> list[Q
 def seeded_order(seed: int, key: str) -> bytes:
     """A sort key that shuffles by `seed` and does not depend on what else is sorted."""
     return hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()
-
-
-def require_rows(split: Split) -> None:
-    """Raises DataError if one of the three splits is empty."""
-    for name in PARTS:
-        if not getattr(split, name):
-            total = len(split.train) + len(split.validation) + len(split.test)
-            fix = "give more rows or other shares"
-            raise DataError("data.split", f"the {name} split is empty ({total} rows in all)", fix)

@@ -1,16 +1,22 @@
-"""Tables of rows on disk: CSV, JSONL and Parquet, read within bounds."""
+"""Tables of rows on disk: CSV, TSV, JSONL, JSON, Parquet and Excel, read within bounds."""
 
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from medtune.errors import DataError, first_line
-from medtune.storage.reading import DamagedError, parse_json, read_parquet
+from medtune.config.sources import AS_FOUND, TableSection
+from medtune.data.tables.json_files import read_json, read_json_lines
+from medtune.data.tables.separated import read_separated
+from medtune.data.tables.table import Table
+from medtune.data.tables.text import decode
+from medtune.data.tables.workbook import read_workbook
+from medtune.errors import DataError
+from medtune.storage.reading import DamagedError, read_parquet
 
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+TABLE_SUFFIXES = (
+    ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".xlsx",
+)  # fmt: skip
 # MedQuAD takes 22 MB. A far larger file is no table of questions and answers, and would fill the memory.
 MAX_TABLE_BYTES = 1 << 30
 MAX_TABLE_ROWS = 10_000_000
@@ -24,8 +30,8 @@ _RATIO_COUNTS_FROM = 1 << 26
 _CHUNK = 1 << 20
 
 
-def read_table(path: Path) -> Iterable[Mapping[str, Any]]:
-    """Records of a CSV, JSONL or Parquet file. Raises DataError, in one line, if it cannot be read."""
+def read_table(path: Path, settings: TableSection = AS_FOUND) -> Table:
+    """The table in a file. Raises DataError, in one line, if it cannot be read."""
     name = path.name.lower()
     if not name.endswith(TABLE_SUFFIXES):
         raise unknown_kind(path)
@@ -34,35 +40,34 @@ def read_table(path: Path) -> Iterable[Mapping[str, Any]]:
         if size > MAX_TABLE_BYTES:
             raise DataError(path, f"larger than {MAX_TABLE_BYTES:,} bytes", "split it, or leave out what is not needed")
         if name.endswith(".parquet"):
-            return read_parquet(path, MAX_TABLE_ROWS, MAX_TABLE_BYTES)
+            return Table(read_parquet(path, MAX_TABLE_ROWS, MAX_TABLE_BYTES))
+        if name.endswith(".xlsx"):
+            return read_workbook(path, settings.sheet, MAX_TABLE_ROWS, MAX_TABLE_BYTES)
         data = _unpack(path, size) if name.endswith(".gz") else path.read_bytes()
     except DamagedError as error:
         raise DataError(path, f"not a readable Parquet file ({error})", "fetch or write it again") from None
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from None
-    if name.removesuffix(".gz").endswith(".csv"):
-        return _read_csv(str(path), data)
-    return read_jsonl(str(path), data)
+    table, encoding = _read_text(path, name.removesuffix(".gz"), data, settings)
+    return Table(table.rows, (*encoding, *table.notes), table.narrow, table.wide)
+
+
+def _read_text(path: Path, name: str, data: bytes, settings: TableSection) -> tuple[Table, tuple[str, ...]]:
+    origin = str(path)
+    text, encoding = decode(origin, data, settings.encoding)
+    if name.endswith(".json"):
+        return read_json(origin, text), encoding
+    if name.endswith(".jsonl"):
+        return read_json_lines(origin, text), encoding
+    usual = "\t" if name.endswith(".tsv") else ","
+    table = read_separated(origin, text, usual=usual, separator=settings.separator, quotes=settings.quotes)
+    return table, encoding
 
 
 def unknown_kind(path: Path) -> DataError:
     """That no reader knows a file of this name."""
-    fix = f"medtune reads {', '.join(TABLE_SUFFIXES)} and folders of MedQuAD XML"
+    fix = f"medtune reads {', '.join(TABLE_SUFFIXES)}, folders of these, of MedQuAD XML and of save_to_disk"
     return DataError(path, "unknown kind of file", fix)
-
-
-def read_jsonl(origin: str, data: bytes) -> Iterator[dict[str, Any]]:
-    """Objects of `data`, one a line. Raises DataError, naming `origin` and the line."""
-    for number, line in enumerate(_decode(origin, data).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except DamagedError as error:
-            raise DataError(origin, f"line {number} is {error}", "one object a line is needed") from None
-        if not isinstance(row, dict):
-            raise DataError(origin, f"line {number} is a {type(row).__name__}", "one object a line is needed")
-        yield row
 
 
 def _unpack(path: Path, packed: int) -> bytes:
@@ -80,28 +85,6 @@ def _unpack(path: Path, packed: int) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"not a whole gzip file ({error})", "fetch or compress it again") from None
     return unpacked.getvalue()
-
-
-def _decode(origin: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(origin, f"not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8") from None
-
-
-def _read_csv(origin: str, data: bytes) -> list[dict[str, Any]]:
-    import pandas as pd
-
-    try:
-        # All cells as text, and "NA" or "null" are words, not gaps.
-        frame = pd.read_csv(io.StringIO(_decode(origin, data)), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        fix = "check its header and quotes"
-        raise DataError(origin, f"not a readable CSV file ({first_line(error)})", fix) from None
-    if not isinstance(frame.index, pd.RangeIndex):
-        # pandas reads surplus leading cells as row labels, which would shift every column by one.
-        raise DataError(origin, "its first row has more cells than its header", "check its header and quotes")
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def require_text_size(text: str, where: str) -> str:

@@ -169,6 +169,7 @@ def capped_answers(
             finish_reason="stop" if tokens < cap else "length",
             group=pair.group,
             qtype=pair.qtype,
+            references=pair.references,
         )
         for pair, text, tokens in zip(pairs, texts, counts, strict=True)
     ]

@@ -30,10 +30,10 @@ def ending(comparison: Comparison) -> list[str]:
     return [headline(comparison), *lines]
 
 
-def warning_count(comparison: Comparison) -> str:
-    """How many warnings the reading holds."""
-    warnings = reading_of(comparison).warnings
-    return format_count(len(warnings), "warning") if warnings else "No warnings"
+def warning_count(comparison: Comparison, of_data: int = 0) -> str:
+    """How many warnings the reading holds, and `of_data` besides."""
+    count = len(reading_of(comparison).warnings) + of_data
+    return format_count(count, "warning") if count else "No warnings"
 
 
 def leading_control(comparison: Comparison) -> Control | None:

@@ -119,7 +119,11 @@ def _read_references(path: Path) -> dict[str, tuple[str, ...]]:
 def _records(path: Path) -> Iterable[Mapping[str, Any]]:
     if not os.path.isfile(path):  # where Path.is_file raises: on a name that is too long
         raise DataError(path, "no such file", "give a JSONL, CSV or Parquet file with id, reference and prediction")
-    return read_table(path)
+    table = read_table(path)
+    if table.wide or table.narrow:
+        line = min([*table.wide, *table.narrow.values()])
+        raise DataError(path, f"line {line} has another number of cells than its header", "check its quotes")
+    return table.rows
 
 
 def _to_prediction(record: Mapping[str, Any], where: str) -> Prediction:

@@ -179,4 +179,5 @@ def _prediction(pair: QAPair, answer: Answer, loss: AnswerLoss) -> Prediction:
         reference_tokens=loss.tokens,
         group=pair.group,
         qtype=pair.qtype,
+        references=pair.references,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.config.training import ALL_LINEAR
+from medtune.data.prompts import PromptRenderer
 from medtune.data.sources import check_source
 from medtune.data.training_rows import encode_for_training, require_sound_rows
 from medtune.errors import Command, ConfigError, ModelError, Option, first_line
@@ -17,7 +18,7 @@ from medtune.evaluation.metrics.bleu_tokenizer import require_tokenizer
 from medtune.model.adapters import resolve_adapter
 from medtune.model.demo_model import demo_shape
 from medtune.model.known import known_model
-from medtune.model.loaded import load_renderer, require_embedded_tokens
+from medtune.model.loaded import load_renderer, renderer_of, require_embedded_tokens
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
 from medtune.model.quantization import check_quantization
 from medtune.records import QAPair
@@ -37,9 +38,10 @@ def check_inputs(config: Config) -> None:
     check_trackers(config)
     require_known(config.evaluation.metrics)
     require_tokenizer(config.evaluation.bleu_tokenizer)
-    check_source(config.data.source, config.data.revision, config.data.columns)
+    for source in config.data.all_sources:
+        check_source(source, source.columns or config.data.columns, config.data.table)
     if config.data.test_source is not None:
-        check_source(config.data.test_source, columns=config.data.columns)
+        check_source(config.data.test_source, config.data.columns, config.data.table)
     if config.model.adapter is not None:
         resolve_adapter(config.model.adapter)
     if needs_encoder(config.evaluation.metrics):
@@ -138,6 +140,17 @@ def check_model(config: Config) -> Path:
     require_embedded_tokens(renderer, model.get_input_embeddings().num_embeddings, config.model.base)
     _check_targets(config, model)
     return path
+
+
+def renderer_and_context(config: Config) -> tuple[PromptRenderer, int | None]:
+    """The renderer of the recipe's model, and how many tokens it reads, where its configuration says.
+
+    A Hub model is asked for once. Raises ModelError.
+    """
+    if config.model.base == DEMO_MODEL:
+        return renderer_of(config), int(demo_shape().max_position_embeddings)
+    path = resolve_base(config.model.base, config.model.revision, weights=False).path
+    return load_renderer(config, path), _positions(path)
 
 
 def _positions(path: Path) -> int | None:

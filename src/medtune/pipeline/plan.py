@@ -9,6 +9,7 @@ from medtune.config.schema import Config
 from medtune.data import medquad_lengths as medquad
 from medtune.data.preparation import prepare_data
 from medtune.data.prompts import PromptRenderer
+from medtune.data.room import leave_out_unfit
 from medtune.data.sources import DEMO_SOURCE
 from medtune.data.splits import sample_rows
 from medtune.data.training_rows import encode_for_training
@@ -96,13 +97,14 @@ def base_folder(config: Config) -> Path:
 
 def row_sizes(config: Config, processes: int = 1) -> RowSizes:
     """From the rows where they and the tokenizer are on this machine, else bounds from the recipe."""
-    if config.data.source == DEMO_SOURCE or os.path.exists(config.data.source):
+    if all(source.source == DEMO_SOURCE or os.path.exists(source.source) for source in config.data.all_sources):
         try:
             renderer = renderer_of(config)
         except ModelError:
             pass
         else:
-            return sizes_of(config, renderer, prepare_data(config).split, processes)
+            split = leave_out_unfit(prepare_data(config), renderer, config, None).split
+            return sizes_of(config, renderer, split, processes)
     return assumed_sizes(config, processes)
 
 
@@ -117,7 +119,7 @@ def assumed_sizes(config: Config, processes: int = 1) -> RowSizes:
         f"prompts of {ASSUMED_PROMPT}",
         processes=processes,
     )
-    if config.data.source != medquad.SOURCE or config.data.test_source is not None:
+    if config.data.named != medquad.SOURCE or config.data.test_source is not None:
         return bounds
     tokens, questions = medquad.training_tokens(config), medquad.tested(config)
     about = f"time by MedQuAD's lengths as they come with the package, about {tokens / 1e6:.1f} million tokens"
@@ -143,7 +145,7 @@ def sizes_of(config: Config, renderer: PromptRenderer, split: Split, processes: 
         largest_step=largest_step(lengths, training, config.seed, processes),
         longest_row=max(lengths),
         longest_prompt=max(map(len, renderer.pair_prompts(split.test))),
-        origin=f"from {len(rows):,} training rows of {config.data.source}",
+        origin=f"from {len(rows):,} training rows of {config.data.named}",
         tokens=sum(lengths[i] for step in steps_of(len(rows), training, config.seed) for i in step),
         questions=len(tested),
         after_examples=len(WRITTEN.intersection(config.evaluation.controls)),

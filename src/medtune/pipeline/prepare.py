@@ -3,9 +3,11 @@
 from typing import Any
 
 from medtune.data.audit_tables import print_leakage
+from medtune.data.mixture import with_own_ids
 from medtune.data.preparation import prepare_data
+from medtune.data.room import leave_out_unfit
 from medtune.data.token_lengths import audit_prepared
-from medtune.model.loaded import renderer_of
+from medtune.pipeline.checks import renderer_and_context
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import console, say
 
@@ -13,9 +15,10 @@ from medtune.runtime.progress import console, say
 def prepare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Read, clean, split and audit the rows of the recipe's source."""
     config = run_dir.config
-    prepared = prepare_data(config)
-    audit = audit_prepared(prepared, config, renderer_of(run_dir.pinned_config))
-    run_dir.write_split(prepared.split)
+    renderer, context = renderer_and_context(run_dir.pinned_config)
+    prepared = leave_out_unfit(prepare_data(config), renderer, config, context)
+    audit = audit_prepared(prepared, config, renderer)
+    run_dir.write_split(with_own_ids(prepared.split))
     run_dir.write_dropped(prepared.dropped)
     run_dir.write_json(run_dir.data_report_file, prepared.report)
     run_dir.write_json(run_dir.audit_file, audit.as_json())

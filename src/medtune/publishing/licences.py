@@ -75,7 +75,8 @@ def data_licence(names: PublicNames) -> DataLicence:
         return DataLicence("apache-2.0", "The rows were written for medtune's demo and are under Apache-2.0.")
     source = names.source.lower()
     # Rows that are not from the Hub come from a folder of MedQuAD's XML, or from tables.
-    if "medquad" in source if names.source_on_hub else not source.endswith(TABLE_SUFFIXES):
+    is_xml = names.may_be_medquad_xml and not source.endswith(TABLE_SUFFIXES)
+    if "medquad" in source if names.source_on_hub else is_xml:
         return DataLicence(
             "cc-by-4.0",
             "MedQuAD, by Asma Ben Abacha and Dina Demner-Fushman, under CC BY 4.0 "

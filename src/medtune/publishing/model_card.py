@@ -21,7 +21,7 @@ from medtune.publishing import card_sections
 from medtune.publishing.licences import BaseLicence, base_licence, data_licence
 from medtune.publishing.loading_code import QUESTION, Target, example_messages, loading_code, printed_dates
 from medtune.publishing.merge_record import is_within_bound, merged_notes
-from medtune.publishing.public_names import PublicNames, public_name, public_names
+from medtune.publishing.public_names import PublicNames, public_names, public_source
 from medtune.records import Comparison, ComparisonRow
 from medtune.run_dir.directory import RunDir
 
@@ -154,7 +154,7 @@ def _plain_title(names: PublicNames, licence: BaseLicence) -> str:
 def _tags(run: RunDir, licence: BaseLicence) -> list[str]:
     config = run.config
     tags = ["medtune", FORMATS[config.model.quantization].method, "medical", "question-answering"]
-    if "medquad" in public_name(config.data.source).lower():
+    if "medquad" in public_source(config).lower():
         tags.append("medquad")
     return [*tags, "llama-3"] if licence.built_with else tags
 

@@ -32,7 +32,7 @@ class PublicNames:
     """How a run's base model and source are called in public, and whether the Hub knows them by that name.
 
     `base_revision` and `source_revision` are commits. `private_paths` are texts that must not go up, each with what
-    replaces it, longest first.
+    replaces it, longest first. `may_be_medquad_xml` is false where a folder holds other rows, and for several sources.
     """
 
     base: str
@@ -42,6 +42,7 @@ class PublicNames:
     source_on_hub: bool
     source_revision: str | None
     private_paths: tuple[tuple[str, str], ...]
+    may_be_medquad_xml: bool = True
 
     def scrub(self, text: str) -> str:
         """`text` without the paths of this machine."""
@@ -65,9 +66,10 @@ def public_names(run: RunDir, base_model: str | None = None) -> PublicNames:
         base=base_model or public_name(config.model.base),
         base_on_hub=base_model is not None or base_revision is not None,
         base_revision=None if base_model is not None else base_revision,
-        source=public_name(config.data.source),
+        source=public_source(config),
         source_on_hub=source_revision is not None,
         source_revision=source_revision,
+        may_be_medquad_xml=not config.data.sources and "folder_of" not in provenance.get("data", {}),
         # A folder may be called as the model is on the Hub.
         private_paths=tuple(entry for entry in _private_paths(run, config) if entry[0] != base_model),
     )
@@ -76,6 +78,11 @@ def public_names(run: RunDir, base_model: str | None = None) -> PublicNames:
 def public_name(name: str) -> str:
     """A Hub id, or a name that medtune knows, as it is; of a local path its last component."""
     return one_line((PureWindowsPath(name) if "\\" in name else PurePath(name)).name if is_local(name) else name)
+
+
+def public_source(config: Config) -> str:
+    """The names of the configuration's sources."""
+    return " + ".join(public_name(source.source) for source in config.data.all_sources)
 
 
 def without_paths(text: str) -> str:
@@ -99,7 +106,9 @@ def public_config(config: Config, names: PublicNames) -> Config:
     if names.base_revision is not None:
         model["revision"] = names.base_revision
     test_source = data.test_source and public_name(data.test_source)
-    rows = {"source": names.source, "test_source": test_source, "system_prompt": prompt}
+    sources = tuple(part.model_copy(update={"source": public_name(part.source)}) for part in data.sources)
+    source = sources[0].source if sources else names.source
+    rows = {"source": source, "sources": sources, "test_source": test_source, "system_prompt": prompt}
     return config.model_copy(
         update={
             "model": config.model.model_copy(update=model),
@@ -114,7 +123,7 @@ def _private_paths(run: RunDir, config: Config) -> tuple[tuple[str, str], ...]:
     given = (
         config.model.base,
         config.model.adapter,
-        config.data.source,
+        *(source.source for source in config.data.all_sources),
         config.data.test_source,
         config.evaluation.bertscore_model,
     )

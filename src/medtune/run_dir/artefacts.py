@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtune.errors import Option, RunDirError
-from medtune.records import Prediction, QAPair, Score, Split, SystemName
+from medtune.records import LATER_FIELDS, Prediction, QAPair, Score, Split, SystemName, Turn
 from medtune.run_dir.layout import SPLITS, RunFiles
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json, read_parquet, read_text
@@ -25,6 +25,14 @@ _Step = dict[str, int | float | None]
 
 
 @dataclass(frozen=True)
+class DataReport:
+    """What people should know of how the rows were read: `notes` on what was found, and `warnings` of what is lost."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class RunArtefacts(RunFiles):
     """The files of a run, each written under a temporary name and renamed into place.
 
@@ -33,16 +41,18 @@ class RunArtefacts(RunFiles):
     """
 
     def write_split(self, split: Split) -> None:
-        """Write the three splits as Parquet, with `turns` where rows have any."""
-        types = get_type_hints(QAPair)
-        kinds = [(f.name, pa.bool_() if types[f.name] is bool else pa.string()) for f in fields(QAPair)]
-        plain = pa.schema([kind for kind in kinds if kind[0] != "turns"])
-        turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("learned", pa.bool_())]))
+        """Write the three splits as Parquet, with those columns that came later where any row needs them."""
+        turns = pa.struct([("role", pa.string()), ("content", pa.string()), ("learned", pa.bool_())])
+        kinds = {bool: pa.bool_(), tuple[str, ...]: pa.list_(pa.string()), tuple[Turn, ...]: pa.list_(turns)}
+        types = {name: kinds.get(kind, pa.string()) for name, kind in get_type_hints(QAPair).items()}
         for name in SPLITS:
             pairs = getattr(split, name)
-            schema = plain.append(pa.field("turns", turns)) if any(pair.turns for pair in pairs) else plain
-            table = pa.Table.from_pylist([asdict(pair) for pair in pairs], schema=schema)
-            self.write_table(self.split_file(name), table)
+            needed = {field for field in LATER_FIELDS if any(getattr(pair, field) for pair in pairs)}
+            kept = [f.name for f in fields(QAPair) if f.name not in LATER_FIELDS - needed]
+            schema = pa.schema([(field, types[field]) for field in kept])
+            self.write_table(
+                self.split_file(name), pa.Table.from_pylist([asdict(pair) for pair in pairs], schema=schema)
+            )
 
     def write_dropped(self, dropped: Iterable[tuple[str, QAPair]]) -> None:
         """Write one JSON line for each row that cleaning dropped."""
@@ -52,6 +62,10 @@ class RunArtefacts(RunFiles):
             for rule, pair in dropped
         )
         self._write_lines(self.dropped_file, rows)
+
+    def read_data_report(self) -> DataReport:
+        """What the data stage says of the rows; nothing where an older version or another tool left none."""
+        return self.read_as(DataReport, self.data_report_file) if self.data_report_file.is_file() else DataReport()
 
     def write_predictions(self, system: SystemName, predictions: Iterable[Prediction]) -> None:
         """Write one JSON line a row; `references` where a row has several."""

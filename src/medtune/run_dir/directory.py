@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medtune.config.recipes import changed_keys, continued, read_config
+from medtune.config.changes import changed_keys, continued
+from medtune.config.recipes import read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.config.schema import Config
 from medtune.errors import Command, Option, Problem, RunDirError, Text

@@ -3,15 +3,16 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from medtune.errors import DataError, MedtuneError, ModelError
+from medtune.errors import DataError, MedtuneError, ModelError, Option, Text, show_value
 from medtune.storage.disk_errors import describe_disk_error
 from medtune.storage.hub_errors import explained, failure_reason
 from medtune.storage.reading import DamagedError, check_type, read_mapping
@@ -36,6 +37,7 @@ NEVER = (
 
 _PROXIES = tuple(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (proxy, proxy.lower()))
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def fetch_snapshot(repo: str, revision: str | None = None, *, weights: bool = True) -> Path:
@@ -85,15 +87,20 @@ def dataset_revision(name: str, revision: str | None = None) -> str:
         return _snapshot("dataset", name, revision, ("README.md",), cached=("README.md",))[0].name
 
 
-def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[str, Any]], str]:
-    """Every row of a Hub data set, all its splits in their order, and its commit. Raises DataError."""
+def load_hub_dataset(
+    name: str, revision: str | None, config: str | None = None, split: str | None = None
+) -> tuple[Mapping[str, Iterable[Mapping[str, Any]]], str]:
+    """Rows of a Hub data set by the name of their split, in its order, and its commit. Raises DataError.
+
+    `config` is which of its configurations, and `split` which of its splits, such as `train+validation`; None is all.
+    """
     import datasets
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     commit = dataset_revision(name, revision)
     with explained(DataError, "data set", name, revision):
         try:
-            builder = datasets.load_dataset_builder(name, revision=commit)
+            builder = datasets.load_dataset_builder(name, config, revision=commit)
             # Where the Hub cannot be had, datasets takes the newest rows in its cache, whatever their commit.
             if builder.hash != commit:
                 raise DataError(
@@ -102,16 +109,33 @@ def load_hub_dataset(name: str, revision: str | None) -> tuple[Iterable[Mapping[
                     f"check the network and HF_HUB_OFFLINE, or set data.revision: {builder.hash}",
                 )
             builder.download_and_prepare()
-            loaded = builder.as_dataset()
-            return datasets.concatenate_datasets([loaded[split] for split in loaded]), commit
+            return chosen_splits(builder.as_dataset(), split, f"data set {name}"), commit
         except LocalEntryNotFoundError:
             raise
         except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
             if problem := describe_disk_error(error, elsewhere=datasets.config.HF_DATASETS_CACHE):
                 raise problem from None
             reason = shorten(str(error.__cause__ or error), 300, placeholder=" …")
-            fix = "download it and give its table as a CSV, JSONL or Parquet file in data.source"
+            fix: Text = "download it and give its table as a CSV, JSONL or Parquet file in data.source"
+            if isinstance(error, ValueError) and _CONFIG_UNKNOWN.match(str(error)):
+                fix = ("choose one with ", Option("set", "data.hub_config=…"))
             raise DataError(f"data set {name}", f"cannot be loaded as it is ({reason})", fix) from None
+
+
+# How datasets begins the two errors that list the configurations.
+_CONFIG_UNKNOWN = re.compile(r"Config name is missing|BuilderConfig .* not found")
+
+
+def chosen_splits(parts: Mapping[str, _T], wanted: str | None, what: str) -> dict[str, _T]:
+    """Those of `parts` that `wanted` names, joined by +, or all. Raises DataError, naming those there are."""
+    names = [name.strip() for name in wanted.split("+")] if wanted else list(parts)
+    if unknown := [name for name in names if name not in parts]:
+        known = [name for name in parts if name]
+        if not known:
+            raise DataError(what, "has no splits to choose from", "leave data.hub_split out")
+        fix = ("choose with ", Option("set", f"data.hub_split={known[0]}"))
+        raise DataError(what, f"no split {show_value(unknown[0])}; it has {', '.join(known[:20])}", fix)
+    return {name: parts[name] for name in names}
 
 
 def _snapshot(

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from medtune.config.changes import changed_keys
 from medtune.config.recipes import (
-    changed_keys,
-    continued,
     load_for_source,
     load_recipe,
     read_config,
@@ -202,35 +201,6 @@ def test_problems_of_several_overrides_are_reported_together() -> None:
 
 
 # Dumping and comparing ----------------------------------------------------------------------------------------------
-
-
-def test_changed_keys_name_the_key_and_both_values() -> None:
-    old = load_recipe("demo")
-    new = load_recipe(
-        "demo", ["lora.rank=8", "model.revision=main", "lora.targets=[q_proj]", "model.device_map={'': cpu}"]
-    )
-    assert changed_keys(old, old) == []
-    assert changed_keys(old, new) == [
-        "lora.rank: 16 → 8",
-        "lora.targets: ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] → ['q_proj']",
-        "model.device_map.: None → 'cpu'",
-        "model.revision: None → 'main'",
-    ]
-
-
-def test_a_default_that_gained_controls_is_no_change() -> None:
-    old = load_recipe("demo", ["evaluation.controls=[few_shot, random_answer, nearest_question, cut_reference]"])
-    new = load_recipe("demo", ["seed=3"])
-    assert len(new.evaluation.controls) > len(old.evaluation.controls)
-    assert changed_keys(old, new) == ["seed: 0 → 3"]
-    kept = continued(old, new)
-    assert kept.evaluation == old.evaluation
-    assert kept.seed == 3
-    assert continued(new, new) == new
-    assert continued(new, old) == old
-    assert len(changed_keys(new, old)) == 2
-    fewer = load_recipe("demo", ["evaluation.controls=[few_shot]"])
-    assert continued(fewer, new) == new
 
 
 def test_reading_back_a_damaged_config(recipe: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtune.config.recipes import changed_keys, load_recipe, read_config
+from medtune.config.changes import changed_keys
+from medtune.config.recipes import load_recipe, read_config
 from medtune.config.recipes.yaml_text import dump_config, load_yaml
 from medtune.config.schema import parse_config
 from medtune.errors import ConfigError

@@ -42,7 +42,7 @@ def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, facts, monke
     failed = {line.split(": ")[1] for line in result.out.splitlines() if line.startswith("failure")}
     assert failed == {"recipe", "BERTScore", "data", "memory", "disk"}
     assert len(lines_on(result.out, "recipe")) == 2
-    assert "no column 'Answer'; it has qtype, Question; name yours in data.columns.answer" in result.out
+    assert "no column 'Answer'; it has qtype, Question; name yours with --set data.columns.answer=NAME" in result.out
     assert result.err == ""
 
 

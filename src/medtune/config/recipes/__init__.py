@@ -9,11 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from medtune.config.evaluation import EvaluationSection
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
 from medtune.config.schema import Config, parse_config
 from medtune.errors import Command, ConfigError, Option, Problem, show_value
-from medtune.records import ControlName
 
 _ENDINGS = (".yaml", ".yml")
 # What people keep rows in, whether it can be read or not.
@@ -53,6 +51,10 @@ def override(config: Config, overrides: Overrides) -> Config:
     return _resolve(config.model_dump(mode="json"), overrides, origin="overrides") if overrides else config
 
 
+# What belongs to a recipe's own source, and to no other.
+_OF_A_SOURCE = ("revision", "hub_config", "hub_split", "sources")
+
+
 def load_for_source(source: str, recipe: str | None = None, overrides: Overrides = ()) -> Config:
     """A configuration to look at `source` with: the recipe's, whose own source it replaces, or else the defaults.
 
@@ -61,14 +63,14 @@ def load_for_source(source: str, recipe: str | None = None, overrides: Overrides
     values: dict[str, Any] = {"model": {"base": "medtune:demo"}} if recipe is None else _read_recipe(recipe, seen=())
     data = values.get("data") or {}
     if isinstance(data, dict):  # anything else is for the schema to refuse
-        # The revision is that of the recipe's own source.
-        values["data"] = {**data, "source": source, "revision": None}
+        data = {key: value for key, value in data.items() if key not in _OF_A_SOURCE}
+        values["data"] = {**data, "source": source}
     return _resolve(values, overrides, origin=recipe or "data audit")
 
 
 def _resolve(values: dict[str, Any], overrides: Overrides, origin: str) -> Config:
     problems: list[Problem] = []
-    given = _flatten(overrides).items() if isinstance(overrides, Mapping) else overrides
+    given = flatten(overrides).items() if isinstance(overrides, Mapping) else overrides
     for one in given:
         try:
             _apply_override(values, one)
@@ -99,42 +101,6 @@ def _parsed(text: str, origin: str) -> Config:
     return parse_config(parse_yaml(text, origin=origin), origin=origin)
 
 
-# What a run may change when it resumes: it has no part in what comes out, except for the last bits.
-MAY_CHANGE = frozenset(
-    {
-        "training.max_gradient_spike",
-        "training.memory_gib",
-        "training.keep_checkpoints",
-        "training.push_checkpoints_to",
-        "training.report_to",
-    }
-)
-
-
-# The default of medtune 0.1.0. What a later default names besides is no choice of the user's.
-_FIRST_CONTROLS: tuple[ControlName, ...] = ("few_shot", "random_answer", "nearest_question", "cut_reference")
-
-
-def continued(old: Config, new: Config) -> Config:
-    """`new` as a run that was made with `old` goes on with it: where only the default gained controls, without them."""
-    if (old.evaluation.controls, new.evaluation.controls) != (_FIRST_CONTROLS, EvaluationSection().controls):
-        return new
-    evaluation = new.evaluation.model_copy(update={"controls": old.evaluation.controls})
-    return new.model_copy(update={"evaluation": evaluation})
-
-
-def changed_keys(old: Config, new: Config) -> list[str]:
-    """Dotted keys whose values differ and may not, as `key: old → new`."""
-    before = _flatten(old.model_dump(mode="json"))
-    after = _flatten(continued(old, new).model_dump(mode="json"))
-    keys = sorted(before.keys() | after.keys())
-    return [
-        f"{key}: {before.get(key)!r} → {after.get(key)!r}"
-        for key in keys
-        if before.get(key) != after.get(key) and key not in MAY_CHANGE
-    ]
-
-
 def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if not seen and _holds_rows(recipe):
         raise _no_recipe(recipe)
@@ -149,7 +115,23 @@ def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(recipe, f"extends: must be a recipe's name or file, got {parent!r}")
     if where is not None and _is_file_name(parent):
         parent = str(where.parent / parent)
-    return _merge(_read_recipe(parent, (*seen, identity)), values)
+    inherited = _read_recipe(parent, (*seen, identity))
+    given = values.get("data")
+    if isinstance(given, dict):
+        for key in given:
+            _take_the_place_of(inherited, f"data.{key}")
+    return _merge(inherited, values)
+
+
+# Keys of which one replaces the other, wherever that was given before.
+_EITHER = {"data.source": "sources", "data.sources": "source"}
+
+
+def _take_the_place_of(values: dict[str, Any], key: str) -> None:
+    """Forget what `key`, once it is set in `values`, replaces."""
+    data = values.get("data")
+    if isinstance(data, dict) and key in _EITHER:
+        data.pop(_EITHER[key], None)
 
 
 def _find_recipe(recipe: str) -> tuple[str, Path | None, str]:
@@ -211,6 +193,8 @@ def _apply_override(values: dict[str, Any], given: str | tuple[str, Any]) -> Non
         node = child
     if isinstance(given, str):
         value = load_yaml(text, origin=Option("set", shown))
+    if key != "data.sources" or isinstance(value, list):  # anything else is for the schema to refuse
+        _take_the_place_of(values, key)
     node[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -222,11 +206,12 @@ def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested sections by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -43,7 +43,8 @@ def needs_hub(config: Config) -> bool:
     from medtune.evaluation.metrics import needs_encoder
     from medtune.model.loading import DEMO_MODEL
 
-    names = [config.model.base, config.model.adapter, config.data.source, config.data.test_source]
+    sources = [source.source for source in config.data.all_sources]
+    names = [config.model.base, config.model.adapter, *sources, config.data.test_source]
     if needs_encoder(config.evaluation.metrics):
         names.append(config.evaluation.bertscore_model)
     own = (DEMO_MODEL, DEMO_SOURCE, BUNDLED_ENCODER)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from medtune.config.recipes import Overrides, load_recipe, override
 from medtune.config.schema import Config
+from medtune.data.mixture import read_all
 from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
 from medtune.model.loading import DEMO_MODEL
@@ -136,15 +137,15 @@ class RecipeExamination:
     def _data(self) -> Iterator[Finding]:
         data = self.config.data
         # Read whole, as the data stage would: a Hub data set is downloaded, which that stage finds in the cache.
-        read = read_source(data.source, data.columns, data.revision)
+        read, _ = read_all(data)
         self.rows = len(read.pairs)
         self.text_bytes = sum(len(pair.question) + len(pair.answer) for pair in read.pairs)
         self.test_rows = round(self.rows * data.split.test)
-        columns = f"columns {data.columns.question} and {data.columns.answer}"
+        columns = "; ".join(read.notes) or f"columns {data.columns.question} and {data.columns.answer}"
         without = f", {read.unanswered:,} without" if read.unanswered else ""
-        yield Finding("ok", "data", f"{data.source}: {self.rows:,} rows with an answer{without}; {columns}")
+        yield Finding("ok", "data", f"{data.named}: {self.rows:,} rows with an answer{without}; {columns}")
         if data.test_source is not None:
-            test = read_source(data.test_source, data.columns)
+            test = read_source(data.test_source, data.columns, table=data.table)
             self.test_rows = len(test.pairs)
             yield Finding("ok", "data", f"{data.test_source}, for the test: {self.test_rows:,} rows with an answer")
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from medtune.config.recipes import changed_keys, load_recipe, shipped_recipes
+from medtune.config.changes import changed_keys
+from medtune.config.recipes import load_recipe, shipped_recipes
 from medtune.config.schema import Config
 from medtune.evaluation.formatting import format_count
-from medtune.publishing.public_names import public_name
+from medtune.publishing.public_names import public_name, public_source
 from medtune.publishing.report.reading_run import ReportData
 from medtune.publishing.report.run_tables import as_mapping, as_text, duration, seconds_of
 from medtune.publishing.report.training_charts import GIB, stage_peaks, stage_records
@@ -68,7 +69,7 @@ def _data(data: ReportData) -> str:
     size = (
         f"{format_count(rows[0].n, 'question')} in {format_count(rows[0].groups, 'group')}" if rows else "no questions"
     )
-    return f"{public_name(data.config.data.source)}, tested on {size}"
+    return f"{public_source(data.config)}, tested on {size}"
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:

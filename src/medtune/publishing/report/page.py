@@ -1,11 +1,12 @@
 """The report as one HTML file: no network, no text of a row as markup, and useful without a script."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medtune.config.recipes.yaml_text import dump_config
-from medtune.evaluation.comparison_sentences import reading_of
+from medtune.evaluation.comparison_sentences import Reading, reading_of
 from medtune.evaluation.formatting import format_value, metric_label, read_template
 from medtune.evaluation.headline import best_control
 from medtune.evaluation.human.rating_page import page_policy
@@ -107,6 +108,13 @@ _BESIDE_TUNED: dict[Verdict | None, str] = {
 }
 
 
+def _reading(data: ReportData) -> Reading:
+    """The reading, with what the data stage warned of."""
+    reading = reading_of(data.comparison)
+    of_rows = (f"Warning: {without_paths(warning)}" for warning in data.rows.warnings)
+    return replace(reading, warnings=(*reading.warnings, *of_rows))
+
+
 def _sections(data: ReportData) -> dict[str, Any]:
     comparison, provenance = data.comparison, data.provenance
     standard = [row for row in comparison.rows if row.table == "standard"]
@@ -117,7 +125,7 @@ def _sections(data: ReportData) -> dict[str, Any]:
     return {
         "model": public_name(data.config.model.base),
         "facts": header.header_facts(data),
-        "reading": reading_of(comparison),
+        "reading": _reading(data),
         "cards": _cards(comparison),
         "scores": score_tables.score_table(shown, "Primary metrics", splits=splits) if shown else None,
         "others": score_tables.score_table(others, "Other metrics", splits=splits) if others else None,
@@ -131,7 +139,7 @@ def _sections(data: ReportData) -> dict[str, Any]:
         "costs": run_tables.cost_table(provenance),
         "cost_sentences": run_tables.cost_sentences(provenance),
         "audit": run_tables.audit_tables(data.audit),
-        "audit_sentences": run_tables.audit_sentences(data.audit),
+        "audit_sentences": [*run_tables.audit_sentences(data.audit), *map(without_paths, data.rows.notes)],
         "human": human,
         "human_table": score_tables.human_table(human) if human else None,
         "merge": [without_paths(sentence) for sentence in data.merge],

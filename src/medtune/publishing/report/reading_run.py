@@ -15,6 +15,7 @@ from medtune.evaluation.result_files import read_comparison, read_measured
 from medtune.publishing.card_sections import merge_lines
 from medtune.publishing.public_names import public_config, public_names
 from medtune.records import Comparison, ModelName, Prediction
+from medtune.run_dir.artefacts import DataReport
 from medtune.run_dir.directory import RunDir
 from medtune.storage.reading import DamagedError, check_type
 
@@ -48,7 +49,8 @@ class ReportData:
     """All that the page shows of one run.
 
     `config` is as it may be published. `row_scores` maps a model to metric → a value for every row, in the order of its
-    predictions. `merge` says what merging the adapter changed, where that was done.
+    predictions. `merge` says what merging the adapter changed, where that was done, and `rows` how the
+    rows were read.
     """
 
     comparison: Comparison
@@ -60,6 +62,7 @@ class ReportData:
     row_scores: Mapping[ModelName, Mapping[str, list[float]]]
     human: HumanRatings | None = None
     merge: tuple[str, ...] = ()
+    rows: DataReport = field(default_factory=DataReport)
 
 
 def read_report(run: RunDir) -> ReportData:
@@ -79,6 +82,7 @@ def read_report(run: RunDir) -> ReportData:
         row_scores={model: _row_scores(run, model, len(predictions[model])) for model in models},
         human=run.read_as(HumanRatings, human_file) if human_file.is_file() else None,
         merge=tuple(merge_lines(run)),
+        rows=run.read_data_report(),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from medtune.data import conversations, row_markup
 from medtune.data.audit_record import Audit
 from medtune.data.leakage import KIND_NAMES, KINDS
-from medtune.publishing.public_names import public_name, without_paths
+from medtune.publishing.public_names import public_name, public_source, without_paths
 from medtune.publishing.report.reading_run import ReportData, Step
 from medtune.publishing.report.score_tables import Table, make_table
 from medtune.publishing.report.training_charts import GIB, planned_peak, stage_peaks, stage_records, validation_losses
@@ -156,7 +156,7 @@ def identity_table(data: ReportData) -> Table:
         ("base model", public_name(config.model.base)),
         ("its revision", as_text(model.get("revision"))),
         ("weights", config.model.quantization),
-        ("data", public_name(config.data.source)),
+        ("data", public_source(config)),
         ("its revision", as_text(source.get("revision"))),
         ("fingerprint of its rows", as_text(source.get("fingerprint"))),
         ("GPUs", "; ".join(map(_gpu, gpus)) if isinstance(gpus, list) and gpus else "none"),

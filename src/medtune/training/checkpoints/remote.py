@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from medtune.config.recipes import changed_keys, read_config
+from medtune.config.changes import changed_keys
+from medtune.config.recipes import read_config
 from medtune.config.schema import Config
 from medtune.errors import ConfigError, HubError, HubUnavailableError, Option, Problem
 from medtune.run_dir.directory import RunDir

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from medtune.config.recipes import MAY_CHANGE
+from medtune.config.changes import MAY_CHANGE
 from medtune.config.schema import Config
 from medtune.config.training import LoraSection
 from medtune.errors import DiskError, Option, RunDirError
