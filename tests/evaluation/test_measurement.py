@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -17,7 +18,17 @@ from hypothesis import strategies as st
 from medtune.config.schema import EvaluationSection
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.encoder import Encoder
-from medtune.evaluation.measurement import TextSettings, answer_lengths, measure_rows, reference_lengths, score_rows
+from medtune.evaluation.measurement import (
+    TextSettings,
+    answer_lengths,
+    as_heard,
+    as_told,
+    in_table_order,
+    measure_rows,
+    reference_lengths,
+    score_rows,
+    share_of_metrics,
+)
 from medtune.evaluation.metrics import METRIC_NAMES, MetricRows, bertscore
 from medtune.evaluation.significance import Subsamples
 from medtune.records import Lengths, Prediction, ReferenceLengths, Score
@@ -325,3 +336,26 @@ def test_lengths_are_counted_in_words_that_the_tokenizer_finds(make_prediction: 
     rows = [make_prediction("<think></think>\u75db\u98ce", "\u75db\u98ce\u5f88\u75db")]
     assert answer_lengths(rows).length_ratio == 0.5
     assert answer_lengths(rows, TextSettings(bleu_tokenizer="13a")).length_ratio == 1.0
+
+
+def test_processes_share_metrics_and_those_that_are_measured_together_stay_so() -> None:
+    metrics = ["bleu", "rouge1", "rougeL", "bertscore_f1", "exact_match", "perplexity"]
+    assert share_of_metrics(metrics, 0, 1) == metrics
+    assert share_of_metrics(metrics, 0, 2) == ["bertscore_f1"]
+    assert share_of_metrics(metrics, 1, 2) == [name for name in metrics if name != "bertscore_f1"]
+    shares = [share_of_metrics(metrics, rank, 4) for rank in range(4)]
+    assert sorted(name for share in shares for name in share) == sorted(metrics)
+    assert sum("rouge1" in share for share in shares) == 1
+    assert next(share for share in shares if "rouge1" in share) == ["rouge1", "rougeL"]
+    assert share_of_metrics(metrics, 9, 12) == []
+
+
+def test_statistics_told_to_another_process_are_the_same_numbers(make_prediction) -> None:
+    rows = [make_prediction(text, "one two three", id=str(i)) for i, text in enumerate(["one two", "three", ""])]
+    metrics = ["bleu", "rougeL", "exact_match"]
+    measured = measure_rows(rows, metrics, encoder=None, caps="max_new_tokens:8")
+    heard = [as_heard(json.loads(json.dumps(as_told(one)))) for one in measured]
+    assert [one.name for one in in_table_order(heard[::-1], metrics)] == [one.name for one in measured]
+    for one, other in zip(measured, heard, strict=True):
+        assert (one.signature, dict(one.details)) == (other.signature, dict(other.details))
+        assert one.rows.tobytes() == other.rows.tobytes()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, median
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from medtune.config.evaluation import EvaluationSection
 from medtune.errors import ConfigError, DataError
@@ -66,7 +68,7 @@ def measure_rows(
     measured: list[MetricRows] = []
     for measure, wanted in measured_together.items():
         measured += measure(answers if wanted[0].reads_answers else whole, wanted)
-    measured.sort(key=lambda rows: _place(rows.metric, metrics))
+    measured = in_table_order(measured, metrics)
     settings = caps if texts.answers == "separated" else "|".join(filter(None, (caps, "answers:raw")))
     return [
         replace(
@@ -92,6 +94,37 @@ def score_rows(measured: Sequence[MetricRows], subsamples: Subsamples) -> dict[s
         )
         for rows in measured
     }
+
+
+def in_table_order(measured: Sequence[MetricRows], metrics: Sequence[str]) -> list[MetricRows]:
+    """Standard metrics in the order they were asked for in `metrics`, each followed by its companions; then others."""
+    return sorted(measured, key=lambda rows: _place(rows.metric, metrics))
+
+
+def as_told(rows: MetricRows) -> list[Any]:
+    """What one process tells another of its statistics, in JSON's types."""
+    return [rows.name, rows.rows.tolist(), rows.signature, dict(rows.details)]
+
+
+def as_heard(told: Sequence[Any]) -> MetricRows:
+    """The statistics that `as_told` told, number for number."""
+    name, rows, signature, details = told
+    return MetricRows(metric_named(name), np.array(rows, dtype=np.float64), signature, details)
+
+
+def share_of_metrics(metrics: Sequence[str], rank: int, processes: int) -> list[str]:
+    """Those of `metrics` that the process of this rank measures, when so many share them.
+
+    The first process has those that need an encoder, which may not be on other machines; the others deal out the rest,
+    metrics that are measured together staying so.
+    """
+    if processes == 1:
+        return list(metrics)
+    together = list(
+        dict.fromkeys(metric_named(name).measure for name in metrics if not metric_named(name).needs_encoder)
+    )
+    holder = {measure: 1 + place % (processes - 1) for place, measure in enumerate(together)}
+    return [name for name in metrics if holder.get(metric_named(name).measure, 0) == rank]
 
 
 def _place(metric: Metric, asked: Sequence[str]) -> tuple[bool, int, int]:

@@ -39,8 +39,7 @@ def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) ->
     systems, precision = _answer(run_dir, which, record)
     # The model is gone, but reference cycles still hold it: BERTScore's encoder wants its memory.
     release_memory()
-    if is_main():
-        measure_systems(run_dir, record, systems, precision)
+    measure_systems(run_dir, record, systems, precision)
     record["precision"] = precision
 
 
@@ -138,8 +137,6 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
         systems |= _after_examples(run_dir, loaded, record, written, nearest)
         del loaded
         release_memory()
-    if not is_main():
-        return
     systems |= _text_controls(run_dir, names, nearest)
     measure_systems(run_dir, record, systems, precision)
     record["rows"] = {name: len(predictions) for name, predictions in systems.items()}

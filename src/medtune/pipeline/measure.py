@@ -10,47 +10,95 @@ from typing import Any
 from medtune.config.schema import ModelSection
 from medtune.evaluation.encoder import resolve_encoder
 from medtune.evaluation.formatting import listed
-from medtune.evaluation.measurement import TextSettings, measure_rows, score_rows
-from medtune.evaluation.metrics import metric_named, needs_encoder
+from medtune.evaluation.measurement import (
+    TextSettings,
+    as_heard,
+    as_told,
+    in_table_order,
+    measure_rows,
+    score_rows,
+    share_of_metrics,
+)
+from medtune.evaluation.metrics import MetricRows, metric_named, needs_encoder
 from medtune.evaluation.result_files import write_system
 from medtune.evaluation.significance import Subsamples
 from medtune.evaluation.text_warnings import text_warnings
 from medtune.records import Prediction, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import StageName, stage_of
+from medtune.runtime.distributed import exchange
 from medtune.runtime.hardware import choose_device
+from medtune.runtime.launch import is_main, rank, world_size
 from medtune.runtime.progress import say
 from medtune.storage.hub import fetch_snapshot
 
 
 def measure_systems(
-    run_dir: RunDir, record: dict[str, Any], systems: Mapping[SystemName, Sequence[Prediction]], precision: str
+    run_dir: RunDir,
+    record: dict[str, Any],
+    systems: Mapping[SystemName, Sequence[Prediction]],
+    precision: str,
+    *,
+    shared: bool = True,
 ) -> None:
     """Score the predictions of each system, and write them with their statistics and scores.
 
-    `record` gets how texts were read, and the counts of text that is not the answer where there is any.
+    The processes of a launch share the metrics and have to call this together, unless it is not `shared`; the first one
+    writes. `record` gets how texts were read, and the counts of text that is not the answer where there is any.
     """
     config = run_dir.config
     precision += _template_words(config.model)
     metrics = config.evaluation.metrics
-    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(metrics) else None
+    part = (rank(), world_size()) if shared else (0, 1)
+    own = share_of_metrics(metrics, *part)
+    encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(own) else None
     caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
     texts = TextSettings.of(config.evaluation)
     record["answers"] = texts.answers
-    scores: dict[str, dict[str, Score]] = {}
+    found: dict[SystemName, list[MetricRows]] = {}
     for name, predictions in systems.items():
         # What no model wrote has no likelihood of the references.
         written = all(row.reference_nll is not None for row in predictions)
-        possible = [metric for metric in metrics if written or metric_named(metric).reads_answers]
-        measured = measure_rows(
-            predictions,
-            possible,
-            encoder=encoder,
-            device=choose_device().value,
-            caps=caps,
-            precision=precision,
-            texts=texts,
+        possible = [metric for metric in own if written or metric_named(metric).reads_answers]
+        found[name] = (
+            measure_rows(
+                predictions,
+                possible,
+                encoder=encoder,
+                device=choose_device().value,
+                caps=caps,
+                precision=precision,
+                texts=texts,
+            )
+            if possible
+            else []
         )
+    if shared:
+        found = _gathered(found, metrics)
+    if not shared or is_main():
+        _score_systems(run_dir, record, systems, found)
+
+
+def _gathered(found: dict[SystemName, list[MetricRows]], metrics: Sequence[str]) -> dict[SystemName, list[MetricRows]]:
+    """What all processes have measured, as one of them would have."""
+    if world_size() == 1:
+        return found
+    told = exchange({name: list(map(as_told, measured)) for name, measured in found.items()})
+    gathered = {name: [as_heard(rows) for part in told for rows in part[name]] for name in found}
+    return {name: in_table_order(measured, metrics) for name, measured in gathered.items()}
+
+
+def _score_systems(
+    run_dir: RunDir,
+    record: dict[str, Any],
+    systems: Mapping[SystemName, Sequence[Prediction]],
+    found: Mapping[SystemName, Sequence[MetricRows]],
+) -> None:
+    """Values and intervals from the statistics a row, written with them."""
+    config = run_dir.config
+    scores: dict[str, dict[str, Score]] = {}
+    for name, predictions in systems.items():
+        measured = found[name]
         groups = [row.group for row in predictions]
         subsamples = Subsamples.draw(groups, splits=config.evaluation.resamples, seed=config.seed)
         scores[name] = score_rows(measured, subsamples)
@@ -94,5 +142,5 @@ def measure_outdated(run_dir: RunDir, systems: Mapping[SystemName, Sequence[Pred
         record = dict(run_dir.stage_records[stage])
         # Controls have the precision of the baseline.
         precision = run_dir.recorded("tuned" if stage == "tuned" else "baseline", "precision", str)
-        measure_systems(run_dir, record, again, precision)
+        measure_systems(run_dir, record, again, precision, shared=False)
         run_dir.complete(stage, record, outdates=False)
