@@ -52,7 +52,7 @@ def test_a_target_that_the_model_lacks_is_told_with_those_it_has(tmp_path: Path)
         medtune.prepare("demo", tmp_path / "run", overrides=values)
     assert str(caught.value) == (
         f"lora.targets: q_proj, k_proj, v_proj, gate_proj, up_proj not in {values['model']['base']}; "
-        "set lora.targets to [down_proj, gate_up_proj, o_proj, qkv_proj] or some of these"
+        "set lora.targets to [down_proj, gate_up_proj, o_proj, qkv_proj] or some of these, or to all-linear"
     )
     assert not (tmp_path / "run").exists()
 

@@ -211,6 +211,6 @@ def test_the_readings_parts_are_its_sentences() -> None:
     ]  # fmt: skip
     assert [len(part) for part in (reading.verdict, reading.controls, reading.unclear)] == [1, 1, 1]
     assert all(warning.startswith("Warning: ") for warning in reading.warnings)
-    assert any("the cap cut more than 5%" in warning for warning in reading.warnings)
+    assert any("the cap cut 50% of the answers of" in warning for warning in reading.warnings)
     assert not [sentence for sentence in reading.analysis if sentence.startswith("Warning")]
     assert reading.sentences[-1] == reading.limits

@@ -137,7 +137,7 @@ def test_perplexities_of_different_tokenizers_never_compare(write: Write, make_p
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"metrics": ["bleu", "rouge"]}, "--metric rouge: unknown; known are bleu, rouge1, "),
+        ({"metrics": ["bleu", "rouge"]}, r"--metric rouge: unknown; did you mean rougeL\? known are bleu, rouge1, "),
         ({"metrics": ["bertscore_f1"]}, "--metric bertscore_f1 needs an encoder; name one with --bertscore-model"),
         ({"bertscore_model": "./absent"}, "there is no folder ./absent"),
         ({"bleu_tokenizer": "spm"}, "--bleu-tokenizer 'spm': must be 'auto', '13a', 'zh', 'intl', 'char', "),
@@ -157,7 +157,7 @@ def test_bad_requests(write: Write, make_predictions: MakePredictions, options: 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"primary": ["rouge"]}, "--primary rouge: unknown; known are bleu, "),
+        ({"primary": ["rouge"]}, r"--primary rouge: unknown; did you mean rougeL\? known are bleu, "),
         ({"primary": ["bleu"], "metrics": ["rougeL"]}, "--primary bleu: not measured; add --metric bleu"),
         ({"primary": ["bertscore_f1"]}, "--primary bertscore_f1 needs an encoder; name one with --bertscore-model"),
         ({"primary": ["bleu", "rouge1", "rouge2", "rougeL"]}, "should have at most 3 items"),

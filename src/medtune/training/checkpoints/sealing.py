@@ -30,10 +30,14 @@ from medtune.storage.writing import flush
 SEAL_NAME = "sealed.json"
 PLAN_NAME = "plan.json"
 # In the rows already, and unknown to versions whose checkpoints go on.
-_IN_ROWS = (
-    ("data", "prompt_date"), ("data", "markup"), ("data", "html"), ("training", "loss_on"), ("model", "chat_template"),
-    ("model", "template_settings"),
-)  # fmt: skip
+_IN_ROWS = {
+    "data": (
+        "prompt_date", "markup", "html", "table", "sources", "hub_config", "hub_split", "min_answer_words",
+    ),
+    "training": ("loss_on",),
+    "model": ("chat_template", "template_settings"),
+}  # fmt: skip
+_COLUMNS_IN_ROWS = ("messages", "context")
 # The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
 # What `lora` had from the beginning.
@@ -56,9 +60,11 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
     for key in MAY_CHANGE:
         section, name = key.split(".")
         values[section].pop(name)
-    for section, name in _IN_ROWS:
-        values[section].pop(name)
-    values["data"]["columns"].pop("messages")
+    for section, names in _IN_ROWS.items():
+        for name in names:
+            values[section].pop(name)
+    for name in _COLUMNS_IN_ROWS:
+        values["data"]["columns"].pop(name)
     # Keys that came later tell trainings apart only where they are set: checkpoints of earlier versions go on.
     defaults = LoraSection().model_dump(mode="json")
     values["lora"] = {
