@@ -205,3 +205,10 @@ def test_troubleshooting_names_keys_modules_anchors_and_statuses_that_exist():
     assert set(re.findall(r"\]\(#([^)]+)\)", TROUBLE)) <= anchors
     table = TROUBLE.split("| exit status |")[1].split("\n\n")[0]
     assert re.findall(r"^\| ([\d, ]+) \|", table, re.M) == ["0", "1", "2", str(INTERRUPTED_STATUS), "130, 143"]
+
+
+def test_the_page_of_inputs_names_tests_that_exist() -> None:
+    page = (DOCS / "inputs.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+test_[a-z_]+\.py)`", page))
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (REPOSITORY / "tests" / name).is_file()] == []

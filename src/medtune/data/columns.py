@@ -16,7 +16,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "question": ("instruction", "prompt"),
     "answer": ("output", "completion", "response"),
     "qtype": ("question_type",),
-    "focus": ("focus_area", "question_focus"),
+    "focus": ("focus_area", "question_focus", "topic", "disease", "condition"),
     "source": ("document_source",),
 }
 # Alpaca's and Dolly's rows have an instruction in one column, and in another what it is about.
@@ -60,7 +60,7 @@ def find_columns(present: Sequence[str], columns: ColumnsSection, origin: str) -
         raise DataError.together(problems)
     if columns.context is None and _folded(found["question"] or "") == _INSTRUCTION != columns.question:
         found["context"] = next((name for name in present if _folded(name) in _CONTEXT), None)
-    return Columns(found, _note(found, columns))
+    return Columns(found, _note(found, columns, present))
 
 
 def _matching(present: Sequence[str], wanted: str | None, *, is_default: bool, field: str) -> list[str]:
@@ -101,8 +101,8 @@ def _flag(field: str, name: str) -> tuple[object, ...]:
     return ("name yours with ", Option("set", f"data.columns.{field}={name}"))
 
 
-def _note(found: Mapping[str, str | None], columns: ColumnsSection) -> str:
-    """What was found under another name than the configured one, whatever its case."""
+def _note(found: Mapping[str, str | None], columns: ColumnsSection, present: Sequence[str]) -> str:
+    """What was found under another name than the configured one, whatever its case, and what is not used."""
     configured = columns.model_dump()
     others = {
         field: show_column(name)
@@ -112,4 +112,8 @@ def _note(found: Mapping[str, str | None], columns: ColumnsSection) -> str:
     if below := others.pop("context", None):
         question = found["question"] or ""
         others["question"] = f"{show_column(question)} with {below} below it"
-    return ", ".join(f"{_ROLES.get(field, field)} from {name}" for field, name in others.items())
+    notes = [f"{_ROLES.get(field, field)} from {name}" for field, name in others.items()]
+    if unused := [name for name in present if name not in found.values()]:
+        more = " …" if len(unused) > COLUMNS_SHOWN else ""
+        notes.append(f"not used: {', '.join(map(show_column, unused[:COLUMNS_SHOWN]))}{more}")
+    return ", ".join(notes)
