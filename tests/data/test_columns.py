@@ -39,7 +39,8 @@ def test_case_and_blanks_make_no_difference_and_are_not_said(present: list[str])
                 "question": "question", "answer": "answer", "document_id": "document_id", "focus": "question_focus",
                 "source": "document_source", "qtype": "question_type",
             },
-            "question type from question_type, focus from question_focus, source from document_source, not used: umls_cui",
+            "question type from question_type, focus from question_focus, source from document_source, "
+            "not used: umls_cui",
         ),
         (
             ["instruction", "input", "output"],
