@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def write(path: Path, recipe: str, count: int) -> Path:
     """Rows of the recipe's shape."""
     rows = []
     for n in range(count):
-        row = {"question": f"Question {n} ?"}
+        row: dict[str, Any] = {"question": f"Question {n} ?"}
         if recipe == "medmcqa":
             row |= {f"op{letter}": f"Drug {n}{letter}" for letter in "abcd"} | {"cop": n % 4, "subject_name": "Drugs"}
         else:
