@@ -208,7 +208,7 @@ def test_troubleshooting_names_keys_modules_anchors_and_statuses_that_exist():
 
 
 def test_the_page_of_inputs_names_tests_that_exist() -> None:
-    page = (DOCS / "inputs.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:[a-z_]+/)+test_[a-z_]+\.py)`", page))
     assert len(named) > 30
-    assert [name for name in sorted(named) if not (REPOSITORY / "tests" / name).is_file()] == []
+    assert [name for name in sorted(named) if not (ROOT / "tests" / name).is_file()] == []

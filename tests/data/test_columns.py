@@ -39,7 +39,7 @@ def test_case_and_blanks_make_no_difference_and_are_not_said(present: list[str])
                 "question": "question", "answer": "answer", "document_id": "document_id", "focus": "question_focus",
                 "source": "document_source", "qtype": "question_type",
             },
-            "question type from question_type, focus from question_focus, source from document_source",
+            "question type from question_type, focus from question_focus, source from document_source, not used: umls_cui",
         ),
         (
             ["instruction", "input", "output"],
@@ -49,7 +49,7 @@ def test_case_and_blanks_make_no_difference_and_are_not_said(present: list[str])
         (
             ["instruction", "context", "response", "category"],
             {"question": "instruction", "context": "context", "answer": "response"},
-            "question from instruction with context below it, answer from response",
+            "question from instruction with context below it, answer from response, not used: category",
         ),
         (["input", "output"], {"question": "input", "answer": "output"}, "question from input, answer from output"),
         (
@@ -57,9 +57,17 @@ def test_case_and_blanks_make_no_difference_and_are_not_said(present: list[str])
             {"question": "Prompt", "answer": "Completion"},
             "question from Prompt, answer from Completion",
         ),
-        (["question", "answer", "prompt"], {"question": "question", "answer": "answer"}, ""),
+        (["question", "answer", "prompt"], {"question": "question", "answer": "answer"}, "not used: prompt"),
+        (
+            ["topic", "Question", "Answer"],
+            {"focus": "topic", "question": "Question", "answer": "Answer"},
+            "focus from topic",
+        ),
     ],
-    ids=["Kaggle's MedQuAD", "lavita's MedQuAD", "Alpaca", "Dolly", "input and output", "OpenAI", "the default first"],
+    ids=[
+        "Kaggle's MedQuAD", "lavita's MedQuAD", "Alpaca", "Dolly", "input and output", "OpenAI", "the default first",
+        "a topic",
+    ],
 )  # fmt: skip
 def test_the_usual_names_are_known_and_said(present: list[str], expected: dict[str, str], said: str) -> None:
     """Elsewhere a mapping has to be written: https://github.com/hiyouga/LlamaFactory/issues/1312 and

@@ -137,7 +137,7 @@ ONLINE_PROBLEMS: dict[str, tuple[list[str], list[str]]] = {
     "unknown test source": (["data.test_source=owner/nothing"], ["data set owner/nothing: not on the Hub"]),
     "unknown adapter": (["model.adapter=owner/nothing"], ["adapter owner/nothing: not on the Hub"]),
     "adapter that is a model": (["model.adapter=owner/tiny"], ["owner/tiny: no adapter_config.json", "PEFT"]),
-    "pickled adapter": (["model.adapter=owner/old"], ["owner/old: no adapter_model.safetensors", "PEFT"]),
+    "pickled adapter": (["model.adapter=owner/old"], ["owner/old: no adapter_model.safetensors", "convert it in its"]),
 }
 
 
