@@ -52,7 +52,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 GO_ON = "`medtune run begun/config.yaml --run-dir begun --resume`"
 BAD_INPUT = [
     # Recipes
-    (["config", "nosuch"], ["nosuch: unknown recipe; shipped are demo, "]),
+    (["config", "nosuch"], ["nosuch: unknown recipe; shipped are chatdoctor, demo, "]),
     (["config", "absent.yaml"], ["absent.yaml: no such recipe file"]),
     (
         ["run", "qa.csv"],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from medtune.config.recipes import load_recipe, override, shipped_recipes
+from medtune.config.recipes.groups import GROUPS, OTHER_SETS
 from medtune.config.schema import Config
 from medtune.errors import ModelError
 from medtune.inference.chat import Chat
@@ -43,7 +44,8 @@ def twin_config(name: str, folder: Path, **more: Any) -> Config:
 
 def test_every_recipe_of_these_years_has_a_twin() -> None:
     older = {"demo", "smollm2-135m", *(name for name in shipped_recipes() if name.startswith("llama3-"))}
-    assert TWINS.keys() == shipped_recipes().keys() - older
+    assert {load_recipe(name).model.base for name in GROUPS[OTHER_SETS]} == {load_recipe("smollm2-135m").model.base}
+    assert TWINS.keys() == shipped_recipes().keys() - older - {*GROUPS[OTHER_SETS]}
 
 
 @pytest.mark.parametrize("name", TWINS)

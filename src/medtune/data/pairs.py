@@ -10,10 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from medtune.config.sources import ColumnsSection
-from medtune.data import conversations
+from medtune.data import conversations, exam_rows
 from medtune.data.cleaning import clean_text
 from medtune.data.columns import column_names, find_columns
 from medtune.data.conversations import read_conversations
+from medtune.data.exam_rows import read_exam_rows
 from medtune.data.table_files import require_text_size
 from medtune.errors import DataError, show_value
 from medtune.records import QAPair
@@ -21,6 +22,7 @@ from medtune.records import QAPair
 # Why a record is no pair, and what a count of such rows is called.
 LEFT_OUT = {
     **{rule: f"with {says}" for rule, says in conversations.LEFT_OUT.items()},
+    **exam_rows.LEFT_OUT,
     "unanswered": "without an answer",
     "too_few_cells": "with too few cells",
     "too_many_cells": "with too many cells",
@@ -31,7 +33,7 @@ LEFT_OUT = {
 class Pairs:
     """Pairs in the order of their records, and with its reason each record that is none.
 
-    `notes` tell the columns, and what conversations held; `conversations` counts the latter by rule.
+    `notes` tell the columns, and what conversations or exams held; `conversations` counts what the former held by rule.
     """
 
     pairs: list[QAPair]
@@ -74,11 +76,16 @@ def pairs_of(
     if not records:
         return Pairs([], [])
     talks = read_conversations(records, columns, origin)
-    if talks:
-        records, narrow = talks.records, {}
-    found = find_columns(column_names(records), columns, origin)
+    exam = None if talks else read_exam_rows(records, columns)
+    left_out: list[tuple[str, QAPair]] = []
+    lines: tuple[str, ...] = ()
+    if shaped := talks or exam:
+        records, narrow, lines = shaped.records, {}, shaped.lines
+        left_out += [(rule, _unread(record)) for rule, record in shaped.left_out]
+    if not records:
+        return Pairs([], left_out, lines)
+    found = find_columns(column_names(records), exam.columns if exam else columns, origin)
     pairs: list[QAPair] = []
-    left_out = [(rule, _unread(record)) for rule, record in talks.left_out] if talks else []
     for index, record in enumerate(records):
         values = _values(record, found.names, index, origin)
         if not values["answer"].strip():
@@ -91,7 +98,7 @@ def pairs_of(
         said = json.dumps([values["question"], *map(astuple, turns)]) if turns else values["question"]
         values["id"] = ids.add(clean_text(values["id"]), said, values["answer"], origin)
         pairs.append(QAPair(**values, turns=turns))  # a column for each of these fields
-    notes = tuple(note for note in (found.note, *(talks.lines if talks else ())) if note)
+    notes = tuple(note for note in (found.note, *lines) if note)
     return Pairs(pairs, left_out, notes, talks.counts if talks else {})
 
 
@@ -110,6 +117,8 @@ def require_columns(records: Iterable[Mapping[str, Any]], columns: ColumnsSectio
     records = list(records)
     if talks := read_conversations(records, columns, origin) if records else None:
         records = talks.records
+    elif exam := read_exam_rows(records, columns):
+        records, columns = exam.records, exam.columns
     if present := column_names(records):
         find_columns(present, columns, origin)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.config.sources import AS_FOUND, ColumnsSection, SourceSection, TableSection
+from medtune.data.exam_rows import LEFT_OUT as EXAM_LEFT_OUT
 from medtune.data.pairs import LEFT_OUT, RowIds, pairs_of, require_columns
 from medtune.data.table_files import MAX_TABLE_BYTES, TABLE_SUFFIXES, read_table, unknown_kind
 from medtune.data.tables.json_files import read_lines
@@ -146,7 +147,8 @@ def _source_rows(origin: str, tables: Mapping[str, Table], columns: ColumnsSecti
             notes[f"{name} has no rows with an answer"] = None
     unanswered = sum(reason == "unanswered" for reason, _ in left_out)
     if not pairs:
-        raise DataError(origin, f"no rows with an answer ({unanswered} without)", "there is nothing to train on")
+        without = unanswered + sum(reason in EXAM_LEFT_OUT for reason, _ in left_out)
+        raise DataError(origin, f"no rows with an answer ({without} without)", "there is nothing to train on")
     return SourceRows(pairs, unanswered, left_out=left_out, notes=tuple(notes), conversations=dict(conversations))
 
 

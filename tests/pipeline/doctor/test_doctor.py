@@ -49,6 +49,8 @@ def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, facts, monke
 def test_a_bad_recipe_does_not_hide_the_machine(medtune):
     result = medtune("doctor", "nosuch")
     assert result.status == 2
-    assert lines_on(result.out, "recipe")[0].startswith("failure: recipe: nosuch: unknown recipe; shipped are demo, ")
+    assert lines_on(result.out, "recipe")[0].startswith(
+        "failure: recipe: nosuch: unknown recipe; shipped are chatdoctor, "
+    )
     assert lines_on(result.out, "GPU")
     assert not lines_on(result.out, "model")

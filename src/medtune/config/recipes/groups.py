@@ -1,7 +1,8 @@
-"""Shipped recipes by the machine that they are for, as a newcomer looks for one."""
+"""Shipped recipes by the machine that they are for, as a newcomer looks for one, and those for other rows."""
 
 from medtune.config.recipes import shipped_recipes
 
+OTHER_SETS = "other medical sets"
 GROUPS = {
     "on any computer": ("demo",),
     "on a laptop": ("smollm2-135m", "qwen3-0.6b"),
@@ -10,6 +11,7 @@ GROUPS = {
         "llama3-8b-t4",
     ),
     "on more": ("llama3-8b-2xt4", "llama3-8b-24gb", "llama3-8b-80gb", "llama3-70b-2x24gb"),
+    OTHER_SETS: ("medquad-lavita", "icliniq", "chatdoctor", "pubmedqa", "medmcqa"),
 }  # fmt: skip
 _GATED = "(gated)"
 _ABOUT_GATED = "gated: accept the licence on the model's page on the Hub, then `hf auth login`"
@@ -20,8 +22,8 @@ def recipe_lines() -> list[str]:
     found = shipped_recipes()
     width = max(map(len, found))
     lines = []
-    for machine, names in GROUPS.items():
-        lines += [f"{machine}:", *(f"  {name:<{width}}  {found[name]}" for name in names)]
+    for title, names in GROUPS.items():
+        lines += [f"{title}:", *(f"  {name:<{width}}  {found[name]}" for name in names)]
     return [*lines, _ABOUT_GATED]
 
 
@@ -30,7 +32,7 @@ def brief_lines() -> list[str]:
     found = shipped_recipes()
     width = max(map(len, GROUPS))
     lines = [
-        f"{machine:<{width}}  {', '.join(f'{name}*' if _GATED in found[name] else name for name in names)}"
-        for machine, names in GROUPS.items()
+        f"{title:<{width}}  {', '.join(f'{name}*' if _GATED in found[name] else name for name in names)}"
+        for title, names in GROUPS.items()
     ]
     return [*lines, f"* {_ABOUT_GATED}"]
