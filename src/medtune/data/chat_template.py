@@ -25,6 +25,7 @@ _OPEN_THOUGHT = re.compile(r"<think>(\n*)$")
 # What every template is given, and no setting.
 _OWN_NAMES = {"messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"}
 _CHOICE = Option("set", "model.chat_template=NAME (a jinja file, alpaca, chatml, llama3 …)")
+_OF_ITS_MAKERS = "use the template of the model's own makers"
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -64,8 +65,7 @@ def read_chat_template(
     if not tokenizer.chat_template:
         fix = ("use the model's chat (instruct) variant, or give it a template: ", _CHOICE)
         raise ModelError(tokenizer.name_or_path, "its tokenizer has no chat template", fix)
-    question = {"role": "user", "content": _QUESTION}
-    answer = {"role": "assistant", "content": _ANSWER}
+    question, answer = {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}
     system = [{"role": "system", "content": SYSTEM_PLACE}] if with_system else []
     rendered = _render(
         tokenizer,
@@ -224,8 +224,7 @@ def _ask(
     }
     answer = _ask_process(json.dumps(request))
     if problem := answer["refused"]:
-        fix = "use the template of the model's own makers"
-        raise ModelError(tokenizer.name_or_path, f"its chat template {problem}", fix)
+        raise ModelError(tokenizer.name_or_path, f"its chat template {problem}", _OF_ITS_MAKERS)
     return answer
 
 
