@@ -68,7 +68,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnOptions:
     """What a file of predictions calls its columns, where these are not medtune's names."""
 
     prediction_column: Annotated[
@@ -128,7 +128,7 @@ def compare(
         Path | None, typer.Argument(metavar="[RUN|FILE]", help="A second one, which answered the same rows.")
     ] = None,
     measurement: Measurement = Measurement(),
-    columns: Columns = Columns(),
+    columns: ColumnOptions = ColumnOptions(),
     primary: Primary = None,
     out: Out = None,
 ) -> None:
@@ -153,7 +153,7 @@ def compare(
     if not all(are_runs) and other is not None:
         fix = "give two of a kind; a run's answers are in RUN/tuned/predictions.jsonl"
         raise ConfigError(f"{target} and {other}", "a run and a file of predictions do not compare", fix)
-    if measurement.given or primary or out or columns != Columns():
+    if measurement.given or primary or out or columns != ColumnOptions():
         options = "--primary, --bleu-tokenizer, --rouge-tokenizer, --answers, --prediction-column, --reference-column, "
         options += "--id-column, --metric, --bertscore-model, --resamples"
         raise ConfigError(f"{options} and --out go with two files", fix="a run has its own configuration")
@@ -180,7 +180,7 @@ def score(
         Path | None, typer.Option("--references", help="A file with id and reference, where the first has none.")
     ] = None,
     measurement: Measurement = Measurement(),
-    columns: Columns = Columns(),
+    columns: ColumnOptions = ColumnOptions(),
     out: Out = None,
 ) -> None:
     """Score any tool's predictions, with 95 % intervals.

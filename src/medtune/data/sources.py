@@ -16,7 +16,7 @@ from medtune.data.pairs import LEFT_OUT, RowIds, pairs_of, require_columns
 from medtune.data.table_files import MAX_TABLE_BYTES, TABLE_SUFFIXES, read_table, unknown_kind
 from medtune.data.tables.json_files import read_lines
 from medtune.data.tables.saved_data_set import is_saved_data_set, read_saved_data_set
-from medtune.data.tables.table import Table
+from medtune.data.tables.table import ReadTable
 from medtune.errors import DataError
 from medtune.records import LATER_FIELDS, QAPair
 from medtune.runtime.terminal import one_line
@@ -77,14 +77,14 @@ def read_source(
     if source == DEMO_SOURCE:
         demo = files("medtune.data") / "demo" / "rows.jsonl"
         rows = read_lines(source, demo.read_text(encoding="utf-8"))
-        return _source_rows(source, {source: Table(rows)}, columns)
+        return _source_rows(source, {source: ReadTable(rows)}, columns)
     if os.path.isdir(source):  # Path.is_dir would raise for a name that is too long
         return _read_folder(Path(source), columns, table, hub_split)
     if os.path.isfile(source):
         return _source_rows(source, {source: read_table(Path(source), table)}, columns)
     _require_hub_name(source)
     parts, commit = load_hub_dataset(source, revision, hub_config, hub_split)
-    return replace(_source_rows(source, {source: Table(_named_parts(parts, columns))}, columns), revision=commit)
+    return replace(_source_rows(source, {source: ReadTable(_named_parts(parts, columns))}, columns), revision=commit)
 
 
 def _read_folder(folder: Path, columns: ColumnsSection, table: TableSection, split: str | None) -> SourceRows:
@@ -92,7 +92,7 @@ def _read_folder(folder: Path, columns: ColumnsSection, table: TableSection, spl
 
     if is_saved_data_set(folder):
         parts = chosen_splits(read_saved_data_set(folder, MAX_TABLE_BYTES), split, str(folder))
-        rows = _source_rows(str(folder), {str(folder): Table(_named_parts(parts, columns))}, columns)
+        rows = _source_rows(str(folder), {str(folder): ReadTable(_named_parts(parts, columns))}, columns)
         return replace(rows, folder_of="a saved data set")
     found = sorted(
         path
@@ -126,7 +126,7 @@ def _named_parts(
             yield {**record, columns.split: name} if lacks else record  # type: ignore[dict-item]
 
 
-def _source_rows(origin: str, tables: Mapping[str, Table], columns: ColumnsSection) -> SourceRows:
+def _source_rows(origin: str, tables: Mapping[str, ReadTable], columns: ColumnsSection) -> SourceRows:
     """The rows of one or several tables, each with its own columns. Raises DataError if they hold none."""
     ids, several = RowIds(), len(tables) > 1
     pairs: list[QAPair] = []
@@ -152,7 +152,7 @@ def _source_rows(origin: str, tables: Mapping[str, Table], columns: ColumnsSecti
     return SourceRows(pairs, unanswered, left_out=left_out, notes=tuple(notes), conversations=dict(conversations))
 
 
-def _ragged(table: Table) -> Iterator[str]:
+def _ragged(table: ReadTable) -> Iterator[str]:
     if table.narrow:
         first = min(table.narrow.values())
         yield f"{len(table.narrow):,} rows have fewer cells than the header, such as line {first}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from medtune.config.sources import AS_FOUND, TableSection
 from medtune.data.tables.json_files import read_json, read_json_lines
 from medtune.data.tables.separated import read_separated
-from medtune.data.tables.table import Table
+from medtune.data.tables.table import ReadTable
 from medtune.data.tables.text import decode
 from medtune.data.tables.workbook import read_workbook
 from medtune.errors import DataError
@@ -30,7 +30,7 @@ _RATIO_COUNTS_FROM = 1 << 26
 _CHUNK = 1 << 20
 
 
-def read_table(path: Path, settings: TableSection = AS_FOUND) -> Table:
+def read_table(path: Path, settings: TableSection = AS_FOUND) -> ReadTable:
     """The table in a file. Raises DataError, in one line, if it cannot be read."""
     name = path.name.lower()
     if not name.endswith(TABLE_SUFFIXES):
@@ -40,7 +40,7 @@ def read_table(path: Path, settings: TableSection = AS_FOUND) -> Table:
         if size > MAX_TABLE_BYTES:
             raise DataError(path, f"larger than {MAX_TABLE_BYTES:,} bytes", "split it, or leave out what is not needed")
         if name.endswith(".parquet"):
-            return Table(read_parquet(path, MAX_TABLE_ROWS, MAX_TABLE_BYTES))
+            return ReadTable(read_parquet(path, MAX_TABLE_ROWS, MAX_TABLE_BYTES))
         if name.endswith(".xlsx"):
             return read_workbook(path, settings.sheet, MAX_TABLE_ROWS, MAX_TABLE_BYTES)
         data = _unpack(path, size) if name.endswith(".gz") else path.read_bytes()
@@ -49,10 +49,10 @@ def read_table(path: Path, settings: TableSection = AS_FOUND) -> Table:
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from None
     table, encoding = _read_text(path, name.removesuffix(".gz"), data, settings)
-    return Table(table.rows, (*encoding, *table.notes), table.narrow, table.wide)
+    return ReadTable(table.rows, (*encoding, *table.notes), table.narrow, table.wide)
 
 
-def _read_text(path: Path, name: str, data: bytes, settings: TableSection) -> tuple[Table, tuple[str, ...]]:
+def _read_text(path: Path, name: str, data: bytes, settings: TableSection) -> tuple[ReadTable, tuple[str, ...]]:
     origin = str(path)
     text, encoding = decode(origin, data, settings.encoding)
     if name.endswith(".json"):

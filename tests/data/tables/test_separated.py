@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from medtune.data.tables.separated import Quotes, read_separated
-from medtune.data.tables.table import Table
+from medtune.data.tables.table import ReadTable
 from medtune.errors import DataError
 
 ROWS = [{"Question": "Why ?", "Answer": "Because, of course; yes | no."}, {"Question": "How ?", "Answer": "Slowly."}]
 
 
-def read(text: str, *, usual: str = ",", separator: str | None = None, quotes: Quotes = "checked") -> Table:
+def read(text: str, *, usual: str = ",", separator: str | None = None, quotes: Quotes = "checked") -> ReadTable:
     return read_separated("rows.csv", text, usual=usual, separator=separator, quotes=quotes)
 
 

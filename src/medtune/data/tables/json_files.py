@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medtune.data.tables.table import Table
+from medtune.data.tables.table import ReadTable
 from medtune.errors import DataError
 from medtune.storage.reading import DamagedError, parse_json
 
 _NEEDED = "an array of objects, or an object that holds one, is needed"
 
 
-def read_json_lines(origin: str, text: str) -> Table:
+def read_json_lines(origin: str, text: str) -> ReadTable:
     """Rows of a JSONL file, also of one that holds an array of objects instead. Raises DataError, naming the line."""
     if text.lstrip().startswith("[") and (rows := _array(text)):
-        return Table(rows, ("one array and not an object a line",))
-    return Table(read_lines(origin, text))
+        return ReadTable(rows, ("one array and not an object a line",))
+    return ReadTable(read_lines(origin, text))
 
 
 def read_lines(origin: str, text: str) -> Iterator[dict[str, Any]]:
@@ -31,7 +31,7 @@ def read_lines(origin: str, text: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def read_json(origin: str, text: str) -> Table:
+def read_json(origin: str, text: str) -> ReadTable:
     """Rows of a JSON file: `[{…}, …]`, `{"data": [{…}, …]}`, `{"question": […], …}`, or one object a line after all.
 
     Raises DataError, in one line, for anything else.
@@ -40,13 +40,13 @@ def read_json(origin: str, text: str) -> Table:
         value = parse_json(text)
     except DamagedError as error:
         if text.lstrip().startswith("{") and "\n" in text.strip():
-            return Table(list(read_lines(origin, text)), ("an object a line and not one array",))
+            return ReadTable(list(read_lines(origin, text)), ("an object a line and not one array",))
         raise DataError(origin, str(error), _NEEDED) from None
     if isinstance(value, dict):
         return _from_object(origin, value)
     if not isinstance(value, list):
         raise DataError(origin, f"holds a {type(value).__name__}", _NEEDED)
-    return Table(_checked(origin, value))
+    return ReadTable(_checked(origin, value))
 
 
 def _array(text: str) -> list[Any] | None:
@@ -64,11 +64,11 @@ def _checked(origin: str, rows: list[Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _from_object(origin: str, value: Mapping[str, Any]) -> Table:
+def _from_object(origin: str, value: Mapping[str, Any]) -> ReadTable:
     rows = {name: held for name, held in value.items() if isinstance(held, list) and held and isinstance(held[0], dict)}
     if len(rows) == 1:
         ((name, held),) = rows.items()
-        return Table(_checked(origin, held), (f"rows from its list {name!r}",))
+        return ReadTable(_checked(origin, held), (f"rows from its list {name!r}",))
     if len(rows) > 1:
         shown = " and ".join(map(repr, rows))
         raise DataError(origin, f"holds several lists of objects, {shown}", "save the one with the rows by itself")
@@ -76,9 +76,9 @@ def _from_object(origin: str, value: Mapping[str, Any]) -> Table:
     if columns and all(cells is not None and len(cells) == len(columns[0] or ()) for cells in columns):
         names = list(value)
         rows_of = zip(*(cells for cells in columns if cells is not None), strict=True)
-        return Table([dict(zip(names, row, strict=True)) for row in rows_of], ("a list for each column",))
+        return ReadTable([dict(zip(names, row, strict=True)) for row in rows_of], ("a list for each column",))
     if value and not any(isinstance(held, list | dict) for held in value.values()):
-        return Table([dict(value)])  # JSONL of one line
+        return ReadTable([dict(value)])  # JSONL of one line
     raise DataError(origin, "holds an object without a list of rows", _NEEDED)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from medtune.data.tables.line import Line
 from medtune.data.tables.stray_quotes import require_closed_quotes
-from medtune.data.tables.table import Table
+from medtune.data.tables.table import ReadTable
 from medtune.errors import DataError, Option, show_value
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
@@ -21,7 +21,7 @@ _SHOWN = " | "
 _END = "\x1eend of the file\x1e"
 
 
-def read_separated(origin: str, text: str, *, usual: str, separator: str | None, quotes: Quotes) -> Table:
+def read_separated(origin: str, text: str, *, usual: str, separator: str | None, quotes: Quotes) -> ReadTable:
     """The rows of `text`, whose first line names the columns.
 
     Without a `separator` the header tells it, and where it holds none of them it is the `usual` one. Raises DataError,
@@ -103,7 +103,7 @@ def column_names(cells: Sequence[str]) -> list[str | None]:
     return names
 
 
-def _table(origin: str, names: Sequence[str | None], body: Iterable[Line], notes: tuple[str, ...]) -> Table:
+def _table(origin: str, names: Sequence[str | None], body: Iterable[Line], notes: tuple[str, ...]) -> ReadTable:
     rows: list[dict[str, Any]] = []
     narrow: dict[int, int] = {}
     wide: dict[int, str] = {}
@@ -121,4 +121,4 @@ def _table(origin: str, names: Sequence[str | None], body: Iterable[Line], notes
         problem = f"{len(wide):,} of its {len(wide) + len(rows):,} rows have more cells than its header, such as line "
         fix = ("check its header and quotes, or its separator with ", Option("set", "data.table.separator=…"))
         raise DataError(origin, f"{problem}{min(wide)}", fix)
-    return Table(rows, notes, narrow, wide)
+    return ReadTable(rows, notes, narrow, wide)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReadTable:
     """Rows of one file, each a mapping from column to value.
 
     `notes` say in a few words what was found and not given, such as the separator. `narrow` maps the place of a row

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.data.tables.separated import column_names
-from medtune.data.tables.table import Table
+from medtune.data.tables.table import ReadTable
 from medtune.errors import DataError, Option, first_line, show_value
 
 # A worksheet of text packs to a fifth. Far beyond that it is made to fill the memory.
@@ -17,7 +17,7 @@ _MAX_RATIO = 100
 _RATIO_COUNTS_FROM = 1 << 26
 
 
-def read_workbook(path: Path, sheet: str | None, max_rows: int, max_bytes: int) -> Table:
+def read_workbook(path: Path, sheet: str | None, max_rows: int, max_bytes: int) -> ReadTable:
     """Rows of one sheet, whose first filled row names the columns: `sheet`, or else the first that holds any.
 
     Numbers and dates become text. A formula has the value that Excel stored with it; one without is read as empty, and
@@ -39,7 +39,7 @@ def read_workbook(path: Path, sheet: str | None, max_rows: int, max_bytes: int) 
         {column: cell for column, cell in zip_longest(names, cells[: len(names)], fillvalue="") if column is not None}
         for cells in rows[1:]
     ]
-    return Table(body, tuple(notes))
+    return ReadTable(body, tuple(notes))
 
 
 def _require_size(path: Path, max_bytes: int) -> None:
