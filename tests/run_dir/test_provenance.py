@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from medtune import __version__
 from medtune.config.schema import Config
 from medtune.errors import Command, RunDirError
 from medtune.pipeline.run import is_done
@@ -173,6 +174,7 @@ def test_the_environment_names_versions_and_hardware() -> None:
     assert set(LIBRARIES) < found["versions"].keys()
     assert found["versions"]["python"] == platform.python_version()
     assert found["versions"]["torch"] == version("torch")
+    assert found["versions"]["medtune"] == __version__
     assert found["hardware"]["cpu_count"]
 
 

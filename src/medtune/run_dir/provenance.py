@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
 
+from medtune import __version__
 from medtune.config.recipes import read_config
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.errors import ConfigError
@@ -40,6 +41,8 @@ def environment() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
+    # The code's own: an editable installation keeps the version that it was made with.
+    versions["medtune"] = __version__
     return {"versions": versions, "hardware": describe_hardware(), "commit": _own_commit()}
 
 
