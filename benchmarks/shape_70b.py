@@ -8,14 +8,13 @@ time is on the GPU, and a file's worth in host memory. DIR and name=value are th
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from reporting import GIB, print_measurement
-from shape_8b import FIXED, UNUSED_SCALE, packed_tensors, stored_bytes, write_packed
+from shape_8b import FIXED, UNUSED_SCALE, packed_tensors, read_arguments, stored_bytes, write_packed
 
 SHAPE = {
     "vocab_size": 128_256,
@@ -30,18 +29,7 @@ SHAPE = {
 
 def main() -> None:
     """Write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the tokenizer")
-    parser.add_argument("sizes", nargs="*", metavar="name=value", help=f"of {', '.join(SHAPE)}")
-    arguments = parser.parse_intermixed_args()
-    sizes = dict(SHAPE)
-    for size in arguments.sizes:
-        name, _, number = size.partition("=")
-        if name not in SHAPE:
-            parser.error(f"{size}: not a name=value of {', '.join(SHAPE)}")
-        sizes[name] = int(number)
-    write_packed_model(arguments.out, arguments.tokenizer, sizes)
+    write_packed_model(*read_arguments(__doc__, SHAPE))
 
 
 def write_packed_model(out: Path, tokenizer_folder: Path, sizes: dict[str, int]) -> None:

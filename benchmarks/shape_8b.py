@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,23 @@ UNUSED_SCALE = 0.1
 
 def main() -> None:
     """Write both folders."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    write_model(*read_arguments(__doc__, SHAPE))
+
+
+def read_arguments(description: str | None, shape: Mapping[str, int]) -> tuple[Path, Path, dict[str, int]]:
+    """OUT, the tokenizer's folder, and the sizes of `shape` with those that the command line sets."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the tokenizer")
-    parser.add_argument("sizes", nargs="*", metavar="name=value", help=f"of {', '.join(SHAPE)}")
+    parser.add_argument("sizes", nargs="*", metavar="name=value", help=f"of {', '.join(shape)}")
     arguments = parser.parse_intermixed_args()
-    sizes = dict(SHAPE)
+    sizes = dict(shape)
     for size in arguments.sizes:
         name, _, number = size.partition("=")
-        if name not in SHAPE:
-            parser.error(f"{size}: not a name=value of {', '.join(SHAPE)}")
+        if name not in shape:
+            parser.error(f"{size}: not a name=value of {', '.join(shape)}")
         sizes[name] = int(number)
-    write_model(arguments.out, arguments.tokenizer, sizes)
+    return arguments.out, arguments.tokenizer, sizes
 
 
 def write_model(out: Path, tokenizer_folder: Path, sizes: dict[str, int]) -> None:

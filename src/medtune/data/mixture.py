@@ -75,11 +75,13 @@ def mix(train: Sequence[QAPair], origins: Origins, seed: int) -> list[QAPair]:
     return mixed
 
 
-def source_counts(origins: Origins, kept: Iterable[QAPair], split: Split) -> dict[str, dict[str, Any]]:
-    """For each source how many rows cleaning kept, how many are in each split, and how many it gives to training."""
+def source_counts(
+    origins: Origins, kept: Iterable[QAPair], split: Split, mixed: Iterable[QAPair]
+) -> dict[str, dict[str, Any]]:
+    """For each source how many rows cleaning kept, how many are in each split, and how many of `mixed` are its."""
     names_kept = [origins.names[pair.id] for pair in kept]
     parts = {part: [origins.names.get(pair.id) for pair in getattr(split, part)] for part in PARTS}
-    taken = [origins.names[pair.id] for pair in mix(split.train, origins, seed=0)]
+    taken = [origins.names[pair.id] for pair in mixed]
     return {
         label: {
             "rows_kept": names_kept.count(label),

@@ -66,9 +66,9 @@ def prepare_data(config: Config, *, must_split: bool = True) -> Prepared:
         similar = find_similar_answers([pair.answer for pair in (*pairs, *test)], advance, earlier)
     rows = assign_groups([*pairs, *test], similar)
     split = _split(rows[: len(pairs)], rows[len(pairs) :], config, report)
-    if origins.names:
-        report["sources"] = source_counts(origins, pairs, split)
     train = mix(split.train, origins, config.seed)
+    if origins.names:
+        report["sources"] = source_counts(origins, pairs, split, train)
     split = Split(tuple(sample_rows(train, data.train_limit, config.seed)), split.validation, split.test)
     not_split = require_rows(split, rows, must_split=must_split)
     report["rows"] = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}

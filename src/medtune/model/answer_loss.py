@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medtune.model.kernels import kernels_for
 from medtune.model.packing import balanced_slices, filled_up
-from medtune.model.shared_head import LEAST_BYTES, SharedHead, SharedHeadLoss
+from medtune.model.shared_head import LEAST_BYTES, SharedHead, SharedHeadLoss, gradient_of_hidden
 
 # Bytes of whole-vocabulary logits that exist at once: 512 tokens of LLaMA-3's 128,256 in 16 bit.
 LOGIT_BYTES = 128 * 2**20
@@ -122,7 +122,4 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         by_hidden, positions = ctx.saved_tensors
-        scaled = (by_hidden * gradients[0].unsqueeze(1)).to(by_hidden.dtype)
-        result = scaled.new_zeros(ctx.shape)
-        result.index_copy_(0, positions, scaled)
-        return result, None, None, None
+        return gradient_of_hidden(by_hidden, positions, gradients[0], ctx.shape, by_hidden.dtype), None, None, None

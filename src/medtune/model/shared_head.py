@@ -85,11 +85,21 @@ class SharedHeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         """The gradient of the hidden states."""
-        by_hidden, positions = ctx.saved_tensors
-        scaled = (by_hidden * gradients[0].unsqueeze(1)).to(ctx.dtype)
-        result = scaled.new_zeros(ctx.shape)
-        result.index_copy_(0, positions, scaled)
-        return result, None, None, None
+        by_row, positions = ctx.saved_tensors
+        return gradient_of_hidden(by_row, positions, gradients[0], ctx.shape, ctx.dtype), None, None, None
+
+
+def gradient_of_hidden(
+    by_row: Tensor, positions: Tensor, by_loss: Tensor, shape: torch.Size, dtype: torch.dtype
+) -> Tensor:
+    """The gradient of the hidden states, of `shape`, from that of each row's loss by the row at its position.
+
+    `by_loss`, (rows,), is what comes from the losses.
+    """
+    scaled = (by_row * by_loss.unsqueeze(1)).to(dtype)
+    result = scaled.new_zeros(shape)
+    result.index_copy_(0, positions, scaled)
+    return result
 
 
 def _sums(rows: Tensor, labels: Tensor, pieces: list[slice], head: SharedHead) -> tuple[Tensor, Tensor]:
