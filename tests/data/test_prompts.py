@@ -11,7 +11,7 @@ from chat_tokenizers import ALL, LONG, QUESTIONS, RENDERERS, ROWS, gemma, mistra
 from medtune.data.prompts import PromptRenderer
 from medtune.data.training_rows import require_sound_rows
 from medtune.errors import ModelError
-from medtune.records import IGNORED
+from medtune.records import IGNORED, QAPair
 from tiny_model import build_tokenizer
 
 
@@ -150,7 +150,7 @@ def test_rows_are_the_same_in_a_batch_and_alone(renderer, rows, examples):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(medtune.data.prompts, "_BATCH", 2)  # so that rows come in several batches
         encoded = renderer.encode_pairs(rows, turns)
-        prompts = renderer.prompts([row.question for row in rows])
+        prompts = renderer.pair_prompts(rows)
         counts = renderer.count_tokens([row.answer for row in rows])
     assert encoded == [renderer.encode_pairs([row], {row.id: turns[row.id]})[0] for row in rows]
     assert prompts == [renderer.prompt_ids(row.question) for row in rows]
@@ -180,7 +180,8 @@ def test_prompts_of_plain_texts_are_the_templates(make, questions):
         )
         for question in questions
     ]
-    assert PromptRenderer(tokenizer).prompts(questions) == official
+    rows = [QAPair("", "", question, "") for question in questions]
+    assert PromptRenderer(tokenizer).pair_prompts(rows) == official
 
 
 def test_texts_longer_than_the_model_reads_bring_no_warning(caplog, monkeypatch):

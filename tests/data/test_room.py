@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from medtune.data.preparation import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.room import RULE, leave_out_unfit, too_long
 from medtune.errors import DataError
-from medtune.records import QAPair, Split
+from medtune.records import QAPair, Split, Turn
 from stopping import small_recipe
 from tiny_model import Tiny
 
@@ -57,6 +58,18 @@ def test_each_split_has_its_own_limit(renderer: PromptRenderer, overlong: str) -
         "33.3% of the split's rows are lost: rows left out because their prompts are too long for training.max_length "
         "and the model's context and generation.max_new_tokens: 1 train, 1 test."
     ]
+
+
+def test_turns_before_the_question_count_in_the_test_and_are_left_out_in_training(renderer: PromptRenderer) -> None:
+    talk = replace(row("talk"), turns=(Turn("user", LONG), Turn("assistant", "Where?")))
+    system = replace(row("system"), turns=(Turn("system", LONG),))
+    rows = [row("short"), talk, system]
+    left = leave_out_unfit(prepared(rows, [row("v")], rows), renderer, configure(max_length=128), positions=256)
+    assert [[pair.id for pair in part] for part in (left.split.train, left.split.test)] == [
+        ["short", "talk"],
+        ["short"],
+    ]
+    assert left.split.train[1] == talk
 
 
 def test_where_all_fit_nothing_changes(renderer: PromptRenderer) -> None:

@@ -54,10 +54,6 @@ class PromptRenderer:
         """
         return self._encode_chats([self._prompt(QAPair("", "", question, ""), examples)])[0]
 
-    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
-        """The `prompt_ids` of each question."""
-        return self.pair_prompts([QAPair("", "", question, "") for question in questions])
-
     def pair_prompts(self, pairs: Sequence[QAPair]) -> list[list[int]]:
         """The generation prompt of each row: its turns and its question; a system turn replaces the system line."""
         batches = ([self._prompt(pair, ()) for pair in batch] for batch in batches_of(pairs))

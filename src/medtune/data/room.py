@@ -7,6 +7,7 @@ from medtune.config.schema import Config
 from medtune.data.left_out import WARNED_SHARE
 from medtune.data.preparation import Prepared
 from medtune.data.prompts import PromptRenderer
+from medtune.data.turns import earlier_exchanges, without_oldest
 from medtune.errors import DataError
 from medtune.records import QAPair, SplitName
 from medtune.runtime.progress import say
@@ -29,7 +30,9 @@ def leave_out_unfit(prepared: Prepared, renderer: PromptRenderer, config: Config
     kept: dict[str, tuple[QAPair, ...]] = {}
     for part, limit in limits.items():
         rows: tuple[QAPair, ...] = getattr(prepared.split, part)
-        unfit = set() if limit is None else too_long(renderer, rows, limit)
+        # Training leaves the oldest turns out before it gives a row up.
+        asked = rows if part == "test" else [without_oldest(pair, len(earlier_exchanges(pair))) for pair in rows]
+        unfit = set() if limit is None else too_long(renderer, asked, limit)
         kept[part] = tuple(pair for pair in rows if pair.id not in unfit)
         dropped |= {pair.id: pair for pair in rows if pair.id in unfit}
         if unfit:
@@ -70,9 +73,9 @@ def _limits(counts: Mapping[str, int]) -> str:
 def too_long(renderer: PromptRenderer, rows: Sequence[QAPair], limit: int) -> set[str]:
     """Ids of the rows whose prompt has more than `limit` tokens.
 
-    Only questions that could have are encoded: a token takes a byte at least.
+    Only those that could have are encoded: a token takes a byte at least. What turns add is not guessed.
     """
     around = len(renderer.prompt_ids("?"))
-    doubtful = [pair for pair in rows if around + len(pair.question.encode()) > limit]
-    prompts = renderer.prompts([pair.question for pair in doubtful])
+    doubtful = [pair for pair in rows if pair.turns or around + len(pair.question.encode()) > limit]
+    prompts = renderer.pair_prompts(doubtful)
     return {pair.id for pair, prompt in zip(doubtful, prompts, strict=True) if len(prompt) > limit}
