@@ -18,9 +18,9 @@ from medtune.runtime.terminal import one_line
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"\.(lora_(embedding_)?[AB]|lora_magnitude_vector)(\.weight|\.bias)?$")
 _LAYER = re.compile(r"(?:^|\.)layers\.\d+\.")
-# Parts of names of towers that do not read text.
 # The least share of the base's rows that an adapter's embeddings have: models are padded, and shrink by little.
 LEAST_ROWS = 0.9
+# Parts of names of towers that do not read text.
 _OTHER_SENSES = re.compile(r"(vision|visual|image|audio|speech|mm_projector|multi_modal)")
 
 
