@@ -31,7 +31,7 @@ SOURCES = Path(__file__).resolve().parents[1] / "src"
 UNCONNECTED = (
     "torch._inductor.compile_fx", "torch.distributed.tensor", "torch.utils.checkpoint", "bitsandbytes", "pandas",
     "pyarrow.dataset", "pyarrow.parquet", "scipy.stats", "sklearn.metrics", "matplotlib.backends.backend_svg",
-    "matplotlib.pyplot", "rouge_score.rouge_scorer", "sacrebleu", "datasketch", "rich.progress", "multiprocess",
+    "matplotlib.pyplot", "rouge_score.rouge_scorer", "sacrebleu", "rich.progress", "multiprocess",
 )  # fmt: skip
 EVERYTHING = (
     *UNCONNECTED, "medtune.api", "medtune.cli", "medtune.evaluation.ending", "medtune.inference.predictions",

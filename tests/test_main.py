@@ -15,7 +15,7 @@ import pytest
 from command_line import command_runner
 from medtune.__main__ import main
 
-HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft", "datasketch")
+HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft")
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

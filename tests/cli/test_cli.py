@@ -10,7 +10,7 @@ from medtune.config.recipes import load_recipe, read_config, shipped_recipes
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.run_dir.directory import RunDir
 
-HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft", "datasketch")
+HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft")
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ _HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 # In scripts without blanks between words (Thai to Khmer, kana, Han) each character counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_ASCII_WORD = re.compile(r"[a-z0-9_]+")
 # The end of a repeated question: its mark, with at most an abbreviation in brackets before it; or its line's end.
 _REPEAT_END = re.compile(r"(?:[^\S\n]*\([^()\n]{1,40}\))?[^\S\n]*\?(?:\s*\?)*[\"'\u201d\u2019]*|[^\S\n]*(?=\n|\Z)")
 
@@ -120,6 +121,8 @@ def clean_text(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of `text` in lower case, without punctuation. Where a script has no blanks, its characters."""
+    if text.isascii():  # twice as fast, and the same words
+        return _ASCII_WORD.findall(text.lower())
     return [match.casefold() for match in _WORD.findall(text)]
 
 

@@ -1,4 +1,4 @@
-"""Near-duplicate answers: MinHash proposes pairs of answers, and each one's exact Jaccard similarity decides."""
+"""Near-duplicate answers: all pairs whose sets of word shingles have a Jaccard similarity of 0.8 or more."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -11,13 +11,10 @@ from medtune.data.cleaning import normalize_answer
 THRESHOLD = 0.8
 SHINGLE_WORDS = 5
 
-# 32 bands of 4 hashes miss a pair of similarity s with probability (1 - s^4)^32: one in twenty million at 0.8. Pairs
-# far below the threshold come along, so their similarity is first guessed from the share of equal hashes: at 0.8 the
-# guess has a standard deviation of 0.035, and 0.6 is nearly six of them away.
-_BANDS, _BAND_HASHES = 32, 4
-_LEAST_GUESS = 0.6
+_TENTHS = int(10 * THRESHOLD)
 _SEED = 1
-_CHUNK = 8192
+# Possible pairs that are held at once, and pairs whose shingles are compared at once.
+_CHUNK, _PAIRS = 2_000_000, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,74 +59,100 @@ def find_similar_answers(
     distinct = sorted(set(normalized))
     number = {text: i for i, text in enumerate(distinct)}
     advance(len(normalized) - len(distinct))
-    edges = _similar_pairs(_shingle_matrix(distinct), advance) if distinct else []
+    edges = _similar_pairs(_shingle_sets(distinct), advance) if distinct else []
     numbers = iter([number[text] for text in normalized])
     last = list(islice(numbers, len(answers)))
     return SimilarAnswers(last, edges, [list(islice(numbers, len(texts))) for texts in earlier] if any(earlier) else [])
 
 
-def _shingle_matrix(texts: Sequence[str]) -> Any:
-    """A sparse matrix, one row an answer and one column a shingle, with 1 where the answer has it.
+def _shingle_sets(texts: Sequence[str]) -> Any:
+    """A sparse matrix, one row an answer and one column a shingle's hash, with 1 where the answer has it.
 
-    A shingle is a run of five words; a shorter answer is one.
+    A shingle is a run of five words; a shorter answer is one. Hashes have 63 bits: two of a hundred million shingles
+    share one with a probability of one in two thousand.
     """
     import numpy as np
     from scipy.sparse import csr_array
 
-    vocabulary: dict[str, int] = {}
-    tokens = [[vocabulary.setdefault(word, len(vocabulary)) for word in text.split(" ")] for text in texts]
-    lengths = np.array([len(row) for row in tokens])
-    # Words are numbered from 1: the 0s that fill up a short answer are no word.
-    flat = np.concatenate([np.array([*row, *[-1] * (SHINGLE_WORDS - 1)], dtype=np.int64) for row in tokens]) + 1
-    ids = flat
-    for shift in range(1, SHINGLE_WORDS):
-        following = np.zeros_like(flat)
-        following[:-shift] = flat[shift:]
-        # Numbering (shingle so far, next word) keeps ids small, where a product of five numbers would overflow.
-        ids = np.unique(ids * (len(vocabulary) + 1) + following, return_inverse=True)[1]
-    starts = np.cumsum(lengths + SHINGLE_WORDS - 1) - (lengths + SHINGLE_WORDS - 1)
+    lengths = np.fromiter((text.count(" ") + 1 for text in texts), np.int64, len(texts))
+    words = " ".join(texts).split(" ")
+    hashes = np.fromiter(map(hash, words), np.int64, len(words)).view(np.uint64)
+    ends = np.cumsum(lengths)
+    left = np.repeat(ends, lengths) - np.arange(len(hashes))  # words left in the answer, itself included
+    # A sum with random odd factors: unlike a product of the five numbers, it tells their order apart.
+    factors = np.random.default_rng(_SEED).integers(2**63, size=SHINGLE_WORDS, dtype=np.uint64) * np.uint64(
+        2
+    ) + np.uint64(1)
+    shingles = hashes * factors[0]
+    for place in range(1, SHINGLE_WORDS):
+        shingles[:-place] += np.where(left[:-place] > place, hashes[place:] * factors[place], np.uint64(0))
     counts = np.maximum(1, lengths - SHINGLE_WORDS + 1)
-    columns = [np.unique(ids[start : start + count]) for start, count in zip(starts, counts, strict=True)]
-    ends = np.cumsum([0, *map(len, columns)])
-    data = np.ones(ends[-1], dtype=np.int32)
-    return csr_array((data, np.concatenate(columns), ends), shape=(len(texts), int(ids.max()) + 1))
+    begins = np.arange(len(hashes)) - np.repeat(ends - lengths, lengths) < np.repeat(counts, lengths)
+    ids = (shingles[begins] >> np.uint64(1)).astype(np.int64)
+    matrix = csr_array(
+        (np.ones(len(ids), np.int32), ids, np.append(0, np.cumsum(counts))), shape=(len(texts), 2**63 - 1)
+    )
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
 
 
-def _similar_pairs(matrix: Any, advance: Callable[[int], None]) -> list[tuple[int, int]]:
+def _similar_pairs(sets: Any, advance: Callable[[int], None]) -> list[tuple[int, int]]:
+    """Pairs of rows, first < second, whose Jaccard similarity is at least `THRESHOLD`, in order."""
     import numpy as np
-    from datasketch import MinHash, MinHashLSH
+    from scipy.sparse import triu
 
-    sizes = np.diff(matrix.indptr)
-    # The ids need no other hash: MinHash permutes them anyway.
-    empty = MinHash(num_perm=_BANDS * _BAND_HASHES, seed=_SEED, hashfunc=int)
-    index = MinHashLSH(num_perm=_BANDS * _BAND_HASHES, params=(_BANDS, _BAND_HASHES))
-    hashes = np.empty((len(sizes), _BANDS * _BAND_HASHES), dtype=np.uint64)
+    sizes = np.diff(sets.indptr)
+    rare = _rarest_shingles(sets, sizes)
+    # What a row shares with all others at most, so that a chunk's pairs are few enough to hold.
+    work = np.cumsum(rare @ rare.sum(axis=0))
     edges: list[tuple[int, int]] = []
-    pending: list[tuple[int, int]] = []
-    for row in range(len(sizes)):
-        sketch = empty.copy()
-        sketch.update_batch(matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]].tolist())
-        hashes[row] = sketch.hashvalues
-        found = np.array(index.query(sketch), dtype=np.int64)
+    begin = 0
+    while begin < len(sizes):
+        end = max(begin + 1, int(np.searchsorted(work, (work[begin - 1] if begin else 0) + _CHUNK, side="right")))
+        first, second = triu(rare[begin:end] @ rare[begin:].T, k=1).coords
+        first, second = first + begin, second + begin
         # Similarity is at most the smaller set's size over the larger one's.
-        fits = np.minimum(sizes[found], sizes[row]) >= THRESHOLD * np.maximum(sizes[found], sizes[row])
-        likely = found[fits][(hashes[found[fits]] == hashes[row]).mean(axis=1) >= _LEAST_GUESS]
-        pending += [(other, row) for other in likely.tolist()]
-        index.insert(row, sketch)
-        if len(pending) >= _CHUNK:
-            edges += _verified(matrix, sizes, pending)
-            pending = []
-        advance(1)
-    return sorted(edges + _verified(matrix, sizes, pending))
+        smaller, larger = np.minimum(sizes[first], sizes[second]), np.maximum(sizes[first], sizes[second])
+        fits = 10 * smaller >= _TENTHS * larger
+        edges += _verified(sets, sizes, first[fits], second[fits])
+        advance(end - begin)
+        begin = end
+    return sorted(edges)
 
 
-def _verified(matrix: Any, sizes: Any, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _rarest_shingles(sets: Any, sizes: Any) -> Any:
+    """Each row's rarest shingles, as many as it takes for every two similar rows to have one in common.
+
+    Of n shingles, a similar row shares at least 0.8 n. In one order of all shingles, the first that they share is then
+    among the first n - 0.8 n + 1 of both (Chaudhuri, Ganti and Kaushik, ICDE 2006). Rare ones first, so that few
+    other rows have them; one that no other row has is left out.
+    """
     import numpy as np
+    from scipy.sparse import csr_array
 
-    if not pairs:
-        return []
-    first, second = np.array(pairs).T
-    shared = matrix[first].multiply(matrix[second]).sum(axis=1)
-    # In whole numbers: rounding must not lose a quotient of exactly 0.8.
-    similar = 10 * shared >= int(10 * THRESHOLD) * (sizes[first] + sizes[second] - shared)
-    return [pair for pair, is_similar in zip(pairs, similar.tolist(), strict=True) if is_similar]
+    # Shingles are counted by their hashes' first bits: one order of all is enough, and it need not be exact.
+    bits = min(26, max(16, len(sets.indices).bit_length() + 2))
+    buckets = sets.indices >> (63 - bits)
+    frequency = np.bincount(buckets, minlength=1 << bits)[buckets]
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    # Stable, so that shingles of one frequency stay in the order of their hashes in every row.
+    order = np.argsort(rows * (frequency.max() + 1) + frequency, kind="stable")
+    place = np.arange(len(order)) - np.repeat(sets.indptr[:-1], sizes)
+    least_shared = -(-_TENTHS * sizes // 10)
+    kept = (place < np.repeat(sizes - least_shared + 1, sizes)) & (frequency[order] > 1)
+    shingles, columns = np.unique(sets.indices[order][kept], return_inverse=True)
+    ends = np.searchsorted(rows[kept], np.arange(len(sizes) + 1))
+    return csr_array((np.ones(len(columns), np.int64), columns, ends), shape=(len(sizes), len(shingles)))
+
+
+def _verified(sets: Any, sizes: Any, first: Any, second: Any) -> list[tuple[int, int]]:
+
+    edges: list[tuple[int, int]] = []
+    for begin in range(0, len(first), _PAIRS):
+        one, other = first[begin : begin + _PAIRS], second[begin : begin + _PAIRS]
+        shared = sets[one].multiply(sets[other]).sum(axis=1)
+        # In whole numbers: rounding must not lose a quotient of exactly 0.8.
+        similar = 10 * shared >= _TENTHS * (sizes[one] + sizes[other] - shared)
+        edges += zip(one[similar].tolist(), other[similar].tolist(), strict=True)
+    return edges

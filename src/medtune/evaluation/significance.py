@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from medtune.records import GroupSizes
 
@@ -178,7 +178,7 @@ def detectable_difference(error: float, effective_groups: float, *, tests: int =
     freedom = effective_groups - 1
     if not (math.isfinite(error) and freedom > 0):
         return None
-    reach = float(t.ppf(1 - SIGNIFICANCE_LEVEL / (2 * tests), freedom) + t.ppf(POWER, freedom))
+    reach = float(stdtrit(freedom, 1 - SIGNIFICANCE_LEVEL / (2 * tests)) + stdtrit(freedom, POWER))
     return reach * error
 
 
