@@ -7,7 +7,8 @@ from trainings import assert_same, make_config, train
 
 from medtune.run_dir.directory import RunDir
 from medtune.runtime import interruption
-from medtune.training import answer_trainer, validating_trainer
+from medtune.runtime.distributed import PeerEnded
+from medtune.training import answer_trainer, sft, validating_trainer
 from medtune.training.checkpoints.sealing import last_checkpoint
 
 
@@ -102,3 +103,22 @@ def test_the_owed_validation_may_end_the_training(tiny, tmp_path, monkeypatch):
     assert timeless(other) == timeless(history)
     assert_same(whole, resumed, rtol=0, atol=0)
     assert (again.steps, again.best_step, again.validation_loss) == (2, 1, result.validation_loss)
+
+
+def test_a_validation_that_another_process_breaks_off_is_owed(tiny, tmp_path, monkeypatch):
+    config = make_config(tiny, max_steps=4, epochs=2, keep="last", lora={"dropout": 0.1})
+    whole, history, _ = train(tiny, tmp_path / "a", config)
+
+    def end_of_the_launch():
+        raise PeerEnded("interrupted", 75)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validating_trainer, "exchange", lambda losses: [losses, None])
+        patch.setattr(sft, "barrier", end_of_the_launch)
+        with pytest.raises(PeerEnded):
+            train(tiny, tmp_path / "b", config)
+    checkpoint = last_checkpoint(RunDir(tmp_path / "b"))
+    assert "validation_loss" not in RunDir(tmp_path / "b").read_history()[-1]
+    resumed, other, _ = train(tiny, tmp_path / "b", config, resume_from=checkpoint)
+    assert timeless(other) == timeless(history)
+    assert_same(whole, resumed, rtol=0, atol=0)

@@ -9,6 +9,7 @@ import torch
 from medtune.errors import MedtuneError, Option, first_line
 from medtune.model.answer_loss import add_answer_loss
 from medtune.runtime import interruption
+from medtune.runtime.distributed import barrier
 from medtune.runtime.launch import is_main
 from medtune.training.answer_trainer import AnswerTrainer
 from medtune.training.checkpoints.contents import keep_plan, read_state, require_known_files
@@ -52,6 +53,8 @@ def train_adapter(job: TrainingJob) -> tuple[Any, TrainingResult]:
             rehearse(trainer)
         with interruption.deferred():
             _train(trainer)
+        # Where another process was told to stop, it has ended by now: this raises the end of the launch.
+        barrier()
     finally:
         trainer.close()
     require_float32_adapter(trainer.model)

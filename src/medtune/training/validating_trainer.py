@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from typing import Any
 
@@ -12,7 +12,7 @@ from medtune.inference.scoring import answer_losses, sums_if_they_fit
 from medtune.records import AnswerLoss, EncodedRow
 from medtune.runtime import interruption
 from medtune.runtime.distributed import exchange
-from medtune.runtime.launch import own_share, world_size
+from medtune.runtime.launch import own_share
 from medtune.training.checkpoints.checked_trainer import CheckedTrainer
 from medtune.training.continuation import ValidationStoppedError
 from medtune.training.prepared_step import PreparedStep
@@ -36,18 +36,26 @@ class ValidatingTrainer(CheckedTrainer):
     def validation_losses(
         self, rows: Sequence[EncodedRow], on_rows: Callable[[int], None] = lambda rows: None
     ) -> list[AnswerLoss]:
-        """The loss of each row's answer, as validation measures it; `on_rows` is told of rows that are done."""
+        """The loss of each row's answer, as validation measures it; `on_rows` is told of rows that are done.
+
+        Raises ValidationStoppedError, in every process, where `on_rows` does in one of them.
+        """
         budget = self.prepared.plan.tokens_per_micro_batch
         own = own_share([len(row.input_ids) for row in rows])
         shards = self.prepared.shards
-        with self._in_evaluation_mode(), nullcontext() if shards is None else shards.uneven_passes():
+        found: list[tuple[int, float, int]] | None = None
+        # A process that stops has no more passes of its own, and takes part in those of the others.
+        taking_part = nullcontext() if shards is None else shards.uneven_passes()
+        with self._in_evaluation_mode(), taking_part, suppress(ValidationStoppedError):
             losses = answer_losses(self.model, [rows[i] for i in own], tokens_per_batch=budget, on_rows=on_rows)
-        told = exchange([(i, loss.nll, loss.tokens) for i, loss in zip(own, losses, strict=True)])
-        return [AnswerLoss(nll, tokens) for _, nll, tokens in sorted(chain.from_iterable(told))]
+            found = [(i, loss.nll, loss.tokens) for i, loss in zip(own, losses, strict=True)]
+        told = exchange(found)
+        if None in told:
+            raise ValidationStoppedError
+        return [AnswerLoss(nll, tokens) for _, nll, tokens in sorted(chain.from_iterable(filter(None, told)))]
 
     def _stop_validation(self, rows: int) -> None:
-        # Several processes would all have to stop at the same pass.
-        if interruption.requested() and world_size() == 1:
+        if interruption.requested():
             raise ValidationStoppedError
 
     def try_validation(self, rows: Sequence[EncodedRow]) -> None:
