@@ -29,8 +29,8 @@ from typing import Any
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 # What does not read the Hub's settings, which huggingface_hub does when it is imported; then everything.
 UNCONNECTED = (
-    "torch._inductor.compile_fx", "torch.distributed.tensor", "torch.utils.checkpoint", "bitsandbytes", "pandas",
-    "pyarrow.dataset", "pyarrow.parquet", "scipy.stats", "sklearn.metrics", "matplotlib.backends.backend_svg",
+    "torch.distributed.tensor", "torch.utils.checkpoint", "bitsandbytes", "pandas",
+    "pyarrow.dataset", "pyarrow.parquet", "scipy.sparse.csgraph", "sklearn.metrics", "matplotlib.backends.backend_svg",
     "matplotlib.pyplot", "rouge_score.rouge_scorer", "sacrebleu", "rich.progress", "multiprocess",
 )  # fmt: skip
 EVERYTHING = (
@@ -170,6 +170,7 @@ def _become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    import_module("medtune.runtime.light_imports").import_lightly()
     for name in sys.argv[1:]:
         import_module(name)
     if "medtune.publishing.report.page" in sys.modules:  # whose template is compiled once for all

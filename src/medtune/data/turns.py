@@ -32,6 +32,14 @@ def asked_text(pair: QAPair) -> str:
     return "\n".join(user_turns(pair))
 
 
+def conversation_text(pair: QAPair) -> str:
+    """What is said before the answer, as a reader sees it: the question alone where nothing comes before it."""
+    if not pair.turns:
+        return pair.question
+    said = [*pair.turns, Turn("user", pair.question)]
+    return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in said)
+
+
 def without_oldest(pair: QAPair, count: int) -> QAPair:
     """`pair` without its first `count` exchanges; its system turn stays."""
     system = [turn for turn in pair.turns if turn.role == "system"]

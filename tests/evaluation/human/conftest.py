@@ -14,7 +14,7 @@ from command_line import Medtune, command_runner
 from medtune.config.recipes import load_recipe
 from medtune.evaluation.human.blinding import Key, KeyEntry
 from medtune.evaluation.human.rubric import RATING_COLUMNS
-from medtune.records import Prediction
+from medtune.records import Prediction, QAPair, Split, Turn
 from medtune.run_dir.directory import RunDir
 
 QTYPES = ("symptoms", "treatment", "causes", "outlook")
@@ -33,8 +33,16 @@ def answer(model: str, number: int) -> str:
 def make_run(tmp_path: Path) -> MakeRun:
     """Makes a run directory with both models' answers to `n` questions; changes are functions of the row's number."""
 
-    def make(n: int = 20, name: str = "run", **changes: Callable[[int], Any]) -> RunDir:
+    def make(
+        n: int = 20, name: str = "run", turns: Mapping[int, tuple[Turn, ...]] = {}, **changes: Callable[[int], Any]
+    ) -> RunDir:
         run = RunDir.create(tmp_path / name, load_recipe("demo", ["evaluation.controls=[]"]), resume=False)
+        asked = [
+            QAPair(f"MQ-{i:04}", "", f"What is matter {i} ?", f"Matter {i} is what it is.", turns=turns.get(i, ()))
+            for i in range(n)
+        ]
+        run.write_split(Split((), (), tuple(asked)))
+        run.complete("data", {})
         for model in ("baseline", "tuned"):
             rows = []
             for number in range(n):

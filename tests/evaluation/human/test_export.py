@@ -11,6 +11,7 @@ import pytest
 from medtune.errors import DataError, RunDirError
 from medtune.evaluation.human.export import export_sheet
 from medtune.evaluation.human.results import read_key
+from medtune.records import Turn
 from medtune.run_dir.directory import RunDir
 from older_runs import forget_checksums
 
@@ -42,6 +43,17 @@ def test_the_key_opens_the_sheet(make_run) -> None:
         assert {row["answer_a"], row["answer_b"]} == {after[number].prediction, before[number].prediction}
     assert sorted(Counter(entry.qtype for entry in key.items.values()).values()) == [3, 3, 3, 3]
     assert (export.items, export.identical) == (12, 0)
+
+
+def test_a_conversation_is_shown_whole(make_run) -> None:
+    said = (Turn("system", "Be brief."), Turn("user", "I have gout."), Turn("assistant", "Where does it hurt?"))
+    shown = {row["question"] for row in rows_of(export_sheet(make_run(4, turns={2: said}), 4).sheet)}
+    assert shown == {
+        "What is matter 0 ?",
+        "What is matter 1 ?",
+        "System: Be brief.\n\nUser: I have gout.\n\nAssistant: Where does it hurt?\n\nUser: What is matter 2 ?",
+        "What is matter 3 ?",
+    }
 
 
 def test_sheet_and_page_hold_nothing_of_the_key(make_run) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+import openpyxl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,10 +23,24 @@ def cells(text: str, delimiter: str = ",") -> list[list[str]]:
     return list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter))
 
 
-def test_a_workbook_is_told_to_be_saved_as_csv(tmp_path: Path) -> None:
-    (tmp_path / "sheet.xlsx").write_bytes(b"PK\x03\x04rest of a zip archive")
-    with pytest.raises(DataError, match="a workbook, not CSV; save the sheet as CSV"):
-        read_spreadsheet(tmp_path / "sheet.xlsx")
+def test_an_archive_that_is_no_workbook(tmp_path: Path) -> None:
+    (tmp_path / "sheet.ods").write_bytes(b"PK\x03\x04rest of a zip archive")
+    with pytest.raises(DataError, match=r"not a readable Excel workbook .* save it as \.xlsx, or as CSV"):
+        read_spreadsheet(tmp_path / "sheet.ods")
+
+
+def test_a_sheet_that_excel_saved_as_a_workbook(tmp_path: Path) -> None:
+    item = Item("1", "=What", "It is; so.", "One, two.", "Naïve — 漢字")
+    lines = cells(sheet_csv("bcdfghjk", [item]))
+    lines[1][HEADER.index("accuracy_a")] = "4"
+    book = openpyxl.Workbook()
+    for line in lines:
+        book.active.append([float(cell) if cell == "4" else cell or None for cell in line])
+    book.save(tmp_path / "sheet.xlsx")
+    (tmp_path / "sheet.csv").write_text(sheet_csv("bcdfghjk", [item]), encoding="utf-8")
+    table, (row,) = read_spreadsheet(tmp_path / "sheet.xlsx"), read_spreadsheet(tmp_path / "sheet.csv").rows
+    assert set(table.columns) == set(HEADER)
+    assert table.rows == ({**row, "accuracy_a": "4"},)
 
 
 def test_a_sheet_as_it_is_written(tmp_path: Path) -> None:

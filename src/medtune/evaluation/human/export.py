@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medtune.data.turns import conversation_text
 from medtune.errors import Option, RunDirError
 from medtune.evaluation.comparison import require_same_rows
 from medtune.evaluation.human.blinding import KEY_FILE, blind, key_json
@@ -43,7 +44,9 @@ def export_sheet(run: RunDir, n: int, seed: int | None = None, out: Path | None 
     baseline, tuned = (run.read_predictions(model) for model in _MODELS)
     require_same_rows(baseline, tuned)
     seed = run.config.seed if seed is None else seed
-    items, key = blind([(baseline[position], tuned[position]) for position in select_rows(tuned, n, seed)], seed)
+    asked = {pair.id: conversation_text(pair) for pair in run.read_split("test") if pair.turns}
+    shown = [replace(answer, question=asked.get(answer.id, answer.question)) for answer in tuned]
+    items, key = blind([(baseline[position], shown[position]) for position in select_rows(tuned, n, seed)], seed)
     digests = {str(model): hashlib.sha256(run.predictions_file(model).read_bytes()).hexdigest() for model in _MODELS}
     texts = {
         # The key comes first: the other two are worthless without it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from medtune.data.tables.workbook import read_workbook
 from medtune.errors import DataError
 from medtune.evaluation.human.blinding import Item
 from medtune.evaluation.human.rubric import CRITERIA, RATING_COLUMNS, SCALE, SIDES, rating_column
@@ -23,6 +24,7 @@ _DISARMED_START = re.compile(rf"(^|[;\t\r\n])'(?={_BEFORE})|^'(?=[\t\r\n])")
 _DELIMITERS = (",", ";", "\t")
 # How Excel's, LibreOffice's and Numbers' own files begin: they are zip archives.
 _WORKBOOK = b"PK\x03\x04"
+_MAX_ROWS = 100_000
 _COLUMNS = {"sheet", "item", "rater", "preference", "comment", *RATING_COLUMNS}
 
 
@@ -67,7 +69,7 @@ def sheet_csv(sheet: str, items: Sequence[Item]) -> str:
 def read_spreadsheet(path: Path) -> Spreadsheet:
     """Read CSV as spreadsheets save it: comma, semicolon or tab; UTF-8, UTF-16 or Windows' Western code page.
 
-    Raises DataError if the file cannot be read or holds no row.
+    Of an Excel workbook, the first sheet with rows. Raises DataError if the file cannot be read or holds no row.
     """
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
@@ -78,7 +80,9 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
         fix = "give a filled sheet or the page's export"
         raise DataError(path, f"cannot be read ({error.strerror})", fix) from None
     if data.startswith(_WORKBOOK):
-        raise DataError(path, "a workbook, not CSV", "save the sheet as CSV in the program that wrote it")
+        table = read_workbook(path, None, _MAX_ROWS, MAX_SETTINGS_BYTES)
+        rows = [{_column_name(column): cell.strip() for column, cell in row.items()} for row in table.rows]
+        return Spreadsheet(tuple(rows[0]) if rows else (), tuple(rows))
     text = _decode(data)
     try:
         header = text.lstrip().splitlines()[:1]
