@@ -74,6 +74,10 @@ class SplitSection(Section):
     test: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
     """Share of the rows for the test; ignored when `data.test_source` is set."""
 
+    most_rows: PositiveInt | None = None
+    """About how many rows validation, and the test, have at most, where the shares would give them more. None: no
+    limit, or 10,000 of data that is streamed."""
+
     @model_validator(mode="after")
     def _leave_training_rows(self) -> SplitSection:
         if self.validation + self.test > 0.9:
@@ -117,6 +121,11 @@ class DataSection(Section):
     day on which the run was made, for all of its prompts: baseline and tuned must see the same ones."""
     test_source: str | None = None
     """Replaces the test split with all rows of this source; training rows of its groups are removed and counted."""
+    stream: bool | Literal["auto"] = "auto"
+    """Whether Parquet and JSONL are read without ever holding all rows in memory; `auto` does so where they take more
+    than 1 GiB."""
+    near_duplicate_limit: Annotated[int, Field(ge=0)] = 2_000_000
+    """Different answers of streamed data up to which near-duplicates are looked for; of more, equal ones alone join."""
     train_limit: PositiveInt | None = None
     """Train on a seeded random sample of this many rows; a smaller sample is a subset of a larger one."""
     split: SplitSection = SplitSection()

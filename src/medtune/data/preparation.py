@@ -91,7 +91,7 @@ def _clean(
         say(note)
     least = cleaning.MIN_ANSWER_WORDS if data.min_answer_words is None else data.min_answer_words
     cleaned = cleaning.clean_pairs(found.pairs, least)
-    require_long_answers(source, len(read.pairs), cleaned, data.min_answer_words)
+    require_long_answers(source, len(read.pairs), cleaned.counts, data.min_answer_words)
     pairs, focus = fill_focus(cleaned.pairs)
     counts = {**read.counts, **found.counts, **cleaned.counts, "focus": focus}
     say(reading_line(source, counts))
