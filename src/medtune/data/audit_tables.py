@@ -158,4 +158,5 @@ def _findings(audit: Audit) -> list[str]:
         f"{cut.rows:,} training rows {cut.cut:,} are cut, {cut.dropped:,} dropped and {cut.no_room:,} "
         f"leave no room for an answer{oldest}; {cut.tokens_lost:,} of {cut.tokens:,} tokens "
         f"({cut.tokens_lost / max(1, cut.tokens):.1%}) are lost.",
+        *(audit.not_computed or ()),
     ]

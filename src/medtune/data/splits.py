@@ -218,16 +218,20 @@ def split_by_column(pairs: Sequence[QAPair], *, validation: float, seed: int) ->
     If it names no validation rows, whole groups that hold this share of its training rows become them. Raises
     DataError, naming them, for values that are none of `PART_NAMES`.
     """
-    unknown = Counter(pair.split for pair in pairs if named_part(pair) is None)
-    if unknown:
-        shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
-        fix = "that column may say train, validation (or val, valid, dev) and test"
-        raise DataError("data.columns.split", f"{shown}: no part of a split", fix)
+    require_known_parts(Counter(pair.split for pair in pairs if named_part(pair) is None))
     parts = {part: tuple(pair for pair in sample_rows(pairs, None, seed) if named_part(pair) == part) for part in PARTS}
     if not parts["validation"]:
         divided = split_grouped(parts["train"], validation=validation, test=0.0, seed=seed)
         return replace(divided, test=parts["test"])
     return Split(**parts)
+
+
+def require_known_parts(unknown: Counter[str]) -> None:
+    """Raises DataError if there are rows with `unknown` values in the place of a part's name."""
+    if unknown:
+        shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
+        fix = "that column may say train, validation (or val, valid, dev) and test"
+        raise DataError("data.columns.split", f"{shown}: no part of a split", fix)
 
 
 def named_part(pair: QAPair) -> SplitName | None:
