@@ -49,9 +49,9 @@ def data_audit(
 
     from medtune.data.audit import write_audit
     from medtune.data.audit_tables import print_audit
+    from medtune.data.large.source_files import streamed_files
     from medtune.data.preparation import prepare_data
     from medtune.data.token_lengths import audit_prepared
-    from medtune.data.large.source_files import streamed_files
     from medtune.model.loaded import renderer_of
     from medtune.pipeline.prepare_streamed import audit_files
     from medtune.runtime.terminal import print_points

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from medtune.config.evaluation import EvaluationSection, GenerationSection
 from medtune.config.section import PositiveInt, Section, in_plain_words
-from medtune.config.sources import ColumnsSection, SourceSection, TableSection
+from medtune.config.sources import ColumnsSection, SourceSection, SplitSection, TableSection
 from medtune.config.suggestions import suggest_key
 from medtune.config.training import LoraSection, TrainingSection
 from medtune.errors import ConfigError, Option, Problem, show_value
@@ -60,28 +60,6 @@ class ModelSection(Section):
     def _limit_only_what_is_mapped(self) -> ModelSection:
         if self.max_memory is not None and self.device_map is None:
             raise ValueError("max_memory limits a device_map; set model.device_map too, for example to auto")
-        return self
-
-
-class SplitSection(Section):
-    """How rows are shared out among train, validation and test."""
-
-    method: Literal["grouped", "random", "column"] = "grouped"
-    """`grouped` keeps rows of one document, topic, question or answer on one side. `random` deals single rows, as
-    many write-ups do, and prints what that leaks. `column` takes the source's own split from `data.columns.split`."""
-    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of the rows for validation."""
-    test: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
-    """Share of the rows for the test; ignored when `data.test_source` is set."""
-
-    most_rows: PositiveInt | None = None
-    """About how many rows validation, and the test, have at most, where the shares would give them more. None: no
-    limit, or 10,000 of data that is streamed."""
-
-    @model_validator(mode="after")
-    def _leave_training_rows(self) -> SplitSection:
-        if self.validation + self.test > 0.9:
-            raise ValueError("validation and test together must leave at least 0.1 of the rows for training")
         return self
 
 

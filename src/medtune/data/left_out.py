@@ -38,7 +38,10 @@ def reading_warning(source: str, counts: Mapping[str, object]) -> str | None:
 
 
 def require_long_answers(source: str, rows: int, counts: Mapping[str, int], min_words: int | None) -> None:
-    """Raises DataError if cleaning, by its `counts`, left no row, or without `min_words` dropped most of them for being short."""
+    """Raises DataError if cleaning left no row, or without `min_words` dropped most of them for being short.
+
+    `counts` are those of cleaning.
+    """
     dropped = {rule: counts[rule] for rule in DROPS}
     keep = ("keep short answers with ", Option("set", "data.min_answer_words=1"))
     if not counts["rows_kept"]:

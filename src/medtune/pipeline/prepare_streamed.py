@@ -26,7 +26,9 @@ from medtune.runtime.progress import console, progress_bar, say
 from medtune.storage.writing import replacing_file
 
 
-def prepare_streamed_stage(run_dir: RunDir, files: Sequence[Path], renderer: PromptRenderer, context: int | None) -> None:
+def prepare_streamed_stage(
+    run_dir: RunDir, files: Sequence[Path], renderer: PromptRenderer, context: int | None
+) -> None:
     """Read, clean, split and audit the rows of `files`, a part of them in memory at a time."""
     config = run_dir.config
     with prepare_streamed(config, files, run_dir.split_file("train").parent) as streamed:
@@ -59,7 +61,10 @@ def prepare_streamed_stage(run_dir: RunDir, files: Sequence[Path], renderer: Pro
 
 def audit_files(config: Config, files: Sequence[Path], renderer: PromptRenderer | None) -> tuple[Audit, list[str]]:
     """The audit of `files` and the warnings of reading them; what it writes to disk is deleted in the end."""
-    with tempfile.TemporaryDirectory(prefix="medtune-") as folder, prepare_streamed(config, files, Path(folder)) as found:
+    with (
+        tempfile.TemporaryDirectory(prefix="medtune-") as folder,
+        prepare_streamed(config, files, Path(folder)) as found,
+    ):
         audit = audit_streamed(found, Tables(found.found, found.groups), config, renderer)
         return audit, found.report.get("warnings", [])
 
@@ -88,7 +93,9 @@ def _with_train(report: dict[str, Any], part: TrainingPart, size: int) -> dict[s
         say(f"rows left out because their prompts are too long for training.max_length: {len(part.unfit):,} train")
     if size > MOST_ROW_BYTES or rows > MOST_READ_ROWS:
         few = Option("set", f"data.train_limit={min(MOST_READ_ROWS, rows * MOST_ROW_BYTES // max(1, size)) // 2}")
-        line = f"the {rows:,} training rows ({size / 1e9:.1f} GB) are more than training holds; take a sample with {few}"
+        line = (
+            f"the {rows:,} training rows ({size / 1e9:.1f} GB) are more than training holds; take a sample with {few}"
+        )
         say(line)
         found["warnings"] = [*report.get("warnings", ()), line]
     return found

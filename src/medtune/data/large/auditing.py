@@ -1,4 +1,4 @@
-"""The audit of streamed data: what arrays on disk give exactly, lengths from a sample, and in words what is left out."""
+"""The audit of streamed data: exact counts, lengths from a sample, and in words what is left out."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from medtune.data.token_lengths import row_lengths
 from medtune.records import Split
 
 # Rows whose lengths in tokens are counted.
-SAMPLE = 20_000
+SAMPLE = 5_000
 
 
 def audit_streamed(streamed: Streamed, tables: Tables, config: Config, renderer: PromptRenderer | None) -> Audit:
@@ -66,7 +66,9 @@ def audit_streamed(streamed: Streamed, tables: Tables, config: Config, renderer:
 
 def _not_computed(streamed: Streamed, sampled: int) -> list[str]:
     searched = streamed.groups.searched
-    lines = ["A random split of the same rows is not made for comparison, nor are examples of conflicting answers given."]
+    lines = [
+        "A random split of the same rows is not made for comparison, nor are examples of conflicting answers given."
+    ]
     if sampled < streamed.found.rows:
         lines.append(f"Lengths, and what is cut of training rows, are those of {sampled:,} rows, spread over all.")
     if searched.not_searched:
@@ -74,7 +76,12 @@ def _not_computed(streamed: Streamed, sampled: int) -> list[str]:
             f"Near-duplicates were not looked for among {searched.not_searched:,} different answers: equal ones alone "
             "are joined and counted."
         )
-    else:
+    elif streamed.report["rows"]["train"] < streamed.dealt.rows["train"]:
+        lines.append(
+            f"Shared rows are counted among all {streamed.dealt.rows['train']:,} training rows, of which "
+            f"data.train_limit takes {streamed.report['rows']['train']:,}."
+        )
+    if not searched.not_searched:
         lines.append("Test rows near a training row's answer include those that are near it through other answers.")
     return lines
 

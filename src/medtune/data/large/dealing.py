@@ -70,7 +70,7 @@ def deal(found: Gathered, groups: Groups, config: Config) -> Dealt:
         dealt = _deal_pool(found, groups, codes, shares, seed, pool, single=settings.method == "random")
         chosen = {part: chosen[part] or dealt[part] for part in chosen}
     for part, held in chosen.items():
-        codes[np.array(held, np.int64)] = PARTS.index(part)  # type: ignore[arg-type]
+        codes[np.array(held, np.int64)] = PARTS.index(part)
     counts = {part: _count(codes, place) for place, part in enumerate(PARTS)}
     return Dealt(codes, chosen["validation"], chosen["test"], counts, pool, report)
 

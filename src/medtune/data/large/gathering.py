@@ -17,7 +17,12 @@ from medtune.data.large.reading import FOCUS_READ, Done, Job
 from medtune.errors import DataError, show_value
 
 # The arrays that have an entry for each kept row.
-_ROW_ARRAYS = {**dict.fromkeys((*KINDS, FOCUS_READ, "place"), np.uint64), "part": np.uint8, "type": np.int32, "source": np.int32}
+_ROW_ARRAYS = {
+    **dict.fromkeys((*KINDS, FOCUS_READ, "place"), np.uint64),
+    "part": np.uint8,
+    "type": np.int32,
+    "source": np.int32,
+}
 # Rows whose shingles are held at once: some hundred each.
 SHINGLED_ROWS = 1 << 14
 _OTHERS = ("ids", "given", "shingles", "shingle_counts", "dropped")

@@ -1,7 +1,6 @@
 """Hashes of 64 bits by which rows are compared, the same in every process and on every machine."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -22,10 +21,19 @@ def hash_text(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
 
 
-@lru_cache(maxsize=1 << 18)
-def word_number(word: str) -> int:
-    """The hash of a word, as a signed number."""
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True)
+class WordNumbers(dict[str, int]):
+    """The hash of each word, as a signed number, and as far as there is room kept."""
+
+    def __missing__(self, word: str) -> int:
+        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        number = int.from_bytes(digest, "big", signed=True)
+        if len(self) < _MOST_WORDS:
+            self[word] = number
+        return number
+
+
+# Words whose hashes a process keeps.
+_MOST_WORDS = 500_000
 
 
 def hashes_of(pairs: Sequence[QAPair], answers: Iterable[str]) -> dict[str, Any]:

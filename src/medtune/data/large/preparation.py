@@ -46,14 +46,16 @@ class Streamed:
 
 
 @contextmanager
-def prepare_streamed(config: Config, files: Sequence[Path], parent: Path, workers: int | None = None) -> Iterator[Streamed]:
+def prepare_streamed(
+    config: Config, files: Sequence[Path], parent: Path, workers: int | None = None
+) -> Iterator[Streamed]:
     """Yields the dealt rows of `files`; their arrays are in a folder in `parent`, which is deleted in the end.
 
     Raises DataError if rows cannot be read or split, and DiskError if there is no room for them.
     """
     source = config.data.named
     pieces = _pieces(source, files)
-    require_room(parent, DISK_FACTOR * _text_bytes(files), Option("run_dir"))
+    require_room(parent, DISK_FACTOR * text_bytes(files), Option("run_dir"))
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{WORK_NAME}-", dir=parent))
@@ -65,11 +67,15 @@ def prepare_streamed(config: Config, files: Sequence[Path], parent: Path, worker
 
 def _pieces(source: str, files: Sequence[Path]) -> list[Piece]:
     size = sum(path.stat().st_size for path in files)
-    say(f"{source}: {size / 1e9:.1f} GB in {_amount(len(files), 'file')}, read as a stream: not all rows are in memory at once")
+    say(
+        f"{source}: {size / 1e9:.1f} GB in {_amount(len(files), 'file')}, read as a stream, with few rows in "
+        "memory at a time"
+    )
     return list(chain.from_iterable(map(pieces_of, files)))
 
 
-def _text_bytes(files: Sequence[Path]) -> int:
+def text_bytes(files: Sequence[Path]) -> int:
+    """About how many bytes the rows of these files have once they are unpacked."""
     import pyarrow.parquet as pq
 
     size = 0
@@ -102,7 +108,12 @@ def _prepare(config: Config, pieces: Sequence[Piece], folder: Path, workers: int
     with progress_bar("Grouping", 5 * found.rows) as advance:
         groups = group_rows(found, data.near_duplicate_limit, advance)
     dealt = deal(found, groups, config)
-    report |= {"split": dealt.report, "rows": dict(dealt.rows), "streamed": _streamed(found, groups, dealt, rows)}
+    trained_on = min(dealt.rows["train"], data.train_limit or dealt.rows["train"])
+    report |= {
+        "split": dealt.report,
+        "rows": {**dealt.rows, "train": trained_on},
+        "streamed": _streamed(found, groups, dealt, rows),
+    }
     _require_parts(found, groups, dealt)
     for line in _choices(config, groups, dealt):
         say(line)
@@ -188,8 +199,8 @@ def _choices(config: Config, groups: Groups, dealt: Dealt) -> Iterator[str]:
         )
     if searched.not_searched:
         yield (
-            f"near-duplicates are not looked for among {searched.not_searched:,} different answers, equal ones alone join; "
-            f"{Option('set', f'data.near_duplicate_limit={searched.not_searched}')} looks for them"
+            f"near-duplicates are not looked for among {searched.not_searched:,} different answers; equal ones alone "
+            f"join; {Option('set', f'data.near_duplicate_limit={searched.not_searched}')} looks for them"
         )
     if searched.not_compared:
         yield (
@@ -206,7 +217,9 @@ def _require_parts(found: Gathered, groups: Groups, dealt: Dealt) -> None:
         largest = max(int(sizes[start : start + arrays.BLOCK].max()) for start in range(0, found.rows, arrays.BLOCK))
         held = f": one group holds {largest:,} of them" if 2 * largest > found.rows else ""
         raise DataError(
-            "data.split", f"the {part} split is empty ({found.rows:,} rows in all){held}", "give more rows or other shares"
+            "data.split",
+            f"the {part} split is empty ({found.rows:,} rows in all){held}",
+            "give more rows or other shares",
         )
 
 

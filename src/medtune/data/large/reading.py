@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from medtune.data import cleaning
 from medtune.data.focus import fill_focus
 from medtune.data.large.arrays import append
-from medtune.data.large.hashes import answers_by_words, hash_text, hashes_of, id_bytes, word_number
+from medtune.data.large.hashes import WordNumbers, answers_by_words, hash_text, hashes_of, id_bytes
 from medtune.data.large.source_files import BATCH_ROWS, Piece, damaged, decode_lines
 from medtune.data.near_duplicates import shingle_sets
 from medtune.data.pairs import RowIds, read_values, row_id, without_answer
@@ -143,7 +143,8 @@ def _read_batch(job: Job, records: list[dict[str, Any]], first: int, done: Done,
         given = cleaning.clean_text(values["id"])
         values["id"] = ids.add(given, values["question"], values["answer"], origin)
         pairs.append(QAPair(**values))
-        digest.update(json.dumps([given, *(values[name] for name in sorted(values) if name != "id")]).encode())
+        read = [given, *(str(values[name]) for name in sorted(values) if name != "id")]
+        digest.update("\0".join([*read, "\n"]).encode("utf-8", "surrogatepass"))
     found = find_markup(pairs, job.markup, job.html)
     cleaned = cleaning.clean_pairs(found.pairs, job.min_words)
     done.markup.update(found.counts)
@@ -179,7 +180,7 @@ def _write_kept(job: Job, pairs: list[QAPair], ids: list[str], base: int, done: 
     for kind, values in arrays.items():
         append(job.file(kind), values)
     if job.shingles and pairs:
-        sets = shingle_sets(answers, word_number)
+        sets = shingle_sets(answers, _WORDS.__getitem__)
         append(job.file("shingles"), sets.indices.astype(np.int64))
         append(job.file("shingle_counts"), np.diff(sets.indptr).astype(np.int32))
     encoded = [id_bytes(id) for id in ids]
@@ -203,8 +204,10 @@ def _part_code(pair: QAPair, done: Done) -> int:
 
 # Values that are kept for a message.
 _MOST_NAMES = 1000
+_WORDS = WordNumbers()
 
 
 def as_json(done: Done) -> dict[str, Any]:
     """What a piece held, for another process."""
-    return asdict(done)
+    # Not asdict, which makes a Counter of pairs out of a Counter.
+    return {part.name: getattr(done, part.name) for part in fields(done)}

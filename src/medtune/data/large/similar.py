@@ -88,14 +88,13 @@ def join_similar(found: Gathered, clusters: Components, repeated: Any, limit: in
     shingles = _Shingles(found)
     with progress_bar("Finding rare shingles", 2 * answers, unit="answers") as advance:
         parts = _write_rare(found, shingles, repeated, advance)
-    cut = arrays.mapped(found.file("cut"), np.uint8, found.rows, fill=0)
+    cut = arrays.mapped(found.file("cut"), np.int32, found.rows, fill=-1)
     search = _Search(shingles, clusters, cut)
     with progress_bar("Comparing answers", parts, unit="parts") as advance:
         for part in range(parts):
             search.run(_read_rare(found, part))
             advance(1)
-    not_compared = sum(int(cut[s : s + arrays.BLOCK].sum()) for s in range(0, found.rows, arrays.BLOCK))
-    return Searched(answers, 0, search.pairs, not_compared)
+    return Searched(answers, 0, search.pairs, search.not_compared())
 
 
 _RARE = np.dtype([("shingle", np.int64), ("row", np.int32)])
@@ -165,15 +164,25 @@ class _Search:
 
     def _compare_many(self, rows: Any) -> None:
         """Compare the first row with all others, then the first that is not in its cluster, and so on."""
+        first = rows[0]
         for _ in range(ROUNDS):
             self._compare(np.full(len(rows) - 1, rows[0]), rows[1:])
             rows = rows[self._clusters.of(rows) != self._clusters.of(rows[:1])]
             # These were compared with one row of that cluster and not with all of it.
-            self._cut[rows] = 1
+            self._cut[rows] = first
             if len(rows) <= MOST_ALIKE:
                 one, other = np.triu_indices(len(rows), k=1)
                 self._compare(rows[one], rows[other])
                 return
+
+    def not_compared(self) -> int:
+        """Rows that were not compared with all of a cluster, and are not in it after all."""
+        count = 0
+        for start in range(0, len(self._cut), arrays.BLOCK):
+            first = self._cut[start : start + arrays.BLOCK]
+            rows = np.flatnonzero(first >= 0)
+            count += int((self._clusters.of(rows + start) != self._clusters.of(first[rows])).sum())
+        return count
 
     def _compare(self, first: Any, second: Any) -> None:
         fits = sizes_allow(self._shingles.sizes(first), self._shingles.sizes(second))

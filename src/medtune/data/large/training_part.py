@@ -64,6 +64,4 @@ class TrainingPart:
 
 
 def _pairs(table: pa.Table) -> Sequence[QAPair]:
-    return [
-        QAPair(**{**values, "references": tuple(values.get("references") or ())}) for values in table.to_pylist()
-    ]
+    return [QAPair(**{**values, "references": tuple(values.get("references") or ())}) for values in table.to_pylist()]

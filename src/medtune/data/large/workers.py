@@ -93,7 +93,8 @@ def _ended(processes: Sequence[_Process]) -> Iterator[None]:
 
 def _ask(idle: "SimpleQueue[_Process]", job: Job, advance: Callable[[int], None]) -> Done:
     process = idle.get()
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         process.stdin.write(json.dumps(asdict(job)) + "\n")
         process.stdin.flush()
