@@ -99,7 +99,7 @@ class DataSection(Section):
     day on which the run was made, for all of its prompts: baseline and tuned must see the same ones."""
     test_source: str | None = None
     """Replaces the test split with all rows of this source; training rows of its groups are removed and counted."""
-    stream: bool | Literal["auto"] = "auto"
+    stream: Literal["auto", True, False] = "auto"
     """Whether Parquet and JSONL are read without ever holding all rows in memory; `auto` does so where they take more
     than 1 GiB."""
     near_duplicate_limit: Annotated[int, Field(ge=0)] = 2_000_000

@@ -31,10 +31,12 @@ def test_large_files_are_streamed_and_small_ones_read_whole(tmp_path: Path, monk
 
 
 def refused(config: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        files = streamed_files(config.data)
-        for path in files:
+    def open_all() -> None:
+        for path in streamed_files(config.data):
             open_file(path, config.data)
+
+    with pytest.raises(DataError) as caught:
+        open_all()
     (line,) = str(caught.value).splitlines()
     return line.removeprefix(f"{config.data.named}: ")
 
