@@ -5,6 +5,8 @@ answers that share one are compared with all their shingles. Groups need connect
 that are connected already are not compared.
 """
 
+import mmap
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -47,7 +49,9 @@ class _Shingles:
     def __init__(self, found: Gathered) -> None:
         self.path, self.counts = found.file("shingles"), found.file("shingle_counts")
         total = arrays.length(self.path, np.int64)
-        self._all = np.memmap(self.path, np.int64, "r") if total else np.empty(0, np.int64)
+        with self.path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._all = np.frombuffer(self._map, np.int64)
         self.ends = arrays.mapped(found.file("shingle_ends"), np.int64, found.rows, fill=0)
         at = 0
         for start, counts in arrays.blocks(self.counts, np.int32):
@@ -77,6 +81,9 @@ class _Shingles:
         ends = np.append(0, np.cumsum(sizes))
         places = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends[1:], sizes)
         held = self._all[places]
+        if sys.platform == "linux":
+            # Pages that were read stay in the system's cache, and need not count as this process's memory.
+            self._map.madvise(mmap.MADV_DONTNEED)
         return csr_array((np.ones(len(held), np.int32), held, ends), shape=(len(rows), 2**63 - 1))
 
 
