@@ -122,7 +122,7 @@ def _similar_pairs(sets: Any, advance: Callable[[int], None]) -> list[tuple[int,
 def _rarest_shingles(sets: Any, sizes: Any) -> Any:
     """Each row's rarest shingles, as many as it takes for every two similar rows to have one in common.
 
-    Of n shingles, a similar row shares at least 0.8 n. In one order of all shingles, the first that they share is then
+    A similar row shares at least 0.8 n of n shingles. In one order of all shingles, the first that they share is then
     among the first n - 0.8 n + 1 of both (Chaudhuri, Ganti and Kaushik, ICDE 2006). Rare ones first, so that few
     other rows have them; one that no other row has is left out.
     """

@@ -114,7 +114,7 @@ def _write_rare(found: Gathered, shingles: _Shingles, repeated: Any, advance: An
     for rows, _, held in shingles.blocks(repeated):
         np.add.at(frequency, held >> (63 - bits), np.uint32(1))
         advance(len(rows))
-    # Of an answer's shingles a fifth are its rarest.
+    # A fifth of an answer's shingles are its rarest.
     parts = 1 + shingles.total // (5 * PART)
     files = [found.file(f"rare-{part}").open("wb") for part in range(parts)]
     try:
