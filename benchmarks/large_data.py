@@ -147,7 +147,7 @@ def measure(source: Path, options: dict[str, Any]) -> dict[str, Any]:
         held = sum(path.stat().st_size for path in streamed.found.folder.iterdir())
         train = source.with_suffix(".train")
         write_rows(train, TrainingPart(streamed, tables, config, None).tables(), tables.schema, lambda rows: None)
-        audit = audit_streamed(streamed, tables, config, None)
+        audit = audit_streamed(streamed, tables, config, None, streamed.report["rows"])
         train.unlink()
         whole = time.perf_counter() - began
         sampled = {name: round(spent, 1) for name, spent in seconds.items() if spent > 0.05}

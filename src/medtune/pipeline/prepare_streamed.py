@@ -20,7 +20,7 @@ from medtune.data.prompts import PromptRenderer
 from medtune.data.room import RULE, leave_out_unfit
 from medtune.errors import DataError, Option
 from medtune.records import Split
-from medtune.run_dir.artefacts import MOST_READ_ROWS, MOST_ROW_BYTES
+from medtune.run_dir.artefacts import MOST_READ_ROWS, MOST_ROW_BYTES, dropped_row
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import console, progress_bar, say
 from medtune.storage.writing import replacing_file
@@ -41,16 +41,9 @@ def prepare_streamed_stage(
         with replacing_file(run_dir.dropped_file) as temporary:
             write_dropped(streamed.found, temporary)
             with temporary.open("a", encoding="utf-8") as file:
-                unfit = [*held.dropped, *((RULE, pair) for pair in part.unfit)]
-                file.writelines(
-                    json.dumps(
-                        {"id": p.id, "rule": rule, "raw_question": p.raw_question, "raw_answer": p.raw_answer},
-                        ensure_ascii=False,
-                    )
-                    + "\n"
-                    for rule, p in unfit
-                )
-        audit = audit_streamed(streamed, tables, config, renderer)
+                for rule, pair in (*held.dropped, *((RULE, pair) for pair in part.unfit)):
+                    file.write(json.dumps(dropped_row(rule, pair), ensure_ascii=False) + "\n")
+        audit = audit_streamed(streamed, tables, config, renderer, report["rows"])
     run_dir.write_json(run_dir.data_report_file, report)
     run_dir.write_json(run_dir.audit_file, audit.as_json())
     run_dir.update_provenance(data=streamed.provenance)
@@ -65,7 +58,7 @@ def audit_files(config: Config, files: Sequence[Path], renderer: PromptRenderer 
         tempfile.TemporaryDirectory(prefix="medtune-") as folder,
         prepare_streamed(config, files, Path(folder)) as found,
     ):
-        audit = audit_streamed(found, Tables(found.found, found.groups), config, renderer)
+        audit = audit_streamed(found, Tables(found.found, found.groups), config, renderer, found.report["rows"])
         return audit, found.report.get("warnings", [])
 
 

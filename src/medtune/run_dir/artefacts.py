@@ -26,6 +26,12 @@ _T = TypeVar("_T")
 _Step = dict[str, int | float | None]
 
 
+def dropped_row(rule: str, pair: QAPair) -> dict[str, Any]:
+    """A row that was left out, as a line of `dropped.jsonl` has it."""
+    row = {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
+    return row | ({"turns": [asdict(turn) for turn in pair.turns]} if pair.turns else {})
+
+
 @dataclass(frozen=True)
 class DataReport:
     """What people should know of how the rows were read: `notes` on what was found, and `warnings` of what is lost."""
@@ -57,12 +63,7 @@ class RunArtefacts(RunFiles):
 
     def write_dropped(self, dropped: Iterable[tuple[str, QAPair]]) -> None:
         """Write one JSON line for each row that cleaning dropped."""
-        rows = (
-            {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
-            | ({"turns": [asdict(turn) for turn in pair.turns]} if pair.turns else {})
-            for rule, pair in dropped
-        )
-        self._write_lines(self.dropped_file, rows)
+        self._write_lines(self.dropped_file, (dropped_row(rule, pair) for rule, pair in dropped))
 
     def read_data_report(self) -> DataReport:
         """What the data stage says of the rows; nothing where an older version or another tool left none."""

@@ -24,7 +24,7 @@ def test_counts_are_those_of_memory(tmp_path: Path, method: str) -> None:
     config = configure(write_jsonl(tmp_path / "rows.jsonl", rows), split={"method": method})
     wanted = audit_prepared(prepare_data(config), config, None)
     with streamed(config, tmp_path) as found:
-        audit = audit_streamed(found, Tables(found.found, found.groups), config, None)
+        audit = audit_streamed(found, Tables(found.found, found.groups), config, None, found.report["rows"])
     assert audit.not_computed == [NOT_MADE, THROUGH_OTHERS]
     assert comparable(audit) == comparable(wanted)
     for kind, leak in wanted.leakage.items():
@@ -54,7 +54,7 @@ def test_a_sample_and_what_is_not_searched_are_told(tmp_path: Path, monkeypatch:
     path = write_jsonl(tmp_path / "rows.jsonl", varied_rows())
     config = configure(path, near_duplicate_limit=10)
     with streamed(config, tmp_path) as found:
-        audit = audit_streamed(found, Tables(found.found, found.groups), config, None)
+        audit = audit_streamed(found, Tables(found.found, found.groups), config, None, found.report["rows"])
         searched = found.groups.searched
     assert audit.leakage["answer_near_duplicate"] is None
     assert audit.not_computed == [
@@ -69,7 +69,7 @@ def test_a_sample_and_what_is_not_searched_are_told(tmp_path: Path, monkeypatch:
 def test_shared_rows_are_counted_among_all_training_rows(tmp_path: Path) -> None:
     config = configure(write_jsonl(tmp_path / "rows.jsonl", varied_rows()), train_limit=20)
     with streamed(config, tmp_path) as found:
-        audit = audit_streamed(found, Tables(found.found, found.groups), config, None)
+        audit = audit_streamed(found, Tables(found.found, found.groups), config, None, found.report["rows"])
         all_of_them = found.dealt.rows["train"]
     assert audit.split.rows["train"] == 20
     assert audit.not_computed is not None

@@ -29,14 +29,16 @@ from medtune.data.preparation import Prepared
 from medtune.data.prompts import PromptRenderer
 from medtune.data.splits import PARTS, TEMPLATE_QUESTIONS, TEMPLATE_TOPICS
 from medtune.data.token_lengths import row_lengths
-from medtune.records import Split
+from medtune.records import Split, SplitName
 
 # Rows whose lengths in tokens are counted.
 SAMPLE = 5_000
 
 
-def audit_streamed(streamed: Streamed, tables: Tables, config: Config, renderer: PromptRenderer | None) -> Audit:
-    """Audit the rows of `streamed` and their split."""
+def audit_streamed(
+    streamed: Streamed, tables: Tables, config: Config, renderer: PromptRenderer | None, rows: dict[SplitName, int]
+) -> Audit:
+    """Audit the rows of `streamed` and their split, which has so many `rows` in each part in the end."""
     sample = np.unique(np.linspace(0, streamed.found.rows - 1, SAMPLE).astype(np.int64))
     pairs = tables.pairs(sample.tolist())
     train = tuple(pair for pair, code in zip(pairs, streamed.dealt.codes[sample], strict=True) if code == 0)
@@ -50,7 +52,7 @@ def audit_streamed(streamed: Streamed, tables: Tables, config: Config, renderer:
         split=AuditSplit(
             method=report["split"]["method"],
             validation_from_train=report["split"].get("validation_from_train"),
-            rows=report["rows"],
+            rows={str(part): count for part, count in rows.items()},
             types=_types(streamed),
         ),
         counts=_counts(streamed),
