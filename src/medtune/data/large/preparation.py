@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -23,7 +24,7 @@ from medtune.data.left_out import reading_line, reading_warning, require_long_an
 from medtune.data.row_markup import markup_lines
 from medtune.data.splits import PARTS
 from medtune.errors import DataError, Option
-from medtune.runtime.progress import progress_bar, say
+from medtune.runtime.progress import Advance, progress_bar, say
 from medtune.runtime.terminal import one_line
 from medtune.storage.disk_errors import writing
 from medtune.storage.writing import require_room
@@ -140,10 +141,22 @@ def _read(config: Config, pieces: Sequence[Piece], folder: Path, workers: int) -
             _require_same_columns(config, opened[job.piece.path], seen[job.piece.path], piece.columns)
 
     with progress_bar(f"Reading rows ({_amount(workers, 'process', 'es')})", rows) as advance:
-        found = gather(folder, jobs, read_all(jobs, workers, advance), check)
+        found = gather(folder, jobs, read_all(jobs, workers, _with_rate(advance)), check)
     several = len(opened) > 1
     notes = [f"{len(opened)} files, from {one_line(Path(next(iter(opened))).name)} on"] if several else []
     return found, [*notes, *dict.fromkeys(file.note for file in opened.values() if file.note)]
+
+
+def _with_rate(advance: Advance) -> Callable[[int], None]:
+    """Moves a bar, with the rate beside it."""
+    began, done = time.monotonic(), 0
+
+    def move(rows: int) -> None:
+        nonlocal done
+        done += rows
+        advance(rows, f"{done / max(1e-3, time.monotonic() - began):,.0f} rows/s")
+
+    return move
 
 
 def _require_same_columns(config: Config, file: SourceFile, seen: dict[str, None], new: Sequence[str]) -> None:
