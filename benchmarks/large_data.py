@@ -232,13 +232,14 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     left.plot(
         millions, [line["parent_peak_bytes"] / 2**30 for line in lines], "s--", label="main process, files mapped too"
     )
+    left.plot(millions, [line["anonymous_peak_bytes"] / 2**30 for line in lines], "o-", label="all processes together")
     left.plot(millions, [line["text_bytes"] / 2**30 for line in lines], ":", color="gray", label="the text itself")
-    left.set(xlabel="million rows", ylabel="GiB", title="peak memory", xlim=0, ylim=0)
+    left.set(xlabel="million rows", ylabel="GiB", title="peak memory, without mapped files", xlim=0, ylim=0)
     left.legend(fontsize=8, frameon=False)
-    right.plot(millions, [line["seconds"] / 60 for line in lines], "o-", label="whole data stage")
+    right.plot(millions, [line["cpu_seconds"] / 60 for line in lines], "o-", label="whole data stage, processor time")
     works = ("Finding rare shingles", "Comparing answers")
     near = [sum(line["seconds_by_work"].get(work, 0) for work in works) for line in lines]
-    right.plot(millions, [spent / 60 for spent in near], "s--", label="of which near-duplicates")
+    right.plot(millions, [spent / 60 for spent in near], "s--", label="near-duplicates, on the clock")
     right.set(xlabel="million rows", ylabel="minutes", title="time", xlim=0, ylim=0)
     right.legend(fontsize=8, frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
