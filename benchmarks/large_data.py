@@ -2,6 +2,7 @@
 
 `python benchmarks/large_data.py sizes=1000000,2000000 folder=/tmp/large form=parquet` prints a JSON line a size and
 deletes what it wrote. Rows are synthetic, of MedQuAD's mean length, some of them equal, nearly equal or templates.
+`arrays=20000000` takes random hashes in place of rows: repeats, groups and the split alone, where memory may grow.
 `python benchmarks/large_data.py draw=docs/large-data.svg < lines.jsonl` draws the lines that were printed.
 """
 
@@ -26,7 +27,7 @@ from reporting import note, parse_options, print_measurement
 
 DEFAULTS: dict[str, Any] = {
     "sizes": "1000000", "folder": "/tmp/medtune-large", "form": "parquet", "near": 2_000_000, "workers": 0,
-    "measure": "", "draw": "", "train_limit": 100_000,
+    "measure": "", "draw": "", "train_limit": 100_000, "arrays": 0,
 }  # fmt: skip
 # MedQuAD's answers have 201 words in the mean; half of them fewer than 139.
 MEAN_WORDS = 201
@@ -169,6 +170,62 @@ def measure(source: Path, options: dict[str, Any]) -> dict[str, Any]:
         }
 
 
+def measure_arrays(rows: int, folder: Path) -> dict[str, Any]:
+    """Number ids, drop repeats, group and deal `rows` rows of which there are hashes alone."""
+    from medtune.config.schema import parse_config
+    from medtune.data.large.dealing import deal
+    from medtune.data.large.gathering import Gathered, drop_repeats, number_ids
+    from medtune.data.large.grouping import group_rows
+
+    config = parse_config({"model": {"base": "none"}, "data": {"source": "hashes", "stream": True}}, origin="benchmark")
+    found = Gathered(folder, rows=rows, answered=rows, has_focus=True, types=["a", "b", "c"], sources=[""], id_bytes=12)
+    began = time.perf_counter()
+    for start in range(0, rows, MILLION):
+        _write_hashes(found, start, min(MILLION, rows - start), rows)
+    made = time.perf_counter()
+    number_ids(found, "hashes")
+    drop_repeats(found)
+    groups = group_rows(found, 0, lambda done, note="": None)
+    dealt = deal(found, groups, config)
+    return {
+        "rows": rows,
+        "kept": found.rows,
+        "split": dict(dealt.rows),
+        "seconds": round(time.perf_counter() - made, 1),
+        "seconds_of_making": round(made - began, 1),
+        "bytes_on_disk": sum(path.stat().st_size for path in folder.iterdir()),
+    }
+
+
+def _write_hashes(found: Any, start: int, size: int, rows: int) -> None:
+    generator = np.random.default_rng(start)
+    factor = np.uint64(0x9E3779B97F4A7C15)
+
+    def drawn(values: int) -> Any:
+        return (generator.integers(1, values, size, dtype=np.uint64) * factor) | np.uint64(1)
+
+    def written(kind: str, values: Any) -> None:
+        with found.file(kind).open("ab") as file:
+            values.tofile(file)
+
+    for kind, values in (("question", 3 * rows), ("answer", 20 * rows), ("focus", max(2, rows // 4)), ("ids", 2**47)):
+        written(kind, drawn(values))
+    for kind in ("question_exact", "answer_exact", "repeat"):
+        written(kind, drawn(20 * rows))
+    for kind in ("document", "focus_read"):
+        written(kind, np.zeros(size, np.uint64))
+    written("place", np.arange(start, start + size, dtype=np.uint64))
+    written("type", generator.integers(0, 3, size, dtype=np.int32))
+    written("source", np.zeros(size, np.int32))
+    for kind in ("part", "given"):
+        written(kind, np.zeros(size, np.uint8))
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)[generator.integers(0, 16, (size, 13), dtype=np.uint8)]
+    digits[:, -1] = ord("\n")
+    written("names", digits)
+    for kind in ("dropped", "shingles", "shingle_counts"):
+        found.file(kind).touch()
+
+
 def _processor_seconds(who: int) -> float:
     spent = resource.getrusage(who)
     return spent.ru_utime + spent.ru_stime
@@ -226,12 +283,6 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     lines = sorted(lines, key=lambda line: line["rows"])
     millions = [line["rows"] / 1e6 for line in lines]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    left.plot(
-        millions, [line["anonymous_peak_bytes"] / 2**30 for line in lines], "o-", label="all processes, own memory"
-    )
-    left.plot(
-        millions, [line["parent_peak_bytes"] / 2**30 for line in lines], "s--", label="main process, files mapped too"
-    )
     left.plot(millions, [line["anonymous_peak_bytes"] / 2**30 for line in lines], "o-", label="all processes together")
     left.plot(millions, [line["text_bytes"] / 2**30 for line in lines], ":", color="gray", label="the text itself")
     left.set(xlabel="million rows", ylabel="GiB", title="peak memory, without mapped files", xlim=0, ylim=0)
@@ -255,7 +306,15 @@ def main() -> None:
         draw([json.loads(line) for line in sys.stdin if line.strip()], Path(options["draw"]))
         return
     if options["measure"]:
-        print(json.dumps(measure(Path(options["measure"]), options)))
+        source = Path(options["measure"])
+        print(json.dumps(measure_arrays(options["arrays"], source) if options["arrays"] else measure(source, options)))
+        return
+    if options["arrays"]:
+        folder = Path(options["folder"], "arrays")
+        folder.mkdir(parents=True)
+        figures = measured_apart(folder, sys.argv[1:])
+        print_measurement(benchmark="large_data", form="hashes", **figures)
+        shutil.rmtree(folder)
         return
     folder = Path(options["folder"])
     folder.mkdir(parents=True, exist_ok=True)
