@@ -11,6 +11,7 @@ import pytest
 
 import demo_cpu
 import generation
+import large_data
 import medquad_rows
 import medtune_runs
 import reporting
@@ -319,3 +320,15 @@ def test_a_merge_of_a_tiny_model(tiny, table):
     assert 0 < figures["peak_rss_gib"] < 2
     assert figures["measured"]["prompts"] == 6
     assert figures["measured"]["within_bound"]
+
+
+def test_large_data_is_measured_and_drawn(tmp_path):
+    (line,) = run("large_data.py", "sizes=600", f"folder={tmp_path}", "form=jsonl", "workers=2")
+    assert (line["rows"], line["workers"], line["streamed"]["near_duplicates_not_searched"]) == (600, 2, 0)
+    assert line["anonymous_peak_bytes"] > 0
+    assert 0 < line["worker_peak_bytes"] < 2**30
+    assert line["text_bytes"] / line["kept"] == pytest.approx(1500, rel=0.2), "MedQuAD's mean length"
+    assert not list(tmp_path.iterdir())
+    large_data.draw([line, {**line, "rows": 1200}], tmp_path / "curves.svg")
+    drawn = (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    assert "<svg" in drawn

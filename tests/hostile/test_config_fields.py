@@ -52,6 +52,9 @@ FIELDS: list[tuple[str, str, str]] = [
     ("data.table.sheet", "7", f"{TEXT}, got 7"),
     ("data.table.quotes", "none", "must be 'checked', 'trusted' or 'literal', got 'none'"),
     ("data.min_answer_words", "-1", "input should be greater than or equal to 0, got -1"),
+    ("data.stream", "maybe", "must be 'auto', True or False, got 'maybe'"),
+    ("data.near_duplicate_limit", "-1", "input should be greater than or equal to 0, got -1"),
+    ("data.split.most_rows", "0", "input should be greater than or equal to 1, got 0"),
     ("data.columns", "x", f"{SECTION}, got 'x'"),
     *[(f"data.columns.{name}", "5", f"{TEXT}, got 5")
       for name in ("question", "context", "answer", "qtype", "id", "document_id", "focus", "source", "split")],

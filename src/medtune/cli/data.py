@@ -49,18 +49,23 @@ def data_audit(
 
     from medtune.data.audit import write_audit
     from medtune.data.audit_tables import print_audit
+    from medtune.data.large.source_files import streamed_files
     from medtune.data.preparation import prepare_data
     from medtune.data.token_lengths import audit_prepared
     from medtune.model.loaded import renderer_of
+    from medtune.pipeline.prepare_streamed import audit_files
     from medtune.runtime.terminal import print_points
 
     renderer = renderer_of(config) if recipe is not None else None
-    prepared = prepare_data(config, must_split=False)
-    audit = audit_prepared(prepared, config, renderer)
+    if files := streamed_files(config.data):
+        audit, warnings = audit_files(config, files, renderer)
+    else:
+        prepared = prepare_data(config, must_split=False)
+        audit, warnings = audit_prepared(prepared, config, renderer), prepared.report.get("warnings", [])
     if out is not None:
         write_audit(audit, out)
     print_audit(audit, Console())
-    print_points((f"Warning: {warning}" for warning in prepared.report.get("warnings", ())), Console())
+    print_points((f"Warning: {warning}" for warning in warnings), Console())
 
 
 @data_app.command("show")

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from medtune.config.evaluation import EvaluationSection, GenerationSection
 from medtune.config.section import PositiveInt, Section, in_plain_words
-from medtune.config.sources import ColumnsSection, SourceSection, TableSection
+from medtune.config.sources import ColumnsSection, SourceSection, SplitSection, TableSection
 from medtune.config.suggestions import suggest_key
 from medtune.config.training import LoraSection, TrainingSection
 from medtune.errors import ConfigError, Option, Problem, show_value
@@ -63,24 +63,6 @@ class ModelSection(Section):
         return self
 
 
-class SplitSection(Section):
-    """How rows are shared out among train, validation and test."""
-
-    method: Literal["grouped", "random", "column"] = "grouped"
-    """`grouped` keeps rows of one document, topic, question or answer on one side. `random` deals single rows, as
-    many write-ups do, and prints what that leaks. `column` takes the source's own split from `data.columns.split`."""
-    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of the rows for validation."""
-    test: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
-    """Share of the rows for the test; ignored when `data.test_source` is set."""
-
-    @model_validator(mode="after")
-    def _leave_training_rows(self) -> SplitSection:
-        if self.validation + self.test > 0.9:
-            raise ValueError("validation and test together must leave at least 0.1 of the rows for training")
-        return self
-
-
 class DataSection(Section):
     """Where question-answer rows come from and how they are split."""
 
@@ -117,6 +99,11 @@ class DataSection(Section):
     day on which the run was made, for all of its prompts: baseline and tuned must see the same ones."""
     test_source: str | None = None
     """Replaces the test split with all rows of this source; training rows of its groups are removed and counted."""
+    stream: Literal["auto", True, False] = "auto"
+    """Whether Parquet and JSONL are read without ever holding all rows in memory; `auto` does so where they take more
+    than 1 GiB."""
+    near_duplicate_limit: Annotated[int, Field(ge=0)] = 2_000_000
+    """Different answers of streamed data up to which near-duplicates are looked for; of more, equal ones alone join."""
     train_limit: PositiveInt | None = None
     """Train on a seeded random sample of this many rows; a smaller sample is a subset of a larger one."""
     split: SplitSection = SplitSection()

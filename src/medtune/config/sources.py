@@ -1,12 +1,12 @@
-"""Sections of the configuration that say where rows are, and how tables are written."""
+"""Sections of the configuration that say where rows are, how tables are written, and how rows are split."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from medtune.config.section import Section
+from medtune.config.section import PositiveInt, Section
 
 
 class ColumnsSection(Section):
@@ -90,3 +90,25 @@ class SourceSection(Section):
     def label(self) -> str:
         """What counts and messages call it."""
         return self.name or self.source
+
+
+class SplitSection(Section):
+    """How rows are shared out among train, validation and test."""
+
+    method: Literal["grouped", "random", "column"] = "grouped"
+    """`grouped` keeps rows of one document, topic, question or answer on one side. `random` deals single rows, as
+    many write-ups do, and prints what that leaks. `column` takes the source's own split from `data.columns.split`."""
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the rows for validation."""
+    test: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
+    """Share of the rows for the test; ignored when `data.test_source` is set."""
+
+    most_rows: PositiveInt | None = None
+    """About how many rows validation, and the test, have at most, where the shares would give them more. None: no
+    limit, or 10,000 of data that is streamed."""
+
+    @model_validator(mode="after")
+    def _leave_training_rows(self) -> SplitSection:
+        if self.validation + self.test > 0.9:
+            raise ValueError("validation and test together must leave at least 0.1 of the rows for training")
+        return self

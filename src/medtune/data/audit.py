@@ -58,7 +58,7 @@ def audit_rows(prepared: Prepared, lengths: RowLengths, config: Config) -> Audit
         counts=_counts(rows),
         duplicates=_duplicates(prepared),
         conflicting_answers=_conflicts(rows),
-        lengths=_lengths(lengths, config),
+        lengths=length_distributions(lengths, config),
         truncation=lengths.truncation,
         leakage=leakage_table(leakage, split, deal_again(split, config.seed)),
         leaking_test_rows=leaking_test_rows(leakage, split),
@@ -141,7 +141,8 @@ def _gather(items: Iterable[tuple[str, Hashable]]) -> dict[str, set[Hashable]]:
     return found
 
 
-def _lengths(lengths: RowLengths, config: Config) -> LengthDistributions:
+def length_distributions(lengths: RowLengths, config: Config) -> LengthDistributions:
+    """How long questions, answers and rows are."""
     answer_caps = sorted({*LENGTH_CAPS, config.generation.max_new_tokens})
     row_caps = sorted({*LENGTH_CAPS, config.training.max_length})
     return LengthDistributions(

@@ -153,6 +153,7 @@ class Audit:
 
     Counts are of all rows that cleaning kept; leakage is that of the split as it is trained on, `data.train_limit`
     included. A kind of leakage that the source says nothing about is None. `leaking_test_rows` are ids, by kind.
+    `not_computed` says in sentences what the audit of streamed data leaves out, or takes from a sample.
     """
 
     version: int = VERSION
@@ -166,6 +167,7 @@ class Audit:
     truncation: Truncation
     leakage: dict[str, KindLeakage | None]
     leaking_test_rows: dict[str, list[str]] = field(default_factory=dict)
+    not_computed: list[str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As plain values. Fields that are None are left out."""

@@ -44,7 +44,8 @@ def print_leakage(audit: Audit, console: Console) -> None:
 def leakage_table(audit: Audit) -> Table:
     """The share of the test rows found in train, and in train or validation, in this split and in a random one."""
     method = audit.split.method
-    titles = [method] if method == "random" else [method, "random"]
+    has_random = any(leak.random for leak in audit.leakage.values() if leak)
+    titles = [method, "random"] if method != "random" and has_random else [method]
     table = _table("shared", *(name for title in titles for name in (title, "+ validation")))
     total = audit.split.rows["test"]
     for kind in KINDS:
@@ -158,4 +159,5 @@ def _findings(audit: Audit) -> list[str]:
         f"{cut.rows:,} training rows {cut.cut:,} are cut, {cut.dropped:,} dropped and {cut.no_room:,} "
         f"leave no room for an answer{oldest}; {cut.tokens_lost:,} of {cut.tokens:,} tokens "
         f"({cut.tokens_lost / max(1, cut.tokens):.1%}) are lost.",
+        *(audit.not_computed or ()),
     ]

@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from medtune.data.turns import with_turns
@@ -25,7 +26,6 @@ CHANGES = (
 DROPS = ("dropped_empty", "dropped_question_repeat", "dropped_short", "dropped_duplicate")
 
 _LABELS = ("qtype", "document_id", "focus", "source")
-_BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _REPEATED_MARK = re.compile(r"\?(?:\s*\?)+")
 # Tabs, line breaks and U+0085 are layout; other control characters, and half a surrogate pair, are damage.
@@ -111,7 +111,7 @@ def _reason_to_drop(pair: QAPair, question: str, answer: str, rest: str) -> str 
 def _is_short(pair: QAPair, rest: str, least: int) -> bool:
     """Whether every answer is short: many a conversation ends with a few words of thanks."""
     answers = [rest, *(turn.content for turn in pair.turns if turn.role == "assistant")]
-    return all(len(words(answer)) < least for answer in answers)
+    return all(len(list(islice(_WORD.finditer(answer), least))) < least for answer in answers)
 
 
 def clean_text(text: str) -> str:
@@ -146,9 +146,10 @@ def _clean_text(text: str) -> tuple[str, set[str]]:
 
     text = changed("line_ends_unified", text, text.replace("\r\n", "\n").replace("\r", "\n"))
     # Damage is removed first: NFC then composes what it separated, such as a letter and its accent.
-    text = changed("damage_removed", text, _DAMAGE.sub("", text))
+    if not text.replace("\n", "").isprintable():  # far faster to ask, and damage is not printable
+        text = changed("damage_removed", text, _DAMAGE.sub("", text))
     text = changed("characters_composed", text, unicodedata.normalize("NFC", text))
-    lines = "\n".join(line.strip() for line in _BLANKS.sub(" ", text).split("\n"))
+    lines = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     return changed("blanks_collapsed", text, _BLANK_LINES.sub("\n\n", lines).strip()), changes
 
 
@@ -168,14 +169,16 @@ def _without_question(question: str, answer: str) -> str:
     """
     asked, rest = words(question), answer
     while asked:
-        if words(rest) == asked:
-            return ""
         matches: list[re.Match[str]] = []
         for match in _WORD.finditer(rest):
             if len(matches) == len(asked) or match.group().casefold() != asked[len(matches)]:
                 break
             matches.append(match)
-        closing = _REPEAT_END.match(rest, matches[-1].end()) if len(matches) == len(asked) else None
+        if len(matches) < len(asked):
+            break
+        if _WORD.search(rest, matches[-1].end()) is None:
+            return ""
+        closing = _REPEAT_END.match(rest, matches[-1].end())
         if closing is None:
             break
         rest = rest[closing.end() :].strip()

@@ -1,9 +1,8 @@
 """Rows that are left out before any split: how many, why, and from which share on that is worth a warning or a stop."""
 
-from collections import Counter
 from collections.abc import Mapping
 
-from medtune.data.cleaning import DROPS, MIN_ANSWER_WORDS, Cleaned
+from medtune.data.cleaning import DROPS, MIN_ANSWER_WORDS
 from medtune.data.pairs import LEFT_OUT
 from medtune.errors import DataError, Option, Text
 
@@ -38,12 +37,15 @@ def reading_warning(source: str, counts: Mapping[str, object]) -> str | None:
     return f"{left / came:.1%} of the rows were left out. {reading_line(source, counts)}."
 
 
-def require_long_answers(source: str, rows: int, cleaned: Cleaned, min_words: int | None) -> None:
-    """Raises DataError if cleaning left no row, or without `min_words` dropped most of them for being short."""
-    dropped = Counter(rule for rule, _ in cleaned.dropped)
+def require_long_answers(source: str, rows: int, counts: Mapping[str, int], min_words: int | None) -> None:
+    """Raises DataError if cleaning left no row, or without `min_words` dropped most of them for being short.
+
+    `counts` are those of cleaning.
+    """
+    dropped = {rule: counts[rule] for rule in DROPS}
     keep = ("keep short answers with ", Option("set", "data.min_answer_words=1"))
-    if not cleaned.pairs:
-        rules = ", ".join(f"{rule.replace('_', ' ')}: {count:,}" for rule, count in dropped.items())
+    if not counts["rows_kept"]:
+        rules = ", ".join(f"{rule.replace('_', ' ')}: {count:,}" for rule, count in dropped.items() if count)
         fix: Text = ("check its columns, or ", *keep) if dropped["dropped_short"] else "check its columns"
         raise DataError(source, f"cleaning left none of its {rows:,} rows ({rules})", fix)
     if min_words is None and dropped["dropped_short"] > _MOST_SHORT * rows:

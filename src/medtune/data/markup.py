@@ -119,6 +119,8 @@ def _without_prompt(text: str, question: str) -> str:
 def _without_end(text: str, question: str) -> str:
     leading = _LEADING.match(text)
     text = text[leading.end() :] if leading else text
+    if "<" not in text and "[" not in text:  # every mark begins with one of these
+        return text
     end = next((match for match in _ENDING.finditer(text) if match.start()), None)
     return text[: end.start()] if end else text
 

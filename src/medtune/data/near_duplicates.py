@@ -59,24 +59,24 @@ def find_similar_answers(
     distinct = sorted(set(normalized))
     number = {text: i for i, text in enumerate(distinct)}
     advance(len(normalized) - len(distinct))
-    edges = _similar_pairs(_shingle_sets(distinct), advance) if distinct else []
+    edges = _similar_pairs(shingle_sets(distinct), advance) if distinct else []
     numbers = iter([number[text] for text in normalized])
     last = list(islice(numbers, len(answers)))
     return SimilarAnswers(last, edges, [list(islice(numbers, len(texts))) for texts in earlier] if any(earlier) else [])
 
 
-def _shingle_sets(texts: Sequence[str]) -> Any:
+def shingle_sets(texts: Sequence[str], number: Callable[[str], int] = hash) -> Any:
     """A sparse matrix, one row an answer and one column a shingle's hash, with 1 where the answer has it.
 
     A shingle is a run of five words; a shorter answer is one. Hashes have 63 bits: two of a hundred million shingles
-    share one with a probability of one in two thousand.
+    share one with a probability of one in two thousand. `number` gives a word a number of 64 bits.
     """
     import numpy as np
     from scipy.sparse import csr_array
 
     lengths = np.fromiter((text.count(" ") + 1 for text in texts), np.int64, len(texts))
     words = " ".join(texts).split(" ")
-    hashes = np.fromiter(map(hash, words), np.int64, len(words)).view(np.uint64)
+    hashes = np.fromiter(map(number, words), np.int64, len(words)).view(np.uint64)
     ends = np.cumsum(lengths)
     left = np.repeat(ends, lengths) - np.arange(len(hashes))  # words left in the answer, itself included
     # A sum with random odd factors: unlike a product of the five numbers, it tells their order apart.
@@ -112,9 +112,7 @@ def _similar_pairs(sets: Any, advance: Callable[[int], None]) -> list[tuple[int,
         end = max(begin + 1, int(np.searchsorted(work, (work[begin - 1] if begin else 0) + _CHUNK, side="right")))
         first, second = triu(rare[begin:end] @ rare[begin:].T, k=1).coords
         first, second = first + begin, second + begin
-        # Similarity is at most the smaller set's size over the larger one's.
-        smaller, larger = np.minimum(sizes[first], sizes[second]), np.maximum(sizes[first], sizes[second])
-        fits = 10 * smaller >= _TENTHS * larger
+        fits = sizes_allow(sizes[first], sizes[second])
         edges += _verified(sets, sizes, first[fits], second[fits])
         advance(end - begin)
         begin = end
@@ -124,26 +122,54 @@ def _similar_pairs(sets: Any, advance: Callable[[int], None]) -> list[tuple[int,
 def _rarest_shingles(sets: Any, sizes: Any) -> Any:
     """Each row's rarest shingles, as many as it takes for every two similar rows to have one in common.
 
-    Of n shingles, a similar row shares at least 0.8 n. In one order of all shingles, the first that they share is then
+    A similar row shares at least 0.8 n of n shingles. In one order of all shingles, the first that they share is then
     among the first n - 0.8 n + 1 of both (Chaudhuri, Ganti and Kaushik, ICDE 2006). Rare ones first, so that few
     other rows have them; one that no other row has is left out.
     """
     import numpy as np
     from scipy.sparse import csr_array
 
-    # Shingles are counted by their hashes' first bits: one order of all is enough, and it need not be exact.
-    bits = min(26, max(16, len(sets.indices).bit_length() + 2))
-    buckets = sets.indices >> (63 - bits)
-    frequency = np.bincount(buckets, minlength=1 << bits)[buckets]
+    buckets = sets.indices >> (63 - bucket_bits(len(sets.indices)))
+    frequency = np.bincount(buckets)[buckets]
+    rows, rare = rarest_shingles(sets.indices, sizes, frequency)
+    shingles, columns = np.unique(rare, return_inverse=True)
+    ends = np.searchsorted(rows, np.arange(len(sizes) + 1))
+    return csr_array((np.ones(len(columns), np.int64), columns, ends), shape=(len(sizes), len(shingles)))
+
+
+def bucket_bits(shingles: int) -> int:
+    """The first bits of a hash by which so many shingles are counted.
+
+    One order of all is enough, and it need not be exact; only a count of 1 has to be true.
+    """
+    return min(26, max(16, shingles.bit_length() + 2))
+
+
+def rarest_shingles(shingles: Any, sizes: Any, frequency: Any) -> tuple[Any, Any]:
+    """The rows and the shingles of `_rarest_shingles`, from those of all rows one after another and their counts."""
+    import numpy as np
+
     rows = np.repeat(np.arange(len(sizes)), sizes)
     # Stable, so that shingles of one frequency stay in the order of their hashes in every row.
-    order = np.argsort(rows * (frequency.max() + 1) + frequency, kind="stable")
-    place = np.arange(len(order)) - np.repeat(sets.indptr[:-1], sizes)
+    order = np.argsort(rows * (int(frequency.max(initial=0)) + 1) + frequency, kind="stable")
+    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     least_shared = -(-_TENTHS * sizes // 10)
     kept = (place < np.repeat(sizes - least_shared + 1, sizes)) & (frequency[order] > 1)
-    shingles, columns = np.unique(sets.indices[order][kept], return_inverse=True)
-    ends = np.searchsorted(rows[kept], np.arange(len(sizes) + 1))
-    return csr_array((np.ones(len(columns), np.int64), columns, ends), shape=(len(sizes), len(shingles)))
+    return rows[kept], shingles[order][kept]
+
+
+def sizes_allow(first: Any, second: Any) -> Any:
+    """Whether sets of these sizes can be similar: similarity is at most the smaller one over the larger."""
+    import numpy as np
+
+    return 10 * np.minimum(first, second) >= _TENTHS * np.maximum(first, second)
+
+
+def are_similar(sets: Any, sizes: Any, first: Any, second: Any) -> Any:
+    """Whether each pair of rows has a Jaccard similarity of at least `THRESHOLD`."""
+    shared = sets[first].multiply(sets[second]).sum(axis=1)
+    # In whole numbers: rounding must not lose a quotient of exactly 0.8.
+    return 10 * shared >= _TENTHS * (sizes[first] + sizes[second] - shared)
 
 
 def _verified(sets: Any, sizes: Any, first: Any, second: Any) -> list[tuple[int, int]]:
@@ -151,8 +177,6 @@ def _verified(sets: Any, sizes: Any, first: Any, second: Any) -> list[tuple[int,
     edges: list[tuple[int, int]] = []
     for begin in range(0, len(first), _PAIRS):
         one, other = first[begin : begin + _PAIRS], second[begin : begin + _PAIRS]
-        shared = sets[one].multiply(sets[other]).sum(axis=1)
-        # In whole numbers: rounding must not lose a quotient of exactly 0.8.
-        similar = 10 * shared >= _TENTHS * (sizes[one] + sizes[other] - shared)
+        similar = are_similar(sets, sizes, one, other)
         edges += zip(one[similar].tolist(), other[similar].tolist(), strict=True)
     return edges

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -86,12 +86,11 @@ def pairs_of(
         return Pairs([], left_out, lines)
     found = find_columns(column_names(records), exam.columns if exam else columns, origin)
     pairs: list[QAPair] = []
-    for index, record in enumerate(records):
-        values = _values(record, found.names, index, origin)
+    for index, values in enumerate(read_values(records, found.names, origin)):
         if not values["answer"].strip():
-            is_short = index in narrow and record.get(found.names["answer"] or "") is None
+            is_short = index in narrow and records[index].get(found.names["answer"] or "") is None
             reason = "too_few_cells" if is_short else "unanswered"
-            left_out.append((reason, _without_answer(values)))
+            left_out.append((reason, without_answer(values)))
             continue
         turns = talks.turns[index] if talks else ()
         # An id is of all that was said: many a conversation ends with the same words.
@@ -102,12 +101,24 @@ def pairs_of(
     return Pairs(pairs, left_out, notes, talks.counts if talks else {})
 
 
+def read_values(
+    records: Iterable[Mapping[str, Any]], names: Mapping[str, str | None], origin: str, first: int = 0
+) -> Iterator[dict[str, Any]]:
+    """For each record the fields of a pair, from the columns in `names`; `first` is the place of the first of them.
+
+    Raises DataError for a value that is no text.
+    """
+    for index, record in enumerate(records, start=first):
+        yield _values(record, names, index, origin)
+
+
 def _unread(record: Mapping[str, Any]) -> QAPair:
     text = json.dumps(record, ensure_ascii=False, default=str).encode(errors="replace").decode()
     return QAPair("", "", text, "", raw_question=text)
 
 
-def _without_answer(values: Mapping[str, Any]) -> QAPair:
+def without_answer(values: Mapping[str, Any]) -> QAPair:
+    """A row that is left out, with what it asks."""
     id, question = clean_text(values["id"]), values["question"]
     return QAPair(id, "", question, "", raw_question=question.encode(errors="replace").decode())
 

@@ -91,7 +91,7 @@ def _clean(
         say(note)
     least = cleaning.MIN_ANSWER_WORDS if data.min_answer_words is None else data.min_answer_words
     cleaned = cleaning.clean_pairs(found.pairs, least)
-    require_long_answers(source, len(read.pairs), cleaned, data.min_answer_words)
+    require_long_answers(source, len(read.pairs), cleaned.counts, data.min_answer_words)
     pairs, focus = fill_focus(cleaned.pairs)
     counts = {**read.counts, **found.counts, **cleaned.counts, "focus": focus}
     say(reading_line(source, counts))
@@ -105,15 +105,24 @@ def _clean(
 def _split(source: Sequence[QAPair], test: Sequence[QAPair], config: Config, report: dict[str, Any]) -> Split:
     settings = config.data.split
     report["split"] = {"method": settings.method}
+    most = settings.most_rows or len(source)
     if settings.method == "column":
-        split = split_by_column(source, validation=settings.validation, seed=config.seed)
+        named = sum(named_part(pair) == "train" for pair in source)
+        split = split_by_column(source, validation=min(settings.validation, most / max(1, named)), seed=config.seed)
+        for part in ("validation", "test"):
+            rows = getattr(split, part)
+            if len(rows) > most and named_part(rows[0]) == part:
+                report["split"][f"{part}_left_out"] = len(rows) - most
+                split = replace(split, **{part: rows[:most]})
         report["split"]["validation_from_train"] = all(named_part(pair) != "validation" for pair in source)
         return split
     deal = split_random if settings.method == "random" else split_grouped
     if config.data.test_source is None:
-        return deal(source, validation=settings.validation, test=settings.test, seed=config.seed)
+        bound = most / max(1, len(source))
+        shares = min(settings.validation, bound), min(settings.test, bound)
+        return deal(source, validation=shares[0], test=shares[1], seed=config.seed)
     groups = {pair.group for pair in test}
     left = [pair for pair in source if pair.group not in groups]
     report["removed_for_test_source"] = len(source) - len(left)
-    kept = deal(left, validation=settings.validation, test=0.0, seed=config.seed)
+    kept = deal(left, validation=min(settings.validation, most / max(1, len(left))), test=0.0, seed=config.seed)
     return Split(kept.train, kept.validation, tuple(test))

@@ -21,7 +21,7 @@ def leave_out_unfit(prepared: Prepared, renderer: PromptRenderer, config: Config
     In training and validation that is `training.max_length`; in the test it is what the model reads, its `positions`,
     less the longest answer. Raises DataError if a split has no other rows.
     """
-    training = config.training.max_length - 2  # a token of the answer and the end token
+    training = training_room(config)
     # A cap that leaves less than half of the context to prompts is what is wrong, and not the rows.
     context = None if positions is None else max(positions - config.generation.max_new_tokens, positions // 2)
     limits: dict[SplitName, int | None] = {"train": training, "validation": training, "test": context}
@@ -55,6 +55,11 @@ def leave_out_unfit(prepared: Prepared, renderer: PromptRenderer, config: Config
         ]
     aside = [*prepared.dropped, *((RULE, pair) for pair in dropped.values())]
     return replace(prepared, split=split, report=report, dropped=aside)
+
+
+def training_room(config: Config) -> int:
+    """The longest prompt in tokens that leaves room for an answer in training."""
+    return config.training.max_length - 2  # a token of the answer and the end token
 
 
 _RAISE: dict[SplitName, str] = {

@@ -69,7 +69,7 @@ def find_markup(pairs: Iterable[QAPair], markup: Literal["remove", "keep"], html
                 raw_answer=pair.raw_answer or pair.answer,
             )
         done.append(pair)
-    return RowMarkup(done, dict(sorted(counts.items())), _lines(counts))
+    return RowMarkup(done, dict(sorted(counts.items())), markup_lines(counts))
 
 
 def _changed(text: str, role: Role, found: set[str], markup: str, html: str) -> str:
@@ -94,7 +94,8 @@ def _has_more(text: str, answer: str) -> bool:
     return bool(separate_question(behind)[0].strip())
 
 
-def _lines(counts: Counter[str]) -> tuple[str, ...]:
+def markup_lines(counts: Counter[str]) -> tuple[str, ...]:
+    """What to say of the rows that held each kind."""
     lines = []
     for ending, says in (
         ("removed", ("left out of what is learned and measured; ", Option("set", "data.markup=keep"), " keeps them")),

@@ -122,40 +122,55 @@ def split_grouped(pairs: Sequence[QAPair], *, validation: float, test: float, se
         groups[pair.group].append(pair)
     order = sorted(groups, key=lambda name: seeded_order(seed, name))
     types = Counter(pair.qtype for pair in sorted(pairs, key=lambda pair: pair.id))
-    wanted = (validation + test) * len(pairs)
-    fitting = sum(len(rows) for rows in groups.values() if len(rows) / 2 <= max(validation, test) * len(pairs))
-    scale = min(1.0, fitting / wanted) if wanted else 1.0
-    chosen: dict[str, list[str]] = {}
-    for part, share in (("test", test), ("validation", validation)):
-        quotas = {qtype: share * scale * count for qtype, count in types.items()}
-        largest = _largest_for_test(groups, sum(quotas.values())) if part == "test" else math.inf
-        chosen[part] = _take([name for name in order if len(groups[name]) <= largest], groups, quotas)
-        order = [name for name in order if name not in set(chosen[part])]
-    chosen["train"] = order
+    types_of = {name: Counter(pair.qtype for pair in groups[name]) for name in order}
+    chosen = deal_groups(types_of, types, validation=validation, test=test)
     return Split(**{part: tuple(row for name in chosen[part] for row in groups[name]) for part in PARTS})
 
 
-def _largest_for_test(groups: Mapping[str, Sequence[QAPair]], room: float) -> float:
+def deal_groups(
+    groups: Mapping[str, Counter[str]], types: Counter[str], *, validation: float, test: float
+) -> dict[SplitName, list[str]]:
+    """Names of the groups of each part, as `split_grouped` deals them.
+
+    `groups` are in seeded order, each with its rows by question type; shares are those of all rows, whose `types` these
+    are. What no part takes is in `train`.
+    """
+    sizes = {name: rows.total() for name, rows in groups.items()}
+    wanted = (validation + test) * types.total()
+    fitting = sum(size for size in sizes.values() if size / 2 <= max(validation, test) * types.total())
+    scale = min(1.0, fitting / wanted) if wanted else 1.0
+    order = list(groups)
+    chosen: dict[SplitName, list[str]] = {}
+    shares: tuple[tuple[SplitName, float], ...] = (("test", test), ("validation", validation))
+    for part, share in shares:
+        quotas = {qtype: share * scale * count for qtype, count in types.items()}
+        largest = _largest_for_test(list(sizes.values()), sum(quotas.values())) if part == "test" else math.inf
+        chosen[part] = _take([name for name in order if sizes[name] <= largest], groups, quotas)
+        taken = set(chosen[part])
+        order = [name for name in order if name not in taken]
+    chosen["train"] = order
+    return chosen
+
+
+def _largest_for_test(sizes: Sequence[int], room: float) -> float:
     """The largest group, in rows, that a test set of `room` rows may take.
 
     If none has more than a thirtieth of the rows, they count as at least `ENOUGH_GROUPS` groups of equal size. Where
     groups that small could not fill it twice, the limit doubles until they can.
     """
     largest = max(1.0, room / ENOUGH_GROUPS)
-    sizes = [len(rows) for rows in groups.values()]
     while largest < max(sizes, default=0) and sum(size for size in sizes if size <= largest) < 2 * room:
         largest *= 2
     return largest
 
 
-def _take(order: Sequence[str], groups: Mapping[str, Sequence[QAPair]], quotas: Mapping[str, float]) -> list[str]:
-    """Names of groups that together come near `quotas`, rows by question type.
+def _take(order: Sequence[str], types: Mapping[str, Counter[str]], quotas: Mapping[str, float]) -> list[str]:
+    """Names of groups, each with its rows by question type in `types`, that together come near `quotas`.
 
     Groups are taken and given back, each time lowering Σ (rows - quota)² / quota over the types, the chi-square
     distance, until nothing helps any more.
     """
     room = sum(quotas.values())
-    types = {name: Counter(pair.qtype for pair in groups[name]) for name in order}
     have = Counter(dict.fromkeys(quotas, 0))
     chosen: dict[str, None] = {}
 
@@ -203,16 +218,20 @@ def split_by_column(pairs: Sequence[QAPair], *, validation: float, seed: int) ->
     If it names no validation rows, whole groups that hold this share of its training rows become them. Raises
     DataError, naming them, for values that are none of `PART_NAMES`.
     """
-    unknown = Counter(pair.split for pair in pairs if named_part(pair) is None)
-    if unknown:
-        shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
-        fix = "that column may say train, validation (or val, valid, dev) and test"
-        raise DataError("data.columns.split", f"{shown}: no part of a split", fix)
+    require_known_parts(Counter(pair.split for pair in pairs if named_part(pair) is None))
     parts = {part: tuple(pair for pair in sample_rows(pairs, None, seed) if named_part(pair) == part) for part in PARTS}
     if not parts["validation"]:
         divided = split_grouped(parts["train"], validation=validation, test=0.0, seed=seed)
         return replace(divided, test=parts["test"])
     return Split(**parts)
+
+
+def require_known_parts(unknown: Counter[str]) -> None:
+    """Raises DataError if there are rows with `unknown` values in the place of a part's name."""
+    if unknown:
+        shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in unknown.most_common(5))
+        fix = "that column may say train, validation (or val, valid, dev) and test"
+        raise DataError("data.columns.split", f"{shown}: no part of a split", fix)
 
 
 def named_part(pair: QAPair) -> SplitName | None:

@@ -14,8 +14,12 @@ from medtune.runtime.progress import progress_bar
 
 def audit_prepared(prepared: Prepared, config: Config, renderer: PromptRenderer | None) -> Audit:
     """The audit, in tokens of the recipe's model; without a renderer in those of the encoder in the package."""
-    lengths = _plain_lengths(prepared, config) if renderer is None else _chat_lengths(prepared, config, renderer)
-    return audit_rows(prepared, lengths, config)
+    return audit_rows(prepared, row_lengths(prepared, config, renderer), config)
+
+
+def row_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer | None) -> RowLengths:
+    """The lengths of all rows, in tokens of the recipe's model, or without a renderer of the encoder."""
+    return _plain_lengths(prepared, config) if renderer is None else _chat_lengths(prepared, config, renderer)
 
 
 def _chat_lengths(prepared: Prepared, config: Config, renderer: PromptRenderer) -> RowLengths:

@@ -8,6 +8,7 @@ from typing import Any
 
 from medtune.config.schema import Config
 from medtune.config.training import ALL_LINEAR
+from medtune.data.large.source_files import open_file, streamed_files
 from medtune.data.prompts import PromptRenderer
 from medtune.data.sources import check_source
 from medtune.data.training_rows import encode_for_training, require_sound_rows
@@ -38,7 +39,10 @@ def check_inputs(config: Config) -> None:
     check_trackers(config)
     require_known(config.evaluation.metrics)
     require_tokenizer(config.evaluation.bleu_tokenizer)
-    for source in config.data.all_sources:
+    files = streamed_files(config.data)
+    for path in files:
+        open_file(path, config.data)
+    for source in config.data.all_sources if not files else ():
         check_source(source, source.columns or config.data.columns, config.data.table)
     if config.data.test_source is not None:
         check_source(config.data.test_source, config.data.columns, config.data.table)

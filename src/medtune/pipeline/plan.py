@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medtune.config.schema import Config
 from medtune.data import medquad_lengths as medquad
+from medtune.data.large.source_files import streamed_files
 from medtune.data.preparation import prepare_data
 from medtune.data.prompts import PromptRenderer
 from medtune.data.room import leave_out_unfit
@@ -97,7 +98,8 @@ def base_folder(config: Config) -> Path:
 
 def row_sizes(config: Config, processes: int = 1) -> RowSizes:
     """From the rows where they and the tokenizer are on this machine, else bounds from the recipe."""
-    if all(source.source == DEMO_SOURCE or os.path.exists(source.source) for source in config.data.all_sources):
+    here = all(source.source == DEMO_SOURCE or os.path.exists(source.source) for source in config.data.all_sources)
+    if here and not streamed_files(config.data):
         try:
             renderer = renderer_of(config)
         except ModelError:

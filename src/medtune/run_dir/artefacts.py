@@ -1,27 +1,35 @@
 """Reading and writing the files of a run: whole or not at all, and checked on the way in."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtune.errors import Option, RunDirError
-from medtune.records import LATER_FIELDS, Prediction, QAPair, Score, Split, SystemName, Turn
+from medtune.records import LATER_FIELDS, Prediction, QAPair, Score, Split, SystemName
 from medtune.run_dir.layout import SPLITS, RunFiles
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json, read_parquet, read_text
+from medtune.storage.row_tables import row_schema
 from medtune.storage.writing import replacing_file
 
 # A run's own text files: predictions of a whole data set take tens of megabytes.
 MAX_ARTEFACT_BYTES = 1 << 31
-_MAX_ROWS = 10_000_000
+# Rows of a split that are read into memory, and bytes of their text.
+MOST_READ_ROWS, MOST_ROW_BYTES = 10_000_000, MAX_ARTEFACT_BYTES
 _T = TypeVar("_T")
 _Step = dict[str, int | float | None]
+
+
+def dropped_row(rule: str, pair: QAPair) -> dict[str, Any]:
+    """A row that was left out, as a line of `dropped.jsonl` has it."""
+    row = {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
+    return row | ({"turns": [asdict(turn) for turn in pair.turns]} if pair.turns else {})
 
 
 @dataclass(frozen=True)
@@ -42,26 +50,20 @@ class RunArtefacts(RunFiles):
 
     def write_split(self, split: Split) -> None:
         """Write the three splits as Parquet, with those columns that came later where any row needs them."""
-        turns = pa.struct([("role", pa.string()), ("content", pa.string()), ("learned", pa.bool_())])
-        kinds = {bool: pa.bool_(), tuple[str, ...]: pa.list_(pa.string()), tuple[Turn, ...]: pa.list_(turns)}
-        types = {name: kinds.get(kind, pa.string()) for name, kind in get_type_hints(QAPair).items()}
+        self.write_parts(train=split.train, validation=split.validation, test=split.test)
+
+    def write_parts(self, **parts: Sequence[QAPair]) -> None:
+        """Write some of the splits, by name."""
         for name in SPLITS:
-            pairs = getattr(split, name)
+            if (pairs := parts.get(name)) is None:
+                continue
             needed = {field for field in LATER_FIELDS if any(getattr(pair, field) for pair in pairs)}
-            kept = [f.name for f in fields(QAPair) if f.name not in LATER_FIELDS - needed]
-            schema = pa.schema([(field, types[field]) for field in kept])
-            self.write_table(
-                self.split_file(name), pa.Table.from_pylist([asdict(pair) for pair in pairs], schema=schema)
-            )
+            table = pa.Table.from_pylist([asdict(pair) for pair in pairs], schema=row_schema(needed))
+            self.write_table(self.split_file(name), table)
 
     def write_dropped(self, dropped: Iterable[tuple[str, QAPair]]) -> None:
         """Write one JSON line for each row that cleaning dropped."""
-        rows = (
-            {"id": pair.id, "rule": rule, "raw_question": pair.raw_question, "raw_answer": pair.raw_answer}
-            | ({"turns": [asdict(turn) for turn in pair.turns]} if pair.turns else {})
-            for rule, pair in dropped
-        )
-        self._write_lines(self.dropped_file, rows)
+        self._write_lines(self.dropped_file, (dropped_row(rule, pair) for rule, pair in dropped))
 
     def read_data_report(self) -> DataReport:
         """What the data stage says of the rows; nothing where an older version or another tool left none."""
@@ -134,10 +136,22 @@ class RunArtefacts(RunFiles):
         with replacing_file(path) as temporary:
             pq.write_table(table, temporary)
 
+    def require_readable(self, path: Path) -> None:
+        """Raises RunDirError if a split has more rows than are held in memory; a damaged one is found in reading."""
+        try:
+            found = pq.read_metadata(path)
+        except (pa.ArrowException, OSError, ValueError):
+            return
+        size = sum(found.row_group(place).total_byte_size for place in range(found.num_row_groups))
+        if found.num_rows > MOST_READ_ROWS or size > MOST_ROW_BYTES:
+            problem = f"{found.num_rows:,} rows ({size / 1e9:.1f} GB) are more than are held in memory"
+            few = Option("set", f"data.train_limit={found.num_rows * MOST_ROW_BYTES // (2 * size)}")
+            raise RunDirError(path, problem, ("take a sample with ", few, " in another ", Option("run_dir")))
+
     def read_rows(self, kind: type[_T], path: Path) -> list[_T]:
         """Read Parquet whose rows are each a `kind`."""
         with self._checking(path):
-            return check_type(list[kind], read_parquet(path, _MAX_ROWS, MAX_ARTEFACT_BYTES))  # type: ignore[valid-type]
+            return check_type(list[kind], read_parquet(path, MOST_READ_ROWS, MOST_ROW_BYTES))  # type: ignore[valid-type]
 
     def write_text(self, path: Path, text: str) -> None:
         """Write UTF-8 text with "\\n" line ends."""

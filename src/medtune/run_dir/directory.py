@@ -241,6 +241,7 @@ class RunDir(RunArtefacts):
     def read_split(self, name: SplitName) -> list[QAPair]:
         """Rows of one split. Raises RunDirError if the data stage has not run, or the file is damaged."""
         self.require("data")
+        self.require_readable(self.split_file(name))
         return self.read_rows(QAPair, self.split_file(name))
 
     def read_scores(self, system: SystemName) -> dict[str, Score]:

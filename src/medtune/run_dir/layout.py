@@ -223,7 +223,7 @@ _ANY = RunFiles(Path())
 # What is written here under a temporary name first.
 WRITTEN_NAMES = frozenset(
     {file.name for stage in STAGES for file in [*stage.files(_ANY, get_args(ControlName)), *stage.also(_ANY)]}
-    | {_ANY.config_file.name, _ANY.provenance_file.name, _ANY.launch_file.name, _ANY.merge_file.name}
+    | {_ANY.config_file.name, _ANY.provenance_file.name, _ANY.launch_file.name, _ANY.merge_file.name, "streamed"}
     | {_ANY.history_file.name, _ANY.trouble_file.name, _ANY.partial_file("tuned").name, "plan.json", "sealed.json"}
 )
 

@@ -10,6 +10,7 @@ import pytest
 
 from command_line import Medtune, command_runner, lines_on
 from hardware_facts import T4
+from large_rows import varied_rows, write_jsonl
 from medtune.config.recipes import load_recipe
 from medtune.pipeline import plan as planning
 from medtune.pipeline.doctor import recipe as examination
@@ -151,3 +152,10 @@ def test_a_folder_without_weights_is_no_model(medtune, own, tmp_path):
     assert result.status == 2
     assert "no .safetensors weights" in lines_on(result.out, "model")[0]
     assert lines_on(result.out, "memory")[0].startswith("warning: memory: neither memory nor disk")
+
+
+def test_a_stream_of_rows_is_counted_and_not_read(medtune, tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", varied_rows(100))
+    result = medtune("doctor", "demo", "--set", f"data.source={path}", "--set", "data.stream=true")
+    assert result.status == 0, result.out
+    assert lines_on(result.out, "data") == [f"ok: data: {path}: 183 rows, read as a stream"]

@@ -17,9 +17,9 @@ def read_json_lines(origin: str, text: str) -> ReadTable:
     return ReadTable(read_lines(origin, text))
 
 
-def read_lines(origin: str, text: str) -> Iterator[dict[str, Any]]:
-    """Objects of `text`, one a line. Raises DataError, naming `origin` and the line."""
-    for number, line in enumerate(text.split("\n"), start=1):
+def read_lines(origin: str, text: str, first: int = 1) -> Iterator[dict[str, Any]]:
+    """Objects of `text`, one a line from line `first` on. Raises DataError, naming `origin` and the line."""
+    for number, line in enumerate(text.split("\n"), start=first):
         if not line.strip():
             continue
         try:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from medtune.config.recipes import Overrides, load_recipe, override
 from medtune.config.schema import Config
+from medtune.data.large.dealing import MOST_ROWS
+from medtune.data.large.preparation import text_bytes
+from medtune.data.large.source_files import open_file, pieces_of, streamed_files
 from medtune.data.mixture import read_all
 from medtune.data.sources import read_source
 from medtune.errors import MedtuneError
@@ -136,6 +139,9 @@ class RecipeExamination:
 
     def _data(self) -> Iterator[Finding]:
         data = self.config.data
+        if files := streamed_files(data):
+            yield self._streamed(files)
+            return
         # Read whole, as the data stage would: a Hub data set is downloaded, which that stage finds in the cache.
         read, _ = read_all(data)
         self.rows = len(read.pairs)
@@ -148,6 +154,16 @@ class RecipeExamination:
             test = read_source(data.test_source, data.columns, table=data.table)
             self.test_rows = len(test.pairs)
             yield Finding("ok", "data", f"{data.test_source}, for the test: {self.test_rows:,} rows with an answer")
+
+    def _streamed(self, files: Sequence[Path]) -> Finding:
+        """What can be told of files without reading all of their rows."""
+        data = self.config.data
+        notes = dict.fromkeys(open_file(path, data).note for path in files)
+        self.rows = sum(piece.rows for path in files for piece in pieces_of(path))
+        self.text_bytes = text_bytes(files)
+        self.test_rows = min(round(self.rows * data.split.test), data.split.most_rows or MOST_ROWS)
+        found = "; ".join(filter(None, notes))
+        return Finding("ok", "data", f"{data.named}: {self.rows:,} rows, read as a stream{found and '; '}{found}")
 
     def _memory(self) -> Iterator[Finding]:
         import torch

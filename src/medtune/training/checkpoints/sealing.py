@@ -32,12 +32,14 @@ PLAN_NAME = "plan.json"
 # In the rows already, and unknown to versions whose checkpoints go on.
 _IN_ROWS = {
     "data": (
-        "prompt_date", "markup", "html", "table", "sources", "hub_config", "hub_split", "min_answer_words",
+        "prompt_date", "markup", "html", "table", "sources", "hub_config", "hub_split", "min_answer_words", "stream",
+        "near_duplicate_limit",
     ),
     "training": ("loss_on",),
     "model": ("chat_template", "template_settings"),
 }  # fmt: skip
 _COLUMNS_IN_ROWS = ("messages", "context")
+_SPLIT_IN_ROWS = ("most_rows",)
 # The sections of a configuration that a training depends on.
 _SECTIONS = {"seed", "model", "lora", "data", "training"}
 # What `lora` had from the beginning.
@@ -65,6 +67,8 @@ def training_origin(config: Config, base: str, *splits: list[EncodedRow], dtype:
             values[section].pop(name)
     for name in _COLUMNS_IN_ROWS:
         values["data"]["columns"].pop(name)
+    for name in _SPLIT_IN_ROWS:
+        values["data"]["split"].pop(name)
     # Keys that came later tell trainings apart only where they are set: checkpoints of earlier versions go on.
     defaults = LoraSection().model_dump(mode="json")
     values["lora"] = {

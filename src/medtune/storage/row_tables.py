@@ -1,0 +1,23 @@
+"""Rows as tables: the columns of a split's Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, get_type_hints
+
+from medtune.records import LATER_FIELDS, QAPair, Turn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def row_schema(later: Iterable[str] = ()) -> pa.Schema:
+    """The columns of a row, with those among `later` that came later and are needed."""
+    import pyarrow as pa
+
+    turns = pa.struct([("role", pa.string()), ("content", pa.string()), ("learned", pa.bool_())])
+    kinds = {bool: pa.bool_(), tuple[str, ...]: pa.list_(pa.string()), tuple[Turn, ...]: pa.list_(turns)}
+    types = {name: kinds.get(kind, pa.string()) for name, kind in get_type_hints(QAPair).items()}
+    left_out = LATER_FIELDS - set(later)
+    return pa.schema([(field.name, types[field.name]) for field in fields(QAPair) if field.name not in left_out])
