@@ -68,7 +68,7 @@ def merge_stage(
 
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     config = run_dir.pinned_config
-    adapter = _adapter(run_dir, config)
+    adapter = adapter_in_use(run_dir, config)
     if config.lora.init == "loftq" and adapter == run_dir.adapter_dir:
         say("adapter: LoftQ made up for NF4's errors, which the 16-bit base does not have: merging adds them there")
     base = resolve_base(config.model.base, config.model.revision)
@@ -94,7 +94,7 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     return _Merge(run_dir, base.path, adapter, to, record)
 
 
-def _adapter(run_dir: RunDir, config: Config) -> Path:
+def adapter_in_use(run_dir: RunDir, config: Config) -> Path:
     """The trained adapter, or the stored one that the run evaluated in its place. Raises MedtuneError."""
     stored, command = config.model.adapter, Command("train", run_dir.path)
     if stored is None or run_dir.damage("train") or run_dir.is_complete("train") or last_checkpoint(run_dir):
@@ -124,7 +124,7 @@ def _write(merge: _Merge) -> MergeRecord:
         merge.to.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(merge.to) as folder:
         with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
-            files = write_merge(plan, folder, on_bytes=_in_megabytes(advance))
+            files = write_merge(plan, folder, on_bytes=in_megabytes(advance))
         write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied, vocabulary=plan.vocabulary)
         files |= {file.name: FileRecord(**describe_file(file)) for file in folder.iterdir() if file.name not in files}
         record = replace(
@@ -163,7 +163,8 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
         return record if record.measured is not None else replace(record, not_measured=str(error))
 
 
-def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
+def in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """A function that is told bytes, for a progress bar that counts megabytes."""
     written = shown = 0
 
     def count(size: int) -> None:
