@@ -97,11 +97,11 @@ def _export_adapter(
         line = line.replace(f"={adapter.name}", f"={target.name}")
         _copy_adapter(adapter, target)
         files = (target.name, *vllm.write_serving_files(subject, request.to))
-        return subject, replace(record, files=files, commands=(_in_folder(request.to), line))
+        return subject, replace(record, files=files, commands=(line,))
     name = f"{subject.name}-lora-f32.gguf"
     gguf_adapters.write_adapter(base.path, adapter, request.to / name, subject.label)
     line = f"llama-server -m BASE.gguf --lora {shlex.quote(name)} --jinja"
-    return subject, replace(record, files=(name,), dtype="f32", commands=(_in_folder(request.to), line))
+    return subject, replace(record, files=(name,), dtype="f32", commands=(line,))
 
 
 def _export_model(
@@ -116,7 +116,7 @@ def _export_model(
     if request.format == "vllm":
         files = vllm.write_serving_files(subject, request.to)
         line = vllm.launch_line(subject, _beside(merged, request.to))
-        return subject, replace(record, files=files, commands=(_in_folder(request.to), line)), measured
+        return subject, replace(record, files=files, commands=(line,)), measured
     if request.format == "gguf":
         return subject, _gguf(subject, request, record), measured
     return subject, _ollama(subject, request, record), measured
@@ -150,7 +150,7 @@ def _gguf(subject: Subject, request: ExportRequest, record: ExportRecord) -> Exp
     require_room(request.to, plan.bytes + gguf_files.HEADER_BYTES, Option("to"))
     with progress_bar("Writing GGUF", round(plan.bytes / 1e6), unit="MB") as advance:
         gguf_files.write_gguf(plan, request.to / name, subject.label, on_bytes=in_megabytes(advance))
-    lines = [_in_folder(request.to), f"llama-server -m {name} --jinja"]
+    lines = [f"llama-server -m {name} --jinja"]
     if request.dtype != "q8_0":
         lines.append(f"llama-quantize {name} {subject.name}-Q4_K_M.gguf Q4_K_M")
     notes, files = [plan.note] if plan.note else [], [name]
@@ -170,10 +170,9 @@ def _ollama(subject: Subject, request: ExportRequest, record: ExportRecord) -> E
         say(f"from a GGUF file, not the merged folder: {obstacle}")
         gguf_files.require_gguf()
         written = _gguf(subject, request, record)
-        commands = (_in_folder(request.to), *_ollama_lines(subject))
-        return replace(written, commands=commands, notes=(*written.notes, f"{obstacle}."))
+        return replace(written, commands=_ollama_lines(subject), notes=(*written.notes, f"{obstacle}."))
     _write_modelfile(subject, request.to, _beside(subject.folder, request.to), adds_bos=ollama_adds_bos(subject))
-    return replace(record, files=(MODELFILE,), commands=(_in_folder(request.to), *_ollama_lines(subject)))
+    return replace(record, files=(MODELFILE,), commands=_ollama_lines(subject))
 
 
 def _write_modelfile(subject: Subject, folder: Path, source: str, *, adds_bos: bool) -> None:
@@ -207,7 +206,3 @@ def _beside(folder: Path, export: Path) -> str:
     """The way from an export's folder to another."""
     way = os.path.relpath(folder.resolve(), export.resolve())
     return way if way.startswith("..") else f"./{way}"
-
-
-def _in_folder(folder: Path) -> str:
-    return f"cd {shlex.quote(folder.name)}"

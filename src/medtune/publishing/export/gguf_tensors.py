@@ -60,10 +60,12 @@ class GgufTensor:
             yield self._encode((block + self.shift) * self.scale)
 
     def _encode(self, block: Tensor) -> memoryview:
+        import numpy
         from gguf import quants
 
-        encoded = quants.quantize(block.contiguous().numpy(), self.kind)
-        if self.kind.name == "F16" and not torch.isfinite(torch.from_numpy(encoded)).all():
+        with numpy.errstate(over="ignore", invalid="ignore"):  # which is looked for below
+            encoded = quants.quantize(block.contiguous().numpy(), self.kind)
+        if self.kind.name == "F16" and not numpy.isfinite(encoded).all():
             fix = ("give a wider ", Option("dtype", "bf16"))
             raise ModelError(one_line(self.name), "holds numbers that are NaN or beyond float16", fix)
         return memoryview(encoded.reshape(-1).view("uint8"))

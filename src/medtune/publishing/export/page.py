@@ -58,7 +58,7 @@ def read_record(folder: Path) -> ExportRecord:
 
 def write_page(subject: Subject, folder: Path, record: ExportRecord, measured: Sequence[str]) -> None:
     """Write README.md, what the base's licence wants to go along, and export.json last; `measured` is of the merge."""
-    for name, file in agreement_files(subject.run).items() if subject.licence.notice else ():
+    for name, file in agreement_files(subject.run).items():
         _write(folder / name, read_text(file))
     if subject.licence.notice:
         _write(folder / NOTICE_NAME, f"{subject.licence.notice}\n")
@@ -83,8 +83,9 @@ def _page(subject: Subject, record: ExportRecord, measured: Sequence[str]) -> st
     system = generation.system_prompt
     prompt = f"\nThe run asked with this system prompt:\n\n```text\n{system}\n```\n" if system else ""
     page = (
-        f"# {subject.name}\n\nA model for questions and answers in medicine, for {record.format}. **{NOT_ADVICE}** Ask a "
-        f"doctor or a pharmacist.\n\n```console\n{commands}\n```\n{prompt}\n" + "".join(f"- {fact}\n" for fact in facts)
+        f"# {subject.name}\n\nA model for questions and answers in medicine, for {record.format}. **{NOT_ADVICE}** Ask "
+        f"a doctor or a pharmacist.\n\n```console\n{commands}\n```\n{prompt}\n"
+        + "".join(f"- {fact}\n" for fact in facts)
     )
     return names.scrub(page)
 
