@@ -6,8 +6,8 @@ from datetime import date
 from importlib.resources import files
 
 import pytest
-
 from architectures import ARCHITECTURES
+
 from chat_tokenizers import ALL
 from go_templates import render, render_like_ollama
 from medtune.data.prompts import PromptRenderer
@@ -52,14 +52,11 @@ def _with(template: str, family: str):
 
 
 def _ours(name: str):
-    family = {"gemma": "gemma", "mistral": "mistral", "llama3": "llama3"}.get(name, "chatml")
-    if name == "phi3":
-        return _with((files("medtune.model.chat_templates") / f"{name}.jinja").read_text(), family)
-    return _with((files("medtune.model.chat_templates") / f"{name}.jinja").read_text(), family)
+    return _with((files("medtune.model.chat_templates") / f"{name}.jinja").read_text(), name)
 
 
 TOKENIZERS = {
-    **{name: make for name, make in ALL.items()},
+    **ALL,
     "phi3": ARCHITECTURES["Phi 3"].tokenizer,
     "qwen3": ARCHITECTURES["Qwen 3"].tokenizer,
     "mistral v3": lambda: _with(MISTRAL_V3, "mistral"),
@@ -99,7 +96,7 @@ def test_ollama_would_write_the_prompts_that_medtune_writes(name: str, system: s
 
 
 def test_a_template_whose_turns_differ_is_refused_with_the_reason() -> None:
-    with pytest.raises(ModelError, match="writes turns differently in longer chats.*--format gguf"):
+    with pytest.raises(ModelError, match=r"writes turns differently in longer chats.*--format gguf"):
         read_layout(PromptRenderer(_with(NUMBERED, "chatml")))
 
 
@@ -116,10 +113,8 @@ def test_a_modelfile_says_all_that_the_run_did() -> None:
 
 
 def test_braces_and_quotes_of_a_template_stay_text() -> None:
-    tokenizer = build_tokenizer(chat_template=ALL["llama3"]().chat_template.replace("user", "user"))
-    template = (
-        "{% for m in messages %}{{ '{{ .Q }}' + '\"\"\"' + m['content'] + '<|eot_id|>' }}{% endfor %}"
-    )
+    tokenizer = build_tokenizer()
+    template = "{% for m in messages %}{{ '{{ .Q }}' + '\"\"\"' + m['content'] + '<|eot_id|>' }}{% endfor %}"
     tokenizer.chat_template = template
     written = go_template(read_layout(PromptRenderer(tokenizer)), bos="")
     assert '"""' not in written
