@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from architectures import ARCHITECTURES
+from merge_checks import save_adapter
 from safetensors.torch import load_file
 
-from architectures import ARCHITECTURES
 from medtune.errors import ModelError
 from medtune.publishing.export.gguf_adapters import write_adapter
 from medtune.publishing.export.gguf_files import Label
-from merge_checks import save_adapter
 
 gguf = pytest.importorskip("gguf", reason='needs pip install "medtune[export]"')
 
