@@ -1,5 +1,7 @@
-"""A tokenizer of the SentencePiece kind, as transformers converts LLaMA-2's, Mistral's and Gemma's: bytes to fall back on,
-and a merge for every way to split a token into two."""
+"""A tokenizer of the SentencePiece kind, as transformers converts LLaMA-2's, Mistral's and Gemma's.
+
+It has bytes to fall back on, and a merge for every way to split a token into two.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run by a Python that has llama_cpp: tokens, logits and greedy answers of a GGUF file, as JSON on standard input asks."""
+"""Run by a Python that has llama_cpp: tokens, logits and greedy answers of a GGUF file, as JSON on stdin asks."""
 
 import json
 import sys

@@ -36,9 +36,10 @@ pytestmark = [
 ]
 LABEL = Label("tiny", "owner/base", "apache-2.0", "Not medical advice.")
 _PARTS = [
-    "What causes gout ?", "été naïve Ünïcödé", "日本語のテキスト", "Привет, мир", "مرحبا", "😀👩‍⚕️🏽", "123 4567 3.14 1,000",
-    "  two  blanks", "tab\tand\nline\r\nbreaks\n\n\n", "it's we'll I'VE DON'T", "a_b-c/d\\e", "<|eot_id|>", "</s>", "<s>",
-    "\u200b\u00a0", "HTTPServer camelCase ALLCAPS", "((())) [[]] {{}}", "…—–“”", "mg/kg·d⁻¹ µg ½ ²", "\U0001f9ec\u0301",
+    "What causes gout ?", "été naïve Ünïcödé", "日本語のテキスト", "Привет, мир", "مرحبا", "😀👩\u200d⚕️🏽",
+    "123 4567 3.14 1,000", "  two  blanks", "tab\tand\nline\r\nbreaks\n\n\n", "it's we'll I'VE DON'T", "a_b-c/d\\e",
+    "<|eot_id|>", "</s>", "<s>", "\u200b\u00a0", "HTTPServer camelCase ALLCAPS", "((())) [[]] {{}}",
+    "…—\u2013“”", "mg/kg·d⁻¹ µg ½ ²", "\U0001f9ec\u0301",
 ]  # fmt: skip
 TEXTS = [
     *_PARTS,
@@ -153,10 +154,9 @@ def test_an_adapter_computes_what_its_merge_does(family: str, tmp_path: Path) ->
     _, (logits,) = read(tmp_path / "a.gguf", lora=str(tmp_path / "lora.gguf"), ids=[ids])
     with torch.no_grad():
         true = by_peft(base, adapter)(torch.tensor([ids])).logits[0].numpy()
-    print(
-        f"{family}: logits differ by at most {np.abs(logits - true).max():.2g}, without by {np.abs(alone - true).max():.2g}"
-    )
-    assert np.abs(logits - true).max() < 2e-3 < np.abs(alone - true).max()
+    found, without = (float(np.abs(values - true).max()) for values in (logits, alone))
+    print(f"{family}: logits differ by at most {found:.2g}, without the adapter by {without:.2g}")
+    assert found < 2e-3 < without
 
 
 TOKENIZERS = {

@@ -128,9 +128,7 @@ def splitting_rule(tokenizer: Any) -> str:
             expression = steps[0]["pattern"].get("Regex")
             if name := _BY_EXPRESSION.get((expression, bool(content["model"]["ignore_merges"]))):
                 return name
-    problem = (
-        f"its tokenizer splits texts by {' and '.join(kinds) or 'nothing'} in a way that llama.cpp has no name for"
-    )
+    problem = f"llama.cpp has no name for how its tokenizer splits texts ({', '.join(kinds) or 'not at all'})"
     raise ModelError(tokenizer.name_or_path, problem, "llama.cpp's convert_hf_to_gguf.py may know it")
 
 
