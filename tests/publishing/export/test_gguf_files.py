@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, SMALL, Architecture
+from architectures import ARCHITECTURES, SMALL
 from safetensors.torch import load_file, save_file
 
+from gguf_twins import TWINS
 from medtune.errors import ConfigError, ModelError
 from medtune.model.loaded import load_tokenizer
 from medtune.model.tensor_files import stored_tensors
@@ -29,15 +30,6 @@ from medtune.publishing.export.gguf_tensors import plan_tensors
 gguf = pytest.importorskip("gguf", reason='needs pip install "medtune[export]"')
 
 LABEL = Label("tiny", "owner/base", "apache-2.0", "Not medical advice.")
-# llama.cpp computes the scale of attention from the size of a head.
-_SCALE = {"query_pre_attn_scalar": 16}
-TWINS: dict[str, Architecture] = {
-    name: replace(ARCHITECTURES[name], options=ARCHITECTURES[name].options | changes)
-    for name, changes in {
-        "LLaMA 3": {}, "LLaMA 3.1": {}, "LLaMA 3.2": {}, "Qwen 2.5": {}, "Qwen 3": {}, "Mistral": {}, "Gemma": {},
-        "Gemma 2": _SCALE, "Gemma 3": _SCALE, "Phi 3": {},
-    }.items()
-}  # fmt: skip
 # llama.cpp's names, written down here by hand.
 NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",

@@ -17,9 +17,8 @@ import pytest
 import torch
 from architectures import ARCHITECTURES
 from merge_checks import save_adapter
-from test_gguf_files import TWINS
-from test_gguf_vocabulary import GPT_4O, LLAMA_3, QWEN_2, TEKKEN, splitting_by
 
+from gguf_twins import GPT_4O, LLAMA_3, QWEN_2, TEKKEN, TWINS, build_sentencepiece_twin, splitting_by
 from go_templates import render_like_ollama
 from medtune.data.prompts import PromptRenderer
 from medtune.model.loaded import load_tokenizer
@@ -27,7 +26,6 @@ from medtune.publishing.export.chat_layout import read_layout
 from medtune.publishing.export.gguf_adapters import write_adapter
 from medtune.publishing.export.gguf_files import Label, plan_gguf, write_gguf
 from medtune.publishing.export.modelfile import go_template
-from sentencepiece_twins import build_sentencepiece_twin
 
 PYTHON = os.environ.get("MEDTUNE_LLAMA_CPP_PYTHON")
 pytestmark = [
@@ -76,8 +74,8 @@ def write(folder: Path, file: Path, dtype: Any = "f32", tokenizer: Any = None) -
     return renderer
 
 
-def reference(folder: Path, prompts: list[list[int]], new_tokens: int, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Logits and greedy tokens by transformers, computed in float32 from weights rounded to `dtype`."""
+def reference(folder: Path, prompts: list[list[int]], new_tokens: int, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+    """The model in transformers, its logits and greedy tokens, computed in float32 from weights rounded to `dtype`."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
@@ -92,7 +90,7 @@ def reference(folder: Path, prompts: list[list[int]], new_tokens: int, dtype: to
                 torch.tensor([ids]), do_sample=False, max_new_tokens=new_tokens, use_cache=True, repetition_penalty=1.0
             )
         answers.append(whole[0, len(ids) :].tolist())
-    return logits, answers
+    return model, logits, answers
 
 
 @pytest.mark.parametrize(("dtype", "torch_dtype"), [("f32", torch.float32), ("f16", torch.float16)])
@@ -116,11 +114,22 @@ def test_the_stand_in_answers_alike(shared_data: Path, tmp_path: Path, dtype: st
     assert found["tokenized"] == expected
     assert found["prompts"] == prompts  # BOS once, which the reader adds
     assert [ids.count(0) for ids in found["prompts"]] == [1] * 4
-    true, answers = reference(folder, prompts, 64, torch_dtype)
+    model, true, answers = reference(folder, prompts, 64, torch_dtype)
     worst = max(float(np.abs(a - b).max()) for a, b in zip(logits, true, strict=True))
     print(f"{dtype}: logits differ by at most {worst:.2g}; {sum(map(len, answers))} greedy tokens")
-    assert worst < (1e-3 if dtype == "f32" else 0.05)
-    assert found["answers"] == answers
+    assert worst < (1e-3 if dtype == "f32" else 0.02)
+    for prompt, ours, theirs in zip(prompts, answers, found["answers"], strict=True):
+        same = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+        if same is None:
+            assert ours == theirs
+            continue
+        # With f16 weights llama.cpp rounds what it multiplies them by, too: only what is as good as equal may swap.
+        assert dtype == "f16"
+        with torch.no_grad():
+            last = model(torch.tensor([prompt + ours[:same]])).logits[0, -1]
+        gap = float(last[ours[same]] - last[theirs[same]])
+        print(f"f16: another token after {same}, whose logit is {gap:.2g} below the best")
+        assert gap < 2 * worst
 
 
 @pytest.mark.parametrize("family", TWINS)
@@ -130,7 +139,7 @@ def test_twins_of_every_family_compute_alike(family: str, tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     prompts = [rng.integers(10, 390, 40).tolist(), renderer.prompt_ids("What causes gout ?")]
     found, logits = read(tmp_path / "a.gguf", ids=prompts, new_tokens=24, end_tokens=[renderer.end_token_id])
-    true, answers = reference(folder, prompts, 24, torch.float32)
+    _, true, answers = reference(folder, prompts, 24, torch.float32)
     worst = max(float(np.abs(a - b).max()) for a, b in zip(logits, true, strict=True))
     print(f"{family}: logits differ by at most {worst:.2g} of {max(float(np.abs(a).max()) for a in true):.3g}")
     assert worst < 2e-3
