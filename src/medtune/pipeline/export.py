@@ -57,8 +57,9 @@ def export_stage(run_dir: RunDir, request: ExportRequest) -> ExportRecord:
     with writing(request.to):
         request.to.mkdir(parents=True, exist_ok=True)
     record = ExportRecord(request.format, None, base="", revision=None, adapter=fingerprint, files=(), commands=())
+    measured: list[str] = []
     if request.adapter_only:
-        subject, record, measured = *_export_adapter(run_dir, adapter, request, record), []
+        subject, record = _export_adapter(run_dir, adapter, request, record)
     else:
         subject, record, measured = _export_model(run_dir, fingerprint, request, record)
     if (settings := adapter / ADAPTER_SETTINGS).is_file():

@@ -6,7 +6,7 @@ from typing import Any
 from medtune.data.chat_template import SYSTEM_PLACE
 from medtune.data.prompts import PromptRenderer
 from medtune.data.turn_templates import TurnTemplates
-from medtune.errors import ModelError
+from medtune.errors import ModelError, Option
 
 # Chats of so many earlier exchanges are rendered to find the pattern: it has to hold for all of them.
 _EXCHANGES = 4
@@ -48,15 +48,13 @@ def read_layout(renderer: PromptRenderer) -> ChatLayout:
     pieces = {
         (count, system): _pieces(templates, count, system) for count in range(_EXCHANGES) for system in (True, False)
     }
-    layouts = [_layout([pieces[count, system] for count in range(_EXCHANGES)]) for system in (True, False)]
-    if None in layouts or len({between for _, between in layouts if between}) != 1:  # type: ignore[misc]
-        raise ModelError(
-            tokenizer.name_or_path,
-            "its chat template writes turns differently in longer chats, which Ollama's templates do not express",
-            "export it with `--format gguf`, whose file holds the template itself, for llama.cpp's server",
-        )
-    (with_system, between), (without_system, _) = layouts  # type: ignore[misc]
-    return ChatLayout(with_system, without_system, *between)
+    with_system = _layout([pieces[count, True] for count in range(_EXCHANGES)])
+    without_system = _layout([pieces[count, False] for count in range(_EXCHANGES)])
+    if with_system is None or without_system is None or with_system[1] != without_system[1]:
+        problem = "its chat template writes turns differently in longer chats, which Ollama's templates do not express"
+        fix = (Option("format", "gguf"), " writes a file that holds the template itself, for llama.cpp's server")
+        raise ModelError(tokenizer.name_or_path, problem, fix)
+    return ChatLayout(with_system[0], without_system[0], *with_system[1])
 
 
 def _pieces(templates: TurnTemplates, exchanges: int, system: bool) -> list[str]:

@@ -68,7 +68,7 @@ class GgufTensor:
         if self.kind.name == "F16" and not numpy.isfinite(encoded).all():
             fix = ("give a wider ", Option("dtype", "bf16"))
             raise ModelError(one_line(self.name), "holds numbers that are NaN or beyond float16", fix)
-        return memoryview(encoded.reshape(-1).view("uint8"))
+        return encoded.reshape(-1).view("uint8").data
 
 
 def interleaved(rows: Tensor, heads: int) -> Tensor:
