@@ -51,7 +51,8 @@ class _Range:
 def _pieces(template: str) -> Iterator[tuple[bool, str]]:
     position = 0
     for action in _ACTION.finditer(template):
-        assert not (action[1] or action[3]), "trimming is not read here"
+        assert not action[1], "trimming is not read here"
+        assert not action[3], "trimming is not read here"
         yield False, template[position : action.start()]
         yield True, action[2]
         position = action.end()
