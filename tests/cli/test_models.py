@@ -117,4 +117,3 @@ def test_an_export_passes_everything_on_and_says_how_to_run_it(
     assert result.out == "my out\n"
     assert "next: cd 'my out' && llama-server -m x\n" in result.err
     assert "ollama create x\n" in result.err
-    assert "Note." in result.err

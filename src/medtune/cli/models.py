@@ -104,8 +104,6 @@ def export(
 
     request = ExportRequest(to, format, dtype, merged, adapter_only)  # type: ignore[arg-type]
     record = export_stage(opened, request)
-    for note in record.notes:
-        say(note)
     say(f"next: {' && '.join([f'cd {shlex.quote(str(to))}', *record.commands[:1]])}", verbatim=True)
     for command in record.commands[1:]:
         say(f"      {command}", verbatim=True)

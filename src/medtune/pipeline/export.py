@@ -65,6 +65,8 @@ def export_stage(run_dir: RunDir, request: ExportRequest) -> ExportRecord:
     if (settings := adapter / ADAPTER_SETTINGS).is_file():
         shutil.copyfile(settings, request.to / ADAPTER_SETTINGS)
     notes = tuple(filter(None, [*record.notes, subject.date_note]))
+    for note in notes:
+        say(note)
     names = subject.names
     record = replace(record, notes=notes, base=names.base, revision=names.base_revision)
     write_page(subject, request.to, record, measured)
@@ -168,10 +170,10 @@ def _ollama(subject: Subject, request: ExportRequest, record: ExportRecord) -> E
     """Write a Modelfile over the merged folder or, where Ollama would read that otherwise, over a GGUF file."""
     read_layout(subject.renderer)  # before a long write
     if (obstacle := ollama_obstacle(subject)) is not None:
-        say(f"from a GGUF file, not the merged folder: {obstacle}")
+        note = f"The Modelfile is over a GGUF file, not the merged folder: {obstacle}."
         gguf_files.require_gguf()
         written = _gguf(subject, request, record)
-        return replace(written, commands=_ollama_lines(subject), notes=(*written.notes, f"{obstacle}."))
+        return replace(written, commands=_ollama_lines(subject), notes=(*written.notes, note))
     _write_modelfile(subject, request.to, _beside(subject.folder, request.to), adds_bos=ollama_adds_bos(subject))
     return replace(record, files=(MODELFILE,), commands=_ollama_lines(subject))
 
