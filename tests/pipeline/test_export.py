@@ -15,7 +15,7 @@ from medtune.errors import ConfigError, ModelError
 from medtune.model.adapters import adapter_fingerprint
 from medtune.pipeline import run as pipeline
 from medtune.pipeline.export import ExportRequest, export_stage
-from medtune.pipeline.merge import merge_stage
+from medtune.pipeline.merge import measure_folder, merge_stage
 from medtune.publishing.export.page import read_record
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.lock import release_locks
@@ -164,3 +164,25 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     with pytest.raises(Exception, match=r"are to be written and 0\.0 GB are free"):
         export_stage(finished, ExportRequest(tmp_path / "out", "gguf", merged=merged_of(finished)))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_quantised_merge_is_measured_once_it_is_dequantised(finished: RunDir, tmp_path: Path) -> None:
+    """Through an 8-bit GGUF file, as transformers dequantises it."""
+    import torch
+    from safetensors.torch import save_model
+    from transformers import AutoModelForCausalLM
+
+    export_stage(finished, ExportRequest(tmp_path / "out", "gguf", "q8_0", merged=merged_of(finished)))
+    folder = Path(shutil.copytree(merged_of(finished), tmp_path / "plain"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file="my-run-q8_0.gguf", dtype=torch.float32)
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    release_locks()
+    found = measure_folder(finished, folder)
+    assert 0 < found.kl.mean < 0.02
+    assert (found.bound, found.within_bound, found.rounding) == (0.1, True, None)
+
+
+def test_packed_weights_are_not_measured(finished: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}}')
+    with pytest.raises(ModelError, match=r"its weights are packed.*dequantise it with the library that wrote it"):
+        measure_folder(finished, tmp_path)

@@ -11,6 +11,7 @@ from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import Listener
 
 if TYPE_CHECKING:
+    from medtune.model.merging.record import MergeMeasurement
     from medtune.publishing.export.page import ExportRecord
 
 
@@ -41,3 +42,20 @@ def export(
         return export_stage(
             RunDir(opened.path), ExportRequest(Path(os.fspath(to)), format, dtype, folder, adapter_only)
         )
+
+
+def measure(run: Run | StrPath, folder: StrPath, *, progress: Listener | None = None) -> "MergeMeasurement":
+    """How far a model in `folder`, such as a quantised merge that was dequantised, is from the one that was evaluated.
+
+    It is asked the same 64 test questions as after a merge. Raises MedtuneError if its weights are packed.
+
+    >>> medtune.load_run("runs/demo").merge("plain", measure=False).bytes > 0
+    True
+    >>> medtune.measure("runs/demo", "plain").within_bound
+    True
+    """
+    opened = reopen(run)
+    with working(progress):
+        from medtune.pipeline.merge import measure_folder
+
+        return measure_folder(RunDir(opened.path), Path(os.fspath(folder)))

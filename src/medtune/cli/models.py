@@ -1,4 +1,4 @@
-"""`medtune merge`, `export` and `publish`: the tuned model in one piece, for other programs, and on the Hub."""
+"""`medtune merge`, `measure`, `export` and `publish`: the tuned model in one piece, for others, and on the Hub."""
 
 from __future__ import annotations
 
@@ -71,6 +71,26 @@ def merge(
         can_publish = opened.is_complete("train") and opened.is_complete("compare")
         say_next(to, [run, "--merged", to] if can_publish else [])
     print(to)
+
+
+def measure(
+    run: Run, folder: Annotated[Path, typer.Argument(help="A model of plain weights.", show_default=False)]
+) -> None:
+    """Measure how far a quantised merge, dequantised again, is from the model that was evaluated.
+
+    The same 64 test questions as after a merge; nothing is written.
+    """
+    opened = open_run(run)
+    prepare_process()
+    from rich.console import Console
+
+    from medtune.pipeline.merge import measure_folder
+    from medtune.publishing.merge_record import measured_sentences
+    from medtune.runtime.terminal import harmless, print_points
+
+    found = measure_folder(opened, folder)
+    sentences = measured_sentences(found, evaluated=opened.is_complete("tuned"), public=True)
+    print_points(map(harmless, sentences), Console())
 
 
 def export(

@@ -13,8 +13,9 @@ from medtune.model.adapters import adapter_fingerprint, resolve_adapter
 from medtune.model.loading import base_identity, resolve_base
 from medtune.model.merging.folder import existing_merge, write_companions, write_record
 from medtune.model.merging.planning import plan_merge
-from medtune.model.merging.record import MergeRecord
+from medtune.model.merging.record import MergeMeasurement, MergeRecord
 from medtune.model.merging.weights import write_merge
+from medtune.model.quantization import stored_quantization
 from medtune.model.tensor_files import stored_tensors
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import stage_named
@@ -161,6 +162,35 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
     except NotMeasuredError as error:
         say(f"not measured: {error}")
         return record if record.measured is not None else replace(record, not_measured=str(error))
+
+
+def measure_folder(run_dir: RunDir, folder: Path) -> MergeMeasurement:
+    """How far the model in `folder`, a merge that was quantised and dequantised, is from the one that was evaluated.
+
+    It is held to the bound of a quantised base, since more than merging's rounding is to be expected. Nothing is
+    written. Raises MedtuneError if the folder's weights are packed, or memory runs out.
+    """
+    from medtune.inference.merge_measurement import (
+        BOUND,
+        NotMeasuredError,
+        choose_prompts,
+        measure_merge,
+        plan_measuring,
+    )
+
+    if stored_quantization(folder) is not None:
+        fix = "dequantise it with the library that wrote it, and save it in bfloat16"
+        raise ModelError(folder, "its weights are packed, and only a folder of plain ones is measured", fix)
+    run_dir.lock()
+    config = run_dir.pinned_config
+    adapter = adapter_in_use(run_dir, config)
+    weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(folder).values())
+    plan = plan_measuring(config, weights, asked=True)
+    release_memory()
+    if plan.obstacle is not None:
+        raise NotMeasuredError(plan.obstacle)
+    found = measure_merge(config, adapter, folder, choose_prompts(run_dir.read_split("test")), plan)
+    return replace(found, rounding=None, bound=BOUND, within_bound=found.kl.mean <= BOUND)
 
 
 def in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
