@@ -110,9 +110,9 @@ def test_ollama_gets_a_gguf_file_where_it_would_read_the_folder_otherwise(
     record = export_stage(finished, ExportRequest(tmp_path / "out", "ollama", merged=merged_of(finished)))
     assert record.files == ("my-run-f16.gguf", "Modelfile")
     assert record.commands == ("ollama create my-run -f Modelfile", "ollama run my-run")
-    assert (
-        "from a GGUF file, not the merged folder: Ollama would split texts into other tokens" in capsys.readouterr().err
-    )
+    note = "The Modelfile is over a GGUF file, not the merged folder: Ollama would split texts into other tokens"
+    assert note in capsys.readouterr().err
+    assert note in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_settings_of_the_template_and_all_end_tokens_go_along(finished: RunDir, tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def merge(
 def measure(
     run: Run, folder: Annotated[Path, typer.Argument(help="A model of plain weights.", show_default=False)]
 ) -> None:
-    """Measure how far a quantised merge, dequantised again, is from the model that was evaluated.
+    """Measure what quantising a merged model changed.
 
-    The same 64 test questions as after a merge; nothing is written.
+    The folder holds it dequantised. It gets the same 64 test questions as a merge; nothing is written.
     """
     opened = open_run(run)
     prepare_process()
