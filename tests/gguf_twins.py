@@ -90,3 +90,15 @@ def build_sentencepiece_twin(*, prepends: bool, chat_template: str | None = None
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, padding_side="left", **names)
     tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def build_stripping_tokenizer() -> Any:
+    """Phi-3's, whose special tokens take the line break behind them, all but the first three."""
+    from tokenizers import AddedToken
+
+    tokenizer = build_sentencepiece_twin(prepends=False, chat_template=ARCHITECTURES["Phi 3"].tokenizer().chat_template)
+    names = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
+    added = [AddedToken(name, rstrip=True, normalized=False, special=True) for name in names]
+    added.append(AddedToken("<|endoftext|>", normalized=False, special=True))
+    tokenizer.add_special_tokens({"additional_special_tokens": added})
+    return tokenizer

@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ import torch
 from architectures import ARCHITECTURES, SMALL
 from safetensors.torch import load_file, save_file
 
-from gguf_twins import TWINS
+from gguf_twins import TWINS, build_stripping_tokenizer
 from medtune.errors import ConfigError, ModelError
 from medtune.model.loaded import load_tokenizer
 from medtune.model.tensor_files import stored_tensors
 from medtune.publishing.export import gguf_files
 from medtune.publishing.export.gguf_architectures import architecture_of, window_note
-from medtune.publishing.export.gguf_files import Label, model_config, plan_gguf, require_dtype, write_gguf
+from medtune.publishing.export.gguf_files import Label, model_config, name_for, plan_gguf, require_dtype, write_gguf
 from medtune.publishing.export.gguf_tensors import plan_tensors
 
 gguf = pytest.importorskip("gguf", reason='needs pip install "medtune[export]"')
@@ -251,3 +252,13 @@ def test_long_rope_has_both_lists_of_factors(tmp_path: Path) -> None:
     assert found == {"rope_factors_long.weight": [2.0] * 8, "rope_factors_short.weight": [1.0] * 8}
     factor = reader.fields["phi3.rope.scaling.attn_factor"].contents()
     assert factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(128)))
+
+
+def test_tokens_that_take_the_blanks_behind_them_are_known_by_the_name(tmp_path: Path) -> None:
+    phi, llama = tmp_path / "phi", tmp_path / "llama"
+    replace(TWINS["Phi 3"], tokenizer=build_stripping_tokenizer).save(phi)
+    assert write(phi, tmp_path / "a.gguf").fields["general.name"].contents() == "tiny phi-3"
+    assert name_for("my-Phi3-run", SimpleNamespace(strips=False)) == "my-phi_3-run"  # which it is not
+    replace(TWINS["LLaMA 3"], tokenizer=build_stripping_tokenizer).save(llama)
+    with pytest.raises(ModelError, match="its special tokens take the blanks behind them"):
+        write(llama, tmp_path / "b.gguf")

@@ -18,7 +18,16 @@ import torch
 from architectures import ARCHITECTURES
 from merge_checks import save_adapter
 
-from gguf_twins import GPT_4O, LLAMA_3, QWEN_2, TEKKEN, TWINS, build_sentencepiece_twin, splitting_by
+from gguf_twins import (
+    GPT_4O,
+    LLAMA_3,
+    QWEN_2,
+    TEKKEN,
+    TWINS,
+    build_sentencepiece_twin,
+    build_stripping_tokenizer,
+    splitting_by,
+)
 from go_templates import render_like_ollama
 from medtune.data.prompts import PromptRenderer
 from medtune.model.loaded import load_tokenizer
@@ -194,3 +203,11 @@ def test_tokenizers_of_every_rule_split_alike(name: str, tmp_path: Path) -> None
         if ours != theirs
     ]
     assert not wrong, f"{len(wrong)} of {len(TEXTS)}: {wrong[:2]}"
+
+
+def test_phi_3_s_special_tokens_take_the_line_break_behind_them(tmp_path: Path) -> None:
+    folder = replace(TWINS["Phi 3"], tokenizer=build_stripping_tokenizer).save(tmp_path / "model")
+    renderer = write(folder, tmp_path / "a.gguf")
+    prompt = "<|system|>\nAnswer kindly.<|end|>\n<|user|>\nWhat causes gout ?<|end|>\n<|assistant|>\n"
+    found, _ = read(tmp_path / "a.gguf", prompts=[prompt])
+    assert found["prompts"] == [renderer.prompt_ids("What causes gout ?")]

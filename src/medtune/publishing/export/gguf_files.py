@@ -1,7 +1,8 @@
 """GGUF files of whole models, written tensor by tensor: memory does not grow with the model."""
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 GgufDtype = Literal["f16", "bf16", "q8_0", "f32"]
 # Beside the tensors: vocabulary and merges, of which Gemma has 262,144 and 514,906.
 HEADER_BYTES = 40 * 10**6
+# What llama.cpp looks up in a vocabulary that it takes for Phi-3's.
+_OF_PHI_3 = {"</s>", "<unk>", "<s>", "<|endoftext|>"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,9 @@ def plan_gguf(folder: Path, tokenizer: Any, dtype: GgufDtype, *, end_token_id: i
     tensors = plan_tensors(stored, config, architecture, dtype.upper())
     require_whole_heads(tensors, config)
     vocabulary = read_vocabulary(tokenizer, config.vocab_size, end_token_id=end_token_id, adds_bos=adds_bos)
+    if vocabulary.strips and not (architecture.name == "phi3" and set(vocabulary.tokens) >= _OF_PHI_3):
+        problem = "its special tokens take the blanks behind them, which llama.cpp knows of Phi-3 alone"
+        raise ModelError(tokenizer.name_or_path, problem)
     template = tokenizer.chat_template
     return GgufPlan(config, architecture, vocabulary, template, tensors, dtype, window_note(config))
 
@@ -115,7 +121,8 @@ def write_gguf(
     types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
     with replacing_file(file) as temporary:
         writer = GGUFWriter(temporary, plan.architecture.name)
-        label.write(writer)
+        named = replace(label, name=name_for(label.name, plan.vocabulary))
+        named.write(writer)
         writer.add_type("model")
         describe_model(writer, plan.config, plan.architecture)
         writer.add_file_type(LlamaFileType[types[plan.dtype]])
@@ -123,6 +130,11 @@ def write_gguf(
         plan.vocabulary.write(writer)
         writer.add_chat_template(plan.template)
         write_file(writer, temporary, plan.tensors, on_bytes=on_bytes, block_bytes=block_bytes)
+
+
+def name_for(name: str, vocabulary: Vocabulary) -> str:
+    """llama.cpp takes a file for Phi-3's by its name: special tokens take blanks, and some have to be there."""
+    return f"{name} phi-3" if vocabulary.strips else re.sub(r"phi-?3", "phi_3", name, flags=re.IGNORECASE)
 
 
 def write_file(

@@ -44,7 +44,7 @@ class Vocabulary:
 
     `pre` names the rule that splits texts. Tokens are as many as the rows of the embeddings. `special` maps bos, eos,
     eot, unk and pad to ids. `adds_bos` has a reader put BOS before a text, once, also where the chat template writes
-    it, and `adds_blank` a blank.
+    it, and `adds_blank` a blank. `strips` is that special tokens take the blanks behind them, as Phi-3's do.
     """
 
     model: str
@@ -56,6 +56,7 @@ class Vocabulary:
     special: Mapping[str, int]
     adds_bos: bool
     adds_blank: bool
+    strips: bool = False
 
     def write(self, writer: "GGUFWriter") -> None:
         """Write it to the header of a file."""
@@ -110,6 +111,7 @@ def read_vocabulary(tokenizer: Any, rows: int, *, end_token_id: int, adds_bos: b
         special={name: id for name, id in ids.items() if id is not None and id < rows},
         adds_bos=adds_bos,
         adds_blank=not is_byte_level and _adds_blank(content, splitters),
+        strips=any(added["rstrip"] for added in content["added_tokens"]),
     )
 
 
