@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
 # How much of a tensor, in float32, is in memory at once.
-BLOCK_BYTES = 2**25
+BLOCK_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class GgufTensor:
             block = self.source.read_rows(start, stop).float()
             if self.heads:
                 block = interleaved(block, (stop - start) // rows)
-            yield self._encode((block + self.shift) * self.scale)
+            yield self._encode(block.add_(self.shift).mul_(self.scale))
 
     def _encode(self, block: Tensor) -> memoryview:
         import numpy
