@@ -14,6 +14,7 @@ MOST_SKIPPED = {
     "needs axe-core from npm": 4,
     "needs root and Slurm (apt-get install slurmctld slurmd slurm-client munge)": 2,
     "needs root and network namespaces (`ip netns add`)": 2,
+    "needs MEDTUNE_LLAMA_CPP_PYTHON, a Python with llama_cpp": 23,
     "needs SkyPilot in an environment of its own (.venv-skypilot)": 1,
     "/proc/self/clear_refs cannot be written here": 1,
 }

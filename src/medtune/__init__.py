@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         compare,
         doctor,
         evaluate,
+        export,
         load_recipe,
         load_run,
+        measure,
         plan,
         prepare,
         run,
@@ -30,7 +32,7 @@ __version__ = "0.2.0.dev0"
 
 __all__ = [
     "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "compare",
-    "doctor", "evaluate", "load_recipe", "load_run", "plan", "prepare", "run", "score", "train",
+    "doctor", "evaluate", "export", "load_recipe", "load_run", "measure", "plan", "prepare", "run", "score", "train",
 ]  # fmt: skip
 
 

@@ -17,7 +17,20 @@ from medtune.api.runs import Run
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "python-api.md"
 # What one makes is there for the next.
-FUNCTIONS = ["load_recipe", "run", "load_run", "prepare", "train", "evaluate", "compare", "score", "doctor", "plan"]
+FUNCTIONS = [
+    "load_recipe",
+    "run",
+    "load_run",
+    "prepare",
+    "train",
+    "evaluate",
+    "export",
+    "compare",
+    "score",
+    "doctor",
+    "measure",
+    "plan",
+]
 MEMBERS = sorted(name for name in vars(Run) if not name.startswith("_") and name != "path")
 
 

@@ -91,3 +91,29 @@ def test_a_merge_says_where_it_is_and_what_comes_next(
     assert result.out.splitlines()[-1] == "out"
     assert "next: medtune ask out " in result.err
     assert f"medtune publish {run.path} --merged out --repo OWNER/NAME --dry-run" in result.err
+
+
+def test_an_export_passes_everything_on_and_says_how_to_run_it(
+    medtune: Medtune, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medtune.publishing.export.page import ExportRecord
+
+    got: list[Any] = []
+
+    def export(run: RunDir, request: Any) -> ExportRecord:
+        got.append(request)
+        return ExportRecord(
+            "gguf", "q8_0", "b", None, "a", ("x",), ("llama-server -m x", "ollama create x"), ("Note.",)
+        )
+
+    monkeypatch.setattr("medtune.pipeline.export.export_stage", export)
+    result = medtune(
+        "export", run.path, "--to", "my out", "--format", "gguf", "--dtype", "q8_0", "--merged", "m", "--adapter-only"
+    )
+    assert result.status == 0, result.err
+    (request,) = got
+    assert (request.to, request.format, request.dtype) == (Path("my out"), "gguf", "q8_0")
+    assert (request.merged, request.adapter_only) == (Path("m"), True)
+    assert result.out == "my out\n"
+    assert "next: cd 'my out' && llama-server -m x\n" in result.err
+    assert "ollama create x\n" in result.err

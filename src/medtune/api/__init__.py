@@ -5,6 +5,7 @@ receives `Progress` events in place of the bars.
 """
 
 from medtune.api.calls import doctor, evaluate, load_run, plan, prepare, run, train
+from medtune.api.exports import export, measure
 from medtune.api.runs import Run
 from medtune.api.scores import compare, score
 from medtune.api.working import RunInterrupted, spelled_as_calls
@@ -16,7 +17,7 @@ from medtune.runtime.progress import Progress
 
 __all__ = [
     "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "compare",
-    "doctor", "evaluate", "load_recipe", "load_run", "plan", "prepare", "run", "score", "train",
+    "doctor", "evaluate", "export", "load_recipe", "load_run", "measure", "plan", "prepare", "run", "score", "train",
 ]  # fmt: skip
 
 load_recipe = spelled_as_calls()(recipes.load_recipe)

@@ -18,7 +18,7 @@ _at_work = threading.Lock()
 # Options whose argument has another name, or is a list.
 _LISTS = {"set": "overrides", "metric": "metrics", "primary": "primary"}
 _SWITCHES = {
-    **{name: f"{name}=True" for name in ("base", "measure", "on_cpu", "private", "resume")},
+    **{name: f"{name}=True" for name in ("adapter_only", "base", "measure", "on_cpu", "private", "resume")},
     **{name.replace("-", "_"): f"options=['{name}']" for name in ("overwrite", "without-evaluation")},
 }
 _FUNCTIONS = {"data prepare": "prepare", **{name: name for name in ("compare", "evaluate", "plan", "run", "train")}}

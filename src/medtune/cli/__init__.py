@@ -11,7 +11,7 @@ import typer
 from medtune.cli import scores
 from medtune.cli.data import data_app
 from medtune.cli.human import human_app
-from medtune.cli.models import merge, publish
+from medtune.cli.models import export, measure, merge, publish
 from medtune.cli.options import (
     Gpus,
     OnCpu,
@@ -148,8 +148,8 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
 
 # As `--help` lists them: what to look at first, the whole job, its stages, what becomes of it.
 for command in (
-    recipes, doctor, plan, config, run, train, scores.evaluate, scores.compare, report, ask, merge, publish,
-    scores.score,
+    recipes, doctor, plan, config, run, train, scores.evaluate, scores.compare, report, ask, merge, measure,
+    export, publish, scores.score,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data_app, name="data")

@@ -1,7 +1,8 @@
-"""`medtune merge` and `medtune publish`: the tuned model in one piece, and on the Hub."""
+"""`medtune merge`, `measure`, `export` and `publish`: the tuned model in one piece, for others, and on the Hub."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -69,6 +70,63 @@ def merge(
     if record.measured is None or record.measured.within_bound:
         can_publish = opened.is_complete("train") and opened.is_complete("compare")
         say_next(to, [run, "--merged", to] if can_publish else [])
+    print(to)
+
+
+def measure(
+    run: Run, folder: Annotated[Path, typer.Argument(help="A model of plain weights.", show_default=False)]
+) -> None:
+    """Measure what quantising a merged model changed.
+
+    The folder holds it dequantised. It gets the same 64 test questions as a merge; nothing is written.
+    """
+    opened = open_run(run)
+    prepare_process()
+    from rich.console import Console
+
+    from medtune.pipeline.merge import measure_folder
+    from medtune.publishing.merge_record import measured_sentences
+    from medtune.runtime.terminal import harmless, print_points
+
+    found = measure_folder(opened, folder)
+    sentences = measured_sentences(found, evaluated=opened.is_complete("tuned"), public=True)
+    print_points(map(harmless, sentences), Console())
+
+
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A folder for the export.", callback=folder_option)],
+    format: Annotated[str, typer.Option("--format", metavar="ollama|gguf|vllm", help="The program that it is for.")],
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="f16|bf16|q8_0|f32", help="What a GGUF file's weights are stored in.")
+    ] = "f16",
+    merged: Annotated[
+        Path | None,
+        typer.Option(
+            "--merged",
+            metavar="DIR",
+            help="The model that `medtune merge` wrote there; else it is merged into DIR/merged.",
+            callback=folder_option,
+        ),
+    ] = None,
+    adapter_only: Annotated[
+        bool, typer.Option("--adapter-only", help="Export the adapter, for use beside its base (gguf, vllm).")
+    ] = False,
+) -> None:
+    """Write the tuned model for Ollama, llama.cpp (GGUF) or vLLM.
+
+    Chat template, end tokens, cap and system prompt go along; at the end it says how to run it.
+    """
+    opened = open_run(run)
+    prepare_process()
+    from medtune.pipeline.export import ExportRequest, export_stage
+    from medtune.runtime.progress import say
+
+    request = ExportRequest(to, format, dtype, merged, adapter_only)  # type: ignore[arg-type]
+    record = export_stage(opened, request)
+    say(f"next: {' && '.join([f'cd {shlex.quote(str(to))}', *record.commands[:1]])}", verbatim=True)
+    for command in record.commands[1:]:
+        say(f"      {command}", verbatim=True)
     print(to)
 
 

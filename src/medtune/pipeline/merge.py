@@ -13,8 +13,9 @@ from medtune.model.adapters import adapter_fingerprint, resolve_adapter
 from medtune.model.loading import base_identity, resolve_base
 from medtune.model.merging.folder import existing_merge, write_companions, write_record
 from medtune.model.merging.planning import plan_merge
-from medtune.model.merging.record import MergeRecord
+from medtune.model.merging.record import MergeMeasurement, MergeRecord
 from medtune.model.merging.weights import write_merge
+from medtune.model.quantization import stored_quantization
 from medtune.model.tensor_files import stored_tensors
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import stage_named
@@ -68,7 +69,7 @@ def merge_stage(
 
 def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     config = run_dir.pinned_config
-    adapter = _adapter(run_dir, config)
+    adapter = adapter_in_use(run_dir, config)
     if config.lora.init == "loftq" and adapter == run_dir.adapter_dir:
         say("adapter: LoftQ made up for NF4's errors, which the 16-bit base does not have: merging adds them there")
     base = resolve_base(config.model.base, config.model.revision)
@@ -94,7 +95,7 @@ def _plan(run_dir: RunDir, to: Path, dtype: MergedDtype) -> _Merge:
     return _Merge(run_dir, base.path, adapter, to, record)
 
 
-def _adapter(run_dir: RunDir, config: Config) -> Path:
+def adapter_in_use(run_dir: RunDir, config: Config) -> Path:
     """The trained adapter, or the stored one that the run evaluated in its place. Raises MedtuneError."""
     stored, command = config.model.adapter, Command("train", run_dir.path)
     if stored is None or run_dir.damage("train") or run_dir.is_complete("train") or last_checkpoint(run_dir):
@@ -124,7 +125,7 @@ def _write(merge: _Merge) -> MergeRecord:
         merge.to.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(merge.to) as folder:
         with progress_bar("Merging", round(plan.bytes / 1e6), unit="MB") as advance:
-            files = write_merge(plan, folder, on_bytes=_in_megabytes(advance))
+            files = write_merge(plan, folder, on_bytes=in_megabytes(advance))
         write_companions(merge.base, merge.adapter, folder, dtype=dtype, untied=plan.untied, vocabulary=plan.vocabulary)
         files |= {file.name: FileRecord(**describe_file(file)) for file in folder.iterdir() if file.name not in files}
         record = replace(
@@ -163,7 +164,37 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
         return record if record.measured is not None else replace(record, not_measured=str(error))
 
 
-def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
+def measure_folder(run_dir: RunDir, folder: Path) -> MergeMeasurement:
+    """How far the model in `folder`, a merge that was quantised and dequantised, is from the one that was evaluated.
+
+    It is held to the bound of a quantised base, since more than merging's rounding is to be expected. Nothing is
+    written. Raises MedtuneError if the folder's weights are packed, or memory runs out.
+    """
+    from medtune.inference.merge_measurement import (
+        BOUND,
+        NotMeasuredError,
+        choose_prompts,
+        measure_merge,
+        plan_measuring,
+    )
+
+    if stored_quantization(folder) is not None:
+        fix = "dequantise it with the library that wrote it, and save it in bfloat16"
+        raise ModelError(folder, "its weights are packed, and only a folder of plain ones is measured", fix)
+    run_dir.lock()
+    config = run_dir.pinned_config
+    adapter = adapter_in_use(run_dir, config)
+    weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(folder).values())
+    plan = plan_measuring(config, weights, asked=True)
+    release_memory()
+    if plan.obstacle is not None:
+        raise NotMeasuredError(plan.obstacle)
+    found = measure_merge(config, adapter, folder, choose_prompts(run_dir.read_split("test")), plan)
+    return replace(found, rounding=None, bound=BOUND, within_bound=found.kl.mean <= BOUND)
+
+
+def in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """A function that is told bytes, for a progress bar that counts megabytes."""
     written = shown = 0
 
     def count(size: int) -> None:

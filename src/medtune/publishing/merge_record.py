@@ -36,7 +36,7 @@ def merge_sentences(record: MergeRecord, *, evaluated: bool = True, public: bool
         reason = "" if public else f": {record.not_measured or 'no reason was given'}"
         scored = " What was evaluated is the adapter beside its base." if evaluated else ""
         return [*sentences, f"What merging changed was not measured{reason}.{scored}"]
-    return [*sentences, *_measured_sentences(record.measured, evaluated, public)]
+    return [*sentences, *measured_sentences(record.measured, evaluated, public)]
 
 
 def is_within_bound(record: MergeRecord | None) -> bool:
@@ -62,7 +62,8 @@ def merged_notes(record: MergeRecord | None, quantization: str, *, evaluated: bo
     return notes
 
 
-def _measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) -> list[str]:
+def measured_sentences(found: MergeMeasurement, evaluated: bool, public: bool) -> list[str]:
+    """What was measured of a merged model; `evaluated` and `public` as in `merge_sentences`."""
     scored = ", which was evaluated," if evaluated else ""
     sentences = [
         f"On {found.positions:,} answer tokens of {found.prompts} test questions, its next tokens diverge from those "
