@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,23 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from medtune.errors import DataError, MedtuneError
 from medtune.serving.answering import Answering, EngineError, Piece, QueueFullError
 from medtune.serving.bodies import NOTICE, read_body, send_error, send_whole
-from medtune.serving.engine import Engine, ServedModel
+from medtune.serving.engine import Engine
 from medtune.serving.guard import Guard
+from medtune.serving.limits import Bounds
 from medtune.serving.metrics import Metrics
 from medtune.serving.models import models_endpoints
 from medtune.serving.requests import Asked, RequestError, read_chat, read_completion
 from medtune.serving.responses import STREAM_END, ResponseShape, as_json, event
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a client may take: bytes of a body, seconds for its headers, its body and a whole answer, connections."""
-
-    body_bytes: int = 2**20
-    header_seconds: float = 10
-    body_seconds: float = 20
-    answer_seconds: float = 300
-    connections: int = 2048
 
 
 @dataclass
@@ -139,8 +128,7 @@ class _Completions:
                 ids = await asyncio.to_thread(engine.text_prompt, prompt)
             else:
                 ids = list(prompt)
-            model = cast(ServedModel, asked.model)
-            answering = engine.submit(ids, model=model, options=asked.options, on_news=on_news)
+            answering = engine.submit(ids, model=asked.model, options=asked.options, on_news=on_news)
         except QueueFullError as error:
             raise RequestError(429, str(error), code="queue_full", retry_after=error.seconds) from None
         except EngineError:

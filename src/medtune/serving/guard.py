@@ -26,6 +26,7 @@ class Guard:
         self.is_local = is_local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
         try:
             self._check(scope)
         except RequestError as error:

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import signal
-import socket
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import ip_address
 from types import FrameType
 
 import uvicorn
 
-from medtune.errors import ConfigError, Option
 from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.runtime.progress import say
-from medtune.serving.app import Bounds, Service, make_app
+from medtune.serving.address import Address, bind, shown_address
+from medtune.serving.app import Service, make_app
 from medtune.serving.connections import bounded_protocol
-from medtune.serving.engine import Engine, Limits
+from medtune.serving.engine import Engine
+from medtune.serving.limits import Bounds, Limits
 
 # How long connections may take to close once all answers are written.
 _CLOSING_SECONDS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the server listens, and the key that it asks for; `grace` is how many seconds answers have at its end."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    key: str | None = None
-    grace: float = 30
-
-    @property
-    def is_local(self) -> bool:
-        """Whether this machine alone can reach it."""
-        with suppress(ValueError):
-            return ip_address(self.host).is_loopback
-        return self.host == "localhost"
 
 
 def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None:
@@ -49,7 +30,7 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
     """
     listener = bind(address)
     with listener, Engine.open(target, limits) as engine:
-        say(f"listening on http://{_shown(listener)}/v1, models {', '.join(engine.models)}")
+        say(f"listening on http://{shown_address(listener)}/v1, models {', '.join(engine.models)}")
         say(NO_ADVICE)
         if engine.chat.is_demo:
             say(DEMO_BABBLES)
@@ -57,24 +38,6 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
         server.run(sockets=[listener])
     if server.stopped_by is not None:
         signal.raise_signal(server.stopped_by)
-
-
-def bind(address: Address) -> socket.socket:
-    """The port, taken but not listening. Raises ConfigError."""
-    if not address.is_local and address.key is None:
-        fix = ("give ", Option("api_key"), ", or MEDTUNE_API_KEY in the environment")
-        raise ConfigError(Option("host", address.host), "others than this machine can reach it", fix)
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-    except OSError as error:
-        fix = ("choose another with ", Option("port"), " or ", Option("host"))
-        raise ConfigError(f"{address.host}:{address.port}", error.strerror or str(error), fix) from None
-    return listener
 
 
 class Server(uvicorn.Server):
@@ -122,6 +85,9 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: whether to end."""
         if self._ends_at is not None and (not self.service.active or time.monotonic() > self._ends_at):
+            if self.service.active:
+                # Those answers fail, and their clients are told.
+                await asyncio.to_thread(self.service.engine.close)
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -132,8 +98,3 @@ def _allow_files(wanted: int) -> None:
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _shown(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
