@@ -87,7 +87,7 @@ def _read_fields(content: bytes, own: str) -> dict[str, Any]:
     given = {name: value for name, value in fields.items() if value is not None}
     for name, value in given.items():
         if name in _NOT_DONE and not any(_same(value, neutral) for neutral in _NOT_DONE[name]):
-            raise _wrong(name, f"{name} is not supported here", code="unsupported_parameter")
+            raise _wrong(name, "is not supported here", code="unsupported_parameter")
         if name not in (own, *_OPTIONS, *_WITHOUT_EFFECT, *_NOT_DONE):
             raise _wrong(show_value(name)[1:-1], "no such field", code="unknown_parameter")
     return given
