@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from waiting import wait_until
+from served import QUESTIONS, wait_until
 
 from medtune.data.prompts import PromptRenderer
 from medtune.inference.chat import Chat
@@ -24,28 +24,29 @@ def chat(tiny):
     model.lm_head.weight.data[5] *= 1.5  # some answers end by themselves
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+        config = LoraConfig(
+            r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False
+        )
         adapted = get_peft_model(model, config).eval()
-    choices = {"device": Choice("cpu", "test"), "dtype": Choice("float32", "test"), "attention": Choice("sdpa", "test")}
+    values = {"device": "cpu", "dtype": "float32", "attention": "sdpa"}
+    choices = {name: Choice(value, "test") for name, value in values.items()}
     loaded = LoadedModel(model, PromptRenderer(tiny.tokenizer, "Be kind."), [5], None, "tiny", choices)
     return Chat(loaded, adapted, CAP)
 
 
 @pytest.fixture(scope="session")
 def expected(chat):
-    """What `medtune ask` answers, by model and question."""
-    known = {}
-
-    def answer(model, question):
-        if (model, question) not in known:
-            known[model, question] = chat.respond(question, use_adapter=model == "tuned")
-        return known[model, question]
-
-    return answer
+    """What `medtune ask` answers, by model and question; all of it before an engine has the model."""
+    known = {
+        (model, question): chat.respond(question, use_adapter=model == "tuned")
+        for model in ("tuned", "base")
+        for question in QUESTIONS
+    }
+    return lambda model, question: known[model, question]
 
 
 @pytest.fixture
-def make_engine(chat):
+def make_engine(chat, expected):
     from medtune.serving.engine import Engine
     from medtune.serving.limits import Limits
 
@@ -87,4 +88,3 @@ def start_server(make_engine):
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
-

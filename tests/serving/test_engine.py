@@ -5,15 +5,13 @@ import time
 
 import pytest
 import torch
-from waiting import wait_until
+from served import QUESTIONS, wait_until
 
 from medtune.errors import DataError
 from medtune.records import Answer, Turn
 from medtune.serving import engine as engine_module
 from medtune.serving.answering import EngineError, Options, QueueFullError
 from medtune.serving.slots import GrowingSlots
-
-QUESTIONS = ["What causes " + "gout " * (1 + number * number % 11) + f"{number} ?" for number in range(14)]
 
 
 def prompt(engine, question="What causes gout ?"):
@@ -37,11 +35,11 @@ def test_answers_are_those_of_ask_whatever_batch_they_came_in(make_engine, expec
 def test_pieces_come_while_the_answer_goes_on(make_engine, expected, monkeypatch):
     monkeypatch.setattr("medtune.serving.lane.SECONDS_A_PIECE", 0)
     engine, news = make_engine(), []
-    answering = engine.submit(prompt(engine), on_news=lambda: news.append(1))
+    answering = engine.submit(prompt(engine, QUESTIONS[3]), on_news=lambda: news.append(1))
     pieces = list(answering)
     assert len(pieces) > 1
     assert len(news) > 1
-    wanted = expected("tuned", "What causes gout ?")
+    wanted = expected("tuned", QUESTIONS[3])
     assert "".join(piece.text for piece in pieces) == wanted.text
     assert (pieces[-1].new_tokens, pieces[-1].finish_reason) == (wanted.new_tokens, wanted.finish_reason)
 

@@ -9,7 +9,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from waiting import wait_until
+from served import QUESTIONS, wait_until
 
 from medtune.inference.chat import NO_ADVICE
 from medtune.serving import guard
@@ -17,7 +17,6 @@ from medtune.serving.slots import GrowingSlots
 
 openai = pytest.importorskip("openai")
 
-QUESTIONS = ["What causes " + "gout " * (1 + number * number % 11) + f"{number} ?" for number in range(12)]
 # httpx leaves its pool to the garbage collector where a test leaves a client open.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -65,11 +64,14 @@ def test_a_chat_is_answered_as_ask_answers_it(start_server, expected):
 
 def test_the_sdks_own_stream_helper_puts_it_together(start_server, expected):
     port, _ = start_server()
-    with client(port) as api, api.chat.completions.stream(
-        model="tuned", messages=[{"role": "user", "content": QUESTIONS[0]}]
-    ) as stream:
+    asked = [(model, question) for model in ("tuned", "base") for question in QUESTIONS]
+    model, question = next(one for one in asked if expected(*one).finish_reason == "stop")
+    with (
+        client(port) as api,
+        api.chat.completions.stream(model=model, messages=[{"role": "user", "content": question}]) as stream,
+    ):
         final = stream.get_final_completion()
-    assert final.choices[0].message.content == expected("tuned", QUESTIONS[0]).text
+    assert final.choices[0].message.content == expected(model, question).text
 
 
 def test_completions_take_text_and_token_ids(start_server, chat, expected):
@@ -136,9 +138,7 @@ def test_models_say_what_they_are(start_server):
 def test_a_refusal_names_the_field(start_server, fields, param):
     port, _ = start_server(prompt_tokens=300)
     with client(port) as api, pytest.raises(openai.BadRequestError) as caught:
-        api.chat.completions.create(
-            **{"model": "tuned", "messages": [{"role": "user", "content": "Gout ?"}], **fields}
-        )
+        api.chat.completions.create(**{"model": "tuned", "messages": [{"role": "user", "content": "Gout ?"}], **fields})
     assert caught.value.param == param
     assert caught.value.type == "invalid_request_error"
 
@@ -148,8 +148,8 @@ def test_the_key_is_asked_for_and_compared_as_a_whole(start_server, monkeypatch)
     compared = []
     digest = hmac.compare_digest
     monkeypatch.setattr(guard.hmac, "compare_digest", lambda *pair: compared.append(pair) or digest(*pair))
-    for wrong in ("sésam", "x", "sésame2"):
-        with client(port, wrong.encode().decode("latin-1")) as api, pytest.raises(openai.AuthenticationError):
+    for wrong in ("sesam", "x", "sesame2"):
+        with client(port, wrong) as api, pytest.raises(openai.AuthenticationError):
             api.models.list()
     assert len(compared) == 3, "no wrong key may be told by anything else"
     for path, headers in (("/v1/models", {}), ("/metrics", {}), ("/nosuch", {"Authorization": "Basic x"})):
