@@ -122,7 +122,7 @@ def arguments(files: ServedFiles, address: Address, limits: Limits) -> list[str]
         *("--generation-config", str(files.folder)),
         *("--max-model-len", str(length)),
         *("--max-num-seqs", str(limits.rows)),
-        *("--max-num-queued-reqs", str(limits.waiting)),
+        *("--max-num-queued-reqs", str(limits.rows + limits.waiting)),  # those that are answered count
     ]
     if files.template_settings:
         found += ["--default-chat-template-kwargs", json.dumps(files.template_settings)]
