@@ -99,7 +99,8 @@ async def _ask(
     status, headers = await _read_head(reader)
     pieces, first = [], 0.0
     async for piece in _read_body(reader, headers):
-        first = first or time.monotonic()
+        if b'"content":""' not in piece.replace(b" ", b""):  # a stream begins with the role alone
+            first = first or time.monotonic()
         pieces.append(piece)
     received = b"".join(pieces).decode()
     if status != 200:

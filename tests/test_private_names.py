@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "medtune"
-LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "peft", "torch", "transformers", "trl")
+LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "peft", "torch", "transformers", "trl", "uvicorn")
 
 # What medtune overrides.
 OVERRIDDEN = {
@@ -198,7 +198,7 @@ def test_every_private_name_is_known():
     used, own = set(), set()
     for tree in trees():
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 own.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 own.add(node.id)

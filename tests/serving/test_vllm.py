@@ -53,15 +53,13 @@ server.serve_forever()
 
 @pytest.fixture
 def adapter(tiny, tmp_path):
-    """A folder that names its base and rank; vLLM reads the weights, and we do not."""
+    from peft import LoraConfig, get_peft_model
+
     folder = tmp_path / "adapter"
-    folder.mkdir()
-    config = {
-        "peft_type": "LORA", "base_model_name_or_path": str(tiny.path), "r": 24, "lora_alpha": 24, "revision": None,
-        "rank_pattern": {"q_proj": 40}, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM",
-    }  # fmt: skip
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "adapter_model.safetensors").write_bytes(b"")
+    lora = LoraConfig(r=24, rank_pattern={"v_proj": 40}, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    get_peft_model(tiny.load(), lora).save_pretrained(folder)
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(tiny.path)}))
     settings = {"system_prompt": 'Say "aah" {{ now }}.', "quantization": "none", "max_new_tokens": 33}
     (folder / "medtune.json").write_text(json.dumps(settings))
     return folder
@@ -104,7 +102,9 @@ def test_the_template_begins_with_the_runs_system_prompt_unless_there_is_another
     user = {"role": "user", "content": "Gout ?"}
 
     def rendered(messages, template=None):
-        return tokenizer.apply_chat_template(messages, template, tokenize=False, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
 
     assert rendered([user], template) == rendered([{"role": "system", "content": system}, user])
     own = [{"role": "system", "content": "Be brief."}, user]
