@@ -9,7 +9,7 @@ import signal
 import time
 from types import FrameType
 
-import uvicorn
+from uvicorn import Config, Server
 
 from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.runtime.progress import say
@@ -34,13 +34,13 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
         say(NO_ADVICE)
         if engine.chat.is_demo:
             say(DEMO_BABBLES)
-        server = Server(Service(engine, bounds), address)
+        server = GracefulServer(Service(engine, bounds), address)
         server.run(sockets=[listener])
     if server.stopped_by is not None:
         signal.raise_signal(server.stopped_by)
 
 
-class Server(uvicorn.Server):
+class GracefulServer(Server):
     """uvicorn's server, which lets answers end before it does."""
 
     def __init__(self, service: Service, address: Address) -> None:
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         _allow_files(bounds.connections + 256)
         super().__init__(
-            uvicorn.Config(
+            Config(
                 make_app(service, address.key, is_local=address.is_local),
                 http=bounded_protocol(header_seconds=bounds.header_seconds, connections=bounds.connections),
                 ws="none",
