@@ -59,13 +59,16 @@ def test_what_is_no_model_is_told_as_ask_tells_it(medtune):
 def test_a_signal_ends_it_with_a_shells_status(tiny, tmp_path, number):
     command = [sys.executable, "-m", "medtune", "serve", _adapter(tiny, tmp_path), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as running:
-        line = next(line for line in running.stderr if "listening on" in line)
-        url = line.split("listening on ")[1].split(",")[0].removesuffix("/v1")
-        with urllib.request.urlopen(f"{url}/health") as response:
-            assert response.status == 200
-        running.send_signal(number)
-        assert running.wait(60) == 128 + number
-        assert f"interrupted ({number.name})" in running.stderr.read()
+        try:
+            line = next(line for line in running.stderr if "listening on" in line)
+            url = line.split("listening on ")[1].split(",")[0].removesuffix("/v1")
+            with urllib.request.urlopen(f"{url}/health") as response:
+                assert response.status == 200
+            running.send_signal(number)
+            assert running.wait(60) == 128 + number
+            assert f"interrupted ({number.name})" in running.stderr.read()
+        finally:
+            running.kill()
 
 
 def _adapter(tiny, folder):

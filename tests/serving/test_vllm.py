@@ -149,13 +149,16 @@ def test_signals_reach_the_child(adapter, stub):
     program, place = stub
     command = [sys.executable, "-m", "medtune", "serve", str(adapter), "--engine", "vllm", "--vllm", str(program)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as running:
-        port = Path(f"{place}.port")
-        wait_until(lambda: port.is_file() and port.read_text(), seconds=120)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/health") as response:
-            assert response.read() == b"ok"
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 128 + signal.SIGTERM
-        assert "interrupted (SIGTERM)" in running.stderr.read()
+        try:
+            port = Path(f"{place}.port")
+            wait_until(lambda: port.is_file() and port.read_text(), seconds=120)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/health") as response:
+                assert response.read() == b"ok"
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(60) == 128 + signal.SIGTERM
+            assert "interrupted (SIGTERM)" in running.stderr.read()
+        finally:
+            running.kill()
 
 
 def test_ranks_are_in_order():

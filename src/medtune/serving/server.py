@@ -21,6 +21,8 @@ from medtune.serving.limits import Bounds, Limits
 
 # How long connections may take to close once all answers are written.
 _CLOSING_SECONDS = 5
+# Connections that wait to be accepted.
+_BACKLOG = 2048
 
 
 def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None:
@@ -30,6 +32,7 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
     """
     listener = bind(address)
     with listener, Engine.open(target, limits) as engine:
+        listener.listen(_BACKLOG)
         say(f"listening on http://{shown_address(listener)}/v1, models {', '.join(engine.models)}")
         say(NO_ADVICE)
         if engine.chat.is_demo:
