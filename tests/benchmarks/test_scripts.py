@@ -30,7 +30,7 @@ from medtune.training.batching import StepSampler
 from tiny_model import write_rows
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = {"reporting", "medtune_runs", "step_clock", "row_balance"}
+MODULES = {"reporting", "medtune_runs", "step_clock", "row_balance", "serve_clients"}
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.stem not in MODULES)
 SIZES = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -332,3 +332,15 @@ def test_large_data_is_measured_and_drawn(tmp_path):
     large_data.draw([line, {**line, "rows": 1200}], tmp_path / "curves.svg")
     drawn = (tmp_path / "curves.svg").read_text(encoding="utf-8")
     assert "<svg" in drawn
+
+
+@pytest.mark.slow
+def test_a_server_under_load_gives_every_client_its_own_answer(tiny):
+    options = ["--clients", "2", "8", "--seconds", "4", "--new", "12", "--questions", "9"]
+    lines = run("serve_load.py", "--model", tiny.path, *options)
+    assert [line["clients"] for line in lines] == [2, 8]
+    for line in lines:
+        assert line["requests"] > 8
+        assert line["errors"] == line["mixed_up"] == line["differing"] == 0
+        assert line["tokens_per_second"] > 0
+        assert line["p50_seconds"] <= line["p95_seconds"]

@@ -95,10 +95,20 @@ class DecodeStep:
 
     All that changes from step to step is on the device: `tokens`, each row's last token; `start`, its first position
     that is no padding; `position`, where the step writes; `length`, what is filled then; `record`, the last tokens
-    chosen, (`steps_per_look`, rows), with `turn`, the place of the next. A captured step reads and advances them.
+    chosen, (`steps_per_look`, rows), with `turn`, the place of the next. A captured step reads and advances them. With
+    `keep_logits` those of the last step are in `logits`, (rows, vocabulary), for tokens that are not the most probable.
     """
 
-    def __init__(self, model: Any, rows: int, positions: int, *, steps_per_look: int, graphs: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        rows: int,
+        positions: int,
+        *,
+        steps_per_look: int,
+        graphs: bool,
+        keep_logits: bool = False,
+    ) -> None:
         self.model = model
         self.rows = rows
         self.positions = positions
@@ -110,6 +120,8 @@ class DecodeStep:
         self.length = torch.zeros(1, dtype=torch.int32, device=self.device)
         self.record = torch.zeros(steps_per_look, rows, dtype=torch.int64, device=self.device)
         self.turn = torch.zeros(1, dtype=torch.int64, device=self.device)
+        vocabulary = model.get_output_embeddings().weight.shape[0] if keep_logits else 0
+        self.logits = torch.zeros(rows, vocabulary, dtype=model.dtype, device=self.device)
         self._graphs = _Graphs(self.device) if graphs else None
 
     def begin(self, width: int, prompt_lengths: Sequence[int]) -> None:
@@ -120,17 +132,22 @@ class DecodeStep:
         self.position.fill_(width)
         self.length.fill_(width + 1)
 
-    def run(self, rows: int, steps: int) -> list[list[int]]:
+    def run(self, rows: int, steps: int, choose: Callable[[Tensor], Tensor] | None = None) -> list[list[int]]:
         """Take `steps` steps, `steps_per_look` at most, with the first `rows` rows; each row's tokens, in order.
 
-        Copying them to the host is the one time that it waits for the device.
+        Copying them to the host is the one time that it waits for the device. `choose` picks tokens from the logits
+        that are kept; without it they are the most probable ones.
         """
         self.turn.zero_()
-        for _ in range(steps):
+        for step in range(steps):
             if self._graphs is None:
                 self._compute(rows)
             else:
                 self._graphs.run(rows, lambda: self._compute(rows))
+            if choose is not None:
+                chosen = choose(self.logits[:rows])
+                self.tokens[:rows].copy_(chosen)
+                self.record[step, :rows].copy_(chosen)
         tokens: list[list[int]] = self.record[:steps, :rows].t().tolist()
         return tokens
 
@@ -160,6 +177,8 @@ class DecodeStep:
             self.cache,
             decode_span=DecodeSpan(start, self.length),
         )
+        if self.logits.shape[1]:
+            self.logits[:rows].copy_(logits)
         chosen = best_tokens(logits)
         self.tokens[:rows].copy_(chosen)
         self.record[:, :rows].index_copy_(0, self.turn, chosen.unsqueeze(0))
