@@ -35,11 +35,11 @@ class Guard:
 
     def __init__(self, name: TrackerName) -> None:
         self.name = name
-        self.failures = self._in_a_row = 0
+        self.failures = self.in_a_row = 0
 
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
         """`call()`, or None where it fails or failed too often. Raises what a disk of the run directory causes."""
-        if self._in_a_row >= MOST_IN_A_ROW:
+        if self.in_a_row >= MOST_IN_A_ROW:
             self.failures += 1
             return None
         try:
@@ -49,10 +49,10 @@ class Guard:
             # Those files are in the run directory, where nothing else could be written either.
             if self.name == "tensorboard" and describe_disk_error(error) is not None:
                 raise
-            self._in_a_row += 1
+            self.in_a_row += 1
             self.fail(what, first_line(error))
             return None
-        self._in_a_row = 0
+        self.in_a_row = 0
         return result
 
     def fail(self, what: str, reason: str) -> None:
@@ -91,10 +91,11 @@ class Followed:
         """End the run there, and tell how often it failed."""
         if self.is_open:
             ending: Ending = "stopped" if interruption.requested() else self.ending
+            self.guard.in_a_row = 0  # whatever failed before, a run that is open there is ended there
             self.guard.attempt("closing", partial(self.service.close, ending))
         logging.getLogger(_MLFLOW_THREAD).removeFilter(self.guard)
         if self.guard.failures > 1:
-            say(f"{self.name}: {self.guard.failures} calls failed in all")
+            say(f"{self.name}: {self.guard.failures} calls failed or were left out")
 
 
 def follow(run: RunDir, names: Sequence[TrackerName], step: int = 0) -> list[Followed]:
@@ -117,9 +118,8 @@ def send_results(run: RunDir, names: Sequence[TrackerName], results: Results) ->
         followed.close()
         failures[followed.name] = followed.guard.failures
         if not followed.guard.failures:
-            say(
-                f"{followed.name}: has the scores, {', '.join([*results.files, *(['adapter'] if results.adapter else [])])}"
-            )
+            sent = [*results.files, *(["adapter"] if results.adapter else [])]
+            say(f"{followed.name}: has the scores, {', '.join(sent)}")
     return failures
 
 

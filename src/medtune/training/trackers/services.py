@@ -48,7 +48,7 @@ class TensorBoard(Tracker):
         writer.add_text("comparison", results.comparison, results.step)
         adapter = sorted(results.adapter.glob("*.safetensors")) if results.adapter else []
         for file in [*results.files.values(), *adapter]:
-            writer.add_text(f"files/{file.name}", f"`{file}`, SHA-256 `{describe_file(file).sha256}`", results.step)
+            writer.add_text(f"files/{file.name}", f"`{file}`, SHA-256 `{describe_file(file)['sha256']}`", results.step)
 
     def close(self, ending: Ending) -> None:
         """See `Tracker`."""
@@ -126,7 +126,7 @@ class Wandb(Tracker):
             dir=os.environ.get("WANDB_DIR", str(folder)),
             # Nothing is sent that nobody asked for: neither what the terminal shows, nor code, nor a repository's
             # address. A question for a key is not waited for.
-            settings=wandb.Settings(console="off", disable_git=True, save_code=False, login_timeout=20),
+            settings=wandb.Settings(console="off", quiet=True, disable_git=True, save_code=False, login_timeout=20),
         )
         return str(self._run.id)
 
