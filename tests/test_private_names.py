@@ -38,6 +38,7 @@ OVERRIDDEN = {
     "trl.SFTConfig.n_gpu": "(self)",
     "transformers.TrainerCallback.on_evaluate": "(self, args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_log": "(self, args, state, control, **kwargs)",
+    "transformers.TrainerCallback.on_save": "(self, args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_step_end": "(self, args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_train_begin": "(self, args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_train_end": "(self, args, state, control, **kwargs)",
@@ -127,6 +128,7 @@ SUBCLASSES = {
     "OneDeviceConfig": "training.arguments",
     "HistoryCallback": "training.history",
     "InterruptionCallback": "training.continuation",
+    "TrackerCallback": "training.trackers.callback",
     "StaticRowsLayer": "inference.decoders.decode_step",
     "StaticRowsCache": "inference.decoders.decode_step",
 }

@@ -148,3 +148,17 @@ def test_mlflows_thread_is_counted_and_not_shown(tmp_path: Path, monkeypatch: py
 def test_short_words_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "a")
     assert without_secrets("a server at http://host:5000 refused") == "a server at http://host:5000 refused"
+
+
+def test_an_mlflow_server_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    pytest.importorskip("mlflow", reason="needs medtune[mlflow]")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:my-word@127.0.0.1:9")
+    caplog.set_level(logging.INFO, "medtune")
+    settings = dict(os.environ)
+    assert send_results(RunDir(tmp_path), ["mlflow"], RESULTS) == {"mlflow": 1}
+    assert dict(os.environ) == settings
+    assert "my-word" not in caplog.text
+    (line,) = [line for line in caplog.messages if line.startswith("mlflow: ")]
+    assert line.startswith("mlflow: opening failed (API request to http://***@127.0.0.1:9/")
+    assert len(line) < 300

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -59,9 +60,8 @@ class Guard:
         """Count a failure; the first is told."""
         self.failures += 1
         if self.failures == 1:
-            say(
-                f"{self.name}: {what} failed ({without_secrets(reason)}); the run goes on, further failures are counted"
-            )
+            shown = textwrap.shorten(without_secrets(reason), 200, placeholder=" …")
+            say(f"{self.name}: {what} failed ({shown}); the run goes on, further failures are counted")
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Count what MLflow's thread logs as an error, in place of its own line for each."""

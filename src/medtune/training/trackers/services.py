@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from medtune.config.training import TrackerName
@@ -56,11 +57,11 @@ class TensorBoard(Tracker):
         writer.close()
 
 
-@dataclass
 class Mlflow(Tracker):
     """An MLflow run, at `MLFLOW_TRACKING_URI`; a run that the caller has open is used, and stays open."""
 
-    set_here: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._settings = ExitStack()
 
     def open(self, tracked: TrackedRun) -> str:
         """See `Tracker`."""
@@ -69,8 +70,14 @@ class Mlflow(Tracker):
         if tracked.known:
             # Parameters never change there, and those of a resumed training do.
             settings["MLFLOW_MAX_LOG_PARAMS"] = "0"
-        self.set_here = [name for name in settings if name not in os.environ]
-        os.environ.update({name: settings[name] for name in self.set_here})
+        self._settings.enter_context(_environment(settings))
+        try:
+            return self._open(tracked)
+        except BaseException:
+            self._settings.close()
+            raise
+
+    def _open(self, tracked: TrackedRun) -> str:
         import mlflow
 
         active = mlflow.active_run()
@@ -99,14 +106,27 @@ class Mlflow(Tracker):
 
     def close(self, ending: Ending) -> None:
         """See `Tracker`."""
-        try:
-            import mlflow
+        import mlflow
 
+        with self._settings:
             if self._is_ours:
                 mlflow.end_run({"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}[ending])
-        finally:
-            for name in self.set_here:
-                os.environ.pop(name, None)
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """In this block these variables are set, unless they are, and no retry of a request is logged by itself."""
+    ours = [name for name in settings if name not in os.environ]
+    os.environ.update({name: settings[name] for name in ours})
+    logger = logging.getLogger("urllib3.connectionpool")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 class Wandb(Tracker):
