@@ -110,7 +110,7 @@ def trainer_arguments(trackers: Sequence[Followed]) -> dict[str, Any]:
 
 def send_results(run: RunDir, names: Sequence[TrackerName], results: Results) -> dict[str, int]:
     """Send what a run ends with to its trackers. Returns how many calls failed, by tracker."""
-    failures = {}
+    failures: dict[str, int] = {}
     for followed in follow(run, names, results.step):
         if followed.is_open:
             followed.guard.attempt("sending the results", partial(followed.service.log_results, results))

@@ -30,7 +30,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         purge = tracked.step + 1 if tracked.step else None
-        self._writer = SummaryWriter(log_dir=str(tracked.run.tracker_dir), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(log_dir=str(tracked.run.tracker_dir), purge_step=purge)
         return ""
 
     def callback(self) -> Any:
