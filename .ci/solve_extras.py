@@ -43,7 +43,8 @@ def main() -> None:
     for name, asked in extras.items():
         top = canonicalize_name(Requirement(asked[0]).name)
         print(f"extra {name}: {top} {solved[top]}, pinned {pins.get(top)}")
-    sys.exit("".join(f"{name} {version}: constraints.txt has {pins.get(name)}\n" for name, version in wrong.items()))
+    lines = [f"{name} {version}: constraints.txt has {pins.get(name)}\n" for name, version in wrong.items()]
+    sys.exit("".join(lines) or None)
 
 
 if __name__ == "__main__":

@@ -144,9 +144,19 @@ class Wandb(Tracker):
             name=tracked.name,
             resume="allow",
             dir=os.environ.get("WANDB_DIR", str(folder)),
-            # Nothing is sent that nobody asked for: neither what the terminal shows, nor code, nor a repository's
-            # address. A question for a key is not waited for.
-            settings=wandb.Settings(console="off", quiet=True, disable_git=True, save_code=False, login_timeout=20),
+            settings=wandb.Settings(
+                # Nothing is sent that nobody asked for: neither what the terminal shows, nor code, nor a repository's
+                # address.
+                console="off",
+                disable_git=True,
+                save_code=False,
+                quiet=True,
+                # In seconds. A question for a key is not waited for, and what cannot be uploaded stays in the folder.
+                login_timeout=20,
+                init_timeout=60,
+                finish_timeout=600,
+                finish_timeout_raises=True,
+            ),
         )
         return str(self._run.id)
 
