@@ -111,11 +111,23 @@ def test_a_run_is_continued_by_its_kept_id(tmp_path: Path, monkeypatch: pytest.M
     assert (seen[0].name, seen[1].step) == ("my run: 1", 4)
 
 
-def test_what_a_failed_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_run_ended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = GoesAway()
     monkeypatch.setitem(following.SERVICES, "wandb", lambda: service)  # type: ignore[arg-type]
     Followed("wandb", RunDir(tmp_path), 0).close()
-    assert service.calls == ["close failed"]
+    monkeypatch.setattr(following.interruption, "requested", lambda: True)
+    Followed("wandb", RunDir(tmp_path), 0).close()
+    assert service.calls == ["close failed", "close stopped"]
+
+
+def test_a_damaged_file_of_ids_is_told_and_no_run_is_opened(tmp_path: Path, caplog: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(following.SERVICES, "wandb", GoesAway)
+    caplog.set_level(logging.INFO, "medtune")
+    run = RunDir(tmp_path)
+    run.write_text(run.trackers_file, "[1]")
+    (followed,) = follow(run, ["wandb"])
+    assert not followed.is_open
+    assert caplog.messages[0].startswith(f"wandb: opening failed ({run.trackers_file}")
 
 
 def test_a_full_disk_under_tensorboard_is_the_runs_own() -> None:
