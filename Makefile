@@ -8,7 +8,7 @@ PATH_HINT = medtune is in $(BIN): ". $(BIN)/activate" puts it on the PATH
 # The tests start hundreds of processes, none of which is to compile medtune again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all kill-test disk-test browser-test lint docs clean
+.PHONY: demo test test-all kill-test disk-test browser-test lint docs docs-site clean
 # A demo that was interrupted goes on; a finished one is made again.
 demo: $(VENV)/.installed
 	@echo '$(PATH_HINT)'
@@ -49,6 +49,10 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/reference.py docs
 	cd tests && ../$(BIN)/python -m hostile.page ../docs
 
+# The docs as a site, in site/. A warning is an error: a page or an anchor that is not there, a page that nothing names.
+docs-site: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # torch comes first and by itself: the wheel that the pin selects decides between CPU and CUDA builds.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "medtune needs Python 3.11 or 3.12; name it with PYTHON=..."; exit 2; }
@@ -59,4 +63,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -287,11 +290,49 @@ def test_a_shell_completes_commands_and_recipes(
     assert medtune().out.split() == expected
 
 
-def test_completion_can_be_installed(medtune: Medtune, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shellingham.detect_shell", lambda: ("zsh", "/bin/zsh"))
+@pytest.mark.parametrize(
+    ("shell", "calls", "start_file"),
+    [
+        ("bash", "_MEDTUNE_COMPLETE=complete_bash $1", ".bash_completions/medtune.sh"),
+        ("zsh", "_MEDTUNE_COMPLETE=complete_zsh medtune", ".zfunc/_medtune"),
+        ("fish", "_MEDTUNE_COMPLETE=complete_fish", ".config/fish/completions/medtune.fish"),
+    ],
+)
+def test_completion_can_be_shown_and_installed(
+    medtune: Medtune, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shell: str, calls: str, start_file: str
+) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    monkeypatch.setenv("HOME", str(tmp_path))
     result = medtune("--show-completion")
     assert (result.status, result.err) == (0, "")
-    assert "_MEDTUNE_COMPLETE=complete_zsh medtune" in result.out
+    assert calls in result.out
+    assert medtune("--install-completion").status == 0
+    assert calls in (tmp_path / start_file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("shell", "settings"),
+    [
+        ("bash", {"COMP_WORDS": "medtune data au", "COMP_CWORD": "2"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "medtune data au"}),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "medtune data au", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
+    ],
+)
+def test_each_shell_completes_a_subcommand_and_imports_nothing_heavy(shell: str, settings: dict[str, str]) -> None:
+    """As the shell does it: in a process of its own, at every press of the key."""
+    code = f"""
+import sys
+from medtune.__main__ import main
+try:
+    main()
+finally:
+    sys.stderr.write(" ".join(set({HEAVY}) & set(sys.modules)))
+"""
+    environment = {**os.environ, "_MEDTUNE_COMPLETE": f"complete_{shell}", **settings}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "audit" in result.stdout
+    assert "prepare" not in result.stdout
 
 
 def test_version(medtune: Medtune) -> None:

@@ -132,7 +132,7 @@ def test_a_key_of_any_shape_is_refused_in_one_line(section: str, key: str) -> No
         ("model.quantization", "int8", "must be 'nf4' or 'none', got 'int8'"),
         ("generation.decoding", "sample", "must be 'greedy', got 'sample'"),
         ("evaluation.metrics", ["bleu", "met eor"], "should match pattern '^[A-Za-z0-9_]+$', got 'met eor'"),
-        ("training.report_to", ["x"], ".0: must be 'tensorboard', 'wandb' or 'trackio', got 'x'"),
+        ("training.report_to", ["x"], ".0: must be 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'x'"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_its_key_and_what_would_be_right(path: str, value: Any, reason: str) -> None:

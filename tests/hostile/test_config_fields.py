@@ -155,7 +155,7 @@ TOGETHER: list[tuple[str, str]] = [
      "evaluation: primary names meteor, which metrics does not; add it there, got {…"),
     ("evaluation.margins={bleu: 0}", "evaluation.margins.bleu: input should be greater than 0, got 0"),
     ("evaluation.controls=[magic]", "evaluation.controls.0: must be 'few_shot', … 'tuned_retrieval', got 'magic'"),
-    ("training.report_to=[x]", "training.report_to.0: must be 'tensorboard', 'wandb' or 'trackio', got 'x'"),
+    ("training.report_to=[x]", "training.report_to.0: must be 'tensorboard', 'mlflow', 'wandb' or 'trackio', got 'x'"),
     ("lora.targets=['']", f"lora.targets.0: {NO_TEXT}, got ''"),
     ("data.split={validation: 0.4, test: 0.8}",
      "data.split: validation and test together must leave at least 0.1 of the rows for training, got {…"),

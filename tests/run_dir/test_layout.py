@@ -53,6 +53,7 @@ def test_files_keep_their_names() -> None:
              and not callable(vars(RunFiles)[name])}  # fmt: skip
     assert files == {
         "config_file": "config.yaml", "provenance_file": "provenance.json", "history_file": "training/history.jsonl",
+        "trackers_file": "training/trackers.json",
         "trouble_file": "training/trouble.json", "adapter_weights_file": "adapter/adapter_model.safetensors",
         "adapter_config_file": "adapter/adapter_config.json", "comparison_file": "comparison.json",
         "comparison_text_file": "comparison.md", "report_file": "report.html", "card_file": "README.md",

@@ -10,6 +10,7 @@ from medtune.config.section import Fraction, Names, PositiveInt, Section
 _Rank = Annotated[int, Field(ge=1, le=1024)]
 _Alpha = Annotated[float, Field(gt=0)]
 ALL_LINEAR = "all-linear"
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
 # One problem is reported of a wrong value, and not one for each type that it might have had.
@@ -154,8 +155,8 @@ class TrainingSection(Section):
     """Which weights become the adapter: lowest validation loss, or the last step's."""
     early_stopping_patience: PositiveInt | None = None
     """Stop after this many validations without a better loss; none never stops early."""
-    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], Field(strict=False)] = ()
-    """Trackers, by name; each needs its package installed."""
+    report_to: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
+    """Trackers, by name; each needs the extra of its name installed (see docs/tracking.md)."""
 
     @field_validator("push_checkpoints_to")
     @classmethod

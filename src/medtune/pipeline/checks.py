@@ -2,9 +2,12 @@
 
 import os
 import re
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from medtune.config.schema import Config
 from medtune.config.training import ALL_LINEAR
@@ -26,6 +29,7 @@ from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import choose_device
 from medtune.storage.hub import fetch_snapshot
+from medtune.training.trackers.services import REQUIRED
 
 # How many of the longest questions, with the turns before them, are encoded: characters tell tokens well enough to find
 # the longest among them.
@@ -100,10 +104,18 @@ def _characters(pair: QAPair) -> int:
 
 
 def check_trackers(config: Config) -> None:
-    """Raises ModelError for a tracker whose package is missing."""
+    """Raises ModelError for a tracker whose package is missing, or older than its extra allows."""
     for name in config.training.report_to:
+        package, least = REQUIRED[name]
+        fix = f'`pip install "medtune[{name}]"` or leave it out'
         if find_spec(name) is None:
-            raise ModelError("training.report_to", f"{name} is not installed", f"`pip install {name}` or leave it out")
+            raise ModelError("training.report_to", f"{name} is not installed", fix)
+        try:
+            found = version(package)
+        except PackageNotFoundError:  # as of mlflow before 2.0, which has no such part
+            found = "0"
+        if Version(found) < Version(least):
+            raise ModelError("training.report_to", f"{name} needs {package} {least} or later", fix)
 
 
 def check_encoder(name: str) -> None:

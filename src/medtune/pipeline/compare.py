@@ -14,6 +14,7 @@ from medtune.evaluation.metrics import MetricRows
 from medtune.evaluation.result_files import read_measured, write_comparison
 from medtune.evaluation.significance import Subsamples, group_sizes
 from medtune.pipeline.measure import is_outdated, measure_outdated
+from medtune.pipeline.track import track_results
 from medtune.records import Comparison, Control, ControlName, ModelName, Prediction, QAPair, Score, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import stage_of
@@ -42,12 +43,13 @@ def compare_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
 
 
 def report_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
-    """The report page and the model card of a compared run."""
+    """The report page and the model card of a compared run, and all that its trackers get at its end."""
     from medtune.publishing.model_card import write_card
     from medtune.publishing.report import write_report
 
     write_report(run_dir)
     write_card(run_dir)
+    track_results(run_dir, record)
 
 
 def _compare(run_dir: RunDir) -> Comparison:

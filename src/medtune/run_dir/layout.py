@@ -40,6 +40,8 @@ class RunFiles:
     """What stopped a training that went wrong: the step, its loss and gradient, its rows."""
     tracker_dir = _File("training", "tensorboard")
     """TensorBoard's event files."""
+    trackers_file = _File("training", "trackers.json")
+    """The run's id in each tracker, so that it continues there."""
     checkpoints_dir = _File("checkpoints")
     """The trainer's step checkpoints."""
     adapter_dir = _File("adapter")
@@ -225,6 +227,7 @@ WRITTEN_NAMES = frozenset(
     {file.name for stage in STAGES for file in [*stage.files(_ANY, get_args(ControlName)), *stage.also(_ANY)]}
     | {_ANY.config_file.name, _ANY.provenance_file.name, _ANY.launch_file.name, _ANY.merge_file.name, "streamed"}
     | {_ANY.history_file.name, _ANY.trouble_file.name, _ANY.partial_file("tuned").name, "plan.json", "sealed.json"}
+    | {_ANY.trackers_file.name}
 )
 
 

@@ -22,11 +22,14 @@ from medtune.training.arguments import build_arguments
 from medtune.training.batching import collate_step, steps_of, steps_per_epoch
 from medtune.training.checkpoints.contents import keep_plan
 from medtune.training.checkpoints.pushing import open_pusher
+from medtune.training.checkpoints.sealing import step_of
 from medtune.training.continuation import InterruptionCallback
 from medtune.training.gradient_exchange import GradientExchange
 from medtune.training.health import HealthWatch, StepReading, require_float32_adapter, stop_training
 from medtune.training.history import HistoryCallback
 from medtune.training.prepared_step import TrainingJob
+from medtune.training.trackers.callback import TrackerCallback
+from medtune.training.trackers.following import Followed, follow, trainer_arguments
 from medtune.training.validating_trainer import ValidatingTrainer
 
 T = TypeVar("T")
@@ -49,14 +52,15 @@ class AnswerTrainer(ValidatingTrainer):
         self.times_out_of_memory = 0
         model = job.prepared.model
         weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self.trackers = follow(job.run, job.training.report_to, step_of(job.resume_from) if job.resume_from else 0)
         super().__init__(
             model=model,
-            args=build_arguments(job, steps),
+            args=build_arguments(job, steps, **trainer_arguments(self.trackers)),
             # TRL wants data sets; rows are read from the lists, which takes a tenth of the time.
             train_dataset=_dataset(job.train_rows),
             eval_dataset=_dataset(job.validation_rows),
             processing_class=job.tokenizer,
-            callbacks=[self.history, self.stopping, *_callbacks(job)],
+            callbacks=[self.history, self.stopping, *_callbacks(job), *_followed(self.trackers)],
         )
         self.remove_callback(PrinterCallback)
         # TRL rounds the adapters of a 4-bit model to bfloat16 while it is built, which breaks the float16 gradient
@@ -76,6 +80,8 @@ class AnswerTrainer(ValidatingTrainer):
     def close(self) -> None:
         """End the progress bar, so that no error is drawn over, and wait a while for the newest push."""
         self.history.close()
+        for tracker in self.trackers:
+            tracker.close()
         if self.exchange is not None:
             self.exchange.close()
         if self.pusher is not None:
@@ -236,9 +242,8 @@ def _callbacks(job: TrainingJob) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = []
     if job.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(job.training.early_stopping_patience))
-    if "tensorboard" in job.training.report_to and is_main():
-        from torch.utils.tensorboard import SummaryWriter
-        from transformers.integrations import TensorBoardCallback
-
-        callbacks.append(TensorBoardCallback(SummaryWriter(log_dir=str(job.run.tracker_dir))))
     return callbacks
+
+
+def _followed(trackers: Sequence[Followed]) -> list[TrainerCallback]:
+    return [TrackerCallback(tracker) for tracker in trackers if tracker.is_open]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from trl import SFTConfig
 
 from medtune.config.training import TrainingSection
-from medtune.runtime.launch import is_main
 
 if TYPE_CHECKING:
     from medtune.training.prepared_step import TrainingJob
@@ -25,8 +24,8 @@ class OneDeviceConfig(SFTConfig):  # type: ignore[misc]
         return min(1, int(super().n_gpu))
 
 
-def build_arguments(job: TrainingJob, steps: int) -> OneDeviceConfig:
-    """Arguments for `steps` optimiser steps of this job, computed as its plan says."""
+def build_arguments(job: TrainingJob, steps: int, **tracking: Any) -> OneDeviceConfig:
+    """Arguments for `steps` optimiser steps of this job, computed as its plan says, and those that trackers read."""
     training, plan, device = job.training, job.prepared.plan, job.prepared.device
     return OneDeviceConfig(
         output_dir=str(job.run.checkpoints_dir),
@@ -52,10 +51,11 @@ def build_arguments(job: TrainingJob, steps: int) -> OneDeviceConfig:
         logging_steps=1,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=[name for name in training.report_to if name != "tensorboard"] if is_main() else [],
+        report_to=[],  # trackers are ours to guard (see training/trackers)
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=device != "cpu",
+        **tracking,
         **_validation(training, steps),
         # Fused layers compute again by themselves.
         **_checkpointing(plan.checkpointed_layers > 0 and not plan.fused),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def test_a_machine_in_order(medtune):
 
 
 def test_all_that_is_wrong_is_told_together(medtune, own, tmp_path, facts, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
     (tmp_path / "bad.csv").write_text("qtype,Question\ncauses,What ?\n", encoding="utf-8")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 2**20))
     facts.memory(free=2**20)

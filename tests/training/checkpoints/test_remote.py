@@ -8,6 +8,7 @@ from pushed_checkpoints import CONFIG, ORIGIN, REPO, TOKEN, push, save
 
 from medtune.config.recipes import load_recipe
 from medtune.errors import HubError, HubUnavailableError
+from medtune.run_dir.directory import RunDir
 from medtune.training.checkpoints.remote import check_repository, newest_checkpoint
 from medtune.training.checkpoints.sealing import damage_of
 
@@ -149,3 +150,11 @@ def test_a_hub_that_is_down_stops_a_run_only_before_it_began(hub, fresh, capfd) 
     assert capfd.readouterr().err.endswith("; the run continues, and checkpoints are pushed once it works\n")
     save(fresh, 2)
     check_repository(fresh, CONFIG, resume=True)
+
+
+def test_a_fresh_machine_continues_in_the_same_trackers(hub, fresh, tmp_path) -> None:
+    away = RunDir(tmp_path / "away")
+    away.write_json(away.trackers_file, {"mlflow": "an-id"})
+    push(tmp_path / "away", 4)
+    newest_checkpoint(fresh, CONFIG, ORIGIN, None)
+    assert fresh.read_json(fresh.trackers_file) == {"mlflow": "an-id"}

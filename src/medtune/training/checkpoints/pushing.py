@@ -53,7 +53,8 @@ class StagedCheckpoint:
         best = run.checkpoints_dir / f"checkpoint-{state.get('best_global_step')}"
         for checkpoint in {folder, best} if (best / SEAL_NAME).is_file() else {folder}:
             link_checkpoint(checkpoint, staged.checkpoints_dir / checkpoint.name, SUFFIXES)
-        for file in (run.config_file, run.history_file, run.checkpoints_dir / PLAN_NAME):
+        kept = [run.config_file, run.history_file, run.checkpoints_dir / PLAN_NAME]
+        for file in [*kept, *([run.trackers_file] if run.trackers_file.is_file() else [])]:
             copy = staged.path / file.relative_to(run.path)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 def names_in_repository(run: RunDir) -> dict[str, Path]:
     """Every file of `run` that belongs into its repository, by its name there."""
-    files = [run.config_file, run.history_file, *run.checkpoints_dir.rglob("*")]
+    files = [run.config_file, run.history_file, run.trackers_file, *run.checkpoints_dir.rglob("*")]
     return {file.relative_to(run.path).as_posix(): file for file in files if file.is_file()}
 
 
@@ -122,7 +122,8 @@ def _fetch_if_newer(
         found = [fetched.checkpoints_dir / f"checkpoint-{step}" for step in steps]
         plan = fetched.checkpoints_dir / PLAN_NAME
         wanted = [fetched.config_file, fetched.history_file, plan]
-        patterns = [_name(fetched, file) for file in wanted] + [f"{_name(fetched, folder)}/*" for folder in found]
+        patterns = [_name(fetched, file) for file in (*wanted, fetched.trackers_file)]
+        patterns += [f"{_name(fetched, folder)}/*" for folder in found]
         # Two kinds of file are fetched here alone: states of the trainer, read with care, and an adapter a folder deep.
         never = [pattern for pattern in NEVER if pattern not in {*_STATES, "*/*.safetensors"}]
         fetch_files(repo, state, patterns, never, fetched.path)
@@ -134,6 +135,8 @@ def _fetch_if_newer(
         # The newest checkpoint last: only with it does the rest count.
         run.write_text(run.checkpoints_dir / PLAN_NAME, plan.read_text(encoding="utf-8", errors="replace"))
         run.write_text(run.history_file, fetched.history_file.read_text(encoding="utf-8", errors="replace"))
+        if fetched.trackers_file.is_file():
+            run.write_text(run.trackers_file, fetched.trackers_file.read_text(encoding="utf-8", errors="replace"))
         for checkpoint in found:
             with replacing_folder(run.checkpoints_dir / checkpoint.name) as whole:
                 for entry in list(checkpoint.iterdir()):
