@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_TEXT = re.compile(rb'"content":\s*"[^"]')
 # A model's name and a question.
 Job = tuple[str, str]
 
@@ -99,7 +101,7 @@ async def _ask(
     status, headers = await _read_head(reader)
     pieces, first = [], 0.0
     async for piece in _read_body(reader, headers):
-        if b'"content":""' not in piece.replace(b" ", b""):  # a stream begins with the role alone
+        if _TEXT.search(piece):  # a stream begins with the role alone
             first = first or time.monotonic()
         pieces.append(piece)
     received = b"".join(pieces).decode()
