@@ -30,7 +30,7 @@ _ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
 }  # fmt: skip
 _MAX_STOPS, _MAX_STOP_CHARACTERS = 4, 256
-# A template is read anew for each number of turns, which must not become a client's means to keep the server busy.
+# A template is read for each number of turns, which must not become a client's means to keep the server busy.
 _MAX_MESSAGES = 256
 
 
