@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 ServedModel = Literal["tuned", "base"]
 # Steps between two looks at who joins, leaves or was cancelled, and turns of one model while the other waits.
-STEPS_A_LOOK = {"cpu": 1, "cuda": 4}
-LOOKS_A_TURN = 8
+STEPS_A_LOOK = {"cpu": 1, "cuda": 8}
+LOOKS_A_TURN = 4
 
 
 @dataclass(frozen=True, slots=True)

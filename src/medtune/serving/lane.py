@@ -22,6 +22,9 @@ from medtune.serving.slots import Slots
 # A stream gets what has come since this many seconds, and not every token by itself: a client reads no faster, and
 # hundreds of streams would take the processor from the model.
 SECONDS_A_PIECE = 0.05
+# A prompt that is read holds up every answer under way: where these are many, requests enter an eighth of the rows at a
+# time, unless one has waited for so many seconds.
+ENTERING_SHARE, LONGEST_PAUSE = 8, 0.2
 
 
 class Request:
@@ -35,6 +38,7 @@ class Request:
         self.answering = answering
         self.tokens: list[int] = []
         self.has_ended = False
+        self.came_at = time.monotonic()
         self.draws: Draws | None = None
         if options.temperature >= LOWEST_TEMPERATURE:
             self.draws = Draws(options.temperature, options.top_p, random.Random(options.seed))
@@ -103,10 +107,10 @@ class Lane:
         try:
             self._leave(lambda request: request.answering.is_cancelled)
             self._enter()
-            # Rows that end within these steps would take them for nothing.
-            left = [request.max_new_tokens - len(request.tokens) for request in self.live]
-            if left:
-                taken = self.slots.run(min(steps, *left), chooser([request.draws for request in self.live]))
+            if self.live:
+                # A row that ends within these steps takes the rest for nothing, which costs less than fewer steps.
+                left = max(request.max_new_tokens - len(request.tokens) for request in self.live)
+                taken = self.slots.run(min(steps, left), chooser([request.draws for request in self.live]))
                 self._accept(self.live, taken)
                 self._leave(lambda request: request.has_ended)
         except torch.OutOfMemoryError:
@@ -114,7 +118,7 @@ class Lane:
         return True
 
     def _enter(self) -> None:
-        if not self.slots.can_join and self.live:
+        if self.live and not (self.slots.can_join and self._is_time_to_enter()):
             return
         entering: list[Request] = []
         while self.waiting and len(self.live) + len(entering) < self.rows:
@@ -132,6 +136,11 @@ class Lane:
         first = self.slots.join([request.context for request in entering], chooser([one.draws for one in entering]))
         self._accept(entering, [[token] for token in first])
         self._leave(lambda request: request.has_ended)
+
+    def _is_time_to_enter(self) -> bool:
+        if 2 * len(self.live) < self.rows or ENTERING_SHARE * len(self.waiting) >= self.rows:
+            return True
+        return bool(self.waiting) and time.monotonic() - self.waiting[0].came_at >= LONGEST_PAUSE
 
     def _accept(self, requests: Sequence[Request], tokens: Sequence[Sequence[int]]) -> None:
         for request, new in zip(requests, tokens, strict=True):
