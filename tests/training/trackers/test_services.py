@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import sqlite3
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -117,6 +121,26 @@ def test_wandb(run: RunDir) -> None:
     content = last.read_bytes()
     for text in (*FILES, "adapter_model.safetensors", "test/rougeL/tuned"):
         assert text.encode() in content
+
+
+@needs("wandb")
+def test_wandb_asks_nobody_for_a_key(tmp_path: Path) -> None:
+    """In a terminal it would wait for an answer, hours after anybody looked."""
+    code = "from medtune.training.trackers.services import Wandb; Wandb().open(None)"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**kept, "HOME": str(tmp_path)}, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    told = b""
+    with suppress(OSError):  # the end of a terminal
+        while more := os.read(ours, 4096):
+            told += more
+    os.close(ours)
+    assert process.wait(timeout=60) == 1
+    assert b"no API key: `wandb login`" in told
+    assert b"Create a W&B account" not in told
 
 
 @needs("trackio")

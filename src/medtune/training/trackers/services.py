@@ -136,6 +136,10 @@ class Wandb(Tracker):
         """See `Tracker`."""
         import wandb
 
+        is_online = wandb.setup().settings.mode not in ("offline", "dryrun", "disabled")
+        # Else it asks for a key in a terminal, hours after anybody looked, and waits.
+        if is_online and not wandb.login(prompt=False, verify=False):
+            raise PermissionError("no API key: `wandb login`, or keep the run here with WANDB_MODE=offline")
         folder = tracked.run.tracker_dir.parent
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
@@ -151,8 +155,7 @@ class Wandb(Tracker):
                 disable_git=True,
                 save_code=False,
                 quiet=True,
-                # In seconds. A question for a key is not waited for, and what cannot be uploaded stays in the folder.
-                login_timeout=20,
+                # In seconds; what cannot be uploaded stays in the folder.
                 init_timeout=60,
                 finish_timeout=600,
                 finish_timeout_raises=True,
