@@ -29,6 +29,7 @@ from medtune.storage.writing import replacing_file
 # Sides are drawn in blocks of so many items, half of them each.
 _BLOCK = 4
 _MOST_LETTERS = 60
+_NO_FILE_NAME = re.compile(r"[^\w-]+")
 
 
 @dataclass
@@ -57,8 +58,10 @@ class BlindSheet:
         self._sides: list[Side] = []
         self._lock = threading.Lock()
 
-    def add(self, rater: str, baseline: Prediction, tuned: Prediction) -> Item:
-        """A new item of two complete answers to one question, as `rater` may see it. An `id` of "" is no test row.
+    def add(self, rater: str, baseline: Prediction, tuned: Prediction) -> tuple[Item, Side]:
+        """A new item of two complete answers to one question, for `rater`, and the tuned model's side, which is not.
+
+        An `id` of "" is no test row.
 
         Raises DataError for a name that is none, RunDirError or DiskError where nothing can be written.
         """
@@ -73,7 +76,7 @@ class BlindSheet:
             self._entries[name] = entry
             person.items.append(item)
             self._write_sheet(person)
-            return item
+            return item, entry.tuned
 
     def rate(self, rater: str, item: Item, values: Mapping[str, str]) -> dict[str, str]:
         """Take what `rater` gave `item`: column → "1" to "5", "a", "b" or "tie", or a comment; "" takes it back.
@@ -91,10 +94,10 @@ class BlindSheet:
             self._write_sheet(person)
             return given
 
-    def ratings_file(self, rater: str) -> Path | None:
-        """Where the ratings of `rater` are; None before the first item."""
-        person = self._raters.get(rater.strip().casefold())
-        return self.folder / person.file if person and self.folder else None
+    @property
+    def ratings_files(self) -> list[Path]:
+        """Where each rater's ratings are; none before the first item."""
+        return [self.folder / person.file for person in self._raters.values()] if self.folder else []
 
     def _rater(self, name: str) -> _Rater:
         name = " ".join(name.split())
@@ -102,7 +105,7 @@ class BlindSheet:
             raise DataError("the rater's name", f"must have 1 to {_MOST_LETTERS} letters", "fill it in")
         person = self._raters.get(name.casefold())
         if person is None:
-            stem = f"ratings-{self._sheet}-{re.sub(r'[^\w-]+', '-', name)}"
+            stem = f"ratings-{self._sheet}-{_NO_FILE_NAME.sub('-', name)}"
             taken = {other.file.casefold() for other in self._raters.values()}
             files = (f"{stem}{'' if number == 1 else f'-{number}'}.csv" for number in range(1, len(taken) + 2))
             person = _Rater(name, next(file for file in files if file.casefold() not in taken))

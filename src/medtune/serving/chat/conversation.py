@@ -62,7 +62,8 @@ class Exchange:
 
     def advance(self) -> bool:
         """Take what has come of each answer; whether there was anything."""
-        return any([reply.advance() for reply in self.replies.values()])
+        news = [reply.advance() for reply in self.replies.values()]
+        return any(news)
 
     def stop(self) -> None:
         """End the answers where they are."""
@@ -89,7 +90,7 @@ class Conversation:
         """Have `models` answer; the `Exchange` fills as it is advanced, and `on_news` says when there is something.
 
         Where a conversation has outgrown the prompt its earliest exchanges are left out, which the `Reply` counts.
-        Raises DataError for a question that is empty or too long by itself, and EngineError where the engine takes none.
+        Raises DataError for a question that is empty or too long by itself, and EngineError where none is taken.
         """
         if not question.strip():
             raise DataError("the question", "is empty", "write one")

@@ -16,17 +16,15 @@ NEAREST = 3
 
 
 @dataclass(frozen=True)
-class TestQuestions:
+class RunQuestions:
     """Test rows, and the index of the training rows. Without data, `missing` is the sentence that says why."""
-
-    __test__ = False  # it is no test, whatever pytest takes its name for
 
     rows: Sequence[QAPair] = ()
     nearest: NearestQuestions = field(default_factory=lambda: NearestQuestions(()))
     missing: str = ""
 
     @classmethod
-    def of(cls, target: str) -> TestQuestions:
+    def of(cls, target: str) -> RunQuestions:
         """Those of a run; of an adapter, a merged model or a run without its rows none, and why."""
         path = Path(target)
         if not (path / "config.yaml").is_file():
