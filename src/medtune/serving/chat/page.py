@@ -105,13 +105,13 @@ class Page:
             updates = self._ask_blind(session, question, rater)
         else:
             updates = self._ask_openly(session, question, Options(max_new_tokens=int(cap), temperature=temperature))
-        yield {box.ask: _off(), box.stop: _on(), box.status: "", self.controls.blind: _off()}
-        problem = ""
+        yield {box.ask: _off(), box.stop: _on(), box.status: _line(""), self.controls.blind: _off()}
+        problem = _line("")
         try:
             async for update in updates:
                 yield update
         except MedtuneError as error:
-            problem = f'<p class="mt-empty">{page_html.shown(str(error))}</p>'
+            problem = _line(page_html.problem(str(error)))
         undecided = _on() if session.is_blind is None else _off()
         asked = _on() if session.pair is None else _off()
         yield {box.ask: asked, box.stop: _off(), box.status: problem, self.controls.blind: undecided}
@@ -173,7 +173,7 @@ class Page:
         rating = self.rating
         return {
             self.talk: page_html.talk([]),
-            self.box.status: "",
+            self.box.status: _line(""),
             self.box.ask: _on(),
             rating.panel: gr.update(visible=False),
             rating.saved: "",
@@ -211,6 +211,11 @@ class Page:
             return {self.rating.saved: page_html.saved(len(given.keys() & {*RATING_COLUMNS, "preference"})), **others}
 
         return rate
+
+
+def _line(html: str) -> Any:
+    """A line that takes no room where it is empty."""
+    return gr.update(value=html, visible=bool(html))
 
 
 def _on() -> Any:

@@ -25,7 +25,7 @@ def shown(text: str) -> str:
 
 def header(title: str) -> str:
     """The name of what is asked, and the notice that stays in sight."""
-    return f'<div class="mt-head"><h1>{shown(title)}</h1></div><p class="mt-notice" role="note">{NOTICE}</p>'
+    return f'<div class="mt-head"><h1><span>medtune chat</span> {shown(title)}</h1></div><p class="mt-notice" role="note">{NOTICE}</p>'
 
 
 def talk(exchanges: Sequence[Exchange]) -> str:
@@ -69,6 +69,11 @@ def criterion_text(criterion: Criterion) -> str:
     """A criterion's question with what its scale means."""
     legend = f"{SCALE[0]} {criterion.lowest} · {SCALE[-1]} {criterion.highest}"
     return f'<p class="mt-criterion"><b>{criterion.title}.</b> {criterion.question} <span>{legend}</span></p>'
+
+
+def problem(text: str) -> str:
+    """Why a question was not answered."""
+    return f'<p class="mt-problem" role="alert">{shown(text)}</p>'
 
 
 def saved(count: int) -> str:

@@ -35,7 +35,7 @@ class QuestionBox:
             max_lines=8,
             elem_id="mt-question",
         )
-        self.status = text("", "mt-status")
+        self.status = text("", "mt-status", visible=False)
         with gr.Row():
             self.ask = gr.Button("Ask", variant="primary", min_width=90, elem_id="mt-ask")
             self.stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="mt-stop")
@@ -48,9 +48,11 @@ class Controls:
     def __init__(self, cap: int, most: int, *, blind: bool, can_blind: bool, rater: str) -> None:
         with gr.Accordion("How answers are written", open=False, visible=not blind, elem_id="mt-settings"):
             self.temperature = gr.Slider(
-                0, 2, 0, step=0.05, label="Temperature (0 takes the likeliest token)", elem_id="mt-temperature"
+                0, 2, 0, step=0.05, label="Temperature", info="0 takes the likeliest token", elem_id="mt-temperature"
             )
-            self.cap = gr.Slider(1, most, cap, step=1, label="Cap, in tokens", elem_id="mt-cap")
+            self.cap = gr.Slider(
+                1, most, cap, step=1, label="Cap", info="the most tokens that an answer may have", elem_id="mt-cap"
+            )
         with gr.Accordion("Blind rating", open=blind, visible=can_blind, elem_id="mt-blinding"):
             self.blind = gr.Checkbox(
                 blind,

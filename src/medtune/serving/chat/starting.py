@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from medtune.evaluation.human.blinding import ChatOrigin
 from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE, Chat
 from medtune.runtime.progress import say
 from medtune.serving.chat.blind_sheet import BlindSheet
-from medtune.serving.chat.run_questions import RunQuestions
+from medtune.serving.chat.run_questions import RunQuestions, typed
 from medtune.serving.chat.settings import ChatSettings
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def _serve(engine: Engine, target: str, settings: ChatSettings) -> None:
     place = Path(target) if (Path(target) / "config.yaml").is_file() else Path()
     origin = ChatOrigin(name, engine.chat.max_new_tokens)
     sheet = BlindSheet(place, origin) if "base" in engine.models else None
+    # The index takes a second to build: not the first reader's.
+    threading.Thread(target=questions.nearest_to, args=[typed("what")], daemon=True).start()
     serve_page(Page(engine, questions, sheet, settings), name, settings)
     if sheet is not None and sheet.folder is not None:
         files = " ".join(str(path) for path in sheet.ratings_files)
