@@ -31,6 +31,7 @@ from medtune.cli.options import (
     say_next,
 )
 from medtune.cli.outlook import doctor, plan
+from medtune.cli.serving import serve
 from medtune.runtime.distributed import joined
 from medtune.runtime.launch import is_main, require_single_process
 from medtune.runtime.process import prepare_process
@@ -145,7 +146,8 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
 
 # As `--help` lists them: what to look at first, the whole job, its stages, what becomes of it.
 for command in (
-    recipes, doctor, plan, config, run, train, scores.evaluate, scores.compare, report, ask, chat_command, merge,
+    recipes, doctor, plan, config, run, train, scores.evaluate, scores.compare, report, ask, chat_command, serve,
+    merge, publish, scores.score,
     publish, scores.score,
 ):  # fmt: skip
     app.command()(command)

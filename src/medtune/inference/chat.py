@@ -95,7 +95,8 @@ class Chat:
         from medtune.model.adapters import attach_adapter
         from medtune.model.loaded import load_model
 
-        config, adapter, run = _find(target)
+        found = Target.find(target)
+        config, adapter, run = found.config, found.adapter, found.run
         loaded = load_model(config, for_training=False)
         if run is not None:
             run.require_same_base(loaded.identity)
@@ -165,29 +166,38 @@ def _with_own_template(config: Config, adapter: Path) -> Config:
     return config.model_copy(update={"model": model})
 
 
-def _find(target: str) -> tuple[Config, Path | None, RunDir | None]:
-    """Configuration, adapter folder where there is one, and run of what `Chat.open` takes."""
-    from medtune.model.adapters import adapter_config, merged_config, resolve_adapter
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked: its configuration, the adapter's folder where there is one, and the run if it is one."""
 
-    path = Path(target)
-    if (path / "config.yaml").is_file():
-        run = RunDir.open(path)
-        run.require("train")
-        return _with_own_template(run.pinned_config, run.adapter_dir), run.adapter_dir, run
-    if _is_merged(path):
-        return merged_config(path), None, None
-    if path.is_dir() and not (path / "adapter_config.json").is_file():
-        raise ModelError(
-            target,
-            "neither a run directory (no config.yaml) nor an adapter (no adapter_config.json), nor a merged model (no "
-            "merge.json)",
-        )
-    try:
-        adapter = resolve_adapter(target)
-    except ModelError as error:
-        if path.exists() or not is_repository_name(target):
-            raise
-        # `runs/mine` has the form of a Hub id.
-        (problem,) = error.problems
-        raise ModelError(target, ("no run directory here; ", problem.reason), problem.fix) from None
-    return adapter_config(adapter), adapter, None
+    config: Config
+    adapter: Path | None
+    run: RunDir | None
+
+    @classmethod
+    def find(cls, target: str) -> Target:
+        """The run directory, the adapter given as a folder or a Hub id, or the merged folder. Raises MedtuneError."""
+        from medtune.model.adapters import adapter_config, merged_config, resolve_adapter
+
+        path = Path(target)
+        if (path / "config.yaml").is_file():
+            run = RunDir.open(path)
+            run.require("train")
+            return cls(_with_own_template(run.pinned_config, run.adapter_dir), run.adapter_dir, run)
+        if _is_merged(path):
+            return cls(merged_config(path), None, None)
+        if path.is_dir() and not (path / "adapter_config.json").is_file():
+            raise ModelError(
+                target,
+                "neither a run directory (no config.yaml) nor an adapter (no adapter_config.json), nor a merged model "
+                "(no merge.json)",
+            )
+        try:
+            adapter = resolve_adapter(target)
+        except ModelError as error:
+            if path.exists() or not is_repository_name(target):
+                raise
+            # `runs/mine` has the form of a Hub id.
+            (problem,) = error.problems
+            raise ModelError(target, ("no run directory here; ", problem.reason), problem.fix) from None
+        return cls(adapter_config(adapter), adapter, None)

@@ -1,6 +1,6 @@
 """A tuned model and its base on one set of weights, answering many requests at once as they come.
 
-    with Engine.open("runs/demo", Limits()) as engine:
+    with Engine.open("runs/demo") as engine:
         prompt = engine.chat_prompt([Turn("user", "What causes gout ?")])
         answering = engine.submit(prompt, model="base", options=Options(max_new_tokens=64))
         for piece in answering:
@@ -28,6 +28,7 @@ from medtune.runtime.hardware import release_memory
 from medtune.runtime.progress import say
 from medtune.serving.answering import Answering, EngineError, Options, QueueFullError
 from medtune.serving.lane import Lane, Request
+from medtune.serving.limits import Limits
 
 if TYPE_CHECKING:
     from medtune.inference.chat import Chat
@@ -37,19 +38,6 @@ ServedModel = Literal["tuned", "base"]
 # Steps between two looks at who joins, leaves or was cancelled, and turns of one model while the other waits.
 STEPS_A_LOOK = {"cpu": 1, "cuda": 4}
 LOOKS_A_TURN = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most that the engine takes: requests answered at once for each model, and waiting; tokens of each request.
-
-    `new_tokens` is the run's cap where it is None.
-    """
-
-    rows: int = 64
-    waiting: int = 256
-    prompt_tokens: int = 1024
-    new_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +72,14 @@ class Engine:
         self._thread.start()
 
     @classmethod
-    def open(cls, target: str, limits: Limits) -> Engine:
+    def open(cls, target: str, limits: Limits | None = None) -> Engine:
         """Load a run's model, an adapter's or a merged one, as `medtune ask` takes them. Raises MedtuneError."""
         from medtune.inference.chat import Chat
         from medtune.inference.fused_model import prepare_inference
 
         chat = Chat.open(target)
         prepare_inference(chat.model, chat.loaded.dtype)
-        return cls(chat, limits)
+        return cls(chat, limits or Limits())
 
     def chat_prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of a conversation that ends with the user, in the run's template and with its system prompt.
@@ -119,7 +107,7 @@ class Engine:
         self,
         prompt_ids: Sequence[int],
         *,
-        model: ServedModel = "tuned",
+        model: str = "tuned",
         options: Options | None = None,
         on_news: Callable[[], object] = lambda: None,
     ) -> Answering:
@@ -184,7 +172,7 @@ class Engine:
         if positions and len(prompt_ids) + cap > positions:
             raise DataError("max_tokens", f"{cap} and {len(prompt_ids)} of the prompt are past {positions} positions")
 
-    def _make_lanes(self) -> dict[ServedModel, Lane]:
+    def _make_lanes(self) -> dict[str, Lane]:
         from medtune.inference.generation import choose_batch_size, unwrapped
 
         device = self.chat.loaded.device.split(":")[0]
@@ -231,7 +219,7 @@ class Engine:
             for lane in self._lanes.values():
                 lane.stop(EngineError("the server has stopped"))
 
-    def _take_turn(self, name: ServedModel) -> None:
+    def _take_turn(self, name: str) -> None:
         lane, others = self._lanes[name], [lane for other, lane in self._lanes.items() if other != name]
         looks = 0
         try:
@@ -252,7 +240,7 @@ class Engine:
             return not self._is_closing
 
     @contextmanager
-    def _switched_to(self, name: ServedModel) -> Iterator[None]:
+    def _switched_to(self, name: str) -> Iterator[None]:
         if name == "tuned":
             yield
             return

@@ -8,7 +8,7 @@ from typing import Any
 
 _Scope = MutableMapping[str, Any]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 # Gradio's page needs scripts in the page and code made from text; what a browser may ask for is this server alone.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -29,21 +29,16 @@ def switch_telemetry_off() -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
 class LocalOnly:
     """ASGI middleware: a policy on every response, and 403 for requests that another page has a browser send.
 
-    Where the server is bound to a loopback address, a `Host` that is another's name is refused too: a page elsewhere
-    can have its own name resolved to 127.0.0.1.
+    Where only this machine can ask, a `Host` that is another's name is refused too: a page elsewhere can have its own
+    name resolved to 127.0.0.1.
     """
 
-    def __init__(self, app: Any, host: str) -> None:
+    def __init__(self, app: Any, *, is_local: bool) -> None:
         self.app = app
-        self.names = {*_LOOPBACK, host} if is_loopback(host) else None
+        self.is_local = is_local
 
     async def __call__(self, scope: _Scope, receive: Any, send: _Send) -> None:
         """Serve one connection."""
@@ -64,8 +59,8 @@ class LocalOnly:
     def _is_ours(self, headers: dict[bytes, bytes]) -> bool:
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        if self.names is not None and name not in self.names:
+        name, _, port = host.rpartition(":")
+        if self.is_local and (name if port.isdecimal() else host).lower() not in _LOCAL_NAMES:
             return False
         return origin is None or origin.decode("latin-1").partition("://")[2] == host
 

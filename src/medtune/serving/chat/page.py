@@ -62,7 +62,7 @@ class Page:
                         rater=self.settings.rater,
                     )
                 with gr.Column(scale=2, min_width=320):
-                    self.beside = text(page_html.beside(None, (), self.questions.missing), "mt-beside")
+                    self.beside = text(self._nothing_beside(), "mt-beside")
             self._connect()
             blocks.unload(self._leave)
         return blocks
@@ -75,13 +75,14 @@ class Page:
         for event in (box.ask.click, box.question.submit):
             event(self._ask, given, changed, concurrency_limit=MOST_PAGES, concurrency_id="ask", **_PRIVATE)
         box.stop.click(self._stop, queue=False, **_PRIVATE)
-        for button in (box.new, self.rating.next):
-            button.click(self._begin, None, [*changed, self.picker.found], queue=False, **_PRIVATE)
+        begun = [*changed, self.picker.found]
+        box.new.click(self._begin, None, begun, queue=False, **_PRIVATE)
+        self.rating.next.click(self._next, list(self.rating.given.values()), begun, queue=False, **_PRIVATE)
         self.picker.search.input(self._search, self.picker.search, self.picker.found, queue=False, **_PRIVATE)
         self.picker.found.input(self._pick, self.picker.found, changed, queue=False, **_PRIVATE)
         rated = [self.rating.saved, *self.rating.given.values()]
         for column, component in self.rating.given.items():
-            component.input(self._rate(column), component, rated, queue=False, **_PRIVATE)
+            component.input(self._rate(column), component, rated, queue=False, trigger_mode="always_last", **_PRIVATE)
 
     def _session(self, request: gr.Request) -> PageSession:
         name = str(request.session_hash)
@@ -157,14 +158,25 @@ class Page:
         nearest = [] if is_blind else self.questions.nearest_to(row)
         return page_html.beside(row, nearest, self.questions.missing, is_blind=is_blind)
 
+    def _nothing_beside(self) -> str:
+        return page_html.beside(None, (), self.questions.missing, is_blind=self.settings.blind)
+
     def _stop(self, request: gr.Request) -> None:
         self._session(request).stop()
+
+    def _next(self, *values: str | None, request: gr.Request) -> Update:
+        """The next question; what was given last may not have come by itself yet."""
+        session = self._session(request)
+        if session.pair is not None and self.sheet is not None:
+            given = {column: value or "" for column, value in zip(self.rating.given, values, strict=True)}
+            self.sheet.rate(session.rater, session.pair.item, given)
+        return self._begin(request)
 
     def _begin(self, request: gr.Request) -> Update:
         self._session(request).begin()
         return {
             **self._cleared(),
-            self.beside: page_html.beside(None, (), self.questions.missing),
+            self.beside: self._nothing_beside(),
             self.picker.found: gr.update(value=None),
         }
 

@@ -54,7 +54,8 @@ def beside(row: QAPair | None, nearest: Sequence[QAPair], missing: str, *, is_bl
     if missing:
         return f'<p class="mt-empty">{shown(missing)}</p>'
     if row is None:
-        return '<p class="mt-empty">The reference and the nearest training answers of a question appear here.</p>'
+        what = "reference of a test question appears" if is_blind else "reference and nearest training answers appear"
+        return f'<p class="mt-empty">The {what} here.</p>'
     parts = [_reference(row, is_blind=is_blind)]
     if is_blind:
         return "".join(parts)

@@ -6,14 +6,12 @@ import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from medtune.errors import ConfigError, Option
 from medtune.runtime.progress import say
-from medtune.serving.chat.local_only import LocalOnly, is_loopback, switch_telemetry_off
+from medtune.serving.address import shown_address
+from medtune.serving.chat.local_only import LocalOnly, switch_telemetry_off
 
 if TYPE_CHECKING:
     from medtune.serving.chat.page import Page
@@ -26,14 +24,14 @@ _MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 _LARGEST_UPLOAD = "1kb"
 
 
-def page_app(page: Page, title: str, host: str) -> Any:
+def page_app(page: Page, title: str, *, is_local: bool) -> Any:
     """The page as an ASGI application."""
     switch_telemetry_off()
     import gradio as gr
     from fastapi import FastAPI
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(LocalOnly, host=host)
+    app.add_middleware(LocalOnly, is_local=is_local)
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_FONT, font_mono=_MONO)
     return gr.mount_gradio_app(
         app,
@@ -52,53 +50,29 @@ def page_app(page: Page, title: str, host: str) -> Any:
     )
 
 
-def serve_page(page: Page, title: str, settings: ChatSettings) -> None:
-    """Serve until a signal comes. Raises ConfigError where the address cannot be had."""
+def serve_page(page: Page, title: str, settings: ChatSettings, listener: socket.socket) -> None:
+    """Serve on `listener`, which is bound, until a signal comes."""
     import uvicorn
 
-    with _listening(settings.host, settings.port) as listener:
-        app = page_app(page, title, settings.host)
-        config = uvicorn.Config(app, log_config=None, log_level="warning", lifespan="on", timeout_graceful_shutdown=2)
-        server = uvicorn.Server(config)
-        # In a thread of its own it takes no signal handlers.
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="medtune-page", daemon=True)
-        thread.start()
-        url = f"http://{_name(settings.host)}:{listener.getsockname()[1]}/"
-        _say_where(url, settings)
-        if settings.open_browser:
-            webbrowser.open(url)
-        try:
-            _wait_for_signal(thread)
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
-
-
-def _say_where(url: str, settings: ChatSettings) -> None:
+    app = page_app(page, title, is_local=settings.address.is_local)
+    config = uvicorn.Config(app, ws="none", log_config=None, log_level="warning", server_header=False)
+    config.timeout_graceful_shutdown = 2
+    server = uvicorn.Server(config)
+    listener.listen(128)
+    # In a thread of its own it takes no signal handlers.
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="medtune-page", daemon=True)
+    thread.start()
+    url = f"http://{shown_address(listener)}/"
     say(f"the page is at {url} until Ctrl-C", verbatim=True)
-    if not is_loopback(settings.host):
+    if not settings.address.is_local:
         say(f"{settings.host} can be reached from other machines, and the page asks for no password")
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(128)
-        except (OSError, OverflowError) as error:
-            problem = getattr(error, "strerror", None) or str(error)
-            fix = ("name another ", Option("port"), " or ", Option("host"))
-            raise ConfigError(f"{host}:{port}", f"cannot be listened on ({problem})", fix) from None
-        yield listener
-
-
-def _name(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
+    if settings.open_browser:
+        webbrowser.open(url)
+    try:
+        _wait_for_signal(thread)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
 
 
 def _wait_for_signal(thread: threading.Thread) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 7860
+from medtune.serving.address import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +14,13 @@ class ChatSettings:
     `blind` leaves no way to the open page. `rater` fills in the name of who rates.
     """
 
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
+    host: str = "127.0.0.1"
+    port: int = 7860
     open_browser: bool = True
     blind: bool = False
     rater: str = ""
+
+    @property
+    def address(self) -> Address:
+        """Where the page is served. Its key is empty: the page has none, and says so where others can reach it."""
+        return Address(self.host, self.port, key="")

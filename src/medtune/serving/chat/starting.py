@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from medtune.errors import ConfigError, Option
 from medtune.evaluation.human.blinding import ChatOrigin
 from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE, Chat
 from medtune.runtime.progress import say
+from medtune.serving.address import bind
 from medtune.serving.chat.blind_sheet import BlindSheet
 from medtune.serving.chat.run_questions import RunQuestions, typed
 from medtune.serving.chat.settings import ChatSettings
@@ -36,18 +39,18 @@ def chat(target: str, settings: ChatSettings, *, in_terminal: bool = False) -> N
     if settings.blind and in_terminal:
         raise ConfigError(Option("blind"), "is the page's", ("leave out ", Option("terminal")))
     in_terminal = in_terminal or _needs_terminal(settings)
-    with _open_engine(target) as engine:
+    with nullcontext() if in_terminal else bind(settings.address) as listener, _open_engine(target) as engine:
         if settings.blind and "base" not in engine.models:
             raise ConfigError(Option("blind"), f"{target} is merged, with no base beside it", "chat with its run")
-        if in_terminal:
+        if listener is None:
             from medtune.serving.chat.terminal import chat_in_terminal
 
             chat_in_terminal(engine)
             return
-        _serve(engine, target, settings)
+        _serve(engine, target, settings, listener)
 
 
-def _serve(engine: Engine, target: str, settings: ChatSettings) -> None:
+def _serve(engine: Engine, target: str, settings: ChatSettings, listener: socket.socket) -> None:
     from medtune.serving.chat.local_only import switch_telemetry_off
 
     switch_telemetry_off()
@@ -63,7 +66,7 @@ def _serve(engine: Engine, target: str, settings: ChatSettings) -> None:
     sheet = BlindSheet(place, origin) if "base" in engine.models else None
     # The index takes a second to build: not the first reader's.
     threading.Thread(target=questions.nearest_to, args=[typed("what")], daemon=True).start()
-    serve_page(Page(engine, questions, sheet, settings), name, settings)
+    serve_page(Page(engine, questions, sheet, settings), name, settings, listener)
     if sheet is not None and sheet.folder is not None:
         files = " ".join(str(path) for path in sheet.ratings_files)
         say(f"next: medtune human score {files} --key {sheet.folder}", verbatim=True)
@@ -71,7 +74,8 @@ def _serve(engine: Engine, target: str, settings: ChatSettings) -> None:
 
 def _open_engine(target: str) -> Engine:
     from medtune.inference.fused_model import prepare_inference
-    from medtune.serving.engine import Engine, Limits
+    from medtune.serving.engine import Engine
+    from medtune.serving.limits import Limits
 
     opened = Chat.open(target)
     prepare_inference(opened.model, opened.loaded.dtype)
