@@ -164,7 +164,7 @@ class Page:
     def _stop(self, request: gr.Request) -> None:
         self._session(request).stop()
 
-    def _next(self, *values: str | None, request: gr.Request) -> Update:
+    def _next(self, request: gr.Request, *values: str | None) -> Update:
         """The next question; what was given last may not have come by itself yet."""
         session = self._session(request)
         if session.pair is not None and self.sheet is not None:

@@ -25,7 +25,8 @@ def shown(text: str) -> str:
 
 def header(title: str) -> str:
     """The name of what is asked, and the notice that stays in sight."""
-    return f'<div class="mt-head"><h1><span>medtune chat</span> {shown(title)}</h1></div><p class="mt-notice" role="note">{NOTICE}</p>'
+    head = f'<div class="mt-head"><h1><span>medtune chat</span> {shown(title)}</h1></div>'
+    return f'{head}<p class="mt-notice" role="note">{NOTICE}</p>'
 
 
 def talk(exchanges: Sequence[Exchange]) -> str:
