@@ -75,14 +75,16 @@ class Page:
         for event in (box.ask.click, box.question.submit):
             event(self._ask, given, changed, concurrency_limit=MOST_PAGES, concurrency_id="ask", **_PRIVATE)
         box.stop.click(self._stop, queue=False, **_PRIVATE)
-        begun = [*changed, self.picker.found]
-        box.new.click(self._begin, None, begun, queue=False, **_PRIVATE)
-        self.rating.next.click(self._next, list(self.rating.given.values()), begun, queue=False, **_PRIVATE)
-        self.picker.search.input(self._search, self.picker.search, self.picker.found, queue=False, **_PRIVATE)
+        changed = [*changed, self.picker.folder, self.picker.found]
+        box.new.click(self._begin, None, changed, queue=False, **_PRIVATE)
+        self.rating.next.click(self._next, list(self.rating.given.values()), changed, queue=False, **_PRIVATE)
+        self.picker.search.change(self._search, self.picker.search, self.picker.found, queue=False, **_PRIVATE)
         self.picker.found.input(self._pick, self.picker.found, changed, queue=False, **_PRIVATE)
         rated = [self.rating.saved, *self.rating.given.values()]
         for column, component in self.rating.given.items():
-            component.input(self._rate(column), component, rated, queue=False, trigger_mode="always_last", **_PRIVATE)
+            # A text that is pasted is no input to Gradio.
+            given_now = component.change if column == "comment" else component.input
+            given_now(self._rate(column), component, rated, queue=False, trigger_mode="always_last", **_PRIVATE)
 
     def _session(self, request: gr.Request) -> PageSession:
         name = str(request.session_hash)
@@ -207,7 +209,12 @@ class Page:
         session.begin(row)
         if session.is_blind is None and self.settings.blind:
             session.is_blind = True
-        return {**self._cleared(), self.box.question: row.asked, self.beside: self._beside(session, row.asked)}
+        return {
+            **self._cleared(),
+            self.picker.folder: gr.update(open=False),
+            self.box.question: row.asked,
+            self.beside: self._beside(session, row.asked),
+        }
 
     def _rate(self, column: str) -> Callable[..., Update]:
         def rate(value: str | None, request: gr.Request) -> Update:

@@ -18,7 +18,8 @@ class Picker:
     """A search over the test questions, and those that it has found."""
 
     def __init__(self, count: int, found: list[tuple[str, int]]) -> None:
-        with gr.Accordion(f"Pick one of {count:,} test questions", open=False, visible=count > 0, elem_id="mt-picker"):
+        title = f"Pick one of {count:,} test questions"
+        with gr.Accordion(title, open=False, visible=count > 0, elem_id="mt-picker") as self.folder:
             self.search = gr.Textbox(
                 label="Search", placeholder="words of the question, its type or topic", elem_id="mt-search"
             )
