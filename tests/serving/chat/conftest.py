@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from served import wait_until
 
 from medtune.errors import DataError
 from medtune.serving.answering import Answering, EngineError
@@ -58,7 +59,7 @@ class Echo:
             if word == "break":
                 answering.fail(EngineError("internal error"))
                 return
-            answering.put(f"{word} ", number)
+            answering.put(word if number == 1 else f" {word}", number)
         if not answering.is_cancelled:
             answering.put("", min(len(words), cap), "stop" if len(words) < cap else "length")
 
@@ -68,3 +69,38 @@ def echo():
     made = Echo()
     yield made
     made.go.set()
+
+
+@pytest.fixture
+def start_page(echo, tmp_path):
+    """A function that serves the page of `echo`, with these questions and settings, and gives its address."""
+    pytest.importorskip("gradio", reason="needs Gradio: pip install 'medtune[chat]'")
+    import uvicorn
+
+    from medtune.evaluation.human.blinding import ChatOrigin
+    from medtune.serving.address import bind, shown_address
+    from medtune.serving.chat.blind_sheet import BlindSheet
+    from medtune.serving.chat.page import Page
+    from medtune.serving.chat.page_server import page_app
+    from medtune.serving.chat.run_questions import RunQuestions
+    from medtune.serving.chat.settings import ChatSettings
+
+    started = []
+
+    def start(questions=None, **settings):
+        chosen = ChatSettings(port=0, open_browser=False, **settings)
+        sheet = BlindSheet(tmp_path, ChatOrigin("demo", echo.cap)) if "base" in echo.models else None
+        page = Page(echo, questions or RunQuestions(missing="No rows here."), sheet, chosen)
+        server = uvicorn.Server(uvicorn.Config(page_app(page, "demo", is_local=True), log_config=None, ws="none"))
+        listener = bind(chosen.address)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        started.append((server, thread, listener))
+        wait_until(lambda: server.started)
+        return f"http://{shown_address(listener)}/"
+
+    yield start
+    for server, thread, listener in started:
+        server.should_exit = server.force_exit = True
+        thread.join(20)
+        listener.close()

@@ -54,8 +54,8 @@ def test_the_ratings_of_several_raters_are_scored_unchanged(sheet):
     assert (scores.is_chat, scores.own_questions) == (True, 2)
     assert scores.comments[0].text == "=hm"
     assert read_scores(scores)[1] == (
-        "Raters chose the questions, in a chat: 2 of 8 rated items are questions of their own, without a reference, and "
-        "6 test questions that they picked. They are neither the test set nor a random sample of it."
+        "Raters chose the questions, in a chat: 2 of 8 rated items are questions of their own, without a reference, "
+        "and 6 test questions that they picked. They are neither the test set nor a random sample of it."
     )
     assert "2 raters on a sheet of 8 items: 8 of 8 judgements given, 8 of them in full." in read_scores(scores)
     assert json.loads(write_scores(scores, key).read_text(encoding="utf-8"))["own_questions"] == 2

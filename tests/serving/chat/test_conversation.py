@@ -42,7 +42,7 @@ def test_each_model_sees_its_own_answers_and_no_other(ask, echo):
 def test_an_answer_says_how_it_ended(ask):
     assert [reply.state for reply in ask("a b", "base", "tuned").replies.values()] == ["stop", "stop"]
     reply = ask("a b c d", "tuned", max_new_tokens=3).replies["tuned"]
-    assert (reply.state, reply.text, reply.new_tokens) == ("length", "tuned a b ", 3)
+    assert (reply.state, reply.text, reply.new_tokens) == ("length", "tuned a b", 3)
     reply = ask("a break", "tuned").replies["tuned"]
     assert (reply.state, reply.problem) == ("failed", "internal error")
 
@@ -50,7 +50,7 @@ def test_an_answer_says_how_it_ended(ask):
 def test_a_stopped_answer_keeps_what_was_written_and_is_history(echo):
     conversation, news = Conversation(echo), threading.Event()
     exchange = conversation.ask("a wait b", ["tuned"], None, news.set)
-    while exchange.replies["tuned"].text != "tuned a ":
+    while exchange.replies["tuned"].text != "tuned a":
         news.wait(5)
         news.clear()
         exchange.advance()
@@ -59,7 +59,7 @@ def test_a_stopped_answer_keeps_what_was_written_and_is_history(echo):
     assert exchange.advance()
     assert exchange.replies["tuned"].state == "stopped"
     assert not exchange.advance()
-    assert conversation.messages("tuned") == [Turn("user", "a wait b"), Turn("assistant", "tuned a ")]
+    assert conversation.messages("tuned") == [Turn("user", "a wait b"), Turn("assistant", "tuned a")]
 
 
 def test_the_oldest_turns_make_way_and_the_system_turn_stays(echo):

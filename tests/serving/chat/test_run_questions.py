@@ -19,8 +19,8 @@ def questions():
         row(3, "And at night ?", turns=(Turn("user", "Hello"), Turn("assistant", "Hello."))),
     )
     train = (
-        row(4, "What causes gout in toes ?"), row(5, "What causes asthma ?"), row(6, "How to treat gout ?", "treatment"),
-        row(7, "Is it far ?", "other"),
+        row(4, "What causes gout in toes ?"), row(5, "What causes asthma ?"),
+        row(6, "How to treat gout ?", "treatment"), row(7, "Is it far ?", "other"),
     )  # fmt: skip
     return RunQuestions(test, NearestQuestions(train))
 

@@ -40,7 +40,7 @@ class QuestionBox:
         with gr.Row():
             self.ask = gr.Button("Ask", variant="primary", min_width=90, elem_id="mt-ask")
             self.stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="mt-stop")
-            self.new = gr.Button("New conversation", min_width=130, elem_id="mt-new", visible=not blind)
+            self.new = gr.Button("New chat", min_width=90, elem_id="mt-new", visible=not blind)
 
 
 class Controls:
