@@ -14,7 +14,6 @@ class Visitor:
         self.context = browser.new_context(viewport=viewport, color_scheme="dark" if dark else "light")
         self.strays: list[str] = []
         self.problems: list[str] = []
-        self.texts: list[str] = []
         self.url = url
         self.context.route("**/*", self._route)
         self.page = self.context.new_page()
@@ -38,9 +37,10 @@ class Visitor:
         self.page.click("#mt-ask")
 
     def wait_until_done(self) -> None:
-        self.page.wait_for_function(
-            "document.querySelector('#mt-stop').disabled && !document.querySelector('.mt-writing')"
-        )
+        """Until the question is taken, which empties its box, and no answer is being written."""
+        box = "document.querySelector('#mt-question textarea').value === ''"
+        written = "document.querySelector('#mt-stop').disabled && !document.querySelector('.mt-writing')"
+        self.page.wait_for_function(f"{box} && {written}")
 
     def choose(self, column: str, value: str) -> None:
         self.page.locator(f"#mt-{column} label", has_text=value).click()

@@ -17,7 +17,11 @@ from medtune.evaluation.nearest_questions import NearestQuestions
 from medtune.records import QAPair, Turn
 from medtune.serving.chat.run_questions import RunQuestions
 
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    # Gradio 6.31 uses options of pandas that are going; theirs to mend.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 HOSTILE = (
     "<script>window.ran=1</script><img src='https://example.invalid/x.png' onerror='window.ran=2'>"
@@ -209,7 +213,7 @@ def adapter_of(tiny, folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
 
     model = get_peft_model(tiny.load(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-    model.peft_config["default"].base_model_name_or_path = str(tiny.folder)
+    model.peft_config["default"].base_model_name_or_path = str(tiny.path)
     model.save_pretrained(folder / "adapter")
     return folder / "adapter"
 
