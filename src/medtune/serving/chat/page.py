@@ -11,7 +11,7 @@ from medtune.errors import DataError, MedtuneError
 from medtune.evaluation.human.rubric import RATING_COLUMNS
 from medtune.serving.answering import Options
 from medtune.serving.chat import page_html
-from medtune.serving.chat.page_parts import Controls, Picker, QuestionBox, Rating, text
+from medtune.serving.chat.page_parts import HIDDEN, Controls, Picker, QuestionBox, Rating, text
 from medtune.serving.chat.page_session import PageSession
 from medtune.serving.chat.run_questions import RunQuestions
 
@@ -150,8 +150,8 @@ class Page:
         yield {
             self.talk: page_html.blind_pair(item.question, (item.answer_a, item.answer_b), pair.notes),
             self.box.question: "",
-            self.rating.panel: gr.update(visible=True),
-            self.rating.identical: gr.update(visible=pair.is_identical),
+            self.rating.panel: _seen(True),
+            self.rating.identical: _seen(pair.is_identical),
         }
 
     def _beside(self, session: PageSession, question: str) -> str:
@@ -189,7 +189,7 @@ class Page:
             self.talk: page_html.talk([]),
             self.box.status: _line(""),
             self.box.ask: _on(),
-            rating.panel: gr.update(visible=False),
+            rating.panel: _seen(False),
             rating.saved: "",
             **{
                 component: gr.update(value="" if column == "comment" else None)
@@ -232,9 +232,17 @@ class Page:
         return rate
 
 
+def _seen(is_seen: bool) -> Any:
+    return gr.update(elem_classes=_classes(is_seen))
+
+
+def _classes(is_seen: bool) -> list[str]:
+    return [] if is_seen else [HIDDEN]
+
+
 def _line(html: str) -> Any:
     """A line that takes no room where it is empty."""
-    return gr.update(value=html, visible=bool(html))
+    return gr.update(value=html, elem_classes=_classes(bool(html)))
 
 
 def _on() -> Any:

@@ -14,6 +14,10 @@ _IDENTICAL = (
 )
 
 
+# Out of sight and not taken out of the page: Gradio 6.31 can lose a part that is put back as soon as it was taken out.
+HIDDEN = "mt-hidden"
+
+
 class Picker:
     """A search over the test questions, and those that it has found."""
 
@@ -36,7 +40,7 @@ class QuestionBox:
             max_lines=8,
             elem_id="mt-question",
         )
-        self.status = text("", "mt-status", visible=False)
+        self.status = text("", "mt-status", HIDDEN)
         with gr.Row():
             self.ask = gr.Button("Ask", variant="primary", min_width=90, elem_id="mt-ask")
             self.stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="mt-stop")
@@ -71,9 +75,9 @@ class Rating:
 
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
-        with gr.Column(visible=False, elem_id="mt-rating") as self.panel:
+        with gr.Column(elem_classes=HIDDEN, elem_id="mt-rating") as self.panel:
             text(page_html.guide())
-            self.identical = text(_IDENTICAL, "mt-identical", visible=False)
+            self.identical = text(_IDENTICAL, "mt-identical", HIDDEN)
             for criterion in CRITERIA:
                 text(page_html.criterion_text(criterion))
                 with gr.Row():
@@ -92,9 +96,9 @@ class Rating:
         return [self.panel, self.identical, self.saved, *self.given.values()]
 
 
-def text(value: str, name: str | None = None, *, visible: bool = True) -> Any:
+def text(value: str, name: str | None = None, style: str = "") -> Any:
     """HTML of `page_html`, with no script of the component's own."""
-    return gr.HTML(value, elem_id=name, visible=visible, js_on_load=None)
+    return gr.HTML(value, elem_id=name, elem_classes=style, js_on_load=None)
 
 
 def _choice(column: str, choices: list[Any], label: str) -> Any:
