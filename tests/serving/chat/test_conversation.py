@@ -71,6 +71,12 @@ def test_the_oldest_turns_make_way_and_the_system_turn_stays(echo):
     assert exchange.replies["tuned"].forgotten == 1
 
 
+def test_a_cap_past_what_the_model_can_read_is_lowered_and_said(ask, echo):
+    echo.chat.loaded.positions = 12
+    exchange = ask("1 2 3 4 5 6", "base", "tuned", max_new_tokens=40)
+    assert (exchange.cap, exchange.replies["tuned"].state) == (5, "length")
+
+
 def test_an_empty_question_is_refused(echo):
     conversation = Conversation(echo)
     with pytest.raises(DataError, match="is empty"):

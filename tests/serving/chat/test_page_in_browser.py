@@ -143,7 +143,7 @@ def test_blind_ratings_are_scored_unchanged(visit, start_page, echo, tmp_path, w
     assert (scores.win_rate.wins, scores.raters["Anna"].complete, scores.own_questions) == (2, 2, 1)
     assert [comment.text for comment in scores.comments] == ["of What causes gout ?", "of something of mine ?"]
     assert [entry.row for entry in read_key(folder / "key.json").items.values()] == ["t1", ""]
-    assert all(options.max_new_tokens is None and options.temperature == 0 for options in echo.options)
+    assert all(options.max_new_tokens == echo.cap and options.temperature == 0 for options in echo.options)
 
 
 def test_blind_answers_come_together_and_a_stopped_pair_is_not_rated(visit, start_page, echo, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from medtune.errors import DataError
@@ -89,7 +89,8 @@ class Conversation:
     ) -> Exchange:
         """Have `models` answer; the `Exchange` fills as it is advanced, and `on_news` says when there is something.
 
-        Where a conversation has outgrown the prompt its earliest exchanges are left out, which the `Reply` counts.
+        Where a conversation has outgrown the prompt its earliest exchanges are left out, which the `Reply` counts. The
+        cap is lowered, which the `Exchange` says, where the model cannot read as much.
         Raises DataError for a question that is empty or too long by itself, and EngineError where none is taken.
         """
         if not question.strip():
@@ -97,8 +98,10 @@ class Conversation:
         options = options or Options()
         exchange = Exchange(question, options.max_new_tokens or self.engine.chat.max_new_tokens)
         try:
-            for model in models:
-                prompt, forgotten = self._prompt(question, model, exchange.cap)
+            prompts = {model: self._prompt(question, model, exchange.cap) for model in models}
+            exchange.cap = self._room_left(exchange.cap, [len(prompt) for prompt, _ in prompts.values()])
+            options = replace(options, max_new_tokens=exchange.cap)
+            for model, (prompt, forgotten) in prompts.items():
                 answering = self.engine.submit(prompt, model=model, options=options, on_news=on_news)
                 exchange.replies[model] = Reply(answering, forgotten=forgotten)
         except BaseException:
@@ -116,6 +119,11 @@ class Conversation:
                 turns += [Turn("user", exchange.question), Turn("assistant", reply.text)]
         return turns
 
+    def _room_left(self, cap: int, prompt_tokens: Sequence[int]) -> int:
+        """`cap`, or what the model can read after the longest prompt."""
+        positions = self.engine.chat.loaded.positions
+        return min(cap, max(1, positions - max(prompt_tokens, default=0))) if positions else cap
+
     def _prompt(self, question: str, model: ServedModel, cap: int) -> tuple[list[int], int]:
         """Token ids, and how many of the earliest exchanges had to be left out of them."""
         turns = self.messages(model)
@@ -124,7 +132,7 @@ class Conversation:
         room = self.engine.limits.prompt_tokens
         positions = self.engine.chat.loaded.positions
         if positions:
-            room = min(room, positions - cap)
+            room = min(room, positions - min(cap, positions // 2))
         forgotten = 0
         while True:
             kept = spoken[2 * forgotten :]
