@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "medtune"
-LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "peft", "torch", "transformers", "trl")
+LIBRARIES = (
+    "accelerate", "bitsandbytes", "datasets", "huggingface_hub", "peft", "torch", "transformers", "trl", "uvicorn",
+)  # fmt: skip
 
 # What medtune overrides.
 OVERRIDDEN = {
@@ -36,6 +38,12 @@ OVERRIDDEN = {
     "trl.SFTTrainer.get_train_dataloader": "(self)",
     "trl.SFTTrainer.training_step": "(self, *args, **kwargs)",
     "trl.SFTConfig.n_gpu": "(self)",
+    "uvicorn.Server.handle_exit": "(self, sig, frame)",
+    "uvicorn.Server.on_tick": "(self, counter)",
+    "uvicorn.protocols.http.h11_impl.H11Protocol.connection_lost": "(self, exc)",
+    "uvicorn.protocols.http.h11_impl.H11Protocol.connection_made": "(self, transport)",
+    "uvicorn.protocols.http.h11_impl.H11Protocol.data_received": "(self, data)",
+    "uvicorn.protocols.http.h11_impl.H11Protocol.on_response_complete": "(self)",
     "transformers.TrainerCallback.on_evaluate": "(self, args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_log": "(self, args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_step_end": "(self, args, state, control, **kwargs)",
@@ -129,6 +137,8 @@ SUBCLASSES = {
     "InterruptionCallback": "training.continuation",
     "StaticRowsLayer": "inference.decoders.decode_step",
     "StaticRowsCache": "inference.decoders.decode_step",
+    "GracefulServer": "serving.server",
+    "_Bounded": "serving.connections",
 }
 # Names of libraries that begin with an underscore, and are read or called.
 PRIVATE = {
@@ -198,7 +208,7 @@ def test_every_private_name_is_known():
     used, own = set(), set()
     for tree in trees():
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 own.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 own.add(node.id)

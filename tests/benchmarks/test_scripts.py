@@ -29,7 +29,7 @@ from medtune.training.batching import StepSampler
 from tiny_model import write_rows
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = {"reporting", "medtune_runs", "step_clock", "row_balance"}
+MODULES = {"reporting", "medtune_runs", "step_clock", "row_balance", "serve_clients"}
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.stem not in MODULES)
 SIZES = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -319,3 +319,15 @@ def test_a_merge_of_a_tiny_model(tiny, table):
     assert 0 < figures["peak_rss_gib"] < 2
     assert figures["measured"]["prompts"] == 6
     assert figures["measured"]["within_bound"]
+
+
+@pytest.mark.slow
+def test_a_server_under_load_gives_every_client_its_own_answer(tiny):
+    options = ["--clients", "2", "8", "--seconds", "4", "--new", "12", "--questions", "9"]
+    lines = run("serve_load.py", "--model", tiny.path, *options)
+    assert [line["clients"] for line in lines] == [2, 8]
+    for line in lines:
+        assert line["requests"] > 8
+        assert line["errors"] == line["mixed_up"] == line["differing"] == 0
+        assert line["tokens_per_second"] > 0
+        assert line["p50_seconds"] <= line["p95_seconds"]

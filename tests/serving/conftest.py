@@ -68,14 +68,14 @@ def start_server(make_engine):
     from medtune.serving.address import Address, bind
     from medtune.serving.app import Service
     from medtune.serving.limits import Bounds
-    from medtune.serving.server import Server
+    from medtune.serving.server import GracefulServer
 
     started = []
 
     def start(*, key=None, bounds=None, grace=5, **limits):
         address = Address(port=0, key=key, grace=grace)
         listener = bind(address)
-        server = Server(Service(make_engine(**limits), Bounds(**(bounds or {}))), address)
+        server = GracefulServer(Service(make_engine(**limits), Bounds(**(bounds or {}))), address)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         started.append((server, thread))

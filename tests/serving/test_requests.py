@@ -51,6 +51,7 @@ def test_messages_may_have_parts_of_text_and_a_developer():
         ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": "9"}, "max_tokens"), ({"stream": 1}, "stream"),
         ({"max_completion_tokens": -1}, "max_completion_tokens"), ({"model": 3}, "model"), ({"model": None}, "model"),
         ({"stream_options": {"include_usage": True}}, "stream_options"), ({"messages": []}, "messages"),
+        ({"messages": MESSAGES * 257}, "messages"),
         ({"messages": "Gout ?"}, "messages"), ({"messages": ["Gout ?"]}, "messages[0]"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": [], "content": "x"}]}, "messages[0].role"),

@@ -89,3 +89,25 @@ def test_a_prompt_does_not_join_where_a_window_slides(model, prompts, monkeypatc
     monkeypatch.setattr(model.config, "sliding_window", 64, raising=False)
     monkeypatch.setattr(model.config, "layer_types", ["sliding_attention"] * 2, raising=False)
     assert not GrowingSlots(model, 2).can_join
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_do_not_notice_either(tiny, prompts):
+    model = tiny.load().to("cuda")
+    wanted = [one_by_one(model, prompt, cap=CAP, ends=[]) for prompt in prompts]
+    span = max(map(len, prompts)) + CAP
+    slots = StaticSlots(model, 2, rows=6, span=span, slack=4, steps_per_look=4, graphs=True)
+    waiting, live, answers = list(range(len(prompts))), [], {}
+    with torch.no_grad():
+        while waiting or live:
+            joining = [waiting.pop() for _ in range(min(len(waiting), 6 - len(live), 2))]
+            if joining:
+                for number, token in zip(joining, slots.join([prompts[n] for n in joining], None), strict=True):
+                    answers[number] = [token]
+                live += joining
+            for number, tokens in zip(live, slots.run(4, None), strict=True):
+                answers[number] = (answers[number] + tokens)[:CAP]
+            going = [at for at, n in enumerate(live) if len(answers[n]) < CAP]
+            live = [live[at] for at in slots.keep(going)]
+    assert [answers[number] for number in range(len(prompts))] == wanted
+    slots.release()

@@ -38,10 +38,10 @@ class Most:
 
     rows: Annotated[int, typer.Option("--rows", min=1, max=512, help="Requests answered at once, for each model.")] = 64
     queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait; more get status 429.")] = 256
-    max_prompt_tokens: Annotated[int, typer.Option("--max-prompt-tokens", min=1, help="Of a request's prompt.")] = 1024
+    max_prompt_tokens: Annotated[int, typer.Option("--max-prompt-tokens", min=1, help="Tokens of a prompt.")] = 1024
     max_new_tokens: Annotated[
         int | None,
-        typer.Option("--max-new-tokens", min=1, max=32768, help="Of an answer; the run's cap unless given."),
+        typer.Option("--max-new-tokens", min=1, max=32768, help="Tokens of an answer; the run's cap unless given."),
     ] = None
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for a whole answer.")] = 300
     grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds for answers under way at a signal.")] = 30

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from medtune.errors import DataError, MedtuneError
+from medtune.errors import DataError, MedtuneError, show_value
 from medtune.serving.answering import Answering, EngineError, Piece, QueueFullError
 from medtune.serving.bodies import NOTICE, read_body, send_error, send_whole
 from medtune.serving.engine import Engine
@@ -87,6 +87,9 @@ class _Completions:
             await send_error(send, error)
         except (_GoneError, ConnectionError):
             status = "499"
+        except Exception:
+            status = "500"
+            raise
         finally:
             self.service.metrics.requests.labels(self.path, status).inc()
 
@@ -113,7 +116,7 @@ class _Completions:
         engine, news, loop = self.service.engine, asyncio.Event(), asyncio.get_running_loop()
         if asked.model not in engine.models:
             known = ", ".join(engine.models)
-            problem = f"model: there is no {asked.model!r}, only {known}"
+            problem = f"model: there is no {show_value(asked.model)}, only {known}"
             raise RequestError(404, problem, "model", code="model_not_found")
 
         def on_news() -> None:

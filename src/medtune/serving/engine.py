@@ -161,11 +161,11 @@ class Engine:
             raise DataError("model", f"{model} is not one of {', '.join(self.models)}")
         if not prompt_ids:
             raise DataError("prompt", "is empty")
+        if len(prompt_ids) > self.limits.prompt_tokens:
+            raise DataError("prompt", f"has {len(prompt_ids)} tokens, and may have {self.limits.prompt_tokens}")
         vocabulary = self.chat.loaded.model.get_input_embeddings().num_embeddings
         if not all(0 <= id < vocabulary for id in prompt_ids):
             raise DataError("prompt", f"token ids must be from 0 to {vocabulary - 1}")
-        if len(prompt_ids) > self.limits.prompt_tokens:
-            raise DataError("prompt", f"has {len(prompt_ids)} tokens, and may have {self.limits.prompt_tokens}")
         if not 0 < cap <= self.max_new_tokens:
             raise DataError("max_tokens", f"must be from 1 to {self.max_new_tokens}")
         positions = self.chat.loaded.positions

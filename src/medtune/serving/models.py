@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from medtune.errors import show_value
 from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.serving.engine import Engine, ServedModel
 from medtune.serving.requests import RequestError
@@ -43,7 +44,7 @@ def models_endpoints(engine: Engine) -> list[Route]:
         for known in engine.models:
             if known == name:
                 return Response(as_json(described(known)), media_type="application/json")
-        error = RequestError(404, f"there is no model {name!r}", "model", code="model_not_found")
+        error = RequestError(404, f"there is no model {show_value(name)}", "model", code="model_not_found")
         return Response(as_json(error.body), error.status, media_type="application/json")
 
     return [Route("/v1/models", all_models), Route("/v1/models/{name}", one_model)]

@@ -30,6 +30,8 @@ _ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
 }  # fmt: skip
 _MAX_STOPS, _MAX_STOP_CHARACTERS = 4, 256
+# A template is read for each number of turns, which must not become a client's means to keep the server busy.
+_MAX_MESSAGES = 256
 
 
 class RequestError(Exception):
@@ -67,6 +69,8 @@ def read_chat(content: bytes) -> Asked:
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise _wrong("messages", "must be a list of messages, and not empty")
+    if len(messages) > _MAX_MESSAGES:
+        raise _wrong("messages", f"may be up to {_MAX_MESSAGES}")
     turns = tuple(_read_message(message, f"messages[{place}]") for place, message in enumerate(messages))
     return Asked(*_read_common(fields, strip=True), turns=turns)
 

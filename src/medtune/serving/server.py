@@ -9,7 +9,7 @@ import signal
 import time
 from types import FrameType
 
-import uvicorn
+from uvicorn import Config, Server
 
 from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.runtime.progress import say
@@ -21,6 +21,8 @@ from medtune.serving.limits import Bounds, Limits
 
 # How long connections may take to close once all answers are written.
 _CLOSING_SECONDS = 5
+# Connections that wait to be accepted.
+_BACKLOG = 2048
 
 
 def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None:
@@ -30,17 +32,18 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
     """
     listener = bind(address)
     with listener, Engine.open(target, limits) as engine:
+        listener.listen(_BACKLOG)
         say(f"listening on http://{shown_address(listener)}/v1, models {', '.join(engine.models)}")
         say(NO_ADVICE)
         if engine.chat.is_demo:
             say(DEMO_BABBLES)
-        server = Server(Service(engine, bounds), address)
+        server = GracefulServer(Service(engine, bounds), address)
         server.run(sockets=[listener])
     if server.stopped_by is not None:
         signal.raise_signal(server.stopped_by)
 
 
-class Server(uvicorn.Server):
+class GracefulServer(Server):
     """uvicorn's server, which lets answers end before it does."""
 
     def __init__(self, service: Service, address: Address) -> None:
@@ -53,7 +56,7 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         _allow_files(bounds.connections + 256)
         super().__init__(
-            uvicorn.Config(
+            Config(
                 make_app(service, address.key, is_local=address.is_local),
                 http=bounded_protocol(header_seconds=bounds.header_seconds, connections=bounds.connections),
                 ws="none",

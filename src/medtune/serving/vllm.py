@@ -1,4 +1,4 @@
-"""`medtune serve --engine vllm`: vLLM's own server as a child, told what the run knows.
+"""vLLM's own server as a child of `medtune serve`, told what the run knows.
 
 vLLM lives in an environment of its own, since it pins other versions of what medtune needs; nothing of it is imported.
 """
@@ -102,7 +102,7 @@ def with_system_prompt(template: str, system_prompt: str) -> str:
     if not system_prompt.strip():
         return template
     # As a JSON text, which Jinja reads too; a brace in it could end Jinja's own.
-    text = json.dumps(system_prompt.strip()).replace("{", "\\u007b").replace("}", "\\u007d")
+    text = json.dumps(system_prompt.strip(), ensure_ascii=False).replace("{", "\\u007b").replace("}", "\\u007d")
     return _WITH_SYSTEM_PROMPT.replace("SYSTEM", text) + template
 
 
@@ -111,28 +111,27 @@ def arguments(files: ServedFiles, address: Address, limits: Limits) -> list[str]
     cap = json.loads((files.folder / "generation_config.json").read_text(encoding="utf-8"))["max_new_tokens"]
     length = min(limits.prompt_tokens + cap, files.positions or sys.maxsize)
     has_adapter = files.adapter is not None
-    found = [
-        "serve",
-        str(files.base),
-        *("--served-model-name", "base" if has_adapter else "tuned"),
-        *("--host", address.host),
-        *("--port", str(address.port)),
-        *("--tokenizer", str(files.folder)),
-        *("--chat-template", str(files.folder / "served.jinja")),
-        *("--generation-config", str(files.folder)),
-        *("--max-model-len", str(length)),
-        *("--max-num-seqs", str(limits.rows)),
-        *("--max-num-queued-reqs", str(limits.waiting)),
-    ]
+    options: dict[str, object] = {
+        "served-model-name": "base" if has_adapter else "tuned",
+        "host": address.host,
+        "port": address.port,
+        "tokenizer": files.folder,
+        "chat-template": files.folder / "served.jinja",
+        "generation-config": files.folder,
+        "max-model-len": length,
+        "max-num-seqs": limits.rows,
+        "max-num-queued-reqs": limits.rows + limits.waiting,  # those that are answered count
+    }
     if files.template_settings:
-        found += ["--default-chat-template-kwargs", json.dumps(files.template_settings)]
+        options["default-chat-template-kwargs"] = json.dumps(files.template_settings)
     if has_adapter:
         rank = next((rank for rank in LORA_RANKS if rank >= files.rank), None)
         if rank is None:
             problem = f"the adapter has rank {files.rank}, and vLLM takes {LORA_RANKS[-1]} at most"
             raise ConfigError(Option("engine", "vllm"), problem, "merge it, and serve the merged folder")
-        found += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"tuned={files.adapter}"]
-    return found
+        options |= {"max-lora-rank": rank, "lora-modules": f"tuned={files.adapter}"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return ["serve", str(files.base), *words, *(["--enable-lora"] if has_adapter else [])]
 
 
 def _run(command: list[str], environment: dict[str, str], grace: float) -> int:
