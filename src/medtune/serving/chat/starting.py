@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -68,8 +69,8 @@ def _serve(engine: Engine, target: str, settings: ChatSettings, listener: socket
     threading.Thread(target=questions.nearest_to, args=[typed("what")], daemon=True).start()
     serve_page(Page(engine, questions, sheet, settings), name, settings, listener)
     if sheet is not None and sheet.folder is not None:
-        files = " ".join(str(path) for path in sheet.ratings_files)
-        say(f"next: medtune human score {files} --key {sheet.folder}", verbatim=True)
+        files = shlex.join(map(str, sheet.ratings_files))
+        say(f"next: medtune human score {files} {Option('key', shlex.quote(str(sheet.folder)))}", verbatim=True)
 
 
 def _open_engine(target: str) -> Engine:
