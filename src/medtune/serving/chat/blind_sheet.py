@@ -81,7 +81,7 @@ class BlindSheet:
     def rate(self, rater: str, item: Item, values: Mapping[str, str]) -> dict[str, str]:
         """Take what `rater` gave `item`: column → "1" to "5", "a", "b" or "tie", or a comment; "" takes it back.
 
-        Of two equal answers one is rated as the other, and neither is preferred. Returns all that is given to the item.
+        Equal answers are rated together, and neither is preferred. Returns all that is given to the item.
         """
         with self._lock:
             person = self._rater(rater)
