@@ -139,6 +139,8 @@ def test_blind_ratings_are_scored_unchanged(visit, start_page, echo, tmp_path, w
         assert page.locator("#mt-rating input:checked").count() == 0
     (folder,) = tmp_path.glob("human-chat-*")
     (file,) = folder.glob("ratings-*-Anna.csv")
+    asked = visitor.context.request.get(f"{visitor.url}gradio_api/file={folder / 'key.json'}")
+    assert asked.status == 403
     scores = score_files([file], folder / "key.json")
     assert (scores.win_rate.wins, scores.raters["Anna"].complete, scores.own_questions) == (2, 2, 1)
     assert [comment.text for comment in scores.comments] == ["of What causes gout ?", "of something of mine ?"]
