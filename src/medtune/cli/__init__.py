@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli import scores
+from medtune.cli.chat import chat as chat_command
 from medtune.cli.data import data_app
 from medtune.cli.human import human_app
 from medtune.cli.models import export, measure, merge, publish
@@ -20,6 +21,7 @@ from medtune.cli.options import (
     Resume,
     Run,
     RunDirOption,
+    Target,
     check_place,
     launch_several,
     open_run,
@@ -102,12 +104,7 @@ def report(run: Run) -> None:
 
 
 def ask(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|ADAPTER|MERGED", help="A run directory, an adapter's folder or Hub id, or a merged folder."
-        ),
-    ],
+    target: Target,
     question: Annotated[str | None, typer.Argument(help="The question; leave it out with --file.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Answer with the adapter off.")] = False,
     file: Annotated[Path | None, typer.Option("--file", help="A text file with one question a line.")] = None,
@@ -149,8 +146,8 @@ def config(recipe: Recipe, overrides: Overrides = None) -> None:
 
 # As `--help` lists them: what to look at first, the whole job, its stages, what becomes of it.
 for command in (
-    recipes, doctor, plan, config, run, train, scores.evaluate, scores.compare, report, ask, serve, merge, measure,
-    export, publish, scores.score,
+    recipes, doctor, plan, config, run, train, scores.evaluate, scores.compare, report, ask, chat_command, serve,
+    merge, measure, export, publish, scores.score,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data_app, name="data")

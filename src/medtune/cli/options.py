@@ -51,6 +51,8 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 _RECIPE_HELP = "A shipped recipe's name (see `medtune recipes`) or a YAML file."
 Recipe = Annotated[str, typer.Argument(help=_RECIPE_HELP, autocompletion=complete_recipe)]
+_TARGET_HELP = "A run directory, an adapter's folder or Hub id, or a merged folder."
+Target = Annotated[str, typer.Argument(metavar="RUN|ADAPTER|MERGED", help=_TARGET_HELP)]
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 
 

@@ -44,13 +44,25 @@ class KeyEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatOrigin:
+    """The model that raters asked in a chat, by its folder's name or Hub id, and the cap on its greedy answers."""
+
+    model: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
-    """Opens one sheet. `seed` chose the rows; `predictions_sha256` names the files that the answers come from."""
+    """Opens one sheet. `seed` chose the rows; `predictions_sha256` names the files that the answers come from.
+
+    With `chat` instead, raters chose the questions in a chat; an item whose `row` is empty is a question of their own.
+    """
 
     sheet: str
     items: dict[str, KeyEntry]
-    seed: int
+    seed: int | None = None
     predictions_sha256: dict[str, str] = field(default_factory=dict)
+    chat: ChatOrigin | None = None
 
 
 def blind(pairs: Sequence[tuple[Prediction, Prediction]], seed: int) -> tuple[list[Item], Key]:
@@ -62,19 +74,30 @@ def blind(pairs: Sequence[tuple[Prediction, Prediction]], seed: int) -> tuple[li
     shuffled = list(pairs)
     _random.shuffle(shuffled)
     items, entries = [], {}
-    for number, ((baseline, tuned), side) in enumerate(zip(shuffled, _sides(len(shuffled)), strict=True), start=1):
-        answers = [_shown(tuned.prediction), _shown(baseline.prediction)]
-        first, second = answers if side == "a" else reversed(answers)
-        name = str(number)
-        items.append(Item(name, tuned.question.strip(), tuned.reference.strip(), first, second))
-        entries[name] = KeyEntry(tuned.id, tuned.qtype, tuned.group, side, identical=first == second)
-    sheet = "".join(_random.choices(_SHEET_LETTERS, k=_SHEET_LENGTH))
-    return items, Key(sheet=sheet, items=entries, seed=seed)
+    for number, (pair, side) in enumerate(zip(shuffled, draw_sides(len(shuffled)), strict=True), start=1):
+        item, entry = blind_pair(str(number), pair, side)
+        items.append(item)
+        entries[item.name] = entry
+    return items, Key(sheet=draw_sheet_name(), items=entries, seed=seed)
+
+
+def blind_pair(name: str, pair: tuple[Prediction, Prediction], side: Side) -> tuple[Item, KeyEntry]:
+    """One item called `name` of a baseline's and a tuned model's answer, the latter on `side`, and its key."""
+    baseline, tuned = pair
+    answers = [_shown(tuned.prediction), _shown(baseline.prediction)]
+    first, second = answers if side == "a" else reversed(answers)
+    item = Item(name, tuned.question.strip(), tuned.reference.strip(), first, second)
+    return item, KeyEntry(tuned.id, tuned.qtype, tuned.group, side, identical=first == second)
+
+
+def draw_sheet_name() -> str:
+    """A name for a sheet that no other has."""
+    return "".join(_random.choices(_SHEET_LETTERS, k=_SHEET_LENGTH))
 
 
 def key_json(key: Key) -> str:
     """The key as JSON, indented."""
-    return TypeAdapter(Key).dump_json(key, indent=2).decode() + "\n"
+    return TypeAdapter(Key).dump_json(key, indent=2, exclude_none=True).decode() + "\n"
 
 
 def parse_key(text: str | bytes, name: str) -> Key:
@@ -89,7 +112,8 @@ def parse_key(text: str | bytes, name: str) -> Key:
         raise DataError(name, f"not a key of `medtune human export` ({what})", fix) from None
 
 
-def _sides(n: int) -> list[Side]:
+def draw_sides(n: int) -> list[Side]:
+    """The tuned model's side of `n` items in a random order, each side equally often; an odd item's is drawn."""
     odd = _random.sample(SIDES, k=n % 2)
     sides = [*SIDES * (n // 2), *odd]
     _random.shuffle(sides)

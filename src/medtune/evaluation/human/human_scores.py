@@ -85,7 +85,11 @@ class Comment:
 
 @dataclass(frozen=True, slots=True)
 class HumanScores:
-    """Everything that `medtune human score` says about one sheet. Criteria and win rate are absent where unrated."""
+    """Everything that `medtune human score` says about one sheet. Criteria and win rate are absent where unrated.
+
+    `is_chat` says that raters chose the questions, in a chat; `own_questions` counts the rated items that are no test
+    questions.
+    """
 
     sheet: str
     sheet_items: int
@@ -94,6 +98,8 @@ class HumanScores:
     criteria: dict[str, CriterionScore]
     agreement: dict[str, RaterAgreement]
     comments: list[Comment]
+    is_chat: bool = False
+    own_questions: int = 0
 
 
 def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
@@ -120,6 +126,8 @@ def score_judgements(judgements: Sequence[Judgement], key: Key) -> HumanScores:
             for judgement in judgements
             if judgement.comment and (entry := key.items[judgement.item])
         ],
+        is_chat=key.chat is not None,
+        own_questions=len({judgement.item for judgement in judgements if not key.items[judgement.item].row}),
     )
 
 

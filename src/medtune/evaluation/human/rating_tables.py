@@ -34,6 +34,8 @@ def print_scores(scores: HumanScores, console: Console) -> None:
 def read_scores(scores: HumanScores) -> list[str]:
     """Return the reading: the verdict first, then what the numbers do and do not cover."""
     sentences = [_verdict_sentence(scores.win_rate)]
+    if scores.is_chat:
+        sentences.append(_chat_sentence(scores))
     if scores.criteria:
         sentences.append(_criteria_sentence(scores))
     sentences.append(_agreement_sentence(scores))
@@ -44,10 +46,11 @@ def read_scores(scores: HumanScores) -> list[str]:
             sentences.append(f"On {format_count(rate.identical, 'item')} both models wrote the same text.")
     complete = sum(count.complete for count in scores.raters.values())
     touched = sum(count.items for count in scores.raters.values())
+    # In a chat each item is for the rater who asked.
+    wanted = scores.sheet_items * (1 if scores.is_chat else len(scores.raters))
     sentences.append(
         f"{format_count(len(scores.raters), 'rater')} on a sheet of {format_count(scores.sheet_items, 'item')}: "
-        f"{touched:,} of {format_count(len(scores.raters) * scores.sheet_items, 'judgement')} given, {complete:,} of "
-        "them in full."
+        f"{touched:,} of {format_count(wanted, 'judgement')} given, {complete:,} of them in full."
     )
     sentences.append(
         "Intervals (95 %) split groups of related questions at random: they cover the choice of questions, not that of "
@@ -76,6 +79,16 @@ def _verdict_sentence(rate: WinRate | None) -> str:
         else ""
     )
     return f"Raters' preferences do not tell the two models apart at this n ({evidence}).{why}"
+
+
+def _chat_sentence(scores: HumanScores) -> str:
+    """What a rate over questions that raters chose is not."""
+    rated = sum(count.items for count in scores.raters.values())
+    return (
+        f"Raters chose the questions, in a chat: {scores.own_questions:,} of {format_count(rated, 'rated item')} are "
+        f"questions of their own, without a reference, and {rated - scores.own_questions:,} test questions that they "
+        "picked. They are neither the test set nor a random sample of it."
+    )
 
 
 def _criteria_sentence(scores: HumanScores) -> str:
@@ -124,7 +137,8 @@ def _rater_table(scores: HumanScores) -> Table:
     title, rater = f"Ratings of sheet {one_line(scores.sheet)}", Column("rater", overflow="fold")
     table = _table(title, rater, numbers=("items", "in full", "left", "win rate"))
     for name, count in scores.raters.items():
-        counts = (count.items, count.complete, scores.sheet_items - count.items)
+        left = "-" if scores.is_chat else scores.sheet_items - count.items
+        counts = (count.items, count.complete, left)
         rate = "-" if count.win_rate is None else f"{count.win_rate:.2f}"
         table.add_row(Text(one_line(name)), *map(str, counts), rate)
     return table

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -46,8 +46,12 @@ def rearm(text: str) -> str:
     return _DISARMED_START.sub(r"\1", text)
 
 
-def sheet_csv(sheet: str, items: Sequence[Item]) -> str:
-    """The sheet with empty cells for the ratings; the text begins with a byte order mark, for Excel.
+def sheet_csv(
+    sheet: str, items: Sequence[Item], rater: str = "", given: Mapping[str, Mapping[str, str]] | None = None
+) -> str:
+    """The sheet, with cells for the ratings; the text begins with a byte order mark, for Excel.
+
+    The cells are empty but for what `rater` has `given`: a rating's column, `preference` or `comment` → text, by item.
 
     The first line's cells say what 1 and 5 mean, in brackets that `read_spreadsheet` takes off again.
     """
@@ -59,10 +63,11 @@ def sheet_csv(sheet: str, items: Sequence[Item]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow(header)
-    empty = [""] * (len(CRITERIA) * len(SIDES) + 2)
     for item in items:
         texts = (item.question, item.reference, item.answer_a, item.answer_b)
-        writer.writerow([sheet, item.name, "", *map(disarm, texts), *empty])
+        cells = (given or {}).get(item.name, {})
+        filled = [cells.get(column, "") for column in (*RATING_COLUMNS, "preference", "comment")]
+        writer.writerow([sheet, item.name, disarm(rater), *map(disarm, (*texts, *filled))])
     return "\ufeff" + out.getvalue()
 
 
