@@ -74,7 +74,7 @@ def sheet_csv(
 def read_spreadsheet(path: Path) -> Spreadsheet:
     """Read CSV as spreadsheets save it: comma, semicolon or tab; UTF-8, UTF-16 or Windows' Western code page.
 
-    It takes the first sheet with rows of an Excel workbook. Raises DataError if the file cannot be read or holds no row.
+    It takes the first sheet with rows of a workbook. Raises DataError if the file cannot be read or holds no row.
     """
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
