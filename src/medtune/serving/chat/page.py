@@ -11,7 +11,17 @@ from medtune.errors import DataError, MedtuneError
 from medtune.evaluation.human.rubric import RATING_COLUMNS
 from medtune.serving.answering import Options
 from medtune.serving.chat import page_html
-from medtune.serving.chat.page_parts import HIDDEN, Controls, Picker, QuestionBox, Rating, text
+from medtune.serving.chat.page_parts import (
+    Controls,
+    Picker,
+    QuestionBox,
+    Rating,
+    line,
+    seen,
+    switched_off,
+    switched_on,
+    text,
+)
 from medtune.serving.chat.page_session import PageSession
 from medtune.serving.chat.run_questions import RunQuestions
 
@@ -108,16 +118,21 @@ class Page:
             updates = self._ask_blind(session, question, rater)
         else:
             updates = self._ask_openly(session, question, Options(max_new_tokens=int(cap), temperature=temperature))
-        yield {box.ask: _off(), box.stop: _on(), box.status: _line(""), self.controls.blind: _off()}
-        problem = _line("")
+        yield {
+            box.ask: switched_off(),
+            box.stop: switched_on(),
+            box.status: line(""),
+            self.controls.blind: switched_off(),
+        }
+        problem = line("")
         try:
             async for update in updates:
                 yield update
         except MedtuneError as error:
-            problem = _line(page_html.problem(str(error)))
-        undecided = _on() if session.is_blind is None else _off()
-        asked = _on() if session.pair is None else _off()
-        yield {box.ask: asked, box.stop: _off(), box.status: problem, self.controls.blind: undecided}
+            problem = line(page_html.problem(str(error)))
+        undecided = switched_on() if session.is_blind is None else switched_off()
+        asked = switched_on() if session.pair is None else switched_off()
+        yield {box.ask: asked, box.stop: switched_off(), box.status: problem, self.controls.blind: undecided}
 
     async def _ask_openly(self, session: PageSession, question: str, options: Options) -> AsyncIterator[Update]:
         is_first = True
@@ -150,8 +165,8 @@ class Page:
         yield {
             self.talk: page_html.blind_pair(item.question, (item.answer_a, item.answer_b), pair.notes),
             self.box.question: "",
-            self.rating.panel: _seen(True),
-            self.rating.identical: _seen(pair.is_identical),
+            self.rating.panel: seen(True),
+            self.rating.identical: seen(pair.is_identical),
         }
 
     def _beside(self, session: PageSession, question: str) -> str:
@@ -187,9 +202,9 @@ class Page:
         rating = self.rating
         return {
             self.talk: page_html.talk([]),
-            self.box.status: _line(""),
-            self.box.ask: _on(),
-            rating.panel: _seen(False),
+            self.box.status: line(""),
+            self.box.ask: switched_on(),
+            rating.panel: seen(False),
             rating.saved: "",
             **{
                 component: gr.update(value="" if column == "comment" else None)
@@ -230,24 +245,3 @@ class Page:
             return {self.rating.saved: page_html.saved(len(given.keys() & {*RATING_COLUMNS, "preference"})), **others}
 
         return rate
-
-
-def _seen(is_seen: bool) -> Any:
-    return gr.update(elem_classes=_classes(is_seen))
-
-
-def _classes(is_seen: bool) -> list[str]:
-    return [] if is_seen else [HIDDEN]
-
-
-def _line(html: str) -> Any:
-    """A line that takes no room where it is empty."""
-    return gr.update(value=html, elem_classes=_classes(bool(html)))
-
-
-def _on() -> Any:
-    return gr.update(interactive=True)
-
-
-def _off() -> Any:
-    return gr.update(interactive=False)

@@ -103,3 +103,27 @@ def text(value: str, name: str | None = None, style: str = "") -> Any:
 
 def _choice(column: str, choices: list[Any], label: str) -> Any:
     return gr.Radio(choices, label=label, min_width=250, elem_id=f"mt-{column}", elem_classes="mt-side")
+
+
+def seen(is_seen: bool) -> Any:
+    """An update that shows a part or hides it."""
+    return gr.update(elem_classes=_classes(is_seen))
+
+
+def line(html: str) -> Any:
+    """An update of a line that takes no room where it is empty."""
+    return gr.update(value=html, elem_classes=_classes(bool(html)))
+
+
+def switched_on() -> Any:
+    """An update of what can be used from here on."""
+    return gr.update(interactive=True)
+
+
+def switched_off() -> Any:
+    """An update of what cannot be used for now."""
+    return gr.update(interactive=False)
+
+
+def _classes(is_seen: bool) -> list[str]:
+    return [] if is_seen else [HIDDEN]
