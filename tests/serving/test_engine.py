@@ -136,6 +136,15 @@ def test_conversations_in_another_order_are_refused(make_engine, roles):
         make_engine().chat_prompt([Turn(role, "a") for role in roles])
 
 
+def test_the_default_cap_is_what_the_model_can_read_after_the_prompt(make_engine, monkeypatch):
+    engine = make_engine()
+    ids = prompt(engine)
+    monkeypatch.setattr(type(engine.chat.loaded), "positions", len(ids) + 3)
+    assert engine.submit(ids).result().new_tokens <= 3
+    with pytest.raises(DataError, match="past"):
+        engine.submit(ids, options=Options(max_new_tokens=4))
+
+
 def test_a_conversation_is_rendered_as_a_row_of_turns_is(make_engine, chat):
     engine = make_engine()
     assert prompt(engine) == chat.loaded.renderer.prompt_ids("What causes gout ?")

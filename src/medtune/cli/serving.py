@@ -7,15 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from medtune.cli.options import spread
+from medtune.cli.options import Target, spread
 from medtune.runtime.process import prepare_process
 
-Target = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN|ADAPTER|MERGED", help="A run directory, an adapter's folder or Hub id, or a merged folder."
-    ),
-]
 _KEY_HELP = "The key that clients send; others than this machine cannot ask without. Better in MEDTUNE_API_KEY."
 _VLLM_HELP = "vLLM's command, where it is not on the PATH."
 

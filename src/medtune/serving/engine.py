@@ -15,6 +15,7 @@ are asked they take turns of a few steps. A model without an adapter to switch o
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -117,7 +118,9 @@ class Engine:
         engine has ended.
         """
         options = options or Options()
-        cap = options.max_new_tokens or min(self.chat.max_new_tokens, self.max_new_tokens)
+        # The run's cap, or less where the model cannot read as much after the prompt.
+        room = (self.chat.loaded.positions or sys.maxsize) - len(prompt_ids)
+        cap = options.max_new_tokens or max(1, min(self.chat.max_new_tokens, self.max_new_tokens, room))
         self._check(prompt_ids, model, cap)
         answering = Answering(len(prompt_ids), on_news)
         request = Request(list(prompt_ids), options, cap, self._text_tokenizer, answering)
@@ -134,12 +137,9 @@ class Engine:
     @property
     def load(self) -> Load:
         """What it is doing at this moment."""
-        lanes = self._lanes.items()
-        return Load(
-            {name: len(lane.live) for name, lane in lanes},
-            {name: len(lane.waiting) for name, lane in lanes},
-            {name: lane.tokens_written for name, lane in lanes},
-        )
+        counts = [(name, len(lane.live), len(lane.waiting), lane.tokens_written) for name, lane in self._lanes.items()]
+        names, *columns = zip(*counts, strict=True)
+        return Load(*(dict(zip(names, column, strict=True)) for column in columns))
 
     def close(self) -> None:
         """End it: what is under way fails with EngineError. Returns when the model's memory is free again."""
@@ -182,8 +182,8 @@ class Engine:
         else:
             # Each model has buffers of its own; what is chosen takes half of the memory, all that is free.
             longest, cap = self.limits.prompt_tokens * len(self.models), self.max_new_tokens * len(self.models)
-            rows = choose_batch_size(plain, longest_prompt=longest, max_new_tokens=cap)
-            rows = min(rows, self.limits.rows, MAX_BATCH["cuda"])
+            fitting = choose_batch_size(plain, longest_prompt=longest, max_new_tokens=cap)
+            rows = min(fitting, self.limits.rows, MAX_BATCH["cuda"])
         say(f"answers at once: {rows} for each of {' and '.join(self.models)}")
         self._steps = STEPS_A_LOOK.get(device, 1)
         ends = frozenset(self.chat.loaded.end_token_ids)
