@@ -139,8 +139,8 @@ SUBCLASSES = {
     "TrackerCallback": "training.trackers.callback",
     "StaticRowsLayer": "inference.decoders.decode_step",
     "StaticRowsCache": "inference.decoders.decode_step",
-    "GracefulServer": "serving.server",
-    "_Bounded": "serving.connections",
+    "GracefulServer": "inference.serving.server",
+    "_Bounded": "inference.serving.connections",
 }
 # Names of libraries that begin with an underscore, and are read or called.
 PRIVATE = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from command_line import Medtune, command_runner
-from medtune.serving.chat.settings import ChatSettings
+from medtune.inference.serving.chat.settings import ChatSettings
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     got: list[Any] = []
     monkeypatch.setattr(
-        "medtune.serving.chat.starting.chat",
+        "medtune.inference.serving.chat.starting.chat",
         lambda target, settings, **options: got.append((target, settings, options)),
     )
     return got

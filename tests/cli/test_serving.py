@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from command_line import command_runner
-from medtune.serving import extra
+from medtune.inference.serving import extra
 
 
 @pytest.fixture

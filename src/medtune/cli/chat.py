@@ -42,8 +42,8 @@ def chat(target: Target, where: Where = Where(), how: How = How()) -> None:
     On a page in the browser that asks nothing of the network, or in the terminal where there is none.
     """
     prepare_process()
-    from medtune.serving.chat.settings import ChatSettings
-    from medtune.serving.chat.starting import chat as start
+    from medtune.inference.serving.chat.settings import ChatSettings
+    from medtune.inference.serving.chat.starting import chat as start
 
     settings = ChatSettings(where.host, where.port, not where.no_browser, how.blind, how.rater)
     start(target, settings, in_terminal=how.terminal)

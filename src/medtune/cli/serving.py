@@ -55,20 +55,20 @@ def serve(
 
     Both models are one set of weights. SIGTERM and Ctrl-C let answers under way end.
     """
-    from medtune.serving.address import Address
-    from medtune.serving.limits import Bounds, Limits
+    from medtune.inference.serving.address import Address
+    from medtune.inference.serving.limits import Bounds, Limits
 
     address = Address(place.host, place.port, place.api_key, most.grace)
     limits = Limits(most.rows, most.queue, most.max_prompt_tokens, most.max_new_tokens)
     if engine == "vllm":
-        from medtune.serving.vllm import serve_with_vllm
+        from medtune.inference.serving.vllm import serve_with_vllm
 
         prepare_process()
         raise typer.Exit(serve_with_vllm(target, address, limits, vllm))
-    from medtune.serving.extra import require_extra
+    from medtune.inference.serving.extra import require_extra
 
     require_extra()
     prepare_process()
-    from medtune.serving.server import serve as serve_here
+    from medtune.inference.serving.server import serve as serve_here
 
     serve_here(target, address, limits, Bounds(answer_seconds=most.timeout))

@@ -101,8 +101,8 @@ class RunFiles:
     def written_folders(self) -> Iterator[Path]:
         """Folders where artefacts are written; those of people and of trackers are not among them."""
         yield self.path
-        patterns = ("data", "training", *get_args(ModelName), "controls/*", "checkpoints", "checkpoints/checkpoint-*")
-        for pattern in patterns:
+        models: tuple[str, ...] = get_args(ModelName)
+        for pattern in ("data", "training", *models, "controls/*", "checkpoints", "checkpoints/checkpoint-*"):
             yield from self.path.glob(pattern)
 
 
@@ -206,11 +206,7 @@ STAGES: tuple[Stage, ...] = (
         needs=("baseline", "tuned", "controls"),
         command=Command("compare"),
         files=lambda run, controls: [
-            run.comparison_file,
-            run.comparison_text_file,
-            run.controls_file,
-            run.strata_file,
-            run.lengths_file,
+            *(run.comparison_file, run.comparison_text_file, run.controls_file, run.strata_file, run.lengths_file)
         ],
     ),
     Stage(

@@ -1,0 +1,148 @@
+"""vLLM's own server as a child of `medtune serve`, told what the run knows.
+
+vLLM lives in an environment of its own, since it pins other versions of what medtune needs; nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from medtune.errors import ConfigError, Option
+from medtune.inference.chat import NO_ADVICE, Target
+from medtune.inference.serving.address import Address, require_key
+from medtune.inference.serving.limits import Limits
+from medtune.runtime.interruption import Interrupted
+from medtune.runtime.progress import say
+
+# The ranks that vLLM 0.33 has kernels for (vllm/config/lora.py).
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_WITH_SYSTEM_PROMPT = (
+    "{%- if messages and messages[0]['role'] != 'system' -%}"
+    "{%- set messages = [{'role': 'system', 'content': SYSTEM}] + messages -%}"
+    "{%- endif -%}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFiles:
+    """What vLLM is given: the base's folder, that of the adapter if there is one, its rank, and what we write for it.
+
+    `folder` holds tokenizer, chat template and generation settings; `template_settings` is what the template reads
+    besides the messages, `positions` how many tokens the model can read, where it says.
+    """
+
+    base: Path
+    adapter: Path | None
+    rank: int
+    folder: Path
+    template_settings: dict[str, Any]
+    positions: int | None
+
+
+def serve_with_vllm(target: str, address: Address, limits: Limits, program: str | None) -> int:
+    """Run `vllm serve` until it ends, handing signals on; its exit status. Raises MedtuneError.
+
+    `program` is vLLM's command where it is not on the PATH.
+    """
+    require_key(address)
+    found = shutil.which(program or "vllm")
+    if found is None:
+        fix = ("install it in an environment of its own, and name its command with ", Option("vllm", "PATH"))
+        raise ConfigError(Option("engine", "vllm"), f"there is no program {program or 'vllm'}", fix)
+    with tempfile.TemporaryDirectory(prefix="medtune-vllm-") as folder:
+        files = write_files(Target.find(target), limits, Path(folder))
+        command = [found, *arguments(files, address, limits)]
+        environment = dict(os.environ)
+        if address.key is not None:
+            environment["VLLM_API_KEY"] = address.key  # not an argument, which every user of the machine can read
+        say(f"vLLM answers; {NO_ADVICE}")
+        return _run(command, environment, address.grace)
+
+
+def write_files(target: Target, limits: Limits, folder: Path) -> ServedFiles:
+    """Tokenizer, chat template and generation settings of `target`, written to `folder`. Raises MedtuneError."""
+    from transformers import AutoConfig, GenerationConfig
+
+    from medtune.model.loaded import end_token_ids, renderer_of
+    from medtune.model.loading import resolve_base
+
+    config = target.config
+    base = resolve_base(config.model.base, config.model.revision).path
+    renderer = renderer_of(config)
+    renderer.tokenizer.save_pretrained(folder)
+    template = with_system_prompt(renderer.tokenizer.chat_template, renderer.system_prompt)
+    (folder / "served.jinja").write_text(template, encoding="utf-8")
+    own = GenerationConfig()
+    if (base / "generation_config.json").is_file():
+        own = GenerationConfig.from_pretrained(base)
+    ends = end_token_ids(renderer, SimpleNamespace(generation_config=own))
+    cap = limits.new_tokens or config.generation.max_new_tokens
+    settings = {"eos_token_id": ends, "temperature": 0.0, "max_new_tokens": cap}
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    rank = 0
+    if target.adapter is not None:
+        adapter = json.loads((target.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        rank = max([adapter["r"], *adapter.get("rank_pattern", {}).values()])
+    text = AutoConfig.from_pretrained(base).get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    return ServedFiles(base, target.adapter, rank, folder, config.model.template_settings, positions)
+
+
+def with_system_prompt(template: str, system_prompt: str) -> str:
+    """`template`, which begins a conversation without a system turn with `system_prompt`."""
+    if not system_prompt.strip():
+        return template
+    # As a JSON text, which Jinja reads too; a brace in it could end Jinja's own.
+    text = json.dumps(system_prompt.strip(), ensure_ascii=False).replace("{", "\\u007b").replace("}", "\\u007d")
+    return _WITH_SYSTEM_PROMPT.replace("SYSTEM", text) + template
+
+
+def arguments(files: ServedFiles, address: Address, limits: Limits) -> list[str]:
+    """What `vllm serve` is called with; raises ConfigError for an adapter of a larger rank than it takes."""
+    cap = json.loads((files.folder / "generation_config.json").read_text(encoding="utf-8"))["max_new_tokens"]
+    length = min(limits.prompt_tokens + cap, files.positions or sys.maxsize)
+    has_adapter = files.adapter is not None
+    options: dict[str, object] = {
+        "served-model-name": "base" if has_adapter else "tuned",
+        "host": address.host,
+        "port": address.port,
+        "tokenizer": files.folder,
+        "chat-template": files.folder / "served.jinja",
+        "generation-config": files.folder,
+        "max-model-len": length,
+        "max-num-seqs": limits.rows,
+        "max-num-queued-reqs": limits.rows + limits.waiting,  # those that are answered count
+    }
+    if files.template_settings:
+        options["default-chat-template-kwargs"] = json.dumps(files.template_settings)
+    if has_adapter:
+        rank = next((rank for rank in LORA_RANKS if rank >= files.rank), None)
+        if rank is None:
+            problem = f"the adapter has rank {files.rank}, and vLLM takes {LORA_RANKS[-1]} at most"
+            raise ConfigError(Option("engine", "vllm"), problem, "merge it, and serve the merged folder")
+        options |= {"max-lora-rank": rank, "lora-modules": f"tuned={files.adapter}"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return ["serve", str(files.base), *words, *(["--enable-lora"] if has_adapter else [])]
+
+
+def _run(command: list[str], environment: dict[str, str], grace: float) -> int:
+    with subprocess.Popen(command, env=environment) as child:
+        try:
+            status = child.wait()
+        except Interrupted as stopped:
+            child.send_signal(stopped.signal_number)
+            try:
+                child.wait(grace)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
+    return status if status >= 0 else 128 - status
