@@ -138,14 +138,12 @@ def answer_offline(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from medtune.inference.chat import Chat, Target
     from medtune.inference.decoders.greedy import Greedy
-    from medtune.inference.fused_model import prepare_inference
     from medtune.inference.generation import answer_batches, choose_batch_size, plan_batches
     from medtune.model.loading import resolve_base
     from medtune.records import Answer
     from medtune.run_dir.partial_results import BatchWork
 
-    chat = Chat.open(arguments.model)
-    prepare_inference(chat.model, chat.loaded.dtype)
+    chat = Chat.open_for_batches(arguments.model)
     asked, tokenizer = questions(arguments.questions), chat.loaded.renderer.tokenizer
     prompts = [chat.loaded.renderer.prompt_ids(question) for question in asked]
     longest = max(map(len, prompts))

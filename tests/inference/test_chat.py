@@ -18,6 +18,7 @@ class Echo:
 
     max_new_tokens: int = 9
     is_demo: bool = False
+    notices = Chat.notices
 
     def respond(self, question, *, use_adapter, on_text=lambda text: None):
         words = question.split()[: self.max_new_tokens]

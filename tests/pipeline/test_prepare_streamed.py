@@ -75,8 +75,7 @@ def test_more_training_rows_than_memory_holds(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_jsonl(tmp_path / "rows.jsonl", varied_rows(100))
-    for module in (artefacts, __import__("medtune.pipeline.prepare_streamed", fromlist=["x"])):
-        monkeypatch.setattr(module, "MOST_READ_ROWS", 40)
+    monkeypatch.setattr(artefacts, "MOST_READ_ROWS", 40)
     run = prepare(tiny, tmp_path, "stream", stream=True)
     rows = pq.read_metadata(run / "data/train.parquet").num_rows
     line = (

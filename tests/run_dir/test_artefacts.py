@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from medtune.errors import RunDirError
 from medtune.records import Prediction, QAPair, Score, Split, Turn
+from medtune.run_dir.artefacts import fewer_rows
 from medtune.run_dir.directory import RunDir
 from medtune.storage.writing import replacing_folder
 from older_runs import forget_checksums
@@ -193,3 +194,9 @@ def test_an_edited_history_is_named(run: RunDir, key: str) -> None:
     run.append_history({"step": 1, key: "abc"})
     with pytest.raises(RunDirError, match=rf"history\.jsonl: damaged, {key}: .* in line 1"):
         run.read_history()
+
+
+def test_how_many_rows_are_held_in_memory() -> None:
+    assert fewer_rows(10_000_000, 1 << 31) is None
+    assert fewer_rows(20_000_000, 1 << 20) == 5_000_000  # too many, however short they are
+    assert fewer_rows(1000, 1 << 33) == 125  # a quarter would just fit

@@ -80,9 +80,7 @@ def shingle_sets(texts: Sequence[str], number: Callable[[str], int] = hash) -> A
     ends = np.cumsum(lengths)
     left = np.repeat(ends, lengths) - np.arange(len(hashes))  # words left in the answer, itself included
     # A sum with random odd factors: unlike a product of the five numbers, it tells their order apart.
-    factors = np.random.default_rng(_SEED).integers(2**63, size=SHINGLE_WORDS, dtype=np.uint64) * np.uint64(
-        2
-    ) + np.uint64(1)
+    factors = np.random.default_rng(_SEED).integers(2**64, size=SHINGLE_WORDS, dtype=np.uint64) | np.uint64(1)
     shingles = hashes * factors[0]
     for place in range(1, SHINGLE_WORDS):
         shingles[:-place] += np.where(left[:-place] > place, hashes[place:] * factors[place], np.uint64(0))

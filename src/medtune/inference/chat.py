@@ -59,9 +59,8 @@ def ask(
     chat = Chat.open(target)
     if max_new_tokens is not None:
         chat = replace(chat, max_new_tokens=max_new_tokens)
-    say(NO_ADVICE)
-    if chat.is_demo:
-        say(DEMO_BABBLES)
+    for notice in chat.notices:
+        say(notice)
 
     def write(text: str) -> None:
         out.write(harmless(text))
@@ -85,6 +84,20 @@ class Chat:
     model: Any
     max_new_tokens: int
     is_demo: bool = False
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What its answers are worth, for whoever reads them."""
+        return (NO_ADVICE, DEMO_BABBLES) if self.is_demo else (NO_ADVICE,)
+
+    @classmethod
+    def open_for_batches(cls, target: str) -> Chat:
+        """As `open`, with the model prepared to answer many at once."""
+        from medtune.inference.fused_model import prepare_inference
+
+        chat = cls.open(target)
+        prepare_inference(chat.model, chat.loaded.dtype)
+        return chat
 
     @classmethod
     def open(cls, target: str) -> Chat:

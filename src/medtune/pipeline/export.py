@@ -96,8 +96,7 @@ def _export_adapter(
     subject = Subject.of(run_dir, base.path, load_renderer(config, base.path))
     if request.format == "vllm":
         target = request.to / "adapter"
-        line = vllm.launch_line(subject, _base_name(subject), adapter=adapter)
-        line = line.replace(f"={adapter.name}", f"={target.name}")
+        line = vllm.launch_line(subject, _base_name(subject), adapter=adapter, name=target.name)
         _copy_adapter(adapter, target)
         files = (target.name, *vllm.write_serving_files(subject, request.to))
         return subject, replace(record, files=files, commands=(line,))

@@ -20,7 +20,7 @@ from medtune.data.prompts import PromptRenderer
 from medtune.data.room import RULE, leave_out_unfit
 from medtune.errors import DataError, Option
 from medtune.records import Split
-from medtune.run_dir.artefacts import MOST_READ_ROWS, MOST_ROW_BYTES, dropped_row
+from medtune.run_dir.artefacts import dropped_row, fewer_rows
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.progress import console, progress_bar, say
 from medtune.storage.writing import replacing_file
@@ -84,8 +84,8 @@ def _with_train(report: dict[str, Any], part: TrainingPart, size: int) -> dict[s
     if part.unfit:
         found[RULE] = {"train": len(part.unfit), **report.get(RULE, {})}
         say(f"rows left out because their prompts are too long for training.max_length: {len(part.unfit):,} train")
-    if size > MOST_ROW_BYTES or rows > MOST_READ_ROWS:
-        few = Option("set", f"data.train_limit={min(MOST_READ_ROWS, rows * MOST_ROW_BYTES // max(1, size)) // 2}")
+    if (fewer := fewer_rows(rows, size)) is not None:
+        few = Option("set", f"data.train_limit={fewer}")
         line = (
             f"the {rows:,} training rows ({size / 1e9:.1f} GB) are more than training holds; take a sample with {few}"
         )

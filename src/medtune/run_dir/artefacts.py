@@ -15,7 +15,7 @@ from medtune.records import LATER_FIELDS, Prediction, QAPair, Score, Split, Syst
 from medtune.run_dir.layout import SPLITS, RunFiles
 from medtune.storage.disk_errors import writing
 from medtune.storage.reading import DamagedError, check_type, parse_json, read_parquet, read_text
-from medtune.storage.row_tables import row_schema
+from medtune.storage.row_tables import parquet_size, row_schema
 from medtune.storage.writing import replacing_file
 
 # A run's own text files: predictions of a whole data set take tens of megabytes.
@@ -24,6 +24,13 @@ MAX_ARTEFACT_BYTES = 1 << 31
 MOST_READ_ROWS, MOST_ROW_BYTES = 10_000_000, MAX_ARTEFACT_BYTES
 _T = TypeVar("_T")
 _Step = dict[str, int | float | None]
+
+
+def fewer_rows(rows: int, size: int) -> int | None:
+    """How many of these rows, which take `size` bytes, are safely held in memory; None if all of them are."""
+    if rows <= MOST_READ_ROWS and size <= MOST_ROW_BYTES:
+        return None
+    return min(MOST_READ_ROWS, rows * MOST_ROW_BYTES // max(1, size)) // 2
 
 
 def dropped_row(rule: str, pair: QAPair) -> dict[str, Any]:
@@ -139,13 +146,12 @@ class RunArtefacts(RunFiles):
     def require_readable(self, path: Path) -> None:
         """Raises RunDirError if a split has more rows than are held in memory; a damaged one is found in reading."""
         try:
-            found = pq.read_metadata(path)
+            rows, size = parquet_size(path)
         except (pa.ArrowException, OSError, ValueError):
             return
-        size = sum(found.row_group(place).total_byte_size for place in range(found.num_row_groups))
-        if found.num_rows > MOST_READ_ROWS or size > MOST_ROW_BYTES:
-            problem = f"{found.num_rows:,} rows ({size / 1e9:.1f} GB) are more than are held in memory"
-            few = Option("set", f"data.train_limit={found.num_rows * MOST_ROW_BYTES // (2 * size)}")
+        if (fewer := fewer_rows(rows, size)) is not None:
+            problem = f"{rows:,} rows ({size / 1e9:.1f} GB) are more than are held in memory"
+            few = Option("set", f"data.train_limit={fewer}")
             raise RunDirError(path, problem, ("take a sample with ", few, " in another ", Option("run_dir")))
 
     def read_rows(self, kind: type[_T], path: Path) -> list[_T]:

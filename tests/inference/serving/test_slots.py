@@ -6,17 +6,10 @@ import pytest
 import torch
 from greedy_reference import one_by_one
 
-from medtune.data.prompts import PromptRenderer
 from medtune.inference.serving.slots import GrowingSlots
 from medtune.inference.serving.static_slots import StaticSlots
 
 CAP = 20
-
-
-@pytest.fixture(scope="module")
-def prompts(tiny):
-    renderer = PromptRenderer(tiny.tokenizer, "Be kind.")
-    return [renderer.prompt_ids("What causes " + "gout " * (1 + i * i % 13) + f"{i} ?") for i in range(11)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from served import wait_until
 
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, ModelError
 from medtune.inference.chat import Target
 from medtune.inference.serving import vllm
 from medtune.inference.serving.address import Address
@@ -163,3 +163,9 @@ def test_signals_reach_the_child(adapter, stub):
 
 def test_ranks_are_in_order():
     assert list(vllm.LORA_RANKS) == sorted(vllm.LORA_RANKS)
+
+
+def test_an_adapter_that_vllm_does_not_serve_beside_a_base_is_refused():
+    with pytest.raises(ModelError, match="has DoRA, layers trained whole, which vLLM does not serve beside a base"):
+        vllm.require_served({"use_dora": True, "modules_to_save": ["lm_head"]}, Path("adapter"), "merge it")
+    vllm.require_served({"r": 600, "use_dora": False, "modules_to_save": None}, Path("adapter"), "merge it")

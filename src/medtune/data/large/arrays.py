@@ -54,6 +54,11 @@ def keep_only(path: Path, dtype: Any, alive: Any) -> None:
     shorter.replace(path)
 
 
+def run_begins(values: Any) -> Any:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
+
+
 def equal_runs(path: Path, *, skip_zero: bool = True) -> Iterator[tuple[Any, Any]]:
     """Rows with equal keys, and for each the first row with its key, a part of all keys at a time.
 
@@ -71,7 +76,7 @@ def equal_runs(path: Path, *, skip_zero: bool = True) -> Iterator[tuple[Any, Any
         found, values = _joined(rows, np.int64), _joined(keys, np.uint64)
         order = np.argsort(values, kind="stable")
         found, values = found[order], values[order]
-        begins = np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
+        begins = run_begins(values)
         sizes = np.diff(np.append(begins, len(values)))
         several = np.repeat(sizes > 1, sizes)
         yield found[several], np.repeat(found[begins], sizes)[several]

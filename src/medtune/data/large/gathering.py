@@ -127,7 +127,7 @@ def number_ids(found: Gathered, origin: str) -> None:
     for rows, first in arrays.equal_runs(found.file("ids"), skip_zero=False):
         if (named := rows[given[rows].astype(bool)]).size and len(twice := _twice(named, rows, first)):
             raise DataError(origin, f"id {_id_of(found, int(twice[0]))} is in two rows", _UNIQUE)
-        begins = np.flatnonzero(np.append(True, first[1:] != first[:-1])[: len(first)])
+        begins = arrays.run_begins(first)
         place = np.arange(len(rows)) - np.repeat(begins, np.diff(np.append(begins, len(rows))))
         copies[rows] = place + 1
     _write_names(found, copies)
@@ -174,7 +174,7 @@ def drop_repeats(found: Gathered) -> None:
     alive = arrays.mapped(found.file("alive"), np.uint8, found.rows, fill=1)
     for rows, first in arrays.equal_runs(found.file("repeat")):
         alive[rows[rows != first]] = 0
-    repeats = found.rows - sum(int(alive[s : s + arrays.BLOCK].sum()) for s in range(0, found.rows, arrays.BLOCK))
+    repeats = found.rows - int(np.count_nonzero(alive))
     with found.table_rows.open("wb") as file:
         for start in range(0, found.rows, arrays.BLOCK):
             (np.flatnonzero(alive[start : start + arrays.BLOCK]) + start).astype(np.int64).tofile(file)

@@ -18,7 +18,7 @@ from medtune.data.large.dealing import MOST_ROWS, Dealt, deal
 from medtune.data.large.gathering import Gathered, drop_repeats, gather, number_ids
 from medtune.data.large.grouping import Groups, group_rows
 from medtune.data.large.reading import Done, Job
-from medtune.data.large.source_files import Piece, SourceFile, open_file, pieces_of
+from medtune.data.large.source_files import Piece, SourceFile, is_parquet, open_file, pieces_of
 from medtune.data.large.workers import read_all, worker_count
 from medtune.data.left_out import reading_line, reading_warning, require_long_answers
 from medtune.data.row_markup import markup_lines
@@ -27,6 +27,7 @@ from medtune.errors import DataError, Option
 from medtune.runtime.progress import Advance, progress_bar, say
 from medtune.runtime.terminal import one_line
 from medtune.storage.disk_errors import writing
+from medtune.storage.row_tables import parquet_size
 from medtune.storage.writing import require_room
 
 # The name of the folder of arrays; a run deletes what a killed one left of it.
@@ -77,16 +78,7 @@ def _pieces(source: str, files: Sequence[Path]) -> list[Piece]:
 
 def text_bytes(files: Sequence[Path]) -> int:
     """About how many bytes the rows of these files have once they are unpacked."""
-    import pyarrow.parquet as pq
-
-    size = 0
-    for path in files:
-        if path.name.lower().endswith(".parquet"):
-            described = pq.read_metadata(path)
-            size += sum(described.row_group(place).total_byte_size for place in range(described.num_row_groups))
-        else:
-            size += path.stat().st_size
-    return size
+    return sum(parquet_size(path)[1] if is_parquet(path) else path.stat().st_size for path in files)
 
 
 def _prepare(config: Config, pieces: Sequence[Piece], folder: Path, workers: int | None) -> Streamed:

@@ -16,7 +16,7 @@ from medtune.data import cleaning
 from medtune.data.focus import fill_focus
 from medtune.data.large.arrays import append
 from medtune.data.large.hashes import WordNumbers, answers_by_words, hash_text, hashes_of, id_bytes
-from medtune.data.large.source_files import BATCH_ROWS, Piece, damaged, decode_lines
+from medtune.data.large.source_files import BATCH_ROWS, Piece, damaged, decode_lines, is_parquet
 from medtune.data.near_duplicates import shingle_sets
 from medtune.data.pairs import RowIds, read_values, row_id, without_answer
 from medtune.data.row_markup import find_markup
@@ -113,7 +113,7 @@ def read_piece(job: Job, advance: Any = lambda rows: None) -> Done:
 
 def _batches(job: Job) -> Iterator[list[dict[str, Any]]]:
     piece, path = job.piece, Path(job.piece.path)
-    if path.name.lower().endswith(".jsonl"):
+    if not is_parquet(path):
         with path.open("rb") as file:
             file.seek(piece.start)
             text = decode_lines(path, file.read(piece.stop - piece.start))

@@ -89,7 +89,7 @@ class _Shingles:
 
 def join_similar(found: Gathered, clusters: Components, repeated: Any, limit: int) -> Searched:
     """Join the clusters of rows with near-duplicate answers; of equal answers the first row stands for all."""
-    answers = found.rows - sum(int(repeated[s : s + arrays.BLOCK].sum()) for s in range(0, found.rows, arrays.BLOCK))
+    answers = found.rows - int(np.count_nonzero(repeated))
     if answers > limit or not arrays.length(found.file("shingle_counts"), np.int32):
         return Searched(not_searched=answers)
     shingles = _Shingles(found)
@@ -142,7 +142,7 @@ def _read_rare(found: Gathered, part: int) -> tuple[Any, Any]:
     path.unlink()
     entries = entries[np.argsort(entries["shingle"], kind="stable")]
     shingles, rows = entries["shingle"], entries["row"].astype(np.int64)
-    begins = np.flatnonzero(np.append(True, shingles[1:] != shingles[:-1])[: len(shingles)])
+    begins = arrays.run_begins(shingles)
     runs = np.stack([begins, np.append(begins[1:], len(rows))], axis=1) if len(rows) else np.empty((0, 2), np.int64)
     return rows, runs[runs[:, 1] - runs[:, 0] > 1]
 

@@ -14,6 +14,7 @@ from medtune.data.table_files import MAX_TABLE_BYTES, MAX_TABLE_ROWS, TABLE_SUFF
 from medtune.data.tables.json_files import read_lines
 from medtune.data.tables.saved_data_set import is_saved_data_set
 from medtune.errors import DataError, Option, first_line
+from medtune.storage.row_tables import parquet_size
 
 SUFFIXES = (".parquet", ".jsonl")
 # Bytes of JSONL that are read at once, and rows of Parquet.
@@ -84,18 +85,15 @@ def _is_large(files: list[Path]) -> bool:
     """Whether reading them in memory is refused, or would be once they are unpacked."""
     if sum(path.stat().st_size for path in files) > MAX_TABLE_BYTES:
         return True
-    size = rows = 0
-    for path in files:
-        if _is_parquet(path):
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+    if not (packed := list(filter(is_parquet, files))):
+        return False
+    import pyarrow as pa
 
-            try:
-                described = pq.read_metadata(path)
-            except (pa.ArrowException, OSError, ValueError):
-                return False  # reading it says why
-            rows += described.num_rows
-            size += sum(described.row_group(place).total_byte_size for place in range(described.num_row_groups))
+    try:
+        sizes = list(map(parquet_size, packed))
+    except (pa.ArrowException, OSError, ValueError):
+        return False  # reading it says why
+    size, rows = sum(size for _, size in sizes), sum(rows for rows, _ in sizes)
     return size > MAX_TABLE_BYTES or rows > MAX_TABLE_ROWS
 
 
@@ -116,7 +114,7 @@ def open_file(path: Path, data: DataSection) -> SourceFile:
 
 
 def _first_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    if not _is_parquet(path):
+    if not is_parquet(path):
         with path.open("rb") as file:
             head = file.read(PIECE_BYTES)
             lines = head.splitlines(keepends=True)[:_LOOKED_AT]
@@ -144,7 +142,7 @@ def _first_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def pieces_of(path: Path) -> Iterator[Piece]:
     """The pieces of a file, in order. Raises DataError."""
-    if _is_parquet(path):
+    if is_parquet(path):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -181,5 +179,6 @@ def damaged(path: Path | str, error: Exception) -> DataError:
     return DataError(path, f"not a readable Parquet file ({first_line(error)})", "fetch or write it again")
 
 
-def _is_parquet(path: Path) -> bool:
+def is_parquet(path: Path) -> bool:
+    """Whether the file is Parquet, by its name; else it is JSONL."""
     return path.name.lower().endswith(".parquet")

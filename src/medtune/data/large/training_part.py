@@ -1,6 +1,6 @@
 """The training rows of streamed data: a sample or all of them, without those whose prompts are too long."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from medtune.config.schema import Config
 from medtune.data.large.dealing import first_in_order, rows_of
 from medtune.data.large.preparation import Streamed
-from medtune.data.large.writing import Tables
+from medtune.data.large.writing import Tables, among, pairs_in
 from medtune.data.prompts import PromptRenderer
 from medtune.data.room import too_long, training_room
 from medtune.data.splits import PARTS
@@ -33,7 +33,7 @@ class TrainingPart:
             rows = first_in_order(streamed.found, rows_of(codes, train), self.count, config.seed)
             self._order = np.array(rows, np.int64)
         wanted = None if self._order is None else np.sort(self._order)
-        self._is_chosen = lambda rows: codes[rows] == train if wanted is None else np.isin(rows, wanted)
+        self._is_chosen = (lambda rows: codes[rows] == train) if wanted is None else among(wanted)
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows, many at a time."""
@@ -54,14 +54,10 @@ class TrainingPart:
         doubtful = np.flatnonzero(pc.greater(lengths, self._limit).to_numpy(zero_copy_only=False))
         if not len(doubtful):
             return table
-        pairs = _pairs(table.take(doubtful))
+        pairs = pairs_in(table.take(doubtful))
         gone = too_long(self._renderer, pairs, self._limit)
         self.unfit += [pair for pair in pairs if pair.id in gone]
         kept = [pair.id not in gone for pair in pairs]
         mask = np.ones(table.num_rows, bool)
         mask[doubtful] = kept
         return table.filter(pa.array(mask))
-
-
-def _pairs(table: pa.Table) -> Sequence[QAPair]:
-    return [QAPair(**{**values, "references": tuple(values.get("references") or ())}) for values in table.to_pylist()]

@@ -30,7 +30,7 @@ class Tables:
         self.schema = row_schema(("references",) if found.has_references else ())
 
     def chosen(self, is_chosen: Callable[[Any], Any]) -> Iterator[pa.Table]:
-        """The rows for which `is_chosen` is true, asked for rows by their numbers; in order, many at a time."""
+        """The rows for which `is_chosen` is true, many at a time; it is asked about rows that follow on each other."""
         start = 0
         for number, path in enumerate(self._found.tables):
             stop = int(self._ends[number])
@@ -71,11 +71,26 @@ class Tables:
         """These rows, in this order."""
         wanted = np.unique(np.array(rows, np.int64))
         found: dict[str, QAPair] = {}
-        for table in self.chosen(lambda block: np.isin(block, wanted)):
-            for values in table.to_pylist():
-                references = tuple(values.pop("references", None) or ())
-                found[values["id"]] = QAPair(**values, references=references)
+        for table in self.chosen(among(wanted)):
+            found |= {pair.id: pair for pair in pairs_in(table)}
         return [found[id] for id in self.ids(np.array(rows, np.int64))]
+
+
+def among(wanted: Any) -> Callable[[Any], Any]:
+    """For `Tables.chosen`: whether rows are among those `wanted`, which are in order and none twice."""
+
+    def is_wanted(rows: Any) -> Any:
+        found = np.zeros(len(rows), bool)
+        begin, end = np.searchsorted(wanted, [rows[0], rows[-1] + 1])
+        found[wanted[begin:end] - rows[0]] = True
+        return found
+
+    return is_wanted
+
+
+def pairs_in(table: pa.Table) -> list[QAPair]:
+    """The rows of a table."""
+    return [QAPair(**{**values, "references": tuple(values.get("references") or ())}) for values in table.to_pylist()]
 
 
 def write_rows(path: Path, tables: Iterator[pa.Table], schema: pa.Schema, advance: Callable[[int], None]) -> int:

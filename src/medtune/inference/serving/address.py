@@ -9,6 +9,8 @@ from ipaddress import ip_address
 
 from medtune.errors import ConfigError, Option
 
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -25,6 +27,12 @@ class Address:
         with suppress(ValueError):
             return ip_address(self.host).is_loopback
         return self.host == "localhost"
+
+
+def names_this_machine(host: str) -> bool:
+    """Whether a Host header, with or without a port, has a name of this machine's own."""
+    name, _, port = host.rpartition(":")
+    return (name if port.isdecimal() else host).lower() in _LOCAL_NAMES
 
 
 def require_key(address: Address) -> None:

@@ -6,12 +6,16 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from medtune.errors import MedtuneError
+from medtune.errors import DataError, MedtuneError
 from medtune.records import Answer, FinishReason
 
 
 class EngineError(MedtuneError):
     """An answer that cannot be given: memory does not suffice for it, the engine has ended, or a library failed."""
+
+
+class PromptTooLongError(DataError):
+    """A prompt of more tokens than a request may have."""
 
 
 class QueueFullError(EngineError):

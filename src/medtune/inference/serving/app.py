@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from medtune.errors import DataError, MedtuneError, show_value
-from medtune.inference.serving.answering import Answering, EngineError, Piece, QueueFullError
+from medtune.inference.serving.answering import Answering, EngineError, Piece, PromptTooLongError, QueueFullError
 from medtune.inference.serving.bodies import NOTICE, read_body, send_error, send_whole
 from medtune.inference.serving.engine import Engine
 from medtune.inference.serving.guard import Guard
@@ -145,7 +145,7 @@ class _Completions:
         field_name = str(error.problems[0].what) if isinstance(error, DataError) else None
         own = "messages" if self.is_chat else "prompt"
         field_name = own if field_name in (None, "prompt") else field_name
-        is_long = isinstance(error, DataError) and "tokens, and may have" in str(error)
+        is_long = isinstance(error, PromptTooLongError)
         return RequestError(400, str(error), field_name, code="context_length_exceeded" if is_long else None)
 
     async def _pieces(self, answering: Answering, news: asyncio.Event) -> AsyncIterator[Piece]:

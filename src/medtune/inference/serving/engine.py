@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medtune.errors import DataError, first_line
 from medtune.inference.batch_size import MAX_BATCH
-from medtune.inference.serving.answering import Answering, EngineError, Options, QueueFullError
+from medtune.inference.serving.answering import Answering, EngineError, Options, PromptTooLongError, QueueFullError
 from medtune.inference.serving.lane import Lane, Request
 from medtune.inference.serving.limits import Limits
 from medtune.records import QAPair, Turn
@@ -76,11 +76,8 @@ class Engine:
     def open(cls, target: str, limits: Limits | None = None) -> Engine:
         """Load a run's model, an adapter's or a merged one, as `medtune ask` takes them. Raises MedtuneError."""
         from medtune.inference.chat import Chat
-        from medtune.inference.fused_model import prepare_inference
 
-        chat = Chat.open(target)
-        prepare_inference(chat.model, chat.loaded.dtype)
-        return cls(chat, limits or Limits())
+        return cls(Chat.open_for_batches(target), limits or Limits())
 
     def chat_prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of a conversation that ends with the user, in the run's template and with its system prompt.
@@ -137,9 +134,12 @@ class Engine:
     @property
     def load(self) -> Load:
         """What it is doing at this moment."""
-        counts = [(name, len(lane.live), len(lane.waiting), lane.tokens_written) for name, lane in self._lanes.items()]
-        names, *columns = zip(*counts, strict=True)
-        return Load(*(dict(zip(names, column, strict=True)) for column in columns))
+        lanes = self._lanes.items()
+        return Load(
+            {name: len(lane.live) for name, lane in lanes},
+            {name: len(lane.waiting) for name, lane in lanes},
+            {name: lane.tokens_written for name, lane in lanes},
+        )
 
     def close(self) -> None:
         """End it: what is under way fails with EngineError. Returns when the model's memory is free again."""
@@ -162,7 +162,8 @@ class Engine:
         if not prompt_ids:
             raise DataError("prompt", "is empty")
         if len(prompt_ids) > self.limits.prompt_tokens:
-            raise DataError("prompt", f"has {len(prompt_ids)} tokens, and may have {self.limits.prompt_tokens}")
+            problem = f"has {len(prompt_ids)} tokens, and may have {self.limits.prompt_tokens}"
+            raise PromptTooLongError("prompt", problem)
         vocabulary = self.chat.loaded.model.get_input_embeddings().num_embeddings
         if not all(0 <= id < vocabulary for id in prompt_ids):
             raise DataError("prompt", f"token ids must be from 0 to {vocabulary - 1}")

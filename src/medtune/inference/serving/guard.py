@@ -6,11 +6,11 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from medtune.inference.serving.address import names_this_machine
 from medtune.inference.serving.bodies import send_error
 from medtune.inference.serving.requests import RequestError
 
 _OPEN_PATHS = frozenset({"/health"})
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Guard:
@@ -42,7 +42,7 @@ class Guard:
         if names.count(b"host") > 1 or names.count(b"authorization") > 1:
             raise RequestError(400, "Host and Authorization may be there once")
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.is_local and self.key is None and _without_port(host) not in _LOCAL_NAMES:
+        if self.is_local and self.key is None and not names_this_machine(host):
             raise RequestError(403, "without a key only localhost may be asked")
         if self.key is not None and scope["path"] not in _OPEN_PATHS:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
@@ -50,8 +50,3 @@ class Guard:
             is_right = hmac.compare_digest(given.strip(), self.key)
             if not is_right or kind.lower() != b"bearer":
                 raise RequestError(401, "the API key is wrong or missing", code="invalid_api_key")
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name.lower() if colon and port.isdigit() else host.lower()

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from medtune.errors import show_value
-from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.inference.serving.engine import Engine, ServedModel
 from medtune.inference.serving.requests import RequestError
 from medtune.inference.serving.responses import as_json
@@ -29,7 +28,7 @@ def models_endpoints(engine: Engine) -> list[Route]:
             "created": created,
             "owned_by": "medtune",
             "description": _WHAT[name],
-            "notice": f"{NO_ADVICE}; {DEMO_BABBLES}" if engine.chat.is_demo else NO_ADVICE,
+            "notice": "; ".join(engine.chat.notices),
             "max_prompt_tokens": engine.limits.prompt_tokens,
             "max_new_tokens": engine.max_new_tokens,
             "default_new_tokens": min(engine.chat.max_new_tokens, engine.max_new_tokens),

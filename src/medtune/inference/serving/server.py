@@ -11,7 +11,6 @@ from types import FrameType
 
 from uvicorn import Config, Server
 
-from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE
 from medtune.inference.serving.address import Address, bind, shown_address
 from medtune.inference.serving.app import Service, make_app
 from medtune.inference.serving.connections import bounded_protocol
@@ -34,9 +33,8 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
     with listener, Engine.open(target, limits) as engine:
         listener.listen(_BACKLOG)
         say(f"listening on http://{shown_address(listener)}/v1, models {', '.join(engine.models)}")
-        say(NO_ADVICE)
-        if engine.chat.is_demo:
-            say(DEMO_BABBLES)
+        for notice in engine.chat.notices:
+            say(notice)
         server = GracefulServer(Service(engine, bounds), address)
         server.run(sockets=[listener])
     if server.stopped_by is not None:

@@ -11,17 +11,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from medtune.errors import ConfigError, Option
+from medtune.errors import ConfigError, ModelError, Option, Text
 from medtune.inference.chat import NO_ADVICE, Target
 from medtune.inference.serving.address import Address, require_key
 from medtune.inference.serving.limits import Limits
+from medtune.model.adapter_files import CONFIG_NAME
 from medtune.runtime.interruption import Interrupted
 from medtune.runtime.progress import say
+from medtune.storage.reading import read_mapping
 
 # The ranks that vLLM 0.33 has kernels for (vllm/config/lora.py).
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -90,11 +93,30 @@ def write_files(target: Target, limits: Limits, folder: Path) -> ServedFiles:
     (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
     rank = 0
     if target.adapter is not None:
-        adapter = json.loads((target.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        rank = max([adapter["r"], *adapter.get("rank_pattern", {}).values()])
+        adapter = read_mapping(target.adapter / CONFIG_NAME)
+        require_served(adapter, target.adapter, "merge it, and serve the merged folder")
+        rank = largest_rank(adapter)
     text = AutoConfig.from_pretrained(base).get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     return ServedFiles(base, target.adapter, rank, folder, config.model.template_settings, positions)
+
+
+def require_served(settings: Mapping[str, Any], adapter: Path, fix: Text) -> None:
+    """Raises ModelError for an adapter with parts, by its settings, that vLLM does not serve beside a base."""
+    kinds = {"use_dora": "DoRA", "modules_to_save": "layers trained whole", "trainable_token_indices": "trained tokens"}
+    if found := [kind for key, kind in kinds.items() if settings.get(key)]:
+        raise ModelError(adapter, f"has {', '.join(found)}, which vLLM does not serve beside a base", fix)
+
+
+def largest_rank(settings: Mapping[str, Any]) -> int:
+    """The largest rank of an adapter's layers, by its settings."""
+    ranks: list[int] = [settings.get("r", 8), *settings.get("rank_pattern", {}).values()]
+    return max(ranks)
+
+
+def told_rank(rank: int) -> int | None:
+    """What vLLM has to be told for an adapter of this rank; None if it takes none as large."""
+    return next((allowed for allowed in LORA_RANKS if allowed >= rank), None)
 
 
 def with_system_prompt(template: str, system_prompt: str) -> str:
@@ -125,8 +147,7 @@ def arguments(files: ServedFiles, address: Address, limits: Limits) -> list[str]
     if files.template_settings:
         options["default-chat-template-kwargs"] = json.dumps(files.template_settings)
     if has_adapter:
-        rank = next((rank for rank in LORA_RANKS if rank >= files.rank), None)
-        if rank is None:
+        if (rank := told_rank(files.rank)) is None:
             problem = f"the adapter has rank {files.rank}, and vLLM takes {LORA_RANKS[-1]} at most"
             raise ConfigError(Option("engine", "vllm"), problem, "merge it, and serve the merged folder")
         options |= {"max-lora-rank": rank, "lora-modules": f"tuned={files.adapter}"}

@@ -8,7 +8,6 @@ from typing import Any
 
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
-from medtune.model.tensor_files import stored_tensors
 from medtune.publishing.export.gguf_files import Label
 from medtune.publishing.export.gguf_vocabulary import splitting_rule
 from medtune.publishing.export.modelfile import Generation
@@ -120,11 +119,6 @@ def ollama_adds_bos(subject: Subject) -> bool:
     if (subject.folder / "tokenizer.model").is_file():
         return True
     return splitting_rule(subject.renderer.tokenizer) == "llama-bpe"
-
-
-def model_bytes(folder: Path) -> int:
-    """What the weights in a folder take."""
-    return sum(tensor.bytes for tensor in stored_tensors(folder).values())
 
 
 def _settings(file: Path) -> dict[str, Any]:

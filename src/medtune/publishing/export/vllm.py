@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import Command, ModelError
+from medtune.inference.serving.vllm import largest_rank, require_served, told_rank
 from medtune.model.adapter_files import CONFIG_NAME
 from medtune.publishing.export.subject import Subject
 from medtune.storage.reading import read_mapping
 from medtune.storage.writing import replacing_file
 
 TEMPLATE_NAME, GENERATION_NAME = "chat_template.jinja", "generation_config.json"
-# The ranks that `--max-lora-rank` may have.
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def write_serving_files(subject: Subject, folder: Path) -> tuple[str, ...]:
@@ -30,32 +29,30 @@ def write_serving_files(subject: Subject, folder: Path) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def launch_line(subject: Subject, model: str, *, adapter: Path | None = None) -> str:
+def launch_line(subject: Subject, model: str, *, adapter: Path | None = None, name: str = "adapter") -> str:
     """The command that serves the folder `model`, or the base of that name and the adapter in `adapter` beside it.
 
-    Raises ModelError for an adapter that vLLM does not serve.
+    `name` is what the adapter's folder is called where the command runs. Raises ModelError for an adapter that vLLM
+    does not serve.
     """
     words = ["vllm", "serve", model]
     if adapter is None:
         words += ["--served-model-name", subject.name]
     else:
         settings = read_mapping(adapter / CONFIG_NAME)
-        rank = str(_served_rank(settings, adapter))
-        words += ["--enable-lora", "--lora-modules", f"{subject.name}={adapter.name}", "--max-lora-rank", rank]
+        rank = str(_told_rank(settings, adapter))
+        words += ["--enable-lora", "--lora-modules", f"{subject.name}={name}", "--max-lora-rank", rank]
         if subject.names.base_revision:
             words += ["--revision", subject.names.base_revision]
     words += ["--chat-template", TEMPLATE_NAME, "--generation-config", "."]
     return shlex.join([*words, "--max-model-len", str(subject.generation.context)])
 
 
-def _served_rank(settings: dict[str, Any], adapter: Path) -> int:
-    """The least rank that vLLM has to be told for the adapter. Raises ModelError."""
-    kinds = {"use_dora": "DoRA", "modules_to_save": "layers trained whole", "trainable_token_indices": "trained tokens"}
-    found = [kind for key, kind in kinds.items() if settings.get(key)]
-    rank = max([settings.get("r", 8), *settings.get("rank_pattern", {}).values()])
-    if not found and rank > _RANKS[-1]:
-        found = [f"rank {rank}"]
-    if found:
-        fix = (Command("merge"), " it, and export that")
-        raise ModelError(adapter, f"has {', '.join(found)}, which vLLM does not serve beside a base", fix)
-    return next(allowed for allowed in _RANKS if allowed >= rank)
+def _told_rank(settings: dict[str, Any], adapter: Path) -> int:
+    """The rank that vLLM has to be told for the adapter. Raises ModelError."""
+    fix = (Command("merge"), " it, and export that")
+    require_served(settings, adapter, fix)
+    rank = largest_rank(settings)
+    if (told := told_rank(rank)) is None:
+        raise ModelError(adapter, f"has rank {rank}, which vLLM does not serve beside a base", fix)
+    return told

@@ -174,14 +174,8 @@ class Wandb(Tracker):
         import wandb
 
         self._run.summary.update(dict(results.scores))
-        found = wandb.Artifact(f"results-{self._run.id}", type="results")
-        for name, file in results.files.items():
-            found.add_file(str(file), name=name)
-        self._run.log_artifact(found)
-        if results.adapter is not None:
-            adapter = wandb.Artifact(f"adapter-{self._run.id}", type="model")
-            adapter.add_dir(str(results.adapter))
-            self._run.log_artifact(adapter)
+        for artifact in _artifacts(wandb.Artifact, self._run.id, results):
+            self._run.log_artifact(artifact)
 
     def close(self, ending: Ending) -> None:
         """See `Tracker`."""
@@ -217,14 +211,8 @@ class Trackio(Tracker):
             auto_log_gpu=False,
         )  # fmt: skip
         trackio.log(dict(results.scores))
-        found = trackio.Artifact(f"results-{self._id}", type="results")
-        for name, file in results.files.items():
-            found.add_file(str(file), name=name)
-        trackio.log_artifact(found)
-        if results.adapter is not None:
-            adapter = trackio.Artifact(f"adapter-{self._id}", type="model")
-            adapter.add_dir(str(results.adapter))
-            trackio.log_artifact(adapter)
+        for artifact in _artifacts(trackio.Artifact, self._id, results):
+            trackio.log_artifact(artifact)
 
     def close(self, ending: Ending) -> None:
         """See `Tracker`."""
@@ -232,6 +220,18 @@ class Trackio(Tracker):
 
         if trackio.context_vars.current_run.get() is not None:
             trackio.finish()
+
+
+def _artifacts(kind: Any, id: str, results: Results) -> Iterator[Any]:
+    """The results' files and the adapter, each as one artifact of a `kind` that Trackio has from W&B."""
+    found = kind(f"results-{id}", type="results")
+    for name, file in results.files.items():
+        found.add_file(str(file), name=name)
+    yield found
+    if results.adapter is not None:
+        adapter = kind(f"adapter-{id}", type="model")
+        adapter.add_dir(str(results.adapter))
+        yield adapter
 
 
 def _trackio_project() -> str:

@@ -6,9 +6,10 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from medtune.inference.serving.address import names_this_machine
+
 _Scope = MutableMapping[str, Any]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 # Gradio's page needs scripts in the page and code made from text; what a browser may ask for is this server alone.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -59,8 +60,7 @@ class LocalOnly:
     def _is_ours(self, headers: dict[bytes, bytes]) -> bool:
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin")
-        name, _, port = host.rpartition(":")
-        if self.is_local and (name if port.isdecimal() else host).lower() not in _LOCAL_NAMES:
+        if self.is_local and not names_this_machine(host):
             return False
         return origin is None or origin.decode("latin-1").partition("://")[2] == host
 

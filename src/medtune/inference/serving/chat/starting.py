@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from medtune.errors import ConfigError, Option
 from medtune.evaluation.human.blinding import ChatOrigin
-from medtune.inference.chat import DEMO_BABBLES, NO_ADVICE, Chat
+from medtune.inference.chat import Chat
 from medtune.inference.serving.address import bind
 from medtune.inference.serving.chat.blind_sheet import BlindSheet
 from medtune.inference.serving.chat.run_questions import RunQuestions, typed
@@ -74,15 +74,12 @@ def _serve(engine: Engine, target: str, settings: ChatSettings, listener: socket
 
 
 def _open_engine(target: str) -> Engine:
-    from medtune.inference.fused_model import prepare_inference
     from medtune.inference.serving.engine import Engine
     from medtune.inference.serving.limits import Limits
 
-    opened = Chat.open(target)
-    prepare_inference(opened.model, opened.loaded.dtype)
-    say(NO_ADVICE)
-    if opened.is_demo:
-        say(DEMO_BABBLES)
+    opened = Chat.open_for_batches(target)
+    for notice in opened.notices:
+        say(notice)
     positions = opened.loaded.positions
     cap = max(opened.max_new_tokens, min(_LARGEST_CAP, positions // 2 if positions else _LARGEST_CAP))
     prompt = min(_PROMPT_TOKENS, positions or _PROMPT_TOKENS)
