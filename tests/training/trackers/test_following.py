@@ -13,7 +13,14 @@ from trainings import make_config, train
 
 from medtune.run_dir.directory import RunDir
 from medtune.training.trackers import following
-from medtune.training.trackers.following import MOST_IN_A_ROW, Followed, Guard, follow, send_results, without_secrets
+from medtune.training.trackers.following import (
+    MOST_IN_A_ROW,
+    CallGuard,
+    Followed,
+    follow,
+    send_results,
+    without_secrets,
+)
 from medtune.training.trackers.tracker import Ending, Results, TrackedRun, Tracker
 from tiny_model import Tiny
 
@@ -135,8 +142,8 @@ def test_a_full_disk_under_tensorboard_is_the_runs_own() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OSError, match="No space left"):
-        Guard("tensorboard").attempt("logging", fill)
-    guard = Guard("mlflow")
+        CallGuard("tensorboard").attempt("logging", fill)
+    guard = CallGuard("mlflow")
     assert guard.attempt("logging", fill) is None
     assert guard.failures == 1
 

@@ -18,7 +18,7 @@ from medtune.data.large.dealing import MOST_ROWS, Dealt, deal
 from medtune.data.large.gathering import Gathered, drop_repeats, gather, number_ids
 from medtune.data.large.grouping import Groups, group_rows
 from medtune.data.large.reading import Done, Job
-from medtune.data.large.source_files import Piece, SourceFile, is_parquet, open_file, pieces_of
+from medtune.data.large.source_files import SourceFile, SourcePiece, is_parquet, open_file, pieces_of
 from medtune.data.large.workers import read_all, worker_count
 from medtune.data.left_out import reading_line, reading_warning, require_long_answers
 from medtune.data.row_markup import markup_lines
@@ -67,7 +67,7 @@ def prepare_streamed(
             shutil.rmtree(folder)
 
 
-def _pieces(source: str, files: Sequence[Path]) -> list[Piece]:
+def _pieces(source: str, files: Sequence[Path]) -> list[SourcePiece]:
     size = sum(path.stat().st_size for path in files)
     say(
         f"{source}: {size / 1e9:.1f} GB in {_amount(len(files), 'file')}, read as a stream, with few rows in "
@@ -81,7 +81,7 @@ def text_bytes(files: Sequence[Path]) -> int:
     return sum(parquet_size(path)[1] if is_parquet(path) else path.stat().st_size for path in files)
 
 
-def _prepare(config: Config, pieces: Sequence[Piece], folder: Path, workers: int | None) -> Streamed:
+def _prepare(config: Config, pieces: Sequence[SourcePiece], folder: Path, workers: int | None) -> Streamed:
     data, source = config.data, config.data.named
     rows = sum(piece.rows for piece in pieces)
     found, notes = _read(config, pieces, folder, workers or worker_count(len(pieces)))
@@ -115,7 +115,7 @@ def _prepare(config: Config, pieces: Sequence[Piece], folder: Path, workers: int
     return Streamed(found, groups, dealt, report, fingerprint)
 
 
-def _read(config: Config, pieces: Sequence[Piece], folder: Path, workers: int) -> tuple[Gathered, list[str]]:
+def _read(config: Config, pieces: Sequence[SourcePiece], folder: Path, workers: int) -> tuple[Gathered, list[str]]:
     data, rows = config.data, sum(piece.rows for piece in pieces)
     opened = {str(path): open_file(path, data) for path in dict.fromkeys(Path(piece.path) for piece in pieces)}
     least = cleaning.MIN_ANSWER_WORDS if data.min_answer_words is None else data.min_answer_words

@@ -16,7 +16,7 @@ from medtune.data import cleaning
 from medtune.data.focus import fill_focus
 from medtune.data.large.arrays import append
 from medtune.data.large.hashes import WordNumbers, answers_by_words, hash_text, hashes_of, id_bytes
-from medtune.data.large.source_files import BATCH_ROWS, Piece, damaged, decode_lines, is_parquet
+from medtune.data.large.source_files import BATCH_ROWS, SourcePiece, damaged, decode_lines, is_parquet
 from medtune.data.near_duplicates import shingle_sets
 from medtune.data.pairs import RowIds, read_values, row_id, without_answer
 from medtune.data.row_markup import find_markup
@@ -38,7 +38,7 @@ class Job:
     """
 
     number: int
-    piece: Piece
+    piece: SourcePiece
     folder: str
     names: Mapping[str, str | None]
     present: tuple[str, ...]

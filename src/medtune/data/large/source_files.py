@@ -25,7 +25,7 @@ _IN_MEMORY = ("read it whole, in memory, with ", Option("set", "data.stream=fals
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SourcePiece:
     """A part of a file that one process reads: of JSONL the bytes from `start` to `stop`, of Parquet a row group.
 
     `first` is the place of its first row in the file, and of JSONL its first line.
@@ -140,7 +140,7 @@ def _first_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return records, column_names([dict.fromkeys(names)])
 
 
-def pieces_of(path: Path) -> Iterator[Piece]:
+def pieces_of(path: Path) -> Iterator[SourcePiece]:
     """The pieces of a file, in order. Raises DataError."""
     if is_parquet(path):
         import pyarrow as pa
@@ -153,7 +153,7 @@ def pieces_of(path: Path) -> Iterator[Piece]:
         first = 0
         for place in range(described.num_row_groups):
             rows = described.row_group(place).num_rows
-            yield Piece(str(path), place, place + 1, first, rows)
+            yield SourcePiece(str(path), place, place + 1, first, rows)
             first += rows
         return
     start = line = 0
@@ -161,7 +161,7 @@ def pieces_of(path: Path) -> Iterator[Piece]:
         while block := file.read(PIECE_BYTES):
             block += file.readline()
             rows = block.count(b"\n") + (not block.endswith(b"\n"))
-            yield Piece(str(path), start, start + len(block), line, rows)
+            yield SourcePiece(str(path), start, start + len(block), line, rows)
             start, line = start + len(block), line + rows
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from medtune.data.large.reading import Job, as_json, read_piece
-from medtune.data.large.source_files import Piece
+from medtune.data.large.source_files import SourcePiece
 from medtune.errors import MedtuneError, spell_out
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Read the pieces that come, until no more do."""
     for line in sys.stdin:
         values = json.loads(line)
-        job = Job(**{**values, "piece": Piece(**values["piece"]), "present": tuple(values["present"])})
+        job = Job(**{**values, "piece": SourcePiece(**values["piece"]), "present": tuple(values["present"])})
         try:
             _tell(done=as_json(read_piece(job, lambda rows: _tell(rows=rows))))
         except MedtuneError as error:

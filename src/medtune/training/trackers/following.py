@@ -31,7 +31,7 @@ _SECRET_NAME = re.compile(r"(?i)(?:token|key|secret|password|passwd)$")
 _SHORTEST_SECRET = 8
 
 
-class Guard:
+class CallGuard:
     """Calls of one service. What fails is told once and counted, and the run goes on."""
 
     def __init__(self, name: TrackerName) -> None:
@@ -74,7 +74,7 @@ class Followed:
     """One tracker that is open, or that could not be opened."""
 
     def __init__(self, name: TrackerName, run: RunDir, step: int) -> None:
-        self.name, self.guard, self.service = name, Guard(name), SERVICES[name]()
+        self.name, self.guard, self.service = name, CallGuard(name), SERVICES[name]()
         self.ending: Ending = "failed"
         if name == "mlflow":
             logging.getLogger(_MLFLOW_THREAD).addFilter(self.guard)
