@@ -32,8 +32,9 @@ from medtune.storage.writing import require_room
 
 # The name of the folder of arrays; a run deletes what a killed one left of it.
 WORK_NAME = "streamed"
-# Bytes on disk for each byte of JSONL, and for each of Parquet once unpacked: measured by benchmarks/large_data.py.
-DISK_FACTOR = 4
+# Bytes on disk for each byte of JSONL, and for each of Parquet once unpacked, with shingles of all answers and without:
+# measured by benchmarks/large_data.py.
+DISK_FACTORS = {True: 4.0, False: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ def prepare_streamed(
     """
     source = config.data.named
     pieces = _pieces(source, files)
-    require_room(parent, DISK_FACTOR * text_bytes(files), Option("run_dir"))
+    factor = DISK_FACTORS[_are_compared(config, pieces)]
+    require_room(parent, int(factor * text_bytes(files)), Option("run_dir"))
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{WORK_NAME}-", dir=parent))
@@ -115,12 +117,16 @@ def _prepare(config: Config, pieces: Sequence[SourcePiece], folder: Path, worker
     return Streamed(found, groups, dealt, report, fingerprint)
 
 
+def _are_compared(config: Config, pieces: Sequence[SourcePiece]) -> bool:
+    # More rows than twice the limit hardly have so few different answers.
+    return sum(piece.rows for piece in pieces) <= 2 * config.data.near_duplicate_limit
+
+
 def _read(config: Config, pieces: Sequence[SourcePiece], folder: Path, workers: int) -> tuple[Gathered, list[str]]:
     data, rows = config.data, sum(piece.rows for piece in pieces)
     opened = {str(path): open_file(path, data) for path in dict.fromkeys(Path(piece.path) for piece in pieces)}
     least = cleaning.MIN_ANSWER_WORDS if data.min_answer_words is None else data.min_answer_words
-    # More rows than twice the limit hardly have so few different answers.
-    shingles = rows <= 2 * data.near_duplicate_limit
+    shingles = _are_compared(config, pieces)
     jobs = [
         Job(number, piece, str(folder), file.names, file.present, data.markup, data.html, least, shingles)
         for number, piece in enumerate(pieces)

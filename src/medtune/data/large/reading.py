@@ -98,7 +98,9 @@ class _Places(RowIds):
 def read_piece(job: Job, advance: Any = lambda rows: None) -> Done:
     """Read, clean and write a piece. `advance` is called with the rows done. Raises DataError."""
     done, digest, known = Done(job.number), hashlib.sha256(), set(job.present)
-    with pq.ParquetWriter(job.file("rows"), SCHEMA, use_dictionary=["qtype", "source", "split"]) as writer:
+    # Half the disk that Parquet's default takes; reading is as fast.
+    written = {"use_dictionary": ["qtype", "source", "split"], "compression": "zstd", "compression_level": 1}
+    with pq.ParquetWriter(job.file("rows"), SCHEMA, **written) as writer:
         first = job.piece.first
         for records in _batches(job):
             new = {name: None for record in records for name in record if name not in known}
