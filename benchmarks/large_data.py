@@ -283,23 +283,32 @@ def measured_apart(source: Path, arguments: list[str]) -> dict[str, Any]:
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draw seconds and peak memory over rows."""
+    """Draw processor time and peak memory over rows, a line for each number of processes that read them."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     lines = sorted(lines, key=lambda line: line["rows"])
-    millions = [line["rows"] / 1e6 for line in lines]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    left.plot(millions, [line["anonymous_peak_bytes"] / 2**30 for line in lines], "o-", label="all processes together")
-    left.plot(millions, [line["text_bytes"] / 2**30 for line in lines], ":", color="gray", label="the text itself")
+
+    def curve(axes: Any, lines: list[dict[str, Any]], values: list[float], style: str, **looks: Any) -> None:
+        axes.plot([line["rows"] / 1e6 for line in lines], values, style, **looks)
+
+    for number, workers in enumerate(sorted({line["workers"] for line in lines})):
+        some, color = [line for line in lines if line["workers"] == workers], f"C{number}"
+        memory = [line["anonymous_peak_bytes"] / 2**30 for line in some]
+        curve(left, some, memory, "o-", color=color, label=f"{workers} processes that read, and the main one")
+        spent = [line["cpu_seconds"] / 60 for line in some]
+        curve(right, some, spent, "o-", color=color, label=f"data stage, processor time, {workers} processes")
+    text = [line["text_bytes"] / 2**30 for line in lines]
+    curve(left, lines, text, ":", color="gray", label="the text itself")
     left.set(xlabel="million rows", ylabel="GiB", title="peak memory, without mapped files", xlim=0, ylim=0)
     left.legend(fontsize=8, frameon=False)
-    right.plot(millions, [line["cpu_seconds"] / 60 for line in lines], "o-", label="whole data stage, processor time")
+    compared = [line for line in lines if "Comparing answers" in line["seconds_by_work"]]
     works = ("Finding rare shingles", "Comparing answers")
-    near = [sum(line["seconds_by_work"].get(work, 0) for work in works) for line in lines]
-    right.plot(millions, [spent / 60 for spent in near], "s--", label="near-duplicates, on the clock")
+    near = [sum(line["seconds_by_work"].get(work, 0) for work in works) / 60 for line in compared]
+    curve(right, compared, near, "s--", color="C3", label="near-duplicates, on the clock")
     right.set(xlabel="million rows", ylabel="minutes", title="time", xlim=0, ylim=0)
     right.legend(fontsize=8, frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
