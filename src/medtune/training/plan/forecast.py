@@ -1,6 +1,7 @@
 """A training step planned for a GPU that need not be here, from a model's configuration: no weights are read."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,7 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str, *,
 
     Several `processes` share out its packed weights, and this is what one of them holds. Raises ModelError.
     """
-    model = model_without_weights(path, dtype, config.model.base)
-    model.requires_grad_(False)
-    model = _attach(prepare_for_training(model, config.model.kbit_preparation), config)
+    model = _model_of(config, path, dtype)
     head, storage = model.get_output_embeddings(), FORMATS[config.model.quantization]
 
     def is_packed(module: nn.Module) -> bool:
@@ -100,6 +99,26 @@ def describe_model(config: Config, path: Path, gpu: DescribedGpu, dtype: str, *,
         raise ModelError(config.model.base, "its layers cannot be shared out", "set training.weights to auto")
     in_host = config.training.embeddings != "device" and shape.embedding_bytes > 0
     return _shared(described, processes, in_host=in_host, head_slices=can_share_head(model))
+
+
+def _model_of(config: Config, path: Path, dtype: str) -> Any:
+    """The model with its adapter, without weights. A new adapter's is kept: plans for several GPUs ask again."""
+    file = path / "config.json"
+    if config.model.adapter is not None or not file.is_file():
+        return _make_model(config, path, dtype)
+    return _kept_model(config.model_dump_json(), path, dtype, file.read_bytes())
+
+
+def _make_model(config: Config, path: Path, dtype: str) -> Any:
+    model = model_without_weights(path, dtype, config.model.base)
+    model.requires_grad_(False)
+    return _attach(prepare_for_training(model, config.model.kbit_preparation), config)
+
+
+@lru_cache(maxsize=2)
+def _kept_model(settings: str, path: Path, dtype: str, shape: bytes) -> Any:
+    del shape  # the file's content, which tells a model from another that takes its place
+    return _make_model(Config.model_validate_json(settings), path, dtype)
 
 
 def _shared(whole: DescribedModel, processes: int, *, in_host: bool, head_slices: bool) -> DescribedModel:
