@@ -3,10 +3,12 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medtune.config.recipes.yaml_text import load_yaml, parse_yaml, read_recipe_text
@@ -21,14 +23,21 @@ _FILES_LOOKED_AT = 1000
 Overrides = Iterable[str] | Mapping[str, Any]
 
 
-def shipped_recipes() -> dict[str, str]:
+@cache
+def shipped_recipes() -> Mapping[str, str]:
     """Name and one-line description (the first comment) of every recipe in the package."""
     found = {}
     for entry in sorted(files(__name__).iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".yaml"):
             first = entry.read_text(encoding="utf-8").splitlines()[0]
             found[entry.name.removesuffix(".yaml")] = first.removeprefix("#").strip()
-    return found
+    return MappingProxyType(found)
+
+
+@cache
+def shipped_configs() -> Mapping[str, Config]:
+    """Every recipe in the package, by its name. Reading them all takes a tenth of a second."""
+    return MappingProxyType({name: load_recipe(name) for name in shipped_recipes()})
 
 
 def load_recipe(recipe: str | os.PathLike[str], overrides: Overrides = ()) -> Config:
@@ -101,13 +110,18 @@ def _parsed(text: str, origin: str) -> Config:
     return parse_config(parse_yaml(text, origin=origin), origin=origin)
 
 
+@lru_cache(maxsize=64)
+def _parsed_values(text: str, origin: str) -> dict[str, Any]:
+    return parse_yaml(text, origin=origin)
+
+
 def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if not seen and _holds_rows(recipe):
         raise _no_recipe(recipe)
     text, where, identity = _find_recipe(recipe)
     if identity in seen:
         raise ConfigError(recipe, f"extends itself ({' → '.join([*seen, identity])})", "remove one `extends`")
-    values = parse_yaml(text, origin=recipe)
+    values = deepcopy(_parsed_values(text, recipe))
     parent = values.pop("extends", None)
     if parent is None:
         return values

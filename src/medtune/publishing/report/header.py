@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from medtune.config.changes import changed_keys
-from medtune.config.recipes import load_recipe, shipped_recipes
+from medtune.config.recipes import shipped_configs
 from medtune.config.schema import Config
 from medtune.evaluation.formatting import format_count
 from medtune.publishing.public_names import public_name, public_source
@@ -35,11 +35,11 @@ def header_facts(data: ReportData) -> list[tuple[str, str]]:
 
 def describe_recipe(config: Config) -> str:
     """The shipped recipe for the same base model that differs in the fewest settings, and in how many."""
-    changes = {}
-    for name in shipped_recipes():
-        recipe = load_recipe(name)
-        if recipe.model.base == config.model.base:
-            changes[name] = [key for key in changed_keys(recipe, config) if not key.startswith(_REVISIONS)]
+    changes = {
+        name: [key for key in changed_keys(recipe, config) if not key.startswith(_REVISIONS)]
+        for name, recipe in shipped_configs().items()
+        if recipe.model.base == config.model.base
+    }
     if not changes:
         return "of its own"
     nearest = min(changes, key=lambda name: len(changes[name]))
