@@ -44,6 +44,7 @@ def test_two_processes_do_the_run_and_tell_their_progress(
     assert shown.out == ""
 
 
+@pytest.mark.slow
 def test_a_problem_comes_as_an_error(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(MedtuneError, match=r"^gpus='all': no CUDA GPU is visible; leave gpus out$"):
         medtune.run(recipe, tmp_path / "run", gpus="all")
@@ -64,6 +65,7 @@ def test_the_stop_button_stops_it_where_it_can_be_resumed(recipe: Path, tmp_path
     assert list((tmp_path / "run/checkpoints").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_launched_process_launches_none(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")

@@ -322,6 +322,7 @@ def test_a_merge_of_a_tiny_model(tiny, table):
     assert figures["measured"]["within_bound"]
 
 
+@pytest.mark.slow
 def test_large_data_is_measured_and_drawn(tmp_path):
     (line,) = run("large_data.py", "sizes=600", f"folder={tmp_path}", "form=jsonl", "workers=2")
     assert (line["rows"], line["workers"], line["streamed"]["near_duplicates_not_searched"]) == (600, 2, 0)

@@ -29,6 +29,7 @@ assert torch.compile(lambda x: x + 1, backend="eager")(before).equal(before + 1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("light", "brings_compiler"), [("import_lightly()", "False"), ("None", "True")])
 def test_the_compiler_stays_out(light: str, brings_compiler: str) -> None:
     """The second case tells when bitsandbytes has mended it, and the module is to go."""
