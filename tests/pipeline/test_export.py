@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from compressed_models import Scheme, write_compressed
 from go_templates import render_like_ollama
 from medtune.config.recipes import load_recipe
 from medtune.errors import ConfigError, ModelError
@@ -180,6 +181,17 @@ def test_a_quantised_merge_is_measured_once_it_is_dequantised(finished: RunDir, 
     found = measure_folder(finished, folder)
     plain = measure_folder(finished, merged_of(finished))
     assert 0 < abs(found.kl.mean - plain.kl.mean) < 0.002
+    assert (found.bound, found.within_bound, found.rounding) == (0.1, True, None)
+
+
+@pytest.mark.parametrize("scheme", ["FP8", "W4A16"])
+def test_what_llm_compressor_writes_is_measured_as_it_is(
+    finished: RunDir, tmp_path: Path, scheme: Scheme, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_compressed(merged_of(finished), tmp_path / "packed", scheme)
+    found = measure_folder(finished, folder)
+    plain = measure_folder(finished, merged_of(finished))
+    assert 1e-6 < abs(found.kl.mean - plain.kl.mean) < 0.05
     assert (found.bound, found.within_bound, found.rounding) == (0.1, True, None)
 
 

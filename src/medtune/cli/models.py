@@ -73,12 +73,11 @@ def merge(
     print(to)
 
 
-def measure(
-    run: Run, folder: Annotated[Path, typer.Argument(help="A model of plain weights.", show_default=False)]
-) -> None:
+def measure(run: Run, folder: Annotated[Path, typer.Argument(help="The model's folder.", show_default=False)]) -> None:
     """Measure what quantising a merged model changed.
 
-    The folder holds it dequantised. It gets the same 64 test questions as a merge; nothing is written.
+    The folder holds it dequantised, or packed as compressed-tensors by llm-compressor. It gets the same 64 test
+    questions as a merge; nothing is written.
     """
     opened = open_run(run)
     prepare_process()

@@ -9,7 +9,8 @@ from typing import Any
 
 from medtune.config.schema import ModelSection
 from medtune.errors import ModelError, first_line
-from medtune.model.quantization import FORMATS, loading_options
+from medtune.model.quantization import FORMATS
+from medtune.model.stored_weights import loading_options
 from medtune.storage.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_snapshot
 
 DEMO_MODEL = "medtune:demo"

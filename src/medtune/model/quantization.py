@@ -7,24 +7,23 @@ here with a place in `FORMATS`, and its name in `model.quantization` of the conf
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from medtune.errors import ModelError, Option
-from medtune.runtime.terminal import one_line
-from medtune.storage.reading import DamagedError, check_type, read_mapping
+from medtune.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medtune.config.schema import ModelSection
     from medtune.model.kernels.gpu import PackedWeights
 
 # How a plan holds packed weights: as they are stored, for which the first format gave the name, or dequantised once.
 AS_STORED: Final = "nf4"
 DEQUANTIZED: Final = "dequantized"
+# What llm-compressor writes, whichever of FP8, AWQ, GPTQ and others it used.
+_COMPRESSED: Final = "compressed-tensors"
 
 
 class StorageFormat:
@@ -64,6 +63,10 @@ class StorageFormat:
     def reads(self, stored: Mapping[str, Any]) -> bool:
         """Whether weights that `quantization_config` in a model's config.json describes are in this format."""
         return False
+
+    def options_for_stored(self, path: Path, name: str) -> dict[str, Any]:
+        """As `loading_options`, for weights in `path` that it `reads`; messages call the model `name`."""
+        return {}
 
     def settle(self, model: nn.Module, dtype: torch.dtype) -> None:
         """Prepare the layers of a model that was just loaded for training and answers in `dtype`."""
@@ -151,7 +154,24 @@ class _NF4(StorageFormat):
         return PackedWeights([layer.weight.data for layer in layers], states)
 
 
-NF4, PLAIN = _NF4(), StorageFormat()
+class _Plain(StorageFormat):
+    """16 or 32 bit; what compressed-tensors has packed for other programs comes dequantised."""
+
+    def reads(self, stored: Mapping[str, Any]) -> bool:
+        return stored.get("quant_method") == _COMPRESSED
+
+    def options_for_stored(self, path: Path, name: str) -> dict[str, Any]:
+        if find_spec("compressed_tensors") is None:
+            problem = f"its weights are stored as {_COMPRESSED}, whose package is not installed"
+            raise ModelError(name, problem, 'pip install "medtune[export]"')
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config.quantization_config = {**config.quantization_config, "dequantize": True}
+        return {"config": config}
+
+
+NF4, PLAIN = _NF4(), _Plain()
 # By the name that `model.quantization` gives.
 FORMATS: Mapping[str, StorageFormat] = {found.name: found for found in (NF4, PLAIN)}
 
@@ -176,57 +196,6 @@ def packed_layers(model: nn.Module) -> list[nn.Linear]:
 def dequantized_bytes(model: nn.Module, dtype: torch.dtype) -> int:
     """What the packed weights of `model` take once they are dequantised to `dtype`."""
     return sum(layer.in_features * layer.out_features * dtype.itemsize for layer in packed_layers(model))
-
-
-@dataclass(frozen=True)
-class _Quantized:
-    quantization_config: dict[str, Any] | None = None
-
-
-def stored_quantization(path: Path) -> Mapping[str, Any] | None:
-    """How the weights in the folder `path` are quantised, as its config.json says; None if they are not.
-
-    Raises ModelError if that file cannot be used.
-    """
-    try:
-        stored: _Quantized = check_type(_Quantized, read_mapping(path / "config.json"))
-        return stored.quantization_config
-    except DamagedError as error:
-        raise ModelError(path, f"its config.json cannot be used ({error})") from None
-
-
-def check_quantization(path: Path, section: ModelSection) -> None:
-    """Raises ModelError if the weights in `path` are stored in a form that `model.quantization` cannot use."""
-    stored = stored_quantization(path)
-    if stored is None or FORMATS[section.quantization].reads(stored):
-        return
-    other = next((found.name for found in FORMATS.values() if found.reads(stored)), None)
-    if other is None:
-        reason = "whose layers medtune cannot dequantise for a backward pass: it trains on NF4 and on 16-bit weights"
-        fix: tuple[object, ...] = ("give the 16-bit model",)
-    else:
-        reason = f"which model.quantization: {section.quantization} cannot use"
-        fix = ("give ", Option("set", f"model.quantization={other}"), ", or give the 16-bit model")
-    raise ModelError(section.base, f"its weights are stored as {_stored_kind(stored)}, {reason}", fix)
-
-
-def _stored_kind(stored: Mapping[str, Any]) -> str:
-    """What `quantization_config` says, in a few words: its method, and of bitsandbytes' which of them."""
-    method = one_line(str(stored.get("quant_method", "quantised")))
-    if stored.get("load_in_8bit"):
-        return f"{method} (8 bit)"
-    kind = stored.get("bnb_4bit_quant_type", "fp4") if stored.get("load_in_4bit") else None
-    return f"{method} ({one_line(str(kind)).upper()})" if kind else method
-
-
-def loading_options(path: Path, section: ModelSection, dtype: str) -> dict[str, Any]:
-    """What `from_pretrained` is given so that the weights in `path` come in the format that `section` names.
-
-    Raises ModelError if they are stored in a form that it cannot use.
-    """
-    check_quantization(path, section)
-    config = FORMATS[section.quantization].loading_config(dtype)
-    return {} if config is None or stored_quantization(path) is not None else {"quantization_config": config}
 
 
 def _quant_state(layer: nn.Module) -> Any:

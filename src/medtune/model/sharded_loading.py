@@ -20,9 +20,10 @@ from medtune.model.answer_loss import can_share_head
 from medtune.model.decoder_structure import can_fuse_layers, decoder_layers
 from medtune.model.host_store import HostMemoryError, move_embeddings_to_host
 from medtune.model.loading import ModelFiles
-from medtune.model.quantization import FORMATS, check_quantization, stored_quantization
+from medtune.model.quantization import FORMATS
 from medtune.model.sharding import ShardedWeights
 from medtune.model.shared_head import SharedHead
+from medtune.model.stored_weights import check_quantization, stored_quantization
 from medtune.runtime.hardware import torch_dtype
 from medtune.runtime.progress import progress_bar, say
 

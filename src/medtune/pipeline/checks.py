@@ -24,7 +24,7 @@ from medtune.model.demo_model import demo_shape
 from medtune.model.known import known_model
 from medtune.model.loaded import load_renderer, renderer_of, require_embedded_tokens
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
-from medtune.model.quantization import check_quantization
+from medtune.model.stored_weights import check_quantization
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import choose_device

@@ -10,12 +10,13 @@ from typing import Literal, get_args
 from medtune.config.schema import Config
 from medtune.errors import Command, ConfigError, ModelError, Option
 from medtune.model.adapters import adapter_fingerprint, resolve_adapter
-from medtune.model.loading import base_identity, resolve_base
+from medtune.model.loading import base_identity, model_without_weights, resolve_base
 from medtune.model.merging.folder import existing_merge, write_companions, write_record
 from medtune.model.merging.planning import plan_merge
 from medtune.model.merging.record import MergeMeasurement, MergeRecord
 from medtune.model.merging.weights import write_merge
-from medtune.model.quantization import stored_quantization
+from medtune.model.quantization import PLAIN
+from medtune.model.stored_weights import stored_quantization
 from medtune.model.tensor_files import stored_tensors
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import stage_named
@@ -165,10 +166,11 @@ def _measured(merge: _Merge, record: MergeRecord, *, asked: bool) -> MergeRecord
 
 
 def measure_folder(run_dir: RunDir, folder: Path) -> MergeMeasurement:
-    """How far the model in `folder`, a merge that was quantised and dequantised, is from the one that was evaluated.
+    """How far the model in `folder`, a merge that was quantised, is from the one that was evaluated.
 
-    It is held to the bound of a quantised base, since more than merging's rounding is to be expected. Nothing is
-    written. Raises MedtuneError if the folder's weights are packed, or memory runs out.
+    Its weights are dequantised, or in compressed-tensors' format, which are dequantised as they are loaded. It is held
+    to the bound of a quantised base, since more than merging's rounding is to be expected. Nothing is written. Raises
+    MedtuneError if the folder's weights are packed in another way, or memory runs out.
     """
     from medtune.inference.merge_measurement import (
         BOUND,
@@ -178,13 +180,14 @@ def measure_folder(run_dir: RunDir, folder: Path) -> MergeMeasurement:
         plan_measuring,
     )
 
-    if stored_quantization(folder) is not None:
+    if (stored := stored_quantization(folder)) is not None and not PLAIN.reads(stored):
         fix = "dequantise it with the library that wrote it, and save it in bfloat16"
-        raise ModelError(folder, "its weights are packed, and only a folder of plain ones is measured", fix)
+        raise ModelError(folder, "its weights are packed, and only plain and compressed-tensors' are measured", fix)
     run_dir.lock()
     config = run_dir.pinned_config
     adapter = adapter_in_use(run_dir, config)
-    weights = sum(tensor.rows * tensor.row_elements for tensor in stored_tensors(folder).values())
+    shape = model_without_weights(folder, "float32", str(folder))
+    weights = sum(parameter.numel() for parameter in shape.parameters())
     plan = plan_measuring(config, weights, asked=True)
     release_memory()
     if plan.obstacle is not None:

@@ -22,7 +22,7 @@ from medtune.inference.batch_size import AnswersForecast, forecast_answers, seco
 from medtune.model.known import known_model
 from medtune.model.loaded import renderer_of
 from medtune.model.loading import resolve_base
-from medtune.model.quantization import check_quantization
+from medtune.model.stored_weights import check_quantization
 from medtune.pipeline.sharing import choose_sharing
 from medtune.records import Split
 from medtune.runtime import gpus

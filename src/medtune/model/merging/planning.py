@@ -11,7 +11,7 @@ from medtune.errors import ModelError
 from medtune.model.adapter_fit import fit_adapter, match_vocabulary
 from medtune.model.loading import model_without_weights
 from medtune.model.merging.updates import LowRankUpdate, TokenUpdate, Update, adapter_parts
-from medtune.model.quantization import stored_quantization
+from medtune.model.stored_weights import stored_quantization
 from medtune.model.tensor_files import SINGLE_NAME, StoredTensor, stored_tensors
 from medtune.runtime.hardware import torch_dtype
 from medtune.runtime.terminal import one_line
