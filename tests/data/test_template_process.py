@@ -108,31 +108,3 @@ def test_the_callers_process_is_left_as_it_was(template: str, problem: str) -> N
         sys.settrace(before)
     assert set(seen) == {(trace, limit)}
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
-
-
-def test_a_step_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "_PROCESS_SECONDS", 1.5)
-    endless = "{% set n = namespace(x=3) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}"
-    with pytest.raises(ModelError, match="its chat template takes more than 10 s; "):
-        PromptRenderer(build_tokenizer(chat_template=endless)).prompt_ids("?")
-
-
-def test_one_process_for_all_rows_and_renderers(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[object] = []
-    run = chat_template.subprocess.run
-    monkeypatch.setattr(
-        chat_template.subprocess, "run", lambda *args, **more: started.append(args) or run(*args, **more)
-    )
-    template = build_tokenizer().chat_template + "{# asked about for the first time #}"
-    texts = [
-        PromptRenderer(build_tokenizer(chat_template=template)).prompt_ids(question)
-        for question in ("Why ?", "What is gout ?", "Why ?")
-    ]
-    assert texts[0] == texts[2] != texts[1]
-    assert len(started) == 1
-
-
-def test_a_process_that_dies_is_an_error_of_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_process, "__file__", "/nowhere/template_process.py")
-    with pytest.raises(ModelError, match=r"its chat template ends the process that renders it \(status 2\); "):
-        PromptRenderer(build_tokenizer(chat_template="{# ends #}")).prompt_ids("Why ?")

@@ -1,25 +1,20 @@
 """A tokenizer's chat template, rendered once with placeholders: the text that it writes around a row's own text."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from medtune.data import template_process
+from medtune.data.template_renderer import ask_renderer
 from medtune.errors import ModelError, Option
 
 # Plain words, so that no template and no tokenizer treats them specially; long, so that no other text holds them.
 SYSTEM_PLACE = "MEDTUNESYSTEMPLACE"
 _QUESTION, _ANSWER = "MEDTUNEQUESTIONPLACE", "MEDTUNEANSWERPLACE"
-# One step may take longer than all may together, such as one of a large product. Starting takes some tenths.
-_PROCESS_SECONDS = template_process.MAX_SECONDS + 5
 # A generation prompt may open a thought (DeepSeek-R1, Qwen3-Thinking) that an answer of the data set never closes.
 _OPEN_THOUGHT = re.compile(r"<think>(\n*)$")
 # What every template is given, and no setting.
@@ -222,29 +217,7 @@ def _ask(
         "date": today.isoformat() if today else None,
         "settings": dict(settings),
     }
-    answer = _ask_process(json.dumps(request))
+    answer = ask_renderer(json.dumps(request))
     if problem := answer["refused"]:
         raise ModelError(tokenizer.name_or_path, f"its chat template {problem}", _OF_ITS_MAKERS)
-    return answer
-
-
-@lru_cache(maxsize=64)
-def _ask_process(request: str) -> dict[str, Any]:
-    """What `template_process` answers to a request; the same one is made once."""
-    paths = os.pathsep.join(filter(None, sys.path))
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", template_process.__file__],
-            input=request,
-            env={**os.environ, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            timeout=_PROCESS_SECONDS,
-            start_new_session=True,  # a Ctrl-C is for this process, which then ends that one
-        )
-    except subprocess.TimeoutExpired:
-        return {"refused": f"takes more than {template_process.MAX_SECONDS:g} s"}
-    if done.returncode:
-        return {"refused": f"ends the process that renders it (status {done.returncode})"}
-    answer: dict[str, Any] = json.loads(done.stdout)
     return answer

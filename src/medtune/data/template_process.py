@@ -1,11 +1,13 @@
 """Renders a chat template in a process of its own: it comes with a model, and is a program.
 
-Run as a script by `chat_template`: reads `template`, `tokens`, `chats`, `date` and `settings` as JSON from stdin and
-writes `texts`, `reads` and `refused` to stdout. The caller's process keeps its memory limit, its trace function and
-whatever a template could reach. Imports nothing of medtune, so that it starts in the time that jinja2 takes to import.
+Run as a script by `template_renderer`: reads requests from stdin, each a line of JSON with `template`, `tokens`,
+`chats`, `date` and `settings`, and writes `texts`, `reads` and `refused` for each to stdout. The caller's process keeps
+its memory limit, its trace function and whatever a template could reach. Imports nothing of medtune, so that it starts
+in the time that jinja2 takes to import.
 """
 
 import json
+import select
 import sys
 import time
 from datetime import datetime
@@ -21,6 +23,8 @@ from jinja2.utils import Namespace
 # A template takes some hundred steps and writes some hundred characters around a question.
 MAX_STEPS, MAX_SECONDS, MAX_MEMORY_BYTES = 1_000_000, 10.0, 1 << 29
 MAX_CHARACTERS = 1_000_000
+# Without a request for so long it ends.
+IDLE_SECONDS = 10.0
 
 
 class RefusedError(Exception):
@@ -181,15 +185,27 @@ def _limit_process() -> None:
 
 
 def main() -> None:
-    """Answer one request."""
-    request = json.load(sys.stdin)
+    """Answer requests until one is refused, much time was spent, or none has come for a while."""
     _limit_process()
+    while _is_asked() and (line := sys.stdin.readline()):
+        answer = _answer(json.loads(line))
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+        if answer["refused"] or time.process_time() > MAX_SECONDS:
+            break
+
+
+def _is_asked() -> bool:
+    # Elsewhere than on Linux a pipe may not be waited for so; it is closed when the caller ends.
+    return sys.platform != "linux" or bool(select.select([sys.stdin], [], [], IDLE_SECONDS)[0])
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         texts = render(**request)
-        answer: dict[str, Any] = {"texts": texts, "reads": names_read(request["template"]), "refused": None}
+        return {"texts": texts, "reads": names_read(request["template"]), "refused": None}
     except RefusedError as error:
-        answer = {"texts": [], "reads": [], "refused": str(error)}
-    json.dump(answer, sys.stdout)
+        return {"texts": [], "reads": [], "refused": str(error)}
 
 
 if __name__ == "__main__":
