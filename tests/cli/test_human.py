@@ -65,14 +65,14 @@ def test_ratings_are_unblinded_by_the_key_that_is_found(medtune: Medtune, monkey
         f"{results}.find_key", lambda files, key: got.update(files=files, key=key) or Path("found.json")
     )
     monkeypatch.setattr(f"{results}.score_files", lambda files, key: ("scores of", files, key))
-    monkeypatch.setattr(f"{results}.write_scores", lambda scores, key, out: got.update(scores=scores, out=out) or out)
+    monkeypatch.setattr(f"{results}.write_scores", lambda *given: got.update(written=given) or given[-1])
     monkeypatch.setattr("medtune.evaluation.human.rating_tables.print_scores", lambda scores, console: print("tables"))
     result = medtune("human", "score", "a.csv", "b.json", "--key", "run", "--out", "s.json")
     assert (result.status, result.out) == (0, "tables\ns.json\n")
     files = [Path("a.csv"), Path("b.json")]
-    assert got == {
-        "files": files, "key": Path("run"), "scores": ("scores of", files, Path("found.json")), "out": Path("s.json"),
-    }  # fmt: skip
+    found = Path("found.json")
+    written = ("scores of", files, found), found, Path("s.json")
+    assert got == {"files": files, "key": Path("run"), "written": written}
 
 
 def test_help_names_commands_and_options(medtune: Medtune) -> None:

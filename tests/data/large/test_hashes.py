@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medtune.data.large import hashes
@@ -33,6 +33,7 @@ def test_words_have_signed_numbers_which_are_kept_while_there_is_room(monkeypatc
     first = numbers["gout"]
     assert first % 2**64 == hash_text("gout")
     assert -(2**63) <= first < 2**63
+    assert WordNumbers()["fever"] == hash_text("fever") - 2**64 < 0
     assert numbers["asthma"] == WordNumbers()["asthma"] != first
     assert dict(numbers) == {"gout": first}
 
@@ -61,6 +62,7 @@ def test_a_question_without_words_is_no_missing_question() -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\0", codec=None)))
+@example("two\nlines")
 def test_an_id_is_one_line_and_comes_back(id: str) -> None:
     stored = id_bytes(id)
     assert b"\n" not in stored

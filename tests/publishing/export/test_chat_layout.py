@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from chat_tokenizers import ALL, chatml
+from chat_tokenizers import chatml
 from medtune.data.chat_template import SYSTEM_PLACE
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import ModelError
-from medtune.publishing.export.chat_layout import ChatLayout, Opening, read_layout
+from medtune.publishing.export.chat_layout import ChatLayout, Opening, _layout, read_layout
 
 # What no template of turns alike can say: the number of each question.
 NUMBERED = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + loop.index | string + m['content'] + '<|im_end|>' }}"
     "{% endfor %}"
-)
-# A system prompt that comes again before every question.
-REPEATED = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|im_start|>' + (messages[0]['content'] if "
-    "messages[0]['role'] == 'system' else '') + m['content'] }}{% elif m['role'] == 'assistant' %}"
-    "{{ '<|im_start|>' + m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
 )
 
 
@@ -29,10 +23,9 @@ def _written_by(template: str) -> PromptRenderer:
     return PromptRenderer(tokenizer)
 
 
-@pytest.mark.parametrize("template", [NUMBERED, REPEATED])
-def test_a_template_whose_turns_differ_is_refused_with_the_reason(template: str) -> None:
+def test_a_template_whose_turns_differ_is_refused_with_the_reason() -> None:
     with pytest.raises(ModelError, match=r"writes turns differently in longer chats.*--format gguf"):
-        read_layout(_written_by(template))
+        read_layout(_written_by(NUMBERED))
 
 
 def test_a_system_role_has_a_turn_of_its_own() -> None:
@@ -44,10 +37,24 @@ def test_a_system_role_has_a_turn_of_its_own() -> None:
     )
 
 
-def test_without_a_system_role_the_prompt_goes_into_the_first_question() -> None:
-    layout = read_layout(PromptRenderer(ALL["gemma"]()))
-    user = "<bos><start_of_turn>user\n"
-    assert layout.without_system.first == layout.without_system.only == user
-    assert layout.with_system.only.startswith(user + SYSTEM_PLACE)
-    assert SYSTEM_PLACE not in layout.with_system.last
-    assert layout.generation == "<end_of_turn>\n<start_of_turn>model\n"
+# Text around the turns after 0, 1, 2 and 3 exchanges: f, o and l open the first, the only and the last question.
+ALIKE = [["o", "g"], ["f", "a", "l", "g"], ["f", "a", "q", "a", "l", "g"], ["f", "a", "q", "a", "q", "a", "l", "g"]]
+
+
+def test_the_pattern_is_read_off_the_shortest_chats() -> None:
+    assert _layout(ALIKE) == (Opening("f", "o", "l"), ("a", "q", "g"))
+
+
+@pytest.mark.parametrize("chat", range(4))
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_one_piece_that_differs_is_no_pattern(chat: int, place: int) -> None:
+    chats = [list(pieces) for pieces in ALIKE]
+    chats[chat][place] = "x"
+    is_free = chat == 0 and place == 0  # what opens the only question need not open the first of several
+    assert (_layout(chats) is not None) == is_free
+
+
+@pytest.mark.parametrize("piece", ["a", "q", "g"])
+def test_a_system_prompt_between_turns_is_no_pattern(piece: str) -> None:
+    chats = [[SYSTEM_PLACE if one == piece else one for one in pieces] for pieces in ALIKE]
+    assert _layout(chats) is None
