@@ -29,7 +29,7 @@ def test_the_end_is_a_piece_even_without_text():
 
 def test_whoever_iterates_waits_for_the_engine():
     answering, pieces = Answering(5), []
-    reading = threading.Thread(target=lambda: pieces.extend(answering))
+    reading = threading.Thread(target=lambda: pieces.extend(answering), daemon=True)
     reading.start()
     for number, reason in ((1, None), (2, None), (3, "stop")):
         answering.put("x", number, reason)
@@ -58,7 +58,7 @@ def test_a_failure_is_told_to_whoever_waits():
 def test_a_cancelled_answer_ends_what_waits_for_it():
     answering = Answering(5)
     assert not answering.is_cancelled
-    waiting = threading.Thread(target=lambda: list(answering))
+    waiting = threading.Thread(target=lambda: list(answering), daemon=True)
     waiting.start()
     answering.cancel()
     waiting.join(10)

@@ -46,12 +46,17 @@ def test_the_pattern_is_read_off_the_shortest_chats() -> None:
 
 
 @pytest.mark.parametrize("chat", range(4))
-@pytest.mark.parametrize("place", [0, 1, -1])
+@pytest.mark.parametrize("place", [0, 1, -2, -1])
 def test_one_piece_that_differs_is_no_pattern(chat: int, place: int) -> None:
     chats = [list(pieces) for pieces in ALIKE]
     chats[chat][place] = "x"
-    is_free = chat == 0 and place == 0  # what opens the only question need not open the first of several
+    is_free = chat == 0 and place in (0, -2)  # what opens the only question need not open the first of several
     assert (_layout(chats) is not None) == is_free
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_no_turn_in_the_middle_may_differ(place: int) -> None:
+    assert _layout([*ALIKE[:3], ["x" if at == place else piece for at, piece in enumerate(ALIKE[3])]]) is None
 
 
 @pytest.mark.parametrize("piece", ["a", "q", "g"])

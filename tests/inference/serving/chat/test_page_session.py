@@ -81,6 +81,15 @@ def test_a_pair_is_the_items_of_the_sheet_and_its_notes_are_on_the_right_side(se
     assert session.pair is None
 
 
+@pytest.mark.parametrize("cut", ["tuned", "base"])
+def test_the_note_is_of_the_answer_that_was_cut(session, cut):
+    exchange, _ = ask(session, "a b")
+    exchange.replies[cut].state = "length"
+    pair = session.blind(exchange, "Anna")
+    notes = dict(zip((pair.item.answer_a, pair.item.answer_b), pair.notes, strict=True))
+    assert [text for text, note in notes.items() if note] == [f"{cut} a b"]
+
+
 @pytest.mark.parametrize("question", ["a break", "x break"])
 def test_an_answer_that_is_not_complete_is_not_rated(session, question):
     exchange, _ = ask(session, question)
