@@ -11,12 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from medtune.config.schema import Config, parse_config
 from medtune.data.large.preparation import Streamed, prepare_streamed
 from medtune.data.large.training_part import TrainingPart
 from medtune.data.large.writing import Tables
 from medtune.data.preparation import prepare_data
+from medtune.errors import DataError
 from medtune.records import QAPair, Split
 
 WORDS = [f"word{number}" for number in range(250)]
@@ -103,3 +105,11 @@ def require_same(config: Config, folder: Path, workers: int = 1) -> Streamed:
         assert found.report.get("warnings") == wanted.report.get("warnings")
     assert not any((folder / "work").iterdir())
     return found
+
+
+def refused(path: Path, tmp_path: Path, workers: int = 1, **data: Any) -> str:
+    with pytest.raises(DataError) as caught, streamed(configure(path, **data), tmp_path, workers):
+        pass
+    assert not list((tmp_path / "work").iterdir())
+    (line,) = str(caught.value).splitlines()
+    return line.removeprefix(f"{path}: ")

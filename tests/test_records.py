@@ -7,7 +7,7 @@ import pytest
 
 from medtune import records
 from medtune.model.merging.record import MergeRecord
-from medtune.records import IGNORED, ComparisonRow, EncodedRow, Prediction, QAPair, Score, Stratum
+from medtune.records import ComparisonRow, Prediction, QAPair, Score, Stratum
 from medtune.storage.reading import check_type
 
 KINDS = [kind for kind in vars(records).values() if dataclasses.is_dataclass(kind)]
@@ -30,17 +30,3 @@ def test_no_record_can_be_changed(kind):
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_written_as_json_and_read_again_it_is_the_same(record):
     assert check_type(type(record), json.loads(json.dumps(dataclasses.asdict(record)))) == record
-
-
-@pytest.mark.parametrize(
-    ("labels", "length"),
-    [([IGNORED, IGNORED, 7, 8], 2), ([7, 8], 0), ([IGNORED] * 3, 3), ([], 0), ([IGNORED, 7, IGNORED], 1)],
-)
-def test_a_prompt_ends_before_the_first_label(labels, length):
-    assert EncodedRow("1", list(range(len(labels))), labels).prompt_length == length
-
-
-def test_the_ignored_label_is_torchs_own():
-    import torch
-
-    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED

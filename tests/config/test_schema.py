@@ -152,11 +152,6 @@ def test_a_union_names_the_key_and_not_its_members(path: str, value: Any) -> Non
         assert "[key]" not in line
 
 
-def test_shares_that_leave_nothing_to_train_on() -> None:
-    (line,) = problems(with_key("data.split", {"validation": 0.3, "test": 0.7}))
-    assert line.startswith("here.yaml: data.split: validation and test together must leave at least 0.1 of the rows")
-
-
 def test_missing_keys_say_how_to_give_them() -> None:
     assert problems({"model": {}}) == [
         "here.yaml: model.base: missing; give it in the recipe or with --set model.base=…",

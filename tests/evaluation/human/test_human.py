@@ -128,9 +128,3 @@ def test_bad_input_is_one_line_and_writes_nothing(medtune, make_run, tmp_path: P
         assert result.err.count("\n") == 1, result.err
         assert result.err.startswith(f"medtune: {message}"), result.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_help(medtune) -> None:
-    assert "export" in medtune("human", "--help").out
-    assert "--n" in medtune("human", "export", "--help").out
-    assert "--key" in medtune("human", "score", "--help").out

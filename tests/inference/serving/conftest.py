@@ -88,3 +88,14 @@ def start_server(make_engine):
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def port(start_server):
+    """That of a server with tight bounds, which has to go on serving whatever it was sent."""
+    from raw_http import is_serving
+
+    bounds = {"body_bytes": 20_000, "header_seconds": 0.5, "body_seconds": 0.7, "connections": 60}
+    port, _ = start_server(bounds=bounds)
+    yield port
+    assert is_serving(port)

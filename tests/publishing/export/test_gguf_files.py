@@ -6,31 +6,24 @@ and q8_0 on 30 November 2026 (llama.cpp of llama-cpp-python 0.3.36); `rope_freqs
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, SMALL
-from safetensors.torch import load_file, save_file
+from architectures import SMALL
+from safetensors.torch import load_file
 
 from gguf_twins import TWINS, build_stripping_tokenizer
+from gguf_writing import write
 from medtune.errors import ConfigError, ModelError
 from medtune.model.loaded import load_tokenizer
-from medtune.model.tensor_files import stored_tensors
 from medtune.publishing.export import gguf_files
-from medtune.publishing.export.gguf_architectures import architecture_of, window_note
-from medtune.publishing.export.gguf_files import Label, model_config, name_for, plan_gguf, require_dtype, write_gguf
-from medtune.publishing.export.gguf_tensors import plan_tensors
+from medtune.publishing.export.gguf_files import model_config, name_for, require_dtype
 
-gguf = pytest.importorskip("gguf", reason='needs pip install "medtune[export]"')
-
-LABEL = Label("tiny", "owner/base", "apache-2.0", "Not medical advice.")
 # llama.cpp's names, written down here by hand.
 NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
@@ -46,14 +39,6 @@ NAMES = {
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of each twin."""
     return {name: twin.save(tmp_path_factory.mktemp("twin")) for name, twin in TWINS.items()}
-
-
-def write(folder: Path, file: Path, dtype: Any = "f32", **options: Any) -> Any:
-    tokenizer = load_tokenizer(folder)
-    bos = tokenizer.bos_token_id is not None
-    plan = plan_gguf(folder, tokenizer, dtype, end_token_id=tokenizer.eos_token_id, adds_bos=bos)
-    write_gguf(plan, file, LABEL, **options)
-    return gguf.GGUFReader(file)
 
 
 def expected_name(name: str, family: str) -> str:
@@ -141,20 +126,6 @@ def test_fields_say_what_the_model_is(saved: dict[str, Path], tmp_path: Path) ->
     assert len(fields["tokenizer.ggml.tokens"]) == len(tokenizer)
 
 
-def test_gemma_and_phi_say_what_is_special_about_them(saved: dict[str, Path], tmp_path: Path) -> None:
-    def fields(family: str) -> dict[str, Any]:
-        read = write(saved[family], tmp_path / "a.gguf").fields
-        return {name.partition(".")[2]: field.contents() for name, field in read.items()}
-
-    second, third, phi = fields("Gemma 2"), fields("Gemma 3"), fields("Phi 3")
-    assert (second["attn_logit_softcapping"], second["final_logit_softcapping"]) == (1.5, 3.0)
-    assert second["attention.sliding_window"] == third["attention.sliding_window"] == 12
-    assert third["attention.sliding_window_pattern"] == [True, False, True]
-    assert third["rope.freq_base"] != third["rope.freq_base_swa"]
-    assert phi["rope.scaling.original_context_length"] > 0
-    assert "attention.sliding_window" in phi
-
-
 @pytest.mark.parametrize(("dtype", "bits"), [("f16", 11), ("bf16", 8)])
 def test_16_bit_files_hold_rounded_matrices_and_whole_norms(
     saved: dict[str, Path], dtype: str, bits: int, tmp_path: Path
@@ -184,74 +155,12 @@ def test_8_bit_files_are_off_by_half_a_step_at_most(saved: dict[str, Path], tmp_
     assert (tmp_path / "b.gguf").stat().st_size < 0.4 * (tmp_path / "a.gguf").stat().st_size
 
 
-def test_no_block_grows_with_its_tensor(tmp_path: Path) -> None:
-    save_file({"model.embed_tokens.weight": torch.ones(20_000, 64)}, tmp_path / "model.safetensors")
-    config = TWINS["LLaMA 3"]
-    config.save(tmp_path / "shape")
-    shape = model_config(tmp_path / "shape")
-    (tensor,) = plan_tensors(stored_tensors(tmp_path), shape, architecture_of(shape), "F16")
-    sizes = [len(block) for block in tensor.encoded(block_bytes=2**16)]
-    assert sum(sizes) == tensor.bytes == 20_000 * 64 * 2
-    assert max(sizes) <= 2**15
-
-
-def test_a_number_beyond_float16_is_named_and_leaves_no_file(saved: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
-    folder = Path(shutil.copytree(saved["LLaMA 3"], tmp_path / "model"))
-    values = load_file(folder / "model.safetensors")
-    values["model.layers.1.mlp.up_proj.weight"][3, 4] = 1e6
-    save_file(values, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"blk\.1\.ffn_up\.weight: holds numbers .* give a wider --dtype bf16"):
-        write(folder, tmp_path / "a.gguf", "f16")
-    assert not list(tmp_path.glob("*gguf*"))
-    write(folder, tmp_path / "a.gguf", "bf16")
-
-
-@pytest.mark.parametrize(
-    ("family", "changes", "problem"),
-    [
-        ("SmolLM 3", {}, "smollm3: only llama, mistral, .* are written as GGUF"),
-        ("Gemma 2", {}, "scale of attention from the size of a head"),
-        ("Qwen 2, windows", {}, "no sliding windows for this family"),
-    ],
-)
-def test_what_llama_cpp_would_compute_otherwise_is_refused(
-    family: str, changes: dict[str, Any], problem: str, tmp_path: Path
-) -> None:
-    twin = ARCHITECTURES[family]
-    replace(twin, options=twin.options | changes).save(tmp_path)
-    with pytest.raises(ModelError, match=problem):
-        write(tmp_path, tmp_path / "a.gguf")
-
-
-def test_a_window_that_llama_cpp_leaves_out_is_said(tmp_path: Path) -> None:
-    ARCHITECTURES["Mistral, window"].save(tmp_path)
-    note = window_note(model_config(tmp_path))
-    assert note == "llama.cpp has no sliding window for this family: answers may differ beyond 12 tokens"
-
-
 def test_a_missing_package_and_an_unknown_dtype_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"--dtype q4_k_m: must be one of f16, bf16, q8_0, f32; llama-quantize"):
         require_dtype("q4_k_m")
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     with pytest.raises(ConfigError, match=r'gguf: not installed; pip install "medtune\[export\]"'):
         gguf_files.require_gguf()
-
-
-def test_long_rope_has_both_lists_of_factors(tmp_path: Path) -> None:
-    rope = {
-        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8,
-        "original_max_position_embeddings": 128,
-    }  # fmt: skip
-    twin = ARCHITECTURES["Phi 3"]
-    options = twin.options | {"rope_parameters": rope, "original_max_position_embeddings": 128}
-    replace(twin, options=options).save(tmp_path)
-    reader = write(tmp_path, tmp_path / "a.gguf")
-    found = {tensor.name: tensor.data.tolist() for tensor in reader.tensors if "rope_factors" in tensor.name}
-    assert found == {"rope_factors_long.weight": [2.0] * 8, "rope_factors_short.weight": [1.0] * 8}
-    factor = reader.fields["phi3.rope.scaling.attn_factor"].contents()
-    assert factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(128)))
 
 
 def test_tokens_that_take_the_blanks_behind_them_are_known_by_the_name(tmp_path: Path) -> None:

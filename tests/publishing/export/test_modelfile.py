@@ -37,11 +37,6 @@ LLAMA_31 = (
     "{{ '\\n\\n' + m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
-# What no template of turns alike can say: the number of each question.
-NUMBERED = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + loop.index | string + m['content'] + '<|im_end|>' }}"
-    "{% endfor %}"
-)
 TURNS = ["What causes gout ?", "Uric acid.\nCrystals {{ form }}.", "And {asthma}?", 'Narrow """airways""".', "Why ?"]
 
 
@@ -93,11 +88,6 @@ def test_ollama_would_write_the_prompts_that_medtune_writes(name: str, system: s
         assert tokenizer.decode(ids) == tokenizer.decode(expected)
         assert ids == expected
         assert bos + render_like_ollama(shorter, messages) == written or not written.startswith(bos)
-
-
-def test_a_template_whose_turns_differ_is_refused_with_the_reason() -> None:
-    with pytest.raises(ModelError, match=r"writes turns differently in longer chats.*--format gguf"):
-        read_layout(PromptRenderer(_with(NUMBERED, "chatml")))
 
 
 def test_a_modelfile_says_all_that_the_run_did() -> None:
