@@ -40,7 +40,7 @@ def test_another_method_is_named_with_the_reason_and_a_way_on(kind: str, reason:
 
 
 def test_methods_go_by_pefts_names() -> None:
-    assert adapter_kinds._METHODS.keys() <= {kind.value for kind in PeftType} - {"LORA"}
+    assert adapter_kinds._METHODS.keys() == {kind.value for kind in PeftType} - {"LORA"}
 
 
 def test_a_model_that_writes_no_answers_is_refused() -> None:

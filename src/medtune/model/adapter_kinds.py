@@ -11,6 +11,10 @@ _CONVERT = (
 )
 _PROMPTS = "puts trained vectors before every prompt, which no merged model and no packed row can hold"
 _UPDATE = "changes weights in another way than by a low-rank product"
+_LATER = (
+    "ADAMSS BEFT C3A CARTRIDGE DEFT DELORA FROD GRALORA HIRA LILY OSF PEANUT PSOFT SHADOW SHIRA SUPERTUNING TINYLORA "
+    "WAVEFT"
+)
 # By PEFT's names for the methods.
 _METHODS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(
@@ -30,6 +34,8 @@ _METHODS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("VBLORA", "FOURIERFT", "RANDLORA", "MISS", "ROAD", "UNILORA", "PVERA", "GLORA"), (_UPDATE, _MERGED)
     ),
+    # What PEFT 0.21 has beside these.
+    **dict.fromkeys(_LATER.split(), ("is another method than LoRA", _MERGED)),
 }
 _TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION", "SEQ_2_SEQ_LM")
 # Starts whose adapter belongs to a base with other weights.
