@@ -130,6 +130,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("generation.max_new_tokens", "32769", "input should be less than or equal to 32768, got 32769"),
     ("generation.decoding", "sample", "must be 'greedy', got 'sample'"),
     ("generation.batch_size", "true", f"{INTEGER}, got True"),
+    ("generation.engine", "sglang", "must be 'medtune' or 'vllm', got 'sglang'"),
     ("evaluation", "none", f"{SECTION}, got 'none'"),
     ("evaluation.max_examples", "0", f"{AT_LEAST_1}, got 0"),
     ("evaluation.metrics", "bleu", f"{LIST}, got 'bleu'"),
@@ -163,6 +164,9 @@ TOGETHER: list[tuple[str, str]] = [
      "data: split.method column needs the column's name in data.columns.split, got {…"),
     ("model.max_memory={0: 14GiB}",
      "model: max_memory limits a device_map; set model.device_map too, for example to auto, got {…"),
+    ("generation.engine=vllm",
+     "generation.engine vllm answers with the weights as they are stored: vLLM has no NF4; set model.quantization to "
+     "none, got {…"),
     ("training.learning_rat=3", "training.learning_rat: unknown key; did you mean training.learning_rate?"),
 ]  # fmt: skip
 
