@@ -13,7 +13,7 @@ from pathlib import Path
 
 PROGRAM = """#!{python}
 import http.server, json, os, signal, sys, threading, time
-if sys.argv[1:] == ["--version"]:
+if sys.argv[1:] == ["-v"]:
     print("INFO of some library")
     print(os.environ.get("STUB_VERSION", "0.33.0"))
     sys.exit()

@@ -164,9 +164,6 @@ TOGETHER: list[tuple[str, str]] = [
      "data: split.method column needs the column's name in data.columns.split, got {…"),
     ("model.max_memory={0: 14GiB}",
      "model: max_memory limits a device_map; set model.device_map too, for example to auto, got {…"),
-    ("generation.engine=vllm",
-     "generation.engine vllm answers with the weights as they are stored: vLLM has no NF4; set model.quantization to "
-     "none, got {…"),
     ("training.learning_rat=3", "training.learning_rat: unknown key; did you mean training.learning_rate?"),
 ]  # fmt: skip
 

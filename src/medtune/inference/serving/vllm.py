@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 from medtune.errors import ConfigError, Option
 from medtune.inference.chat import NO_ADVICE, Target
@@ -16,7 +19,14 @@ from medtune.inference.serving.address import Address, require_key
 from medtune.inference.serving.limits import Limits
 from medtune.inference.vllm.adapters import LORA_RANKS, largest_rank, lora_arguments, require_served, told_rank
 from medtune.inference.vllm.model_files import write_settings
-from medtune.inference.vllm.program import PROGRAM_VARIABLE, environment, find_program, more_arguments, running
+from medtune.inference.vllm.program import (
+    PROGRAM_VARIABLE,
+    environment,
+    find_program,
+    more_arguments,
+    running,
+    wait_until_healthy,
+)
 from medtune.model.adapter_files import CONFIG_NAME
 from medtune.runtime.progress import say
 from medtune.storage.reading import read_mapping
@@ -49,6 +59,24 @@ def serve_with_vllm(target: str, address: Address, limits: Limits, program: str 
 
     `program` is vLLM's command where it is not on the PATH.
     """
+    with _started(target, address, limits, program) as child:
+        status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def serving_with_vllm(target: str, address: Address, limits: Limits, program: str | None) -> Iterator[str]:
+    """As `serve_with_vllm`, until this block ends; gives the API's URL once vLLM answers there. Raises MedtuneError."""
+    with tempfile.TemporaryFile() as output, _started(target, address, limits, program, output) as child:
+        url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
+        wait_until_healthy(child, url, output)
+        yield f"{url}/v1"
+
+
+@contextmanager
+def _started(
+    target: str, address: Address, limits: Limits, program: str | None, output: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     require_key(address)
     own = "install it in an environment of its own, and name its command with "
     fix = (own, Option("vllm", "PATH"), f" or in {PROGRAM_VARIABLE}")
@@ -57,9 +85,8 @@ def serve_with_vllm(target: str, address: Address, limits: Limits, program: str 
         files = write_files(Target.find(target), limits, Path(folder))
         command = [found, *arguments(files, address, limits), *more_arguments()]
         say(f"vLLM answers; {NO_ADVICE}")
-        with running(command, environment(address.key), address.grace) as child:
-            status = child.wait()
-    return status if status >= 0 else 128 - status
+        with running(command, environment(address.key), address.grace, output=output) as child:
+            yield child
 
 
 def write_files(target: Target, limits: Limits, folder: Path) -> ServedFiles:

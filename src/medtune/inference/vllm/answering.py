@@ -91,10 +91,13 @@ def answer_with_vllm(engine: VllmEngine, model: VllmModel, asked: Sequence[Asked
         first = asked[0]
         write_settings(folder, first.tokenizer, first.greedy.end_token_ids, first.greedy.max_new_tokens)
         port = _free_port()
-        url, log = f"http://127.0.0.1:{port}", folder / "log"
+        url = f"http://127.0.0.1:{port}"
         command = [engine.program, *arguments(model, asked, folder, port), *engine.arguments]
         say(f"vLLM {engine.version} starts, which may take minutes")
-        with log.open("wb") as output, running(command, environment(key), _GRACE_SECONDS, output=output) as child:
+        with (
+            (folder / "log").open("w+b") as log,
+            running(command, environment(key), _GRACE_SECONDS, output=log) as child,
+        ):
             wait_until_healthy(child, url, log)
             endpoint = Endpoint(url, key, "base" if model.adapter is None else "tuned")
             try:

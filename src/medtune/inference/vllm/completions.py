@@ -140,11 +140,12 @@ def _read(text: str, asked: Asked, row: int) -> Answer:
     choice, usage = completion.choices[0], completion.usage
     if usage.prompt_tokens != len(asked.prompts[row]):
         raise ModelError("vLLM", f"read {usage.prompt_tokens} tokens of a prompt of {len(asked.prompts[row])}")
-    if choice.finish_reason == "stop" or (
-        choice.finish_reason == "length" and usage.completion_tokens == asked.greedy.max_new_tokens
-    ):
-        answer = choice.text.strip()
-        if choice.token_ids is not None:  # decoded as other answers are
-            answer = answer_of(asked.tokenizer, choice.token_ids, asked.greedy.end_token_ids).text
-        return Answer(answer, usage.completion_tokens, choice.finish_reason)
+    answer = choice.text.strip()
+    if choice.token_ids is not None:  # decoded as other answers are
+        answer = answer_of(asked.tokenizer, choice.token_ids, asked.greedy.end_token_ids).text
+    match choice.finish_reason:
+        case "stop":
+            return Answer(answer, usage.completion_tokens, "stop")
+        case "length" if usage.completion_tokens == asked.greedy.max_new_tokens:
+            return Answer(answer, usage.completion_tokens, "length")
     raise ModelError("vLLM", f"ended an answer after {usage.completion_tokens} tokens: {choice.finish_reason}")

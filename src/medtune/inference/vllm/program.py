@@ -12,7 +12,6 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO
 
 from medtune.errors import ConfigError, ModelError, Text
@@ -54,7 +53,7 @@ def more_arguments() -> list[str]:
 def version_of(program: str) -> str:
     """The version that vLLM's command says it has. Raises ModelError if the command fails."""
     try:
-        asked = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_VERSION_SECONDS)
+        asked = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=_VERSION_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ModelError(program, f"does not tell its version ({error})") from None
     words = asked.stdout.split()
@@ -100,7 +99,7 @@ def _end(child: subprocess.Popen[bytes], by: signal.Signals, grace: float) -> No
             os.killpg(child.pid, signal.SIGKILL)
 
 
-def wait_until_healthy(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait_until_healthy(child: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> None:
     """Until the server at `url` says that it is ready. Raises ModelError, with the reason in `log`, if it never is."""
     ends = time.monotonic() + START_SECONDS
     while not _is_healthy(url):
@@ -110,9 +109,10 @@ def wait_until_healthy(child: subprocess.Popen[bytes], url: str, log: Path) -> N
         raise failure(child, log)
 
 
-def failure(child: subprocess.Popen[bytes], log: Path) -> ModelError:
+def failure(child: subprocess.Popen[bytes], log: IO[bytes]) -> ModelError:
     """What has become of the child, and why by its `log`, whose last lines are shown."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+    log.seek(0)
+    text = log.read().decode("utf-8", errors="replace")
     say("\n".join(["vLLM's last lines:", *text.splitlines()[-_TAIL_LINES:]]), verbatim=True)
     how = "does not answer" if child.poll() is None else f"ended with status {child.returncode}"
     fix = f"give `vllm serve` other arguments in {ARGUMENTS_VARIABLE}, or leave out generation.engine"
