@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from medtune.inference.vllm.answering import VllmEngine, VllmModel, answer_with_
 from medtune.records import Answer, AnswerLoss, QAPair
 from medtune.run_dir.partial_results import PartialResults
 from medtune.runtime.hardware import Choice
+from medtune.runtime.interruption import Interrupted
 from stub_vllm import use_stub
 
 END, CAP, AT_ONCE, ROWS = 5, 3, 4, 14
@@ -149,6 +151,25 @@ def test_what_was_answered_before_it_stopped_is_not_asked_again(stub, ask, model
     stub.forget()
     answer_with_vllm(VllmEngine.find(), model, [ask()])
     assert not (stub.folder / "called.json").exists()  # nothing is left to answer
+
+
+def test_an_interruption_ends_vllm_and_keeps_what_came(stub, ask, model, monkeypatch):
+    came = []
+
+    @contextmanager
+    def interrupted_bar(*args, **options):
+        def on_rows(rows):
+            came.append(rows)
+            if len(came) == 5:
+                raise Interrupted(15)
+
+        yield on_rows
+
+    monkeypatch.setattr(answering, "progress_bar", interrupted_bar)
+    with pytest.raises(Interrupted):
+        answer_with_vllm(VllmEngine.find(), model, [ask()])
+    assert stub.has_ended
+    assert len(ask().answering.done) == 5
 
 
 def test_a_question_that_failed_is_asked_again(stub, ask, model, monkeypatch):

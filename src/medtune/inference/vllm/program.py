@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from typing import IO
 
 from medtune.errors import ConfigError, ModelError, Text
@@ -123,7 +124,7 @@ def _is_healthy(url: str) -> bool:
     try:
         with DIRECTLY.open(f"{url}/health", timeout=5) as response:
             return bool(response.status == 200)
-    except OSError:  # URLError and HTTPError are among these
+    except (OSError, HTTPException):  # URLError and HTTPError are OSErrors
         return False
 
 
