@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Run,
         RunInterrupted,
         Score,
+        chat,
         compare,
         doctor,
         evaluate,
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
         prepare,
         run,
         score,
+        serve,
         train,
     )
 
 __version__ = "0.2.0.dev0"
 
 __all__ = [
-    "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "compare",
-    "doctor", "evaluate", "export", "load_recipe", "load_run", "measure", "plan", "prepare", "run", "score", "train",
+    "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "chat",
+    "compare", "doctor", "evaluate", "export", "load_recipe", "load_run", "measure", "plan", "prepare", "run", "score",
+    "serve", "train",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -60,3 +61,11 @@ def finished(workplace: Path, finished_demo: Path) -> Run:
     if not (folder := workplace / "runs" / "demo").exists():
         shutil.copytree(finished_demo, folder)
     return medtune.run("demo", resume=True)
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """For tests that open the page: what Gradio leaves behind goes with the test."""
+    pytest.importorskip("gradio")
+    yield
+    gc.collect()

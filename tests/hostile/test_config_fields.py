@@ -130,6 +130,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("generation.max_new_tokens", "32769", "input should be less than or equal to 32768, got 32769"),
     ("generation.decoding", "sample", "must be 'greedy', got 'sample'"),
     ("generation.batch_size", "true", f"{INTEGER}, got True"),
+    ("generation.engine", "sglang", "must be 'medtune' or 'vllm', got 'sglang'"),
     ("evaluation", "none", f"{SECTION}, got 'none'"),
     ("evaluation.max_examples", "0", f"{AT_LEAST_1}, got 0"),
     ("evaluation.metrics", "bleu", f"{LIST}, got 'bleu'"),

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from medtune.config.schema import Config
 from medtune.data.training_rows import encode_for_training
 from medtune.inference.chat import Chat, ask
-from medtune.inference.predictions import predict
+from medtune.inference.predictions import ask_rows
 from medtune.model.adapters import adapter_config, attach_adapter, resolve_adapter, say_other_base
 from medtune.model.loaded import load_model
 from medtune.records import QAPair
@@ -75,7 +75,7 @@ def test_answers_and_losses_are_pefts(tiny, tmp_path, kind):
     config = config_of(tiny, adapter)
     loaded = load_model(config, for_training=False)
     loaded = replace(loaded, model=attach_adapter(loaded.model, resolve_adapter(str(adapter)), trainable=False))
-    found = predict(loaded, PAIRS, config=config, partial=PartialResults(tmp_path / "partial.jsonl", {}))
+    found = ask_rows(loaded, PAIRS, config=config, partial=PartialResults(tmp_path / "partial.jsonl", {})).predicted()
     theirs = PeftModel.from_pretrained(whole(tiny), adapter).eval()
     encoded = encode_for_training(loaded.renderer, PAIRS, max_length=512, overlong="cut").rows
     for pair, row, one in zip(PAIRS, encoded, found.predictions, strict=True):

@@ -6,7 +6,7 @@ from medtune.config.schema import Config
 from medtune.data.prompts import PromptRenderer
 from medtune.errors import RunDirError
 from medtune.inference import predictions
-from medtune.inference.predictions import predict
+from medtune.inference.predictions import ask_rows
 from medtune.model.answer_loss import add_answer_loss
 from medtune.model.loaded import LoadedModel
 from medtune.records import QAPair
@@ -32,7 +32,7 @@ def loaded(tiny):
 def predicted(loaded, tmp_path, **options):
     partial = PartialResults(tmp_path / "partial.jsonl", {})
     settings = config(max_new_tokens=4, batch_size=2)
-    return predict(loaded, PAIRS, config=settings, partial=partial, **options)
+    return ask_rows(loaded, PAIRS, config=settings, partial=partial, **options).predicted()
 
 
 def test_rows_come_back_in_their_order_with_answers_and_losses(loaded, tmp_path):

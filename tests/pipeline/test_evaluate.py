@@ -222,8 +222,8 @@ def asked_with(run_dir, stage, monkeypatch) -> list[dict[str, list]]:
         given.append(examples or {})
         return predictions_predict(*args, **options, **({"examples": examples} if examples else {}))
 
-    predictions_predict = predictions.predict
-    monkeypatch.setattr(predictions, "predict", spied)
+    predictions_predict = predictions.ask_rows
+    monkeypatch.setattr(predictions, "ask_rows", spied)
     perform(stage, run_dir, again=True)
     return given
 
@@ -399,13 +399,13 @@ def uninterrupted_prompts(run_dir: RunDir) -> list[list[int]]:
 
 
 def test_text_that_is_no_answer_is_counted_and_told(run_dir, monkeypatch, capfd):
-    answer = generation._answer
+    answer = generation.answer_of
 
     def thinking(*arguments):
         found = answer(*arguments)
         return replace(found, text=f"<think>\n\n</think>\n\n{found.text}")
 
-    monkeypatch.setattr(generation, "_answer", thinking)
+    monkeypatch.setattr(generation, "answer_of", thinking)
     perform("baseline", run_dir)
     assert run_dir.stage_records["baseline"]["not_answer"] == {
         "baseline": {"answers": {"reasoning": ROWS}, "references": {}}

@@ -8,6 +8,7 @@ from medtune.api.calls import doctor, evaluate, load_run, plan, prepare, run, tr
 from medtune.api.exports import export, measure
 from medtune.api.runs import Run
 from medtune.api.scores import compare, score
+from medtune.api.servers import chat, serve
 from medtune.api.working import RunInterrupted, spelled_as_calls
 from medtune.config import recipes
 from medtune.config.schema import Config
@@ -16,8 +17,9 @@ from medtune.records import Comparison, Prediction, Score
 from medtune.runtime.progress import Progress
 
 __all__ = [
-    "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "compare",
-    "doctor", "evaluate", "export", "load_recipe", "load_run", "measure", "plan", "prepare", "run", "score", "train",
+    "Comparison", "Config", "MedtuneError", "Prediction", "Progress", "Run", "RunInterrupted", "Score", "chat",
+    "compare", "doctor", "evaluate", "export", "load_recipe", "load_run", "measure", "plan", "prepare", "run", "score",
+    "serve", "train",
 ]  # fmt: skip
 
 load_recipe = spelled_as_calls()(recipes.load_recipe)

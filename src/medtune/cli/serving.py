@@ -11,7 +11,7 @@ from medtune.cli.options import Target, spread
 from medtune.runtime.process import prepare_process
 
 _KEY_HELP = "The key that clients send; others than this machine cannot ask without. Better in MEDTUNE_API_KEY."
-_VLLM_HELP = "vLLM's command, where it is not on the PATH."
+_VLLM_HELP = "vLLM's command, where it is not on the PATH; also in MEDTUNE_VLLM."
 
 
 @dataclass(frozen=True)

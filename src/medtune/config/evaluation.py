@@ -19,7 +19,10 @@ class GenerationSection(Section):
     decoding: Literal["greedy"] = "greedy"
     """Greedy: the same answer every time, so that before and after differ by the adapter alone."""
     batch_size: PositiveInt | Literal["auto"] = "auto"
-    """Questions answered at once; `auto` fits the memory that is free."""
+    """Questions answered at once; `auto` fits the memory that is free, and with `engine: vllm` is 128."""
+    engine: Literal["medtune", "vllm"] = "medtune"
+    """What writes the answers. `vllm` starts vLLM, from an environment of its own, for baseline, tuned and controls
+    alike; reference losses are medtune's. Answers of one are never compared with those of the other."""
 
 
 # Which metrics there are is known above this layer: `pipeline.checks` refuses a name that is none before a run starts.

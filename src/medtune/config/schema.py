@@ -184,6 +184,15 @@ class Config(Section):
             raise ValueError("lora.init loftq needs whole weights; set training.weights to anything but sharded")
         return self
 
+    @model_validator(mode="after")
+    def _answer_as_losses_are_measured(self) -> Config:
+        if self.generation.engine == "vllm" and self.model.quantization != "none":
+            raise ValueError(
+                "generation.engine vllm answers with the weights as they are stored: vLLM has no NF4; set "
+                "model.quantization to none"
+            )
+        return self
+
 
 def parse_config(values: dict[str, Any], *, origin: str) -> Config:
     """Check `values` against the schema.

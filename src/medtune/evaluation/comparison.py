@@ -136,8 +136,14 @@ def require_comparable_scores(
 ) -> None:
     """Check signature and n of each metric of two systems called `names`.
 
-    Raises DataError, one line a metric, where a metric is missing on one side or its signature or n differs.
+    Raises DataError, one line a metric, where a metric is missing on one side or its signature or n differs; one line
+    in all where the answers were written by different engines.
     """
+    for metric in baseline.keys() & tuned.keys():
+        before, after = _engine(baseline[metric][0]), _engine(tuned[metric][0])
+        if before != after:
+            problem = f"{before} wrote the answers of {names[0]}, {after} those of {names[1]}: they never compare"
+            raise DataError("generation.engine", problem, "evaluate both again with the same engine")
     problems = []
     for metric in [*baseline, *(metric for metric in tuned if metric not in baseline)]:
         if metric not in baseline or metric not in tuned:
@@ -153,6 +159,12 @@ def require_comparable_scores(
             problems.append(Problem(metric, problem, "evaluate both on the same rows"))
     if problems:
         raise DataError.together(problems)
+
+
+def _engine(signature: str) -> str:
+    """What wrote the answers, by a score's signature."""
+    words = (word.partition(":") for word in signature.split("|"))
+    return next((value for name, _, value in words if name == "engine"), "medtune")
 
 
 def require_same_rows(

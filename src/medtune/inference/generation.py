@@ -53,7 +53,7 @@ def answer_batches(
     """
 
     def result_of(tokens: list[int]) -> Answer:
-        return _answer(tokenizer, tokens, greedy.end_token_ids)
+        return answer_of(tokenizer, tokens, greedy.end_token_ids)
 
     _decode_batches(_choose_decoder(unwrapped(model), greedy, graphs=graphs), prompts, work, result_of, on_rows)
 
@@ -142,7 +142,8 @@ def choose_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -
     return batch_that_fits(sizes, free_bytes(str(device)), is_gpu=is_gpu, static=static)
 
 
-def _answer(tokenizer: Any, tokens: list[int], ends: Collection[int]) -> Answer:
+def answer_of(tokenizer: Any, tokens: Sequence[int], ends: Collection[int]) -> Answer:
+    """The text of an answer's tokens up to the first that ends it, and how it ended."""
     length = next((place for place, token in enumerate(tokens) if token in ends), None)
     body = tokens if length is None else tokens[:length]
     text = tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()

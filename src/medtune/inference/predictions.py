@@ -19,11 +19,14 @@ from medtune.inference.scoring import plan_passes, score_passes, scoring_tokens
 from medtune.model.loaded import LoadedModel
 from medtune.model.packing import rows_checksum
 from medtune.records import Answer, AnswerLoss, EncodedRow, Prediction, QAPair
-from medtune.run_dir.partial_results import PartialResults
+from medtune.run_dir.partial_results import BatchWork, PartialResults
 from medtune.runtime.distributed import from_main
 from medtune.runtime.hardware import Choice
 from medtune.runtime.launch import is_main, world_size
 from medtune.runtime.progress import progress_bar, say
+
+# Questions that vLLM has at once, unless the recipe says otherwise.
+VLLM_REQUESTS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,37 @@ class Predicted:
     times_out_of_memory: int
 
 
-def predict(
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One system's rows, each answer and loss of them done or to be done. Nothing here holds the model.
+
+    `prompts` are token ids.
+    """
+
+    pairs: Sequence[QAPair]
+    prompts: Sequence[list[int]]
+    greedy: Greedy
+    tokenizer: Any
+    plan: AnswerPlan
+    scoring: BatchWork[AnswerLoss]
+    answering: BatchWork[Answer]
+
+    def predicted(self) -> Predicted:
+        """The predictions, once every row is scored and answered."""
+        self.scoring.gather()
+        self.answering.gather()
+        return Predicted(
+            [
+                _prediction(*row)
+                for row in zip(self.pairs, self.answering.in_order(), self.scoring.in_order(), strict=True)
+            ],
+            self.plan.weights,
+            max(map(len, self.answering.planned)) if self.answering.times_out_of_memory else self.plan.batch_size,
+            self.scoring.times_out_of_memory + self.answering.times_out_of_memory,
+        )
+
+
+def ask_rows(
     loaded: LoadedModel,
     pairs: Sequence[QAPair],
     *,
@@ -58,8 +91,8 @@ def predict(
     batch_size: int | None = None,
     examples: Mapping[str, Sequence[QAPair]] = MappingProxyType({}),
     weights: Choice | None = None,
-) -> Predicted:
-    """Answer every question and measure every reference answer; rows come back in the order of `pairs`.
+) -> Asked:
+    """Measure every reference answer and answer every question; with `generation.engine` vllm, measure alone.
 
     `examples` maps a row's id to the worked examples that precede its question. Answers come `batch_size` at a time if
     it is given, else as the configuration says or memory allows. Reference losses cover the whole answer and its end
@@ -90,16 +123,11 @@ def predict(
     with nullcontext() if shards is None else shards.uneven_passes():
         with progress_bar(f"Scoring reference answers{part}", scoring.rows, len(scoring.done), unit="answers") as bar:
             score_passes(loaded.model, rows, scoring, bar)
-        with progress_bar(f"Answering questions{part}", answering.rows, len(answering.done), unit="questions") as bar:
-            answer_batches(loaded.model, tokenizer, prompts, greedy, answering, bar, graphs=shards is None)
-    scoring.gather()
-    answering.gather()
-    return Predicted(
-        [_prediction(*row) for row in zip(pairs, answering.in_order(), scoring.in_order(), strict=True)],
-        plan.weights,
-        max(map(len, answering.planned)) if answering.times_out_of_memory else plan.batch_size,
-        scoring.times_out_of_memory + answering.times_out_of_memory,
-    )
+        if config.generation.engine == "medtune":
+            bars = progress_bar(f"Answering questions{part}", answering.rows, len(answering.done), unit="questions")
+            with bars as bar:
+                answer_batches(loaded.model, tokenizer, prompts, greedy, answering, bar, graphs=shards is None)
+    return Asked(pairs, prompts, greedy, tokenizer, plan, scoring, answering)
 
 
 def _prepare(loaded: LoadedModel, wanted: Choice | None) -> Choice:
@@ -116,11 +144,14 @@ def _prepare(loaded: LoadedModel, wanted: Choice | None) -> Choice:
 def _origin(loaded: LoadedModel, rows: Sequence[EncodedRow], config: Config, batch_size: int | None) -> dict[str, Any]:
     """What answers depend on, beside the plan, by the names that a user is told if one has changed."""
     static = static_cache_obstacle(unwrapped(loaded.model)) is None
+    generation = config.generation.model_dump(mode="json")
+    if config.generation.engine == "medtune":
+        del generation["engine"]  # unknown to versions whose results go on
     return {
         "base": loaded.identity,
         "quantization": config.model.quantization,
         "rows or prompts": rows_checksum(rows),
-        "generation": {**config.generation.model_dump(mode="json"), "ends": sorted(loaded.end_token_ids)},
+        "generation": {**generation, "ends": sorted(loaded.end_token_ids)},
         "batch size": batch_size,
         "training.tokens_per_micro_batch": config.training.tokens_per_micro_batch,
         "device": loaded.device.split(":")[0],
@@ -134,6 +165,13 @@ def _make_plan(
     model: Any, weights: Choice, rows: Sequence[EncodedRow], config: Config, batch_size: int | None
 ) -> AnswerPlan:
     prompts = [row.input_ids[: row.prompt_length] for row in rows]
+    tokens_per_pass = scoring_tokens(model, config.training.tokens_per_micro_batch)
+    passes = plan_passes(rows, tokens_per_pass)
+    if config.generation.engine == "vllm":
+        # It makes its own batches. One row each here: every answer is kept when it comes.
+        wanted = config.generation.batch_size
+        at_once = batch_size or (VLLM_REQUESTS if wanted == "auto" else wanted)
+        return AnswerPlan(weights, at_once, passes, plan_batches(prompts, 1))
     if batch_size is None:
         batch_size = _choose_batch_size(model, prompts, config)
         if world_size() > 1:
@@ -143,8 +181,7 @@ def _make_plan(
             say(f"batch size: {batch_size}, {each} batches for each of {world_size()} processes")
     else:
         say(f"batch size: {batch_size} (that of the other model)")
-    tokens_per_pass = scoring_tokens(model, config.training.tokens_per_micro_batch)
-    return AnswerPlan(weights, batch_size, plan_passes(rows, tokens_per_pass), plan_batches(prompts, batch_size))
+    return AnswerPlan(weights, batch_size, passes, plan_batches(prompts, batch_size))
 
 
 def _restore_plan(kept: Any, partial: PartialResults, rows: int) -> AnswerPlan:

@@ -25,6 +25,7 @@ from medtune.model.known import known_model
 from medtune.model.loaded import load_renderer, renderer_of, require_embedded_tokens
 from medtune.model.loading import DEMO_MODEL, model_of_shape, model_without_weights, require_weights, resolve_base
 from medtune.model.stored_weights import check_quantization
+from medtune.pipeline.engines import check_engine
 from medtune.records import QAPair
 from medtune.run_dir.directory import RunDir
 from medtune.runtime.hardware import choose_device
@@ -41,6 +42,7 @@ LARGE_FOR_CPUS = 1_000_000_000
 def check_inputs(config: Config) -> None:
     """Raises MedtuneError for what would fail later: a source, model, adapter, encoder, optimiser, package …"""
     check_trackers(config)
+    check_engine(config)
     require_known(config.evaluation.metrics)
     require_tokenizer(config.evaluation.bleu_tokenizer)
     files = streamed_files(config.data)

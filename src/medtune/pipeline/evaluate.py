@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,9 +16,10 @@ from medtune.evaluation.nearest_questions import NearestQuestions
 from medtune.model.adapters import adapter_fingerprint, attach_adapter, resolve_adapter, say_other_base
 from medtune.model.loaded import LoadedModel, load_model, renderer_of
 from medtune.model.packing import prompts_checksum
+from medtune.pipeline.engines import Answered, answered, find_vllm
 from medtune.pipeline.measure import measure_systems
 from medtune.pipeline.sharing import SHARED, sharing_of_launch
-from medtune.records import ControlName, ModelName, Prediction, QAPair, SystemName
+from medtune.records import ControlName, ModelName, QAPair, SystemName
 from medtune.run_dir.directory import RunDir
 from medtune.run_dir.layout import StageName, controls_of
 from medtune.run_dir.partial_results import PartialResults
@@ -26,9 +28,10 @@ from medtune.runtime.launch import is_main, world_size
 from medtune.runtime.progress import say
 
 if TYPE_CHECKING:
-    from medtune.inference.predictions import Predicted
+    from medtune.inference.predictions import Asked
+    from medtune.inference.vllm.answering import VllmEngine
 
-_Systems = dict[SystemName, list[Prediction]]
+_Asked = dict[SystemName, "Asked"]
 
 
 def evaluate_stage(run_dir: RunDir, record: dict[str, Any], which: ModelName) -> None:
@@ -85,44 +88,44 @@ def require_same_prompts(run_dir: RunDir, stage: StageName, record: dict[str, An
             )
 
 
-def _answer(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[_Systems, str]:
-    from medtune.inference.predictions import predict
-
-    config, test = run_dir.config, _rows_to_test(run_dir)
-    loaded, origin = load_run_model(run_dir, record, for_training=False), {}
-    require_same_prompts(run_dir, which, record, loaded.renderer)
+def _answer(run_dir: RunDir, which: ModelName, record: dict[str, Any]) -> tuple[Answered, str]:
+    engine, adapter = find_vllm(run_dir, which, record), None
     if which == "tuned":
         trained = run_dir.is_complete("train")
-        adapter = run_dir.adapter_dir if trained else resolve_adapter(str(config.model.adapter))
+        adapter = run_dir.adapter_dir if trained else resolve_adapter(str(run_dir.config.model.adapter))
         if not trained:
-            say_other_base(adapter, config.model.base)
+            say_other_base(adapter, run_dir.config.model.base)
+    asked = _ask_model(run_dir, which, record, adapter, engine)
+    systems = answered(run_dir, record, asked, adapter, engine)
+    return systems, f"model:{run_dir.config.model.quantization}|dtype:{record['choices']['dtype']['value']}"
+
+
+def _ask_model(
+    run_dir: RunDir, which: ModelName, record: dict[str, Any], adapter: Path | None, engine: VllmEngine | None
+) -> _Asked:
+    """The base model, or the base with `adapter`, asked the test rows, and as its controls; then it is let go."""
+    from medtune.inference.predictions import ask_rows
+
+    config, test, origin = run_dir.config, _rows_to_test(run_dir), dict(engine.origin if engine else {})
+    loaded = load_run_model(run_dir, record, for_training=False)
+    require_same_prompts(run_dir, which, record, loaded.renderer)
+    if adapter is not None:
         origin["adapter"] = record["adapter"] = adapter_fingerprint(adapter)
         loaded = replace(loaded, model=attach_adapter(loaded.model, adapter, trainable=False))
     # In 16 bit the batch an answer is written in can decide a close call: both models get the same one.
     models: tuple[ModelName, ...] = get_args(ModelName)
     measured = [name for name in models if name != which and name in run_dir.stage_records]
     sizes = [run_dir.recorded(name, "batch_size", int) for name in measured]
-    predicted = predict(
-        loaded,
-        test,
-        config=config,
-        partial=PartialResults(run_dir.partial_file(which), origin),
-        batch_size=sizes[0] if sizes else None,
-    )
-    record["rows"] = len(predicted.predictions)
-    record["choices"]["weights"] = asdict(predicted.weights)
-    record |= _cost(predicted)
-    systems: _Systems = {which: predicted.predictions}
+    partial = PartialResults(run_dir.partial_file(which), origin)
+    first = ask_rows(loaded, test, config=config, partial=partial, batch_size=sizes[0] if sizes else None)
+    record["rows"] = len(test)
+    record["choices"]["weights"] = asdict(first.plan.weights)
+    asked: _Asked = {which: first}
     if names := controls_of(which, config.evaluation.controls):
         nearest = NearestQuestions(run_dir.read_split("train"))
-        weights = predicted.weights
-        systems |= _after_examples(run_dir, loaded, record, names, nearest, origin=origin, weights=weights)
-    return systems, f"model:{config.model.quantization}|dtype:{loaded.dtype}"
-
-
-def _cost(predicted: Predicted) -> dict[str, int]:
-    """How many answers were made at once, and how often memory ran out."""
-    return {"batch_size": predicted.batch_size, "times_out_of_memory": predicted.times_out_of_memory}
+        weights = first.plan.weights
+        asked |= _after_examples(run_dir, loaded, record, names, nearest, origin=origin, weights=weights)
+    return asked
 
 
 def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
@@ -130,16 +133,29 @@ def controls_stage(run_dir: RunDir, record: dict[str, Any]) -> None:
     precision = run_dir.recorded("baseline", "precision", str)
     names = controls_of("controls", run_dir.config.evaluation.controls)
     nearest = NearestQuestions(run_dir.read_split("train"))
-    systems: _Systems = {}
+    systems: Answered = {}
     if written := [name for name in names if name in control_answers.WRITTEN]:
-        loaded = load_run_model(run_dir, record, for_training=False)
-        require_same_prompts(run_dir, "controls", record, loaded.renderer)
-        systems |= _after_examples(run_dir, loaded, record, written, nearest)
-        del loaded
+        engine = find_vllm(run_dir, "controls", record)
+        asked = _ask_base(run_dir, record, written, nearest, engine)
+        systems |= answered(run_dir, record, asked, None, engine)
+        del asked
         release_memory()
     systems |= _text_controls(run_dir, names, nearest)
     measure_systems(run_dir, record, systems, precision)
     record["rows"] = {name: len(predictions) for name, predictions in systems.items()}
+
+
+def _ask_base(
+    run_dir: RunDir,
+    record: dict[str, Any],
+    names: Sequence[ControlName],
+    nearest: NearestQuestions,
+    engine: VllmEngine | None,
+) -> _Asked:
+    """The base model, asked as each of the controls `names`; then it is let go."""
+    loaded = load_run_model(run_dir, record, for_training=False)
+    require_same_prompts(run_dir, "controls", record, loaded.renderer)
+    return _after_examples(run_dir, loaded, record, names, nearest, origin=engine.origin if engine else {})
 
 
 def _after_examples(
@@ -151,17 +167,17 @@ def _after_examples(
     *,
     origin: Mapping[str, str] = MappingProxyType({}),
     weights: Choice | None = None,
-) -> _Systems:
-    """One model's answers as each of the controls `names`, which differ in the worked examples before the question.
+) -> _Asked:
+    """One model asked as each of the controls `names`, which differ in the worked examples before the question.
 
     `weights` are those of a model that has answered before.
     """
-    from medtune.inference.predictions import predict
+    from medtune.inference.predictions import ask_rows
 
     config, test, cap = run_dir.config, _rows_to_test(run_dir), run_dir.config.generation.max_new_tokens
     tokens = control_answers.tokens_as_examples(loaded.renderer, nearest.train, cap)
     room = control_answers.room_for_examples(loaded.renderer, test, cap, loaded.positions)
-    systems: _Systems = {}
+    asked: _Asked = {}
     for name in names:
         examples = control_answers.examples_for(
             name, nearest, test, turn_tokens=tokens.__getitem__, room=room, config=config
@@ -171,17 +187,16 @@ def _after_examples(
         short = f"; {fewer} of {len(test)} questions get fewer" if fewer else ""
         say(f"{name.replace('_', '-')} control: {most} worked examples before each question{short}")
         partial = PartialResults(run_dir.partial_file(name), origin)
-        predicted = predict(loaded, test, config=config, partial=partial, examples=examples, weights=weights)
-        weights = predicted.weights
+        asked[name] = ask_rows(loaded, test, config=config, partial=partial, examples=examples, weights=weights)
+        weights = asked[name].plan.weights
         record["choices"]["weights"] = asdict(weights)
-        told = {"questions_with_fewer_examples": fewer, **_cost(predicted)}
+        told = {"questions_with_fewer_examples": fewer}
         # Where runs have it that knew no other.
         record |= told if name == "few_shot" else {name: told}
-        systems[name] = predicted.predictions
-    return systems
+    return asked
 
 
-def _text_controls(run_dir: RunDir, names: Sequence[ControlName], nearest: NearestQuestions) -> _Systems:
+def _text_controls(run_dir: RunDir, names: Sequence[ControlName], nearest: NearestQuestions) -> Answered:
     """Those of the controls `names` that no model writes, cut at the cap as a model's answers are."""
     config, test = run_dir.config, _rows_to_test(run_dir)
     renderer = renderer_of(run_dir.pinned_config)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medtune.config.evaluation import GenerationSection
 from medtune.config.schema import ModelSection
 from medtune.evaluation.encoder import resolve_encoder
 from medtune.evaluation.formatting import listed
@@ -52,7 +53,7 @@ def measure_systems(
     part = (rank(), world_size()) if shared else (0, 1)
     own = share_of_metrics(metrics, *part)
     encoder = resolve_encoder(config.evaluation.bertscore_model, fetch_snapshot) if needs_encoder(own) else None
-    caps = f"max_new_tokens:{config.generation.max_new_tokens}|decoding:{config.generation.decoding}"
+    caps = _caps(config.generation)
     texts = TextSettings.of(config.evaluation)
     record["answers"] = texts.answers
     found: dict[SystemName, list[MetricRows]] = {}
@@ -107,6 +108,12 @@ def _score_systems(
             record.setdefault("not_answer", {})[name] = not_answer
     for warning in text_warnings(scores):
         say(warning)
+
+
+def _caps(generation: GenerationSection) -> str:
+    """How answers were cut and by what they were written, where that is not medtune's own decoder."""
+    engine = "" if generation.engine == "medtune" else f"|engine:{generation.engine}"
+    return f"max_new_tokens:{generation.max_new_tokens}|decoding:{generation.decoding}{engine}"
 
 
 def _template_words(model: ModelSection) -> str:

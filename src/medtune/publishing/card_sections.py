@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from medtune.config.evaluation import GenerationSection
 from medtune.config.schema import Config
 from medtune.config.training import LoraSection
 from medtune.data.audit_record import Audit
@@ -104,6 +105,11 @@ def _kinds(lora: LoraSection) -> list[str]:
     return kinds + [f"{name} trained whole" for name in lora.modules_to_save]
 
 
+def _answers(generation: GenerationSection) -> str:
+    writer = ", written by vLLM" if generation.engine == "vllm" else ""
+    return f"{generation.decoding}, at most {generation.max_new_tokens:,} new tokens{writer}"
+
+
 def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:
     """Hyper-parameters as they were set, and what the training came to."""
     lora, training, stage = config.lora, config.training, recorded.stages.get("train", _Stage())
@@ -126,7 +132,7 @@ def recipe_rows(config: Config, recorded: _Recorded) -> Pairs:
         ("weights kept", f"{training.keep}, of step {_number(result.best_step)}"),
         ("validation loss there", "-" if result.validation_loss is None else f"{result.validation_loss:.4f}"),
         ("seed", config.seed),
-        ("answers", f"{config.generation.decoding}, at most {config.generation.max_new_tokens:,} new tokens"),
+        ("answers", _answers(config.generation)),
     ]
     if config.model.adapter:
         rows.insert(1, ("started from adapter", public_name(config.model.adapter)))

@@ -16,10 +16,10 @@ from served import wait_until
 
 from medtune.errors import ConfigError, ModelError
 from medtune.inference.chat import Target
-from medtune.inference.serving import vllm
 from medtune.inference.serving.address import Address
 from medtune.inference.serving.limits import Limits
 from medtune.inference.serving.vllm import ServedFiles, arguments, serve_with_vllm, with_system_prompt, write_files
+from medtune.inference.vllm import adapters
 
 # Of vLLM 0.33.0: `EngineArgs.add_cli_args` in vllm/engine/arg_utils.py.
 ENGINE_FLAGS = {
@@ -162,10 +162,10 @@ def test_signals_reach_the_child(adapter, stub):
 
 
 def test_ranks_are_in_order():
-    assert list(vllm.LORA_RANKS) == sorted(vllm.LORA_RANKS)
+    assert list(adapters.LORA_RANKS) == sorted(adapters.LORA_RANKS)
 
 
 def test_an_adapter_that_vllm_does_not_serve_beside_a_base_is_refused():
     with pytest.raises(ModelError, match="has DoRA, layers trained whole, which vLLM does not serve beside a base"):
-        vllm.require_served({"use_dora": True, "modules_to_save": ["lm_head"]}, Path("adapter"), "merge it")
-    vllm.require_served({"r": 600, "use_dora": False, "modules_to_save": None}, Path("adapter"), "merge it")
+        adapters.require_served({"use_dora": True, "modules_to_save": ["lm_head"]}, Path("adapter"), "merge it")
+    adapters.require_served({"r": 600, "use_dora": False, "modules_to_save": None}, Path("adapter"), "merge it")

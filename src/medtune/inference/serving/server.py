@@ -6,7 +6,10 @@ import asyncio
 import logging
 import resource
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from uvicorn import Config, Server
@@ -39,6 +42,25 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
         server.run(sockets=[listener])
     if server.stopped_by is not None:
         signal.raise_signal(server.stopped_by)
+
+
+@contextmanager
+def serving(target: str, address: Address, limits: Limits, bounds: Bounds) -> Iterator[str]:
+    """Answer requests in a thread until this block ends; gives the API's URL. Raises MedtuneError.
+
+    At its end answers under way have `address.grace` seconds.
+    """
+    listener = bind(address)
+    with listener, Engine.open(target, limits) as engine:
+        listener.listen(_BACKLOG)
+        server = GracefulServer(Service(engine, bounds), address)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="medtune-server", daemon=True)
+        thread.start()
+        try:
+            yield f"http://{shown_address(listener)}/v1"
+        finally:
+            server.stop()
+            thread.join()
 
 
 class GracefulServer(Server):

@@ -1,33 +1,36 @@
-"""vLLM's own server as a child of `medtune serve`, told what the run knows.
-
-vLLM lives in an environment of its own, since it pins other versions of what medtune needs; nothing of it is imported.
-"""
+"""vLLM's own server as a child of `medtune serve`, told what the run knows."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
-from medtune.errors import ConfigError, ModelError, Option, Text
+from medtune.errors import ConfigError, Option
 from medtune.inference.chat import NO_ADVICE, Target
 from medtune.inference.serving.address import Address, require_key
 from medtune.inference.serving.limits import Limits
+from medtune.inference.vllm.adapters import LORA_RANKS, largest_rank, lora_arguments, require_served, told_rank
+from medtune.inference.vllm.model_files import write_settings
+from medtune.inference.vllm.program import (
+    PROGRAM_VARIABLE,
+    environment,
+    find_program,
+    more_arguments,
+    running,
+    wait_until_healthy,
+)
 from medtune.model.adapter_files import CONFIG_NAME
-from medtune.runtime.interruption import Interrupted
 from medtune.runtime.progress import say
 from medtune.storage.reading import read_mapping
 
-# The ranks that vLLM 0.33 has kernels for (vllm/config/lora.py).
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _WITH_SYSTEM_PROMPT = (
     "{%- if messages and messages[0]['role'] != 'system' -%}"
     "{%- set messages = [{'role': 'system', 'content': SYSTEM}] + messages -%}"
@@ -56,19 +59,34 @@ def serve_with_vllm(target: str, address: Address, limits: Limits, program: str 
 
     `program` is vLLM's command where it is not on the PATH.
     """
+    with _started(target, address, limits, program) as child:
+        status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def serving_with_vllm(target: str, address: Address, limits: Limits, program: str | None) -> Iterator[str]:
+    """As `serve_with_vllm`, until this block ends; gives the API's URL once vLLM answers there. Raises MedtuneError."""
+    with tempfile.TemporaryFile() as output, _started(target, address, limits, program, output) as child:
+        url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
+        wait_until_healthy(child, url, output)
+        yield f"{url}/v1"
+
+
+@contextmanager
+def _started(
+    target: str, address: Address, limits: Limits, program: str | None, output: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     require_key(address)
-    found = shutil.which(program or "vllm")
-    if found is None:
-        fix = ("install it in an environment of its own, and name its command with ", Option("vllm", "PATH"))
-        raise ConfigError(Option("engine", "vllm"), f"there is no program {program or 'vllm'}", fix)
+    own = "install it in an environment of its own, and name its command with "
+    fix = (own, Option("vllm", "PATH"), f" or in {PROGRAM_VARIABLE}")
+    found = find_program(program, Option("engine", "vllm"), fix)
     with tempfile.TemporaryDirectory(prefix="medtune-vllm-") as folder:
         files = write_files(Target.find(target), limits, Path(folder))
-        command = [found, *arguments(files, address, limits)]
-        environment = dict(os.environ)
-        if address.key is not None:
-            environment["VLLM_API_KEY"] = address.key  # not an argument, which every user of the machine can read
+        command = [found, *arguments(files, address, limits), *more_arguments()]
         say(f"vLLM answers; {NO_ADVICE}")
-        return _run(command, environment, address.grace)
+        with running(command, environment(address.key), address.grace, output=output) as child:
+            yield child
 
 
 def write_files(target: Target, limits: Limits, folder: Path) -> ServedFiles:
@@ -81,7 +99,6 @@ def write_files(target: Target, limits: Limits, folder: Path) -> ServedFiles:
     config = target.config
     base = resolve_base(config.model.base, config.model.revision).path
     renderer = renderer_of(config)
-    renderer.tokenizer.save_pretrained(folder)
     template = with_system_prompt(renderer.tokenizer.chat_template, renderer.system_prompt)
     (folder / "served.jinja").write_text(template, encoding="utf-8")
     own = GenerationConfig()
@@ -89,8 +106,7 @@ def write_files(target: Target, limits: Limits, folder: Path) -> ServedFiles:
         own = GenerationConfig.from_pretrained(base)
     ends = end_token_ids(renderer, SimpleNamespace(generation_config=own))
     cap = limits.new_tokens or config.generation.max_new_tokens
-    settings = {"eos_token_id": ends, "temperature": 0.0, "max_new_tokens": cap}
-    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    write_settings(folder, renderer.tokenizer, ends, cap)
     rank = 0
     if target.adapter is not None:
         adapter = read_mapping(target.adapter / CONFIG_NAME)
@@ -99,24 +115,6 @@ def write_files(target: Target, limits: Limits, folder: Path) -> ServedFiles:
     text = AutoConfig.from_pretrained(base).get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     return ServedFiles(base, target.adapter, rank, folder, config.model.template_settings, positions)
-
-
-def require_served(settings: Mapping[str, Any], adapter: Path, fix: Text) -> None:
-    """Raises ModelError for an adapter with parts, by its settings, that vLLM does not serve beside a base."""
-    kinds = {"use_dora": "DoRA", "modules_to_save": "layers trained whole", "trainable_token_indices": "trained tokens"}
-    if found := [kind for key, kind in kinds.items() if settings.get(key)]:
-        raise ModelError(adapter, f"has {', '.join(found)}, which vLLM does not serve beside a base", fix)
-
-
-def largest_rank(settings: Mapping[str, Any]) -> int:
-    """The largest rank of an adapter's layers, by its settings."""
-    ranks: list[int] = [settings.get("r", 8), *settings.get("rank_pattern", {}).values()]
-    return max(ranks)
-
-
-def told_rank(rank: int) -> int | None:
-    """What vLLM has to be told for an adapter of this rank; None if it takes none as large."""
-    return next((allowed for allowed in LORA_RANKS if allowed >= rank), None)
 
 
 def with_system_prompt(template: str, system_prompt: str) -> str:
@@ -132,9 +130,8 @@ def arguments(files: ServedFiles, address: Address, limits: Limits) -> list[str]
     """What `vllm serve` is called with; raises ConfigError for an adapter of a larger rank than it takes."""
     cap = json.loads((files.folder / "generation_config.json").read_text(encoding="utf-8"))["max_new_tokens"]
     length = min(limits.prompt_tokens + cap, files.positions or sys.maxsize)
-    has_adapter = files.adapter is not None
     options: dict[str, object] = {
-        "served-model-name": "base" if has_adapter else "tuned",
+        "served-model-name": "tuned" if files.adapter is None else "base",
         "host": address.host,
         "port": address.port,
         "tokenizer": files.folder,
@@ -146,24 +143,11 @@ def arguments(files: ServedFiles, address: Address, limits: Limits) -> list[str]
     }
     if files.template_settings:
         options["default-chat-template-kwargs"] = json.dumps(files.template_settings)
-    if has_adapter:
+    lora = []
+    if files.adapter is not None:
         if (rank := told_rank(files.rank)) is None:
             problem = f"the adapter has rank {files.rank}, and vLLM takes {LORA_RANKS[-1]} at most"
             raise ConfigError(Option("engine", "vllm"), problem, "merge it, and serve the merged folder")
-        options |= {"max-lora-rank": rank, "lora-modules": f"tuned={files.adapter}"}
+        lora = lora_arguments(files.adapter, rank)
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return ["serve", str(files.base), *words, *(["--enable-lora"] if has_adapter else [])]
-
-
-def _run(command: list[str], environment: dict[str, str], grace: float) -> int:
-    with subprocess.Popen(command, env=environment) as child:
-        try:
-            status = child.wait()
-        except Interrupted as stopped:
-            child.send_signal(stopped.signal_number)
-            try:
-                child.wait(grace)
-            except subprocess.TimeoutExpired:
-                child.kill()
-            raise
-    return status if status >= 0 else 128 - status
+    return ["serve", str(files.base), *words, *lora]

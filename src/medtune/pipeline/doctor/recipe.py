@@ -71,10 +71,12 @@ class RecipeExamination:
     def _settings(self) -> Iterator[Finding]:
         from medtune.evaluation.metrics import require_known
         from medtune.pipeline.checks import check_optimizer, check_trackers
+        from medtune.pipeline.engines import check_engine
 
         found: list[Finding] = []
         checks = (
             partial(check_trackers, self.config),
+            partial(check_engine, self.config),
             partial(check_optimizer, self.config.training.optimizer),
             partial(require_known, self.config.evaluation.metrics),
         )

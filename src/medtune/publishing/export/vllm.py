@@ -6,10 +6,9 @@ vLLM takes its defaults for sampling from `generation_config.json` of the folder
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
-from medtune.errors import Command, ModelError
-from medtune.inference.serving.vllm import largest_rank, require_served, told_rank
+from medtune.errors import Command
+from medtune.inference.vllm.adapters import served_rank
 from medtune.model.adapter_files import CONFIG_NAME
 from medtune.publishing.export.subject import Subject
 from medtune.storage.reading import read_mapping
@@ -40,19 +39,9 @@ def launch_line(subject: Subject, model: str, *, adapter: Path | None = None, na
         words += ["--served-model-name", subject.name]
     else:
         settings = read_mapping(adapter / CONFIG_NAME)
-        rank = str(_told_rank(settings, adapter))
+        rank = str(served_rank(settings, adapter, (Command("merge"), " it, and export that")))
         words += ["--enable-lora", "--lora-modules", f"{subject.name}={name}", "--max-lora-rank", rank]
         if subject.names.base_revision:
             words += ["--revision", subject.names.base_revision]
     words += ["--chat-template", TEMPLATE_NAME, "--generation-config", "."]
     return shlex.join([*words, "--max-model-len", str(subject.generation.context)])
-
-
-def _told_rank(settings: dict[str, Any], adapter: Path) -> int:
-    """The rank that vLLM has to be told for the adapter. Raises ModelError."""
-    fix = (Command("merge"), " it, and export that")
-    require_served(settings, adapter, fix)
-    rank = largest_rank(settings)
-    if (told := told_rank(rank)) is None:
-        raise ModelError(adapter, f"has rank {rank}, which vLLM does not serve beside a base", fix)
-    return told

@@ -1,11 +1,13 @@
 """What `medtune chat` opens, and what it says where the page cannot be had."""
 
+import threading
 from contextlib import nullcontext
 
 import pytest
 
 from medtune.errors import ConfigError
-from medtune.inference.serving.chat import starting
+from medtune.inference.serving.chat import page_server, starting
+from medtune.inference.serving.chat.page_server import ServedPage
 from medtune.inference.serving.chat.settings import ChatSettings
 
 
@@ -14,7 +16,9 @@ def started(echo, monkeypatch):
     """Which of the two was started."""
     names = []
     monkeypatch.setattr(starting, "_open_engine", lambda target: nullcontext(echo))
-    monkeypatch.setattr(starting, "_serve", lambda engine, target, settings, listener: names.append("page"))
+    served = ServedPage("http://127.0.0.1:1/", threading.current_thread())
+    monkeypatch.setattr(starting, "_serving", lambda engine, target, settings, listener: nullcontext(served))
+    monkeypatch.setattr(page_server, "wait_for_signal", lambda thread: names.append("page"))
     monkeypatch.setattr(
         "medtune.inference.serving.chat.terminal.chat_in_terminal", lambda engine: names.append("terminal")
     )

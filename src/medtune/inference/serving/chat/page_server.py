@@ -1,4 +1,4 @@
-"""Serves the page until Ctrl-C, on an address of this machine alone unless told otherwise."""
+"""Serves the page in a thread, on an address of this machine alone unless told otherwise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import signal
 import socket
 import threading
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,14 @@ _FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 # Nothing is uploaded to this page.
 _LARGEST_UPLOAD = "1kb"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPage:
+    """Where the page is, and the thread that serves it."""
+
+    url: str
+    thread: threading.Thread
 
 
 def page_app(page: Page, title: str, *, is_local: bool) -> Any:
@@ -50,8 +61,9 @@ def page_app(page: Page, title: str, *, is_local: bool) -> Any:
     )
 
 
-def serve_page(page: Page, title: str, settings: ChatSettings, listener: socket.socket) -> None:
-    """Serve on `listener`, which is bound, until a signal comes."""
+@contextmanager
+def serving_page(page: Page, title: str, settings: ChatSettings, listener: socket.socket) -> Iterator[ServedPage]:
+    """Serve on `listener`, which is bound, until this block ends; opens a browser if that is wanted."""
     import uvicorn
 
     app = page_app(page, title, is_local=settings.address.is_local)
@@ -63,19 +75,18 @@ def serve_page(page: Page, title: str, settings: ChatSettings, listener: socket.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="medtune-page", daemon=True)
     thread.start()
     url = f"http://{shown_address(listener)}/"
-    say(f"the page is at {url} until Ctrl-C", verbatim=True)
     if not settings.address.is_local:
         say(f"{settings.host} can be reached from other machines, and the page asks for no password")
     if settings.open_browser:
         webbrowser.open(url)
     try:
-        _wait_for_signal(thread)
+        yield ServedPage(url, thread)
     finally:
         server.should_exit = True
         thread.join(timeout=10)
 
 
-def _wait_for_signal(thread: threading.Thread) -> None:
+def wait_for_signal(thread: threading.Thread) -> None:
     """Until Ctrl-C or SIGTERM, or the server's own end; outside of the main thread, until that alone."""
     if threading.current_thread() is not threading.main_thread():
         thread.join()

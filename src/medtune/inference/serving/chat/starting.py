@@ -7,7 +7,8 @@ import shlex
 import socket
 import sys
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from medtune.inference.serving.chat.settings import ChatSettings
 from medtune.runtime.progress import say
 
 if TYPE_CHECKING:
+    from medtune.inference.serving.chat.page_server import ServedPage
     from medtune.inference.serving.engine import Engine
 
 # Answers written at once for each model, and the longest prompt: a conversation, whose beginning may be left out.
@@ -40,23 +42,38 @@ def chat(target: str, settings: ChatSettings, *, in_terminal: bool = False) -> N
     if settings.blind and in_terminal:
         raise ConfigError(Option("blind"), "is the page's", ("leave out ", Option("terminal")))
     in_terminal = in_terminal or _needs_terminal(settings)
-    with nullcontext() if in_terminal else bind(settings.address) as listener, _open_engine(target) as engine:
+    if in_terminal:
+        from medtune.inference.serving.chat.terminal import chat_in_terminal
+
+        with _open_engine(target) as engine:
+            chat_in_terminal(engine)
+        return
+    with serving_chat(target, settings) as served:
+        from medtune.inference.serving.chat.page_server import wait_for_signal
+
+        say(f"the page is at {served.url} until Ctrl-C", verbatim=True)
+        wait_for_signal(served.thread)
+
+
+@contextmanager
+def serving_chat(target: str, settings: ChatSettings) -> Iterator[ServedPage]:
+    """The page about a run, an adapter or a merged model, served until this block ends. Raises MedtuneError."""
+    if find_spec("gradio") is None:
+        raise ConfigError("chat", "the page needs Gradio", _EXTRA)
+    with bind(settings.address) as listener, _open_engine(target) as engine:
         if settings.blind and "base" not in engine.models:
             raise ConfigError(Option("blind"), f"{target} is merged, with no base beside it", "chat with its run")
-        if listener is None:
-            from medtune.inference.serving.chat.terminal import chat_in_terminal
-
-            chat_in_terminal(engine)
-            return
-        _serve(engine, target, settings, listener)
+        with _serving(engine, target, settings, listener) as served:
+            yield served
 
 
-def _serve(engine: Engine, target: str, settings: ChatSettings, listener: socket.socket) -> None:
+@contextmanager
+def _serving(engine: Engine, target: str, settings: ChatSettings, listener: socket.socket) -> Iterator[ServedPage]:
     from medtune.inference.serving.chat.local_only import switch_telemetry_off
 
     switch_telemetry_off()
     from medtune.inference.serving.chat.page import Page
-    from medtune.inference.serving.chat.page_server import serve_page
+    from medtune.inference.serving.chat.page_server import serving_page
 
     questions = RunQuestions.of(target)
     if questions.missing:
@@ -67,7 +84,8 @@ def _serve(engine: Engine, target: str, settings: ChatSettings, listener: socket
     sheet = BlindSheet(place, origin) if "base" in engine.models else None
     # The index takes a second to build: not the first reader's.
     threading.Thread(target=questions.nearest_to, args=[typed("what")], daemon=True).start()
-    serve_page(Page(engine, questions, sheet, settings), name, settings, listener)
+    with serving_page(Page(engine, questions, sheet, settings), name, settings, listener) as served:
+        yield served
     if sheet is not None and sheet.folder is not None:
         files = shlex.join(map(str, sheet.ratings_files))
         say(f"next: medtune human score {files} {Option('key', shlex.quote(str(sheet.folder)))}", verbatim=True)
