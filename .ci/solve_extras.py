@@ -13,6 +13,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +31,8 @@ def solve(requirements: list[str]) -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "install", *options, "-c", str(ROOT / "constraints.txt"), *requirements]
     report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     found = [package["metadata"] for package in report["install"]]
-    return {canonicalize_name(one["name"]): one["version"] for one in found}
+    # Without the part that tells builds of one version from each other: a pin selects either of torch's.
+    return {canonicalize_name(one["name"]): Version(one["version"]).public for one in found}
 
 
 def main() -> None:

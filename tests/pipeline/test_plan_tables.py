@@ -97,6 +97,15 @@ def test_one_gpu_is_told_part_by_part(folder, medtune):
         assert text in result.out
 
 
+def test_nothing_is_predicted_of_vllm(folder, medtune):
+    settings = ("model.quantization=none", "generation.engine=vllm", f"model.base={folder}")
+    result = medtune("plan", "llama3-8b-t4", "--gpu", "80", *(word for one in settings for word in ("--set", one)))
+    assert result.status == 0, result.err
+    assert "answers' memory and time: no estimate; vLLM takes most of the GPU, and sets its own pace" in result.out
+    assert "Training, GiB at the peak" in result.out
+    assert "Answers, " not in result.out
+
+
 def test_all_gpus_side_by_side(folder, medtune, monkeypatch):
     from medtune.runtime import gpus
 

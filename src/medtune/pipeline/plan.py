@@ -4,6 +4,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from medtune.config.schema import Config
 from medtune.data import medquad_lengths as medquad
@@ -61,6 +62,7 @@ class Forecast:
     """What training and answers would take on `gpu`; seconds are estimates, None where there is no base for one.
 
     Where several processes have a GPU each, it is what each of them takes, and `sharing` how they hold the model.
+    `answers` are those of medtune's own decoder, whichever `engine` the recipe has.
     """
 
     gpu: DescribedGpu
@@ -70,6 +72,7 @@ class Forecast:
     training_seconds: float | None
     answer_seconds: float | None
     sharing: Choice | None = None
+    engine: Literal["medtune", "vllm"] = "medtune"
 
 
 def forecasts(config: Config, gpu: str | None, processes: int = 1) -> tuple[dict[str, Forecast | str], RowSizes]:
@@ -179,14 +182,15 @@ def forecast(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> F
     training_seconds = answer_seconds = None
     if rows.tokens is not None and step.tokens_per_second is not None:
         training_seconds = rows.tokens / step.tokens_per_second / rows.processes
-    # Where every step gathers all weights, the link between the GPUs sets the pace.
-    questions = rows.questions if model.processes == 1 else None
+    # Where every step gathers all weights, the link between the GPUs sets the pace; and vLLM's pace is its own.
+    engine = config.generation.engine
+    questions = rows.questions if model.processes == 1 and engine == "medtune" else None
     if questions is not None and gpu.operations is not None and gpu.bandwidth is not None:
         parameters = model.shape.layers * model.shape.layer_parameters + model.shape.head_parameters
         rates, own = (gpu.operations, gpu.bandwidth), math.ceil(questions / rows.processes)
         answer_seconds = seconds_to_answer(answers, own, cap, parameters=parameters, storage=model.storage, rates=rates)
     choice = sharing.choice if rows.processes > 1 else None
-    return Forecast(gpu, model, step, answers, training_seconds, answer_seconds, choice)
+    return Forecast(gpu, model, step, answers, training_seconds, answer_seconds, choice, engine)
 
 
 def forecast_or_reason(config: Config, path: Path, gpu: DescribedGpu, rows: RowSizes) -> Forecast | str:

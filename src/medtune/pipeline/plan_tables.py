@@ -49,11 +49,12 @@ def _print_forecast(found: Forecast, rows: RowSizes, console: Console) -> None:
     console.print()
     console.print(_waterfall("Training, GiB at the peak", training_parts(found)))
     console.print()
-    title = f"Answers, {answers.batch} at once with prompts of up to {answers.longest_prompt} tokens, GiB"
-    console.print(_waterfall(title, answer_parts(found)))
-    console.print()
-    if sum(answer_parts(found).values()) > found.gpu.memory_gib * GIB:
-        print_text("answers may not fit: a single question takes more than the GPU has", console)
+    if found.engine == "medtune":
+        title = f"Answers, {answers.batch} at once with prompts of up to {answers.longest_prompt} tokens, GiB"
+        console.print(_waterfall(title, answer_parts(found)))
+        console.print()
+        if sum(answer_parts(found).values()) > found.gpu.memory_gib * GIB:
+            print_text("answers may not fit: a single question takes more than the GPU has", console)
     for line in (_training_time(found), _answer_time(found, rows)):
         print_text(line, console)
 
@@ -177,6 +178,8 @@ def _training_time(found: Forecast) -> str:
 
 
 def _answer_time(found: Forecast, rows: RowSizes) -> str:
+    if found.engine == "vllm":
+        return "answers' memory and time: no estimate; vLLM takes most of the GPU, and sets its own pace"
     if found.model.processes > 1:
         return "answers' time: no estimate; every step gathers all weights, and the link between the GPUs sets the pace"
     if not found.answers.static:
