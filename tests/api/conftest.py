@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+from asyncio import BaseEventLoop
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,10 @@ def finished(workplace: Path, finished_demo: Path) -> Run:
 
 @pytest.fixture
 def collected() -> Iterator[None]:
-    """For tests that open the page: what Gradio leaves behind goes with the test."""
+    """For tests that open the page: the event loops that Gradio leaves open end with the test."""
     pytest.importorskip("gradio")
     yield
+    for loop in [found for found in gc.get_objects() if isinstance(found, BaseEventLoop)]:
+        if not (loop.is_closed() or loop.is_running()):
+            loop.close()
     gc.collect()
