@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,8 @@ def write_parquet(folder: Path, first: Path, rows: int) -> None:
 
     if not first.exists():
         _write_tables(first, (pa.table(columns) for columns in synthetic_rows(MILLION)))
-    numbers = range(-(-rows // MILLION))
     with ProcessPoolExecutor() as pool:
-        list(pool.map(_write_part, *zip(*[(folder, first, rows, number) for number in numbers], strict=True)))
+        list(pool.map(partial(_write_part, folder, first, rows), range(-(-rows // MILLION))))
 
 
 def _write_part(folder: Path, first: Path, rows: int, number: int) -> None:

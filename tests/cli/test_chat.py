@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command_line import Medtune, command_runner
+from command_line import Medtune
 from medtune.inference.serving.chat.settings import ChatSettings
-
-
-@pytest.fixture
-def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
-    monkeypatch.chdir(tmp_path)
-    return command_runner(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -7,21 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Medtune, Result, command_runner
+from command_line import Medtune, Result
 from medtune import __version__
 from medtune.config.recipes import load_recipe, read_config, shipped_recipes
 from medtune.config.recipes.yaml_text import dump_config
 from medtune.run_dir.directory import RunDir
 
 HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "datasets", "scipy", "trl", "peft")
-
-
-@pytest.fixture
-def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
-    """Runs a command line in an empty working folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-
-    return command_runner(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -5,18 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from command_line import Medtune, command_runner
+from command_line import Medtune
 from tiny_model import write_rows
-
-
-@pytest.fixture
-def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
-    """Runs a command line in an empty working folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-
-    return command_runner(monkeypatch, capsys)
 
 
 def test_an_audit_prints_tables_and_writes_json(medtune: Medtune, tmp_path: Path) -> None:

@@ -8,20 +8,8 @@ from typing import Any
 
 import pytest
 
-from command_line import Medtune, command_runner
+from command_line import Medtune
 from medtune.run_dir.directory import RunDir
-from report_runs import compared_run
-
-
-@pytest.fixture
-def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
-    monkeypatch.chdir(tmp_path)
-    return command_runner(monkeypatch, capsys)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    return compared_run(tmp_path / "run")
 
 
 @pytest.fixture

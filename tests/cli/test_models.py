@@ -9,21 +9,10 @@ from typing import Any
 
 import pytest
 
-from command_line import Medtune, command_runner
+from command_line import Medtune
 from medtune.model.merging.record import MergeRecord
 from medtune.run_dir.directory import RunDir
-from report_runs import compared_run, write_merge
-
-
-@pytest.fixture
-def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
-    monkeypatch.chdir(tmp_path)
-    return command_runner(monkeypatch, capsys)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    return compared_run(tmp_path / "run")
+from report_runs import write_merge
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Medtune, command_runner, lines_on
+from command_line import Medtune, lines_on
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +15,9 @@ def folder(llama_folder: Path) -> Path:
 
 
 @pytest.fixture
-def medtune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Medtune:
-    monkeypatch.chdir(tmp_path)
+def medtune(medtune: Medtune, monkeypatch: pytest.MonkeyPatch) -> Medtune:
     monkeypatch.setenv("COLUMNS", "140")
-    return command_runner(monkeypatch, capsys)
+    return medtune
 
 
 def test_bad_gpus_and_what_does_not_fit(folder, medtune):

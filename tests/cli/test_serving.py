@@ -12,15 +12,13 @@ import urllib.request
 
 import pytest
 
-from command_line import command_runner
 from medtune.inference.serving import extra
 
 
 @pytest.fixture
-def medtune(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def medtune(medtune, monkeypatch):
     monkeypatch.delenv("MEDTUNE_API_KEY", raising=False)
-    return command_runner(monkeypatch, capsys)
+    return medtune
 
 
 def test_others_cannot_ask_without_a_key(medtune):

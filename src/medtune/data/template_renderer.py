@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -58,10 +59,8 @@ class _Renderer:
         """Its exit status, minus the signal that ended it."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            try:
+            with suppress(BrokenPipeError):  # it had ended before it read the last request
                 pipe.close()
-            except BrokenPipeError:  # it had ended before it read the last request
-                continue
         return self.process.wait()
 
 

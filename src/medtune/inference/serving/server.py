@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -32,13 +33,11 @@ def serve(target: str, address: Address, limits: Limits, bounds: Bounds) -> None
 
     The port is taken before the model is loaded, and requests are let in after.
     """
-    listener = bind(address)
-    with listener, Engine.open(target, limits) as engine:
-        listener.listen(_BACKLOG)
+    with _opened(target, address, limits, bounds) as (server, listener):
+        engine = server.service.engine
         say(f"listening on http://{shown_address(listener)}/v1, models {', '.join(engine.models)}")
         for notice in engine.chat.notices:
             say(notice)
-        server = GracefulServer(Service(engine, bounds), address)
         server.run(sockets=[listener])
     if server.stopped_by is not None:
         signal.raise_signal(server.stopped_by)
@@ -50,10 +49,7 @@ def serving(target: str, address: Address, limits: Limits, bounds: Bounds) -> It
 
     At its end answers under way have `address.grace` seconds.
     """
-    listener = bind(address)
-    with listener, Engine.open(target, limits) as engine:
-        listener.listen(_BACKLOG)
-        server = GracefulServer(Service(engine, bounds), address)
+    with _opened(target, address, limits, bounds) as (server, listener):
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="medtune-server", daemon=True)
         thread.start()
         try:
@@ -61,6 +57,17 @@ def serving(target: str, address: Address, limits: Limits, bounds: Bounds) -> It
         finally:
             server.stop()
             thread.join()
+
+
+@contextmanager
+def _opened(
+    target: str, address: Address, limits: Limits, bounds: Bounds
+) -> Iterator[tuple[GracefulServer, socket.socket]]:
+    """The server, which is to be run, and its port, where requests wait until it does."""
+    listener = bind(address)
+    with listener, Engine.open(target, limits) as engine:
+        listener.listen(_BACKLOG)
+        yield GracefulServer(Service(engine, bounds), address), listener
 
 
 class GracefulServer(Server):

@@ -39,6 +39,6 @@ def served_rank(settings: Mapping[str, Any], adapter: Text, fix: Text) -> int:
     return told
 
 
-def lora_arguments(adapter: Path, rank: int) -> list[str]:
-    """What `vllm serve` is called with for an adapter to be served as `tuned`; `rank` is what it has to be told."""
-    return ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"tuned={adapter}"]
+def lora_arguments(adapter: Path | str, rank: int, *, name: str = "tuned") -> list[str]:
+    """What `vllm serve` is called with for an adapter to be served by this name; `rank` is what it has to be told."""
+    return ["--enable-lora", "--lora-modules", f"{name}={adapter}", "--max-lora-rank", str(rank)]

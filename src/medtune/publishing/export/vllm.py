@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from medtune.errors import Command
-from medtune.inference.vllm.adapters import served_rank
+from medtune.inference.vllm.adapters import lora_arguments, served_rank
 from medtune.model.adapter_files import CONFIG_NAME
 from medtune.publishing.export.subject import Subject
 from medtune.storage.reading import read_mapping
@@ -39,8 +39,8 @@ def launch_line(subject: Subject, model: str, *, adapter: Path | None = None, na
         words += ["--served-model-name", subject.name]
     else:
         settings = read_mapping(adapter / CONFIG_NAME)
-        rank = str(served_rank(settings, adapter, (Command("merge"), " it, and export that")))
-        words += ["--enable-lora", "--lora-modules", f"{subject.name}={name}", "--max-lora-rank", rank]
+        rank = served_rank(settings, adapter, (Command("merge"), " it, and export that"))
+        words += lora_arguments(name, rank, name=subject.name)
         if subject.names.base_revision:
             words += ["--revision", subject.names.base_revision]
     words += ["--chat-template", TEMPLATE_NAME, "--generation-config", "."]
